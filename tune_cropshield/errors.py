@@ -1,0 +1,52 @@
+"""What can go wrong, and whose fault it is.
+
+UserError            the input is at fault: one clear message, exit code 2
+├── ConfigError      a configuration or search-space file; holds every fault found in it
+├── DataError        the image folder
+└── DeviceError      the hardware asked for is not there, or a budget it cannot hold
+RunFailure           the work itself failed: exit code 1
+└── DivergedError    loss, gradients or a metric stopped being finite
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class UserError(ValueError):
+    """The user's input is at fault; the message says which rule, which value and where."""
+
+
+class ConfigError(UserError):
+    """Every fault of one file or command line, reported together."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("\n".join(self.faults))
+
+
+class DataError(UserError):
+    """The image folder cannot be trained on."""
+
+
+class DeviceError(UserError):
+    """The device asked for is missing, or too small for what was asked of it."""
+
+
+class RunFailure(RuntimeError):
+    """The work failed although the input was fine."""
+
+
+class DivergedError(RunFailure):
+    """Training stopped being finite.
+
+    `update` counts applied optimizer updates since the start; `grad_norm` is the last finite gradient norm seen
+    (NaN when there was none).
+    """
+
+    def __init__(self, what: str, epoch: int, update: int, grad_norm: float) -> None:
+        self.what, self.epoch, self.update, self.grad_norm = what, epoch, update, grad_norm
+        super().__init__(f"{what} stopped being finite in epoch {epoch}, after {update} updates (last finite gradient norm {grad_norm:.4g})")
+
+    def __reduce__(self) -> tuple[type[DivergedError], tuple[str, int, int, float]]:
+        return type(self), (self.what, self.epoch, self.update, self.grad_norm)
