@@ -1,0 +1,80 @@
+"""A folder of photographs, decoded and split: what every trial of a search trains on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tune_cropshield.config import DataConfig
+from tune_cropshield.data.feed import ImageFeed
+from tune_cropshield.data.split import Split, split_by_content
+from tune_cropshield.data.store import Store, open_store
+
+# Stored pictures are larger than what is trained on, so that a random crop is cut from real pixels: 256 for 224.
+STORE_MARGIN = 8 / 7
+
+
+def store_side(image_size: int) -> int:
+    """Returns the side, in px, of the stored pictures for training at `image_size`: 8/7 of it, rounded up to a multiple of 4."""
+    return -(-round(image_size * STORE_MARGIN) // 4) * 4
+
+
+@dataclass(frozen=True)
+class LeafData:
+    """The stores, one for each size of picture, and the split. Pickles as paths: cheap to send to a worker."""
+
+    stores: dict[int, Store]  # by store side, in px
+    split: Split
+
+    @property
+    def store(self) -> Store:
+        """Any of the stores: their labels, classes and paths are the same."""
+        return next(iter(self.stores.values()))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.store.classes
+
+    def store_for(self, image_size: int) -> Store:
+        """Returns the store that holds pictures for training at `image_size`."""
+        return self.stores[store_side(image_size)]
+
+
+def open_data(config: DataConfig, image_sizes: Iterable[int], cache_dir: Path, progress: Callable[[int, int], None] | None = None) -> LeafData:
+    """Returns the photographs of `config`, decoded once for each of `image_sizes` into stores under `cache_dir`, and split.
+
+    Raises DataError when they cannot be trained on.
+    """
+    stores = {
+        side: open_store(Path(config.dir), side, cache_dir, max_bad_share=config.max_bad_share, progress=progress)
+        for side in sorted({store_side(size) for size in image_sizes})
+    }
+    store = next(iter(stores.values()))
+    split = split_by_content(store.labels.tolist(), store.digests, store.classes, config.split_seed, config.val_share, config.test_share)
+    return LeafData(stores, split)
+
+
+class DeviceData:
+    """A `LeafData` on a device: feeds by image size and labels, made once and shared by all the trials of a worker."""
+
+    def __init__(self, data: LeafData, device: torch.device, resident_bytes: int = 0) -> None:
+        """resident_bytes: stores of up to this size are copied to the device; the budget of a trial must leave room for them."""
+        self.data, self.device, self._resident_bytes = data, device, resident_bytes
+        self.labels_N = data.store.labels.to(device)
+        self._feeds: dict[int, ImageFeed] = {}
+
+    def feed(self, image_size: int) -> ImageFeed:
+        """Returns the feed of pictures for training at `image_size`."""
+        store = self.data.store_for(image_size)
+        if store.size not in self._feeds:
+            resident = self.device.type == "cuda" and store.images.numel() <= self._resident_bytes
+            self._feeds[store.size] = ImageFeed(store.images, self.device, resident)
+        return self._feeds[store.size]
+
+    def indices(self, split: str) -> Tensor:
+        """Returns the samples of "train", "val" or "test", int64 on the CPU."""
+        return torch.from_numpy(getattr(self.data.split, split))

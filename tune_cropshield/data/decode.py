@@ -1,0 +1,99 @@
+"""An image file of any common mode -> a square of RGB bytes."""
+
+from __future__ import annotations
+
+import io
+import threading
+import warnings
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import PIL
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+DECODER_VERSION = f"1+pillow{PIL.__version__}"  # part of every store's key: raise the 1 when decoded bytes change
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF")  # by content, as names lie; others (EPS, PDF) have no business here
+MIN_SIDE = 8  # pixels; below it a file is an icon or a mistake, and enlarging it would train on nothing
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # EXIF orientation -> what makes it upright
+
+_filters_lock = threading.Lock()  # `catch_warnings` swaps the process's filters: two threads in it at once would leave them swapped
+
+
+class DecodeError(ValueError):
+    """The file holds no image that can be decoded; the message says why."""
+
+
+class FileReadError(DecodeError):
+    """The file's bytes could not be read: another try may succeed. The OSError is its `__cause__`."""
+
+
+def decode_rgb(path: Path, size: int) -> npt.NDArray[np.uint8]:
+    """Returns the centre square of the image, upright, as RGB (size, size, 3).
+
+    The shorter side becomes `size` (bilinear, antialiased), the longer one is cropped evenly. EXIF orientation is applied; transparency
+    is laid over white; 16-bit grey is scaled to 8 bits; of an animation the first frame is taken; colour profiles are ignored.
+    Raises DecodeError for anything that is not wholly decodable, an image under 8 pixels on a side, or one over about 179 million pixels
+    (Pillow's own limit against decompression bombs); FileReadError when the file is gone or unreadable. No warnings; safe in threads.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise FileReadError(error.strerror or str(error)) from error
+    try:
+        return _decode(content, size)
+    except (DecodeError, MemoryError):  # out of memory is no fault of this file
+        raise
+    except UnidentifiedImageError as error:
+        raise DecodeError("not an image" if content else "empty file") from error
+    except Image.DecompressionBombError as error:
+        raise DecodeError("too many pixels (decompression bomb?)") from error
+    except Exception as error:  # on damaged files Pillow's readers raise nearly anything: OSError, SyntaxError, struct.error ...
+        raise DecodeError(str(error) if isinstance(error, OSError | SyntaxError) else f"{type(error).__name__}: {error}") from error
+
+
+def _decode(content: bytes, size: int) -> npt.NDArray[np.uint8]:
+    with _filters_lock, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+    with image:
+        if min(image.size) < MIN_SIDE:
+            raise DecodeError(f"only {image.width}x{image.height} pixels, at least {MIN_SIDE}x{MIN_SIDE} are needed")
+        image.draft(None, (2 * size, 2 * size))  # JPEG only: decodes at 1/2, 1/4 or 1/8, at least twice what is kept
+        image.load()
+        with _filters_lock, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")  # damaged EXIF is no reason to complain about a sound picture
+            orientation = image.getexif().get(ExifTags.Base.Orientation)
+        square = _centre_square(_rgb(image), size)
+    if orientation in UPRIGHT:  # after the resize: a centred square turns into itself, and is far smaller
+        square = square.transpose(UPRIGHT[orientation])
+    return np.array(square)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I"):  # I;16 and its byte orders; older Pillow opens 16-bit PNG as 32-bit I. `convert` would clip at 255
+        values = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
+        return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise DecodeError("floating-point pixels have no known range")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _centre_square(image: Image.Image, size: int) -> Image.Image:
+    """Crops and resizes in one step, so a very long, thin image is never enlarged as a whole."""
+    side = min(image.size)
+    left, top = (image.width - side) / 2, (image.height - side) / 2
+    return image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side), reducing_gap=2.0)

@@ -1,0 +1,91 @@
+"""Which images train, which choose, which judge: decided by their content alone."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tune_cropshield.errors import DataError
+
+TRAIN, VAL, TEST = "train", "val", "test"
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Three disjoint, sorted int64 index arrays that together hold every image once."""
+
+    train: npt.NDArray[np.int64]
+    val: npt.NDArray[np.int64]
+    test: npt.NDArray[np.int64]
+
+
+def split_by_content(
+    labels: Sequence[int],
+    digests: Sequence[str],
+    classes: Sequence[str],
+    seed: int,
+    val_share: float = 0.1,
+    test_share: float = 0.1,
+) -> Split:
+    """Returns a split with the asked shares of each class's distinct images, rounded, and at least one of every class on each side.
+
+    labels, digests: one per image, N of each; labels index into `classes`. Images with equal digests stay together, also across classes.
+    An image's place follows from SHA-256 of "seed:digest": names and order do not matter, and adding an image to a class moves at most two
+    others of that class (the one next to each border). Test images come from one end of that order and validation images from the other,
+    so neither turns into the other as the folder grows.
+    A share of 0 leaves that side empty. Raises DataError naming every class with too few distinct images.
+    """
+    if not (val_share >= 0 and test_share >= 0 and val_share + test_share < 1):
+        raise DataError(f"`val_share + test_share < 1` must hold, both at least 0, but got val_share={val_share}, test_share={test_share}")
+    assert len(labels) == len(digests)
+    shares = {TEST: test_share, VAL: val_share}
+    sides = [TRAIN, *(side for side, share in shares.items() if share > 0)]
+
+    order = {digest: hashlib.sha256(f"{seed}:{digest}".encode()).digest() for digest in set(digests)}
+    members: list[set[str]] = [set() for _ in classes]
+    for label, digest in zip(labels, digests, strict=True):
+        members[label].add(digest)
+    num_classes_of = Counter(digest for members_of_class in members for digest in members_of_class)
+
+    # An image filed under several classes cannot follow the quota of each: it goes where its own hash says, and the quotas count it.
+    side_of = {digest: _side_of_shared(order[digest], shares) for digest, count in num_classes_of.items() if count > 1}
+    faults = []
+    for name, digests_of_class in zip(classes, members, strict=True):
+        own = sorted((digest for digest in digests_of_class if num_classes_of[digest] == 1), key=order.__getitem__)
+        shared = Counter(side_of[digest] for digest in digests_of_class if num_classes_of[digest] > 1)
+        needed = {side: 0 if shared[side] else 1 for side in sides}
+        if len(own) < sum(needed.values()):
+            num_shared = len(digests_of_class) - len(own)
+            also = f" ({num_shared} also in other classes)" if num_shared else ""
+            faults.append(f"{name!r} has {len(digests_of_class)}{also}, needs {len(sides)}{' of its own' if num_shared else ''}")
+            continue
+        taken = {}
+        spare = len(own) - sum(needed.values())
+        for side, share in shares.items():
+            quota = int(len(digests_of_class) * share + 0.5) - shared[side]
+            extra = min(max(quota - needed.get(side, 0), 0), spare)
+            taken[side] = needed.get(side, 0) + extra
+            spare -= extra
+        side_of |= dict.fromkeys(own, TRAIN)
+        side_of |= dict.fromkeys(own[: taken[TEST]], TEST)
+        side_of |= dict.fromkeys(own[len(own) - taken[VAL] :], VAL)
+    if faults:
+        raise DataError(f"too few distinct images to split into {', '.join(sides)}: {'; '.join(faults)}")
+
+    indices: dict[str, list[int]] = defaultdict(list)
+    for index, digest in enumerate(digests):
+        indices[side_of[digest]].append(index)
+    train, val, test = (np.array(indices[side], dtype=np.int64) for side in (TRAIN, VAL, TEST))
+    return Split(train, val, test)
+
+
+def _side_of_shared(hash_bytes: bytes, shares: dict[str, float]) -> str:
+    place = int.from_bytes(hash_bytes[:8], "big") / 2**64
+    if place < shares[TEST]:
+        return TEST
+    return VAL if place >= 1 - shares[VAL] else TRAIN
