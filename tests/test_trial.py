@@ -1,0 +1,197 @@
+"""A whole trial on drawn leaves: it learns, repeats, resumes, and keeps the best epoch."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tune_cropshield.config import DataConfig, RunConfig, TrialConfig, load_config
+from tune_cropshield.data.dataset import DeviceData, open_data
+from tune_cropshield.errors import DivergedError, RunFailure
+from tune_cropshield.outcome.trained import load_trained
+from tune_cropshield.records import read_metrics
+from tune_cropshield.training.evaluate import evaluate
+from tune_cropshield.training.metrics import METRIC_NAMES
+from tune_cropshield.trial import TrialReport, run_trial, trial_epochs, validation_batches
+
+CPU = torch.device("cpu")
+EXACT = [name for name in METRIC_NAMES if name not in ("images_per_s", "data_wait_s", "epoch_s")]
+
+
+def config(leaves: Path, **trial: Any) -> RunConfig:
+    settings = {
+        "model": "tiny_cnn",
+        "image_size": 32,
+        "augment": "conservative",
+        "schedule": "onecycle",
+        "lr": 5e-3,
+        "threads": 1,
+        "epochs": 4,
+    }
+    return RunConfig(data=DataConfig(dir=str(leaves)), trial=TrialConfig.model_validate({**settings, **trial}))
+
+
+@pytest.fixture
+def data(drawn_leaves: Path, shared_cache: Path) -> DeviceData:
+    return DeviceData(open_data(DataConfig(dir=str(drawn_leaves)), {24, 32}, shared_cache), CPU)
+
+
+def exact(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl without the timings."""
+    return [{name: line[name] for name in EXACT} for line in read_metrics(folder)]
+
+
+def train(leaves: Path, data: DeviceData, folder: Path, **trial: Any) -> TrialReport:
+    return run_trial(config(leaves, **trial), data, folder, report=lambda report: None)
+
+
+def test_a_trial_learns_and_writes_every_file(drawn_leaves: Path, data: DeviceData, tmp_path: Path) -> None:
+    settings = {"epochs": 12, "augment": "none", "effective_batch": 16}
+    last = train(drawn_leaves, data, tmp_path, **settings)
+    assert last.best_val_acc >= 0.5  # four classes: chance is 0.25
+    lines = read_metrics(tmp_path)
+    assert [line["epoch"] for line in lines] == list(range(1, 13))
+    assert lines[-1]["train_loss"] < 0.5 * lines[0]["train_loss"]
+    assert tuple(lines[0]) == METRIC_NAMES
+    assert load_config(tmp_path / "config.toml") == config(drawn_leaves, **settings)
+    assert json.loads((tmp_path / "classes.json").read_text()) == list(data.data.classes)
+    assert json.loads((tmp_path / "metrics.json").read_text()) == lines[last.best_epoch - 1]
+    weights = load_file(tmp_path / "model.safetensors")
+    assert sum(tensor.numel() for name, tensor in weights.items() if "running" not in name and "num_batches" not in name) == 98_196
+
+
+def test_the_weights_kept_are_the_best_epochs_and_not_the_last(drawn_leaves: Path, data: DeviceData, tmp_path: Path) -> None:
+    run = config(drawn_leaves, epochs=60, lr=0.02, schedule="constant", early_stopping=2)
+    last = run_trial(run, data, tmp_path, report=lambda report: None)
+    lines = read_metrics(tmp_path)
+    accuracies = [line["val_acc"] for line in lines]
+    assert last.best_val_acc == max(accuracies)
+    assert last.best_epoch == accuracies.index(max(accuracies)) + 1 == len(lines) - 2
+    model = load_trained(run.trial, len(data.data.classes), tmp_path / "model.safetensors", CPU)
+    judged = evaluate(model, validation_batches(run.trial, data, "val", torch.float32), len(data.data.classes), "fp32", CPU)
+    assert (judged.accuracy, judged.loss) == (max(accuracies), lines[last.best_epoch - 1]["val_loss"])
+    assert judged.loss != lines[-1]["val_loss"]
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_one_does_not(drawn_leaves: Path, data: DeviceData, tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train(drawn_leaves, data, tmp_path / name, seed=seed, epochs=2, dropout=0.3, mixup=0.2)
+    assert exact(tmp_path / "a") == exact(tmp_path / "b")
+    assert exact(tmp_path / "a") != exact(tmp_path / "c")
+
+
+def test_different_learning_rates_end_with_different_weights(drawn_leaves: Path, data: DeviceData, tmp_path: Path) -> None:
+    for name, lr in (("a", 1e-3), ("b", 2e-3)):
+        train(drawn_leaves, data, tmp_path / name, lr=lr, epochs=1)
+    first, second = (load_file(tmp_path / name / "model.safetensors")["classifier.weight"] for name in ("a", "b"))
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"schedule": "plateau", "plateau_patience": 0, "ema": 0.9},
+        {"schedule": "onecycle", "optimizer": "sgd", "lr": 0.05, "dropout": 0.3, "cutmix": 1.0},
+        {"schedule": "cosine", "precision": "bf16", "max_norm": 1.0, "micro_batch": 16, "accumulation": 2},
+    ],
+    ids=["plateau-ema", "sgd-dropout-cutmix", "bf16-accumulation"],
+)
+def test_a_resumed_run_equals_an_uninterrupted_one(settings: dict[str, Any], drawn_leaves: Path, data: DeviceData, tmp_path: Path) -> None:
+    run = config(drawn_leaves, **settings)
+    run_trial(run, data, tmp_path / "whole", report=lambda report: None)
+    epochs = trial_epochs(run, data, tmp_path / "parts", checkpoint_every_s=0)
+    for _ in range(2):
+        next(epochs)
+    epochs.close()
+    run_trial(run, data, tmp_path / "parts", report=lambda report: None, resume=True)
+    assert exact(tmp_path / "parts") == exact(tmp_path / "whole")
+    whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_epochs_after_the_last_checkpoint_are_trained_again_and_not_written_twice(drawn_leaves: Path, data: DeviceData, tmp_path: Path) -> None:
+    run = config(drawn_leaves)
+    epochs = trial_epochs(run, data, tmp_path, checkpoint_every_s=0)
+    next(epochs)
+    epochs.close()
+    epochs = trial_epochs(run, data, tmp_path, resume=True, checkpoint_every_s=1000)
+    next(epochs)
+    epochs.close()  # epoch 2 is in metrics.jsonl, but in no checkpoint
+    assert [line["epoch"] for line in read_metrics(tmp_path)] == [1, 2]
+    run_trial(run, data, tmp_path, report=lambda report: None, resume=True)
+    assert [line["epoch"] for line in read_metrics(tmp_path)] == [1, 2, 3, 4]
+    accumulator = EventAccumulator(str(tmp_path))
+    accumulator.Reload()
+    assert [event.step for event in accumulator.Scalars("val_acc")] == [1, 2, 3, 4]
+
+
+def test_a_finished_run_resumed_reports_its_last_epoch_and_trains_nothing(drawn_leaves: Path, data: DeviceData, tmp_path: Path) -> None:
+    last = train(drawn_leaves, data, tmp_path)
+    reports: list[TrialReport] = []
+    run_trial(config(drawn_leaves), data, tmp_path, reports.append, resume=True)
+    assert reports == [last]
+
+
+def test_tensorboard_reads_every_metric_under_its_own_name(drawn_leaves: Path, data: DeviceData, tmp_path: Path) -> None:
+    train(drawn_leaves, data, tmp_path, epochs=2)
+    accumulator = EventAccumulator(str(tmp_path))
+    accumulator.Reload()
+    assert sorted(accumulator.Tags()["scalars"]) == sorted(name for name in METRIC_NAMES if name != "epoch")
+    written = [event.value for event in accumulator.Scalars("val_loss")]
+    assert written == pytest.approx([line["val_loss"] for line in read_metrics(tmp_path)])
+
+
+def test_what_a_sample_looks_like_does_not_depend_on_the_micro_batch(drawn_leaves: Path, data: DeviceData, tmp_path: Path) -> None:
+    """Without batch norm the whole training would be equal; with it, the first epoch's data and labels at least are."""
+    from tune_cropshield.data.mixing import Mixing
+    from tune_cropshield.data.windows import WindowSettings, training_windows
+
+    seen = []
+    for micro_batch in (32, 8):
+        settings = WindowSettings(32, micro_batch, "aggressive", Mixing(0.2, 1.0), seed=0)
+        windows = training_windows(data.feed(32), data.labels_N, data.indices("train"), settings, epoch=1, image_size=32)
+        seen.append([torch.cat([images for images, _ in window.micro_batches]) for window in windows])
+    assert [len(images) for images in seen[0]] == [32, 32, 32]
+    for whole, parts in zip(*seen, strict=True):
+        torch.testing.assert_close(whole, parts)
+
+
+def test_a_ragged_last_window_is_trained_on(drawn_leaves: Path, data: DeviceData, tmp_path: Path) -> None:
+    train(drawn_leaves, data, tmp_path, epochs=1, effective_batch=40)
+    assert len(data.indices("train")) == 96
+    assert read_metrics(tmp_path)[0]["updates"] == 3
+
+
+def test_progressive_sizes_train_small_first_and_are_judged_at_the_last_size(drawn_leaves: Path, data: DeviceData, tmp_path: Path) -> None:
+    last = train(drawn_leaves, data, tmp_path, epochs=3, progressive_sizes={0: 24, 2: 32})
+    assert last.finished
+    assert [config(drawn_leaves, progressive_sizes={0: 24, 2: 32}).trial.size_at(epoch) for epoch in range(3)] == [24, 24, 32]
+
+
+def test_early_stopping_ends_after_so_many_epochs_without_a_better_accuracy(drawn_leaves: Path, data: DeviceData, tmp_path: Path) -> None:
+    last = train(drawn_leaves, data, tmp_path, epochs=50, lr=1e-9, schedule="constant", early_stopping=3)
+    assert last.finished
+    assert last.metrics.epoch == last.best_epoch + 3
+
+
+def test_a_loss_that_explodes_ends_the_trial_with_where_and_when(drawn_leaves: Path, data: DeviceData, tmp_path: Path) -> None:
+    with pytest.raises(DivergedError, match=r"stopped being finite in epoch \d+, after \d+ updates") as caught:
+        train(drawn_leaves, data, tmp_path, lr=1e30, optimizer="sgd", schedule="constant", warmup_epochs=0.0)
+    assert caught.value.epoch >= 1
+    assert math.isfinite(caught.value.grad_norm)
+
+
+def test_a_damaged_checkpoint_is_named_and_nothing_of_it_is_used(drawn_leaves: Path, data: DeviceData, tmp_path: Path) -> None:
+    train(drawn_leaves, data, tmp_path, epochs=1)
+    content = bytearray((tmp_path / "last.pt").read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "last.pt").write_bytes(content)
+    with pytest.raises(RunFailure, match=r"last\.pt is damaged"):
+        run_trial(config(drawn_leaves, epochs=2), data, tmp_path, resume=True)

@@ -1,0 +1,119 @@
+"""The files of one run: config.toml, metrics.jsonl, TensorBoard events, the last checkpoint, and the best epoch's weights."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from torch import Tensor
+
+from tune_cropshield.errors import RunFailure
+from tune_cropshield.files import disk_full, is_disk_full, write_text_atomically
+from tune_cropshield.training.checkpoint import load_checkpoint, save_checkpoint
+from tune_cropshield.training.metrics import EpochMetrics
+
+CONFIG = "config.toml"
+METRICS = "metrics.jsonl"  # a line per epoch
+CHECKPOINT = "last.pt"
+WEIGHTS = "model.safetensors"  # of the best epoch
+BEST_METRICS = "metrics.json"  # the best epoch's
+CLASSES = "classes.json"
+
+
+class RunFolder:
+    """Reads and writes the files of one run under `path`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def checkpoint(self) -> dict[str, Any] | None:
+        """Returns the last checkpoint, or None when there is none yet. Raises RunFailure when it is damaged."""
+        try:
+            return load_checkpoint(self.path / CHECKPOINT)
+        except FileNotFoundError:
+            return None
+
+    def save_checkpoint(self, state: dict[str, Any]) -> None:
+        """Replaces the last checkpoint."""
+        save_checkpoint(self.path / CHECKPOINT, state)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Returns the epochs written so far; a last line that a kill cut short is passed over."""
+        return read_metrics(self.path)
+
+    def keep_metrics_until(self, epoch: int) -> None:
+        """Drops the lines of epochs after `epoch`: they are trained again."""
+        kept = [line for line in self.metrics() if line["epoch"] <= epoch]
+        write_text_atomically(self.path / METRICS, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def add_metrics(self, metrics: EpochMetrics) -> None:
+        """Appends an epoch's line."""
+        try:
+            with open(self.path / METRICS, "a", encoding="utf-8") as file:
+                file.write(json.dumps(metrics.as_dict()) + "\n")
+        except OSError as error:
+            raise disk_full(self.path / METRICS) if is_disk_full(error) else RunFailure(str(error)) from error
+
+    def save_best(self, weights: dict[str, Tensor], metrics: dict[str, Any], classes: tuple[str, ...]) -> None:
+        """Writes the best epoch's weights (torchvision's names, no pickle), its metrics and the classes' names."""
+        write_weights(self.path / WEIGHTS, weights)
+        write_json(self.path / BEST_METRICS, metrics)
+        write_json(self.path / CLASSES, list(classes))
+
+
+def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
+    """Returns the lines of a run's metrics.jsonl, none when there is no file; half a line at its end is passed over."""
+    try:
+        lines = (run_dir / METRICS).read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in lines[:-1] if line]
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes `value` as indented JSON, aside and renamed."""
+    write_text_atomically(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_weights(path: Path, weights: dict[str, Tensor]) -> None:
+    """Writes a state dict as safetensors, aside and renamed. Raises RunFailure when the disk is full."""
+    aside = path.with_name(f".{path.name}.tmp")
+    try:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, aside)
+        aside.replace(path)
+    except Exception as error:  # safetensors wraps the operating system's error in its own
+        aside.unlink(missing_ok=True)
+        if is_disk_full(error) or "No space left" in str(error):
+            raise disk_full(path) from error
+        raise
+
+
+class ScalarEvents:
+    """TensorBoard scalars of one run, under the metrics' own names. Needs no TensorFlow.
+
+    first_epoch: 1, or the epoch a resumed run goes on with: TensorBoard then forgets points from there on that a killed run had written.
+    """
+
+    def __init__(self, path: Path, first_epoch: int = 1) -> None:
+        self._writer = EventFileWriter(str(path), flush_secs=10)
+        if first_epoch > 1:
+            start = SessionLog(status=SessionLog.START)
+            self._writer.add_event(Event(step=first_epoch, wall_time=time.time(), session_log=start))
+
+    def add(self, metrics: EpochMetrics) -> None:
+        """Writes one point per metric at step `epoch` and makes it visible at once."""
+        values = metrics.as_dict()
+        step = int(values.pop("epoch"))
+        summary = Summary(value=[Summary.Value(tag=name, simple_value=float(value)) for name, value in values.items()])
+        self._writer.add_event(Event(step=step, wall_time=time.time(), summary=summary))
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Closes the event file."""
+        self._writer.close()

@@ -1,0 +1,64 @@
+"""Settings -> a trainer, ready for its first epoch."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from tune_cropshield.config import TrialConfig
+from tune_cropshield.training.batchnorm import correct_momentum
+from tune_cropshield.training.clipping import chosen_clipping
+from tune_cropshield.training.ema import WeightAverage
+from tune_cropshield.training.loss import balanced_class_weights
+from tune_cropshield.training.models import build_model
+from tune_cropshield.training.optim import build_optimizer
+from tune_cropshield.training.precision import INITIAL_SCALE, gradient_scaler, resolve_precision
+from tune_cropshield.training.random_state import seed_everything
+from tune_cropshield.training.schedule import Plateau, lr_factors
+from tune_cropshield.training.step import WindowStep
+from tune_cropshield.training.trainer import Trainer
+from tune_cropshield.training.update_log import UpdateLog
+
+
+def build_trainer(trial: TrialConfig, num_classes: int, train_labels: Tensor, device: torch.device, loss_scale: float = INITIAL_SCALE) -> Trainer:
+    """Returns the trainer that `trial` describes, on `device`, seeded with trial.seed: the same settings give the same first weights.
+
+    train_labels: int64, the labels of the training split; their number gives the updates per epoch. loss_scale: fp16's first scale.
+    """
+    seed_everything(trial.seed)
+    _, accumulation = trial.pair
+    updates_per_epoch = math.ceil(len(train_labels) / trial.effective_batch)
+    model = build_model(trial.model, num_classes, trial.pretrained, trial.freeze_backbone, trial.dropout)
+    correct_momentum(model, accumulation)
+    model = model.to(device).to(memory_format=memory_format(trial.channels_last))
+    precision = resolve_precision(trial.precision, device)
+    lr = torch.zeros((), device=device)
+    step = WindowStep(
+        model,
+        build_optimizer(model, trial.optimizer, lr, trial.weight_decay, trial.momentum),
+        gradient_scaler(precision, device, loss_scale),
+        lr=lr,
+        peak_lr=trial.lr,
+        lr_factors=lr_factors(trial.schedule, trial.epochs, updates_per_epoch, trial.warmup_epochs, trial.step_epochs, trial.step_factor).to(device),
+        clipping=chosen_clipping(trial.max_norm, trial.clip_value, trial.agc),
+        precision=precision,
+        class_weights_K=class_weights(trial.class_weights, train_labels, num_classes, device),
+        label_smoothing=trial.label_smoothing,
+        average=WeightAverage(model, trial.ema) if trial.ema else None,
+        log=UpdateLog(updates_per_epoch, device),
+    )
+    plateau = Plateau(trial.plateau_patience, trial.plateau_factor) if trial.schedule == "plateau" else None
+    return Trainer(step, num_classes, plateau)
+
+
+def memory_format(channels_last: bool) -> torch.memory_format:
+    """Returns the layout of images and weights: channels_last is what tensor cores and oneDNN work in."""
+    return torch.channels_last if channels_last else torch.contiguous_format
+
+
+def class_weights(kind: Literal["none", "balanced"], labels: Tensor, num_classes: int, device: torch.device) -> Tensor | None:
+    """Returns the classes' weights in the loss, fp32 (K,) on `device`, or None for equal ones."""
+    return balanced_class_weights(labels, num_classes).to(device) if kind == "balanced" else None

@@ -1,0 +1,34 @@
+"""An exponential moving average of the weights that moves only with applied updates."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+
+class WeightAverage:
+    """Keeps average = decay * average + (1 - decay) * weights; `model` is the averaged network, ready to evaluate.
+
+    Early on the decay is (1 + n) / (10 + n) after n updates, if that is less, so that the random start is soon forgotten. Buffers (batch-norm
+    statistics) are copied, not averaged.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.model = copy.deepcopy(model).requires_grad_(False)
+        self._sources = [parameter.detach() for parameter in model.parameters()]
+        self._averages = [parameter.detach() for parameter in self.model.parameters()]
+        self._source_buffers = list(model.buffers())
+        self._buffers = list(self.model.buffers())
+
+    def update(self, updates: Tensor, applied: Tensor) -> None:
+        """Takes in the weights after an update; `updates` counts the applied ones, `applied` (0-dim, 0 or 1) is 0 where this one was skipped."""
+        decay = torch.clamp((1 + updates) / (10 + updates), max=self.decay)
+        share = (1 - decay) * applied
+        moves = torch._foreach_sub(self._sources, self._averages)
+        torch._foreach_mul_(moves, share)
+        torch._foreach_add_(self._averages, moves)
+        if self._buffers:
+            torch._foreach_copy_(self._buffers, self._source_buffers)

@@ -1,0 +1,70 @@
+"""The one spelling of every metric, and what an evaluation yields."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """One epoch's figures: a line of metrics.jsonl, a point of each TensorBoard scalar, a report to the search."""
+
+    epoch: int  # 1 after the first
+    updates: int  # applied ones since the start
+    train_loss: float  # mean over the epoch's samples, with smoothing, class weights and mixing
+    val_loss: float  # plain mean cross-entropy over the validation split
+    val_acc: float  # share of the validation split classified rightly
+    val_macro_f1: float  # mean over classes of 2PR / (P + R); a class never met nor predicted is left out
+    lr: float  # of the epoch's last update
+    grad_norm_p50: float  # before clipping, unscaled
+    grad_norm_p95: float
+    clip_rate: float  # share of applied updates that clipping changed
+    skipped_steps: int  # updates left out because a gradient was not finite
+    loss_scale: float  # the gradient scaler's; 1 without one
+    images_per_s: float  # training images over the epoch's training time
+    data_wait_s: float  # time the loop stood waiting for images
+    epoch_s: float  # training and evaluation
+    peak_vram_mib: float  # largest reserved by the allocator; 0 on a CPU
+
+    def as_dict(self) -> dict[str, float | int]:
+        """Returns name -> value, in the order above."""
+        return asdict(self)
+
+
+METRIC_NAMES = tuple(EpochMetrics.__dataclass_fields__)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A split's figures. confusion_KK: int64 on the CPU, rows are true classes, columns predicted ones."""
+
+    loss: float
+    confusion_KK: Tensor
+
+    @property
+    def accuracy(self) -> float:
+        return int(self.confusion_KK.diagonal().sum()) / int(self.confusion_KK.sum())
+
+    @property
+    def macro_f1(self) -> float:
+        """Mean over the classes of 2TP / (true + predicted); a class with neither true nor predicted samples is left out."""
+        return float(self.f1_K[self._met_K].mean())
+
+    @property
+    def f1_K(self) -> Tensor:
+        """F1 of each class, float64 (K,); 0 where nothing was right, NaN for a class neither met nor predicted."""
+        return 2 * self.confusion_KK.diagonal().double() / (self.confusion_KK.sum(0) + self.confusion_KK.sum(1))
+
+    @property
+    def _met_K(self) -> Tensor:
+        return self.confusion_KK.sum(0) + self.confusion_KK.sum(1) > 0
+
+
+def count_confusion(confusion_KK: Tensor, logits_BK: Tensor, labels_B: Tensor) -> None:
+    """Adds a batch's (true, predicted) pairs to `confusion_KK` (int64), on the device, without waiting for it."""
+    num_classes = confusion_KK.shape[0]
+    cells_B = labels_B * num_classes + logits_BK.argmax(dim=1)
+    confusion_KK.view(-1).scatter_add_(0, cells_B, torch.ones_like(cells_B))

@@ -1,0 +1,150 @@
+"""Name -> network with the right head: our CNNs, and every torchvision classifier."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tune_cropshield.errors import ConfigError
+from tune_cropshield.training.cnn import cropshield_cnn, tiny_cnn
+
+OWN_MODELS = {"tiny_cnn": tiny_cnn, "cropshield_cnn": cropshield_cnn}
+WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")  # they return a tuple in training; we build them without
+
+
+def model_names() -> list[str]:
+    """Returns every name `build_model` knows, our own first."""
+    zoo = _zoo()
+    return [*OWN_MODELS, *zoo.list_models(module=zoo)]
+
+
+def _zoo() -> ModuleType:
+    """Returns torchvision.models, which takes seconds to import and is not needed for our own networks."""
+    return importlib.import_module("torchvision.models")
+
+
+def check_model_name(name: str) -> str:
+    """Returns `name` if it is known; raises ConfigError listing close and common names otherwise."""
+    if name in OWN_MODELS:
+        return name
+    known = model_names()
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=3)
+        hint = f"; did you mean {' or '.join(close)}?" if close else ""
+        common = "tiny_cnn, cropshield_cnn, efficientnet_b0, resnet18, resnet34, resnet50"
+        raise ConfigError([f"unknown model {name!r}{hint} Known: {common}, or any other torchvision classifier ({len(known)} in all)"])
+    return name
+
+
+def build_model(
+    name: str,
+    num_classes: int,
+    pretrained: bool | str = False,
+    freeze_backbone: bool = False,
+    dropout: float | None = None,
+) -> nn.Module:
+    """Returns a network that maps images (B, 3, H, W) to logits (B, num_classes), weights in fp32 on the CPU.
+
+    pretrained: True takes torchvision's default weights (downloaded on first use); a path takes a state dict saved as .safetensors, .pt or .pth.
+        A classifier head of another number of classes is left at its random start.
+    freeze_backbone: only the head learns; batch norms of the backbone keep their statistics.
+    dropout: probability before the head; None keeps the architecture's own.
+    Parameter names are torchvision's own, so exported weights load there. Raises ConfigError for an unknown name or weights that do not match.
+    """
+    check_model_name(name)
+    model: nn.Module
+    if name in OWN_MODELS:
+        if pretrained is True:
+            raise ConfigError([f"{name} has no published weights: set pretrained = false or give a file"])
+        model = OWN_MODELS[name](num_classes, dropout)
+    else:
+        kwargs = {"aux_logits": False, "init_weights": True} if name in WITH_AUXILIARY_HEADS else {}
+        model = _zoo().get_model(name, weights=None, num_classes=num_classes, **kwargs)
+        if dropout is not None:
+            _set_dropout(model, dropout)
+    if pretrained:
+        weights = _published_weights(name) if pretrained is True else _read_weights(Path(pretrained))
+        _load_matching(model, weights, source=str(pretrained) if pretrained is not True else f"torchvision's {name}")
+    if freeze_backbone:
+        freeze(model)
+    return model
+
+
+def head_of(model: nn.Module) -> tuple[str, nn.Module]:
+    """Returns the name and module of the last layer with parameters of its own that maps features to classes."""
+    heads = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    return heads[-1]
+
+
+def freeze(model: nn.Module) -> None:
+    """Leaves only the head trainable, and keeps the backbone's batch norms in evaluation mode whenever `model.train()` is called."""
+    head_name, _ = head_of(model)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith(head_name + "."))
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.register_forward_pre_hook(_use_running_statistics)
+
+
+def _use_running_statistics(module: nn.Module, inputs: object) -> None:
+    module.training = False
+
+
+def _set_dropout(model: nn.Module, probability: float) -> None:
+    """Sets the dropout of the classifier, or adds one in front of the head without changing any parameter's name."""
+    head_name, head = head_of(model)
+    parent = model.get_submodule(head_name.rpartition(".")[0]) if "." in head_name else None
+    own = [module for module in parent.children() if isinstance(module, nn.Dropout)] if parent is not None else []
+    for module in own:
+        module.p = probability
+    if not own:
+        head.register_forward_pre_hook(lambda module, inputs: (F.dropout(inputs[0], probability, module.training),))
+
+
+def _published_weights(name: str) -> dict[str, Tensor]:
+    try:
+        weights: dict[str, Tensor] = _zoo().get_model_weights(name).DEFAULT.get_state_dict(progress=True, check_hash=True)
+        return weights
+    except OSError as error:
+        raise ConfigError(
+            [f'the weights of {name} could not be downloaded ({error}): set pretrained = false, or pretrained = "file" with a local state dict']
+        ) from error
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    """Returns the state dict in `path`; nothing in the file is executed (safetensors, or torch.load with weights_only)."""
+    if not path.is_file():
+        raise ConfigError([f"pretrained weights {str(path)!r} do not exist"])
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            weights: dict[str, Tensor] = load_file(path)
+            return weights
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ConfigError([f"pretrained weights {str(path)!r} cannot be read: {error}"]) from error
+    state = loaded.get("model", loaded) if isinstance(loaded, dict) else loaded
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ConfigError([f"pretrained weights {str(path)!r} hold no state dict"])
+    return state
+
+
+def _load_matching(model: nn.Module, weights: dict[str, Tensor], source: str) -> None:
+    """Copies `weights` into `model`; only the head may differ in shape."""
+    head_name, _ = head_of(model)
+    own = model.state_dict()
+    wrong = [
+        name for name, value in own.items() if not name.startswith(head_name + ".") and (name not in weights or weights[name].shape != value.shape)
+    ]
+    if wrong:
+        raise ConfigError([f"{source} does not fit this model: {len(wrong)} tensors are missing or of another shape, first {wrong[0]}"])
+    model.load_state_dict(
+        {name: weights[name] for name, value in own.items() if name in weights and weights[name].shape == value.shape}, strict=False
+    )

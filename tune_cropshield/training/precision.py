@@ -1,0 +1,40 @@
+"""fp16 with a gradient scaler, bf16, or fp32: one code path for GPUs and CPUs."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Literal
+
+import torch
+
+Precision = Literal["fp16", "bf16", "fp32"]
+DTYPES: dict[Precision, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+
+# A scale that starts at 65,536 and doubles every 2,000 updates never grows within a short trial, and pays its first skipped updates
+# again in each: the caller may hand the scale of an earlier trial on.
+INITIAL_SCALE = 65536.0
+
+
+def resolve_precision(wanted: Literal["auto", "fp16", "bf16", "fp32"], device: torch.device) -> Precision:
+    """Returns the precision that "auto" stands for on `device`: fp16 on a GPU, fp32 on a CPU, whose convolutions bf16 slows down
+    where the processor has no bf16 matrix unit."""
+    if wanted != "auto":
+        return wanted
+    return "fp16" if device.type == "cuda" else "fp32"
+
+
+def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[None]:
+    """Returns the context in which forward passes run; it does nothing in fp32.
+
+    Only matrix products and convolutions change their type; batch norms follow their input (with fp32 statistics inside), losses are fp32.
+    Source: https://pytorch.org/docs/stable/amp.html
+    """
+    return torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32")
+
+
+def gradient_scaler(precision: Precision, device: torch.device, scale: float = INITIAL_SCALE) -> torch.amp.GradScaler:
+    """Returns the scaler that keeps small fp16 gradients from becoming zero; disabled in bf16 and fp32, whose range is fp32's.
+
+    It multiplies the loss, divides the gradients and skips updates with inf or NaN in them. It clips nothing.
+    """
+    return torch.amp.GradScaler(device.type, init_scale=scale, enabled=precision == "fp16")

@@ -1,0 +1,95 @@
+"""One optimizer update from one window of micro-batches: the heart of the loop.
+
+B: samples of a micro-batch, C: channels, H, W: height and width, K: classes. A window holds `effective_batch` samples (fewer at an epoch's end),
+split into micro-batches that fit the memory. Nothing here waits for the device: norms, counters and flags stay on it until the epoch's end.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from tune_cropshield.data.targets import Targets
+from tune_cropshield.training.clipping import Clipping, clip_gradients
+from tune_cropshield.training.ema import WeightAverage
+from tune_cropshield.training.loss import loss_sum
+from tune_cropshield.training.precision import Precision, autocast
+from tune_cropshield.training.update_log import UpdateLog
+
+
+class WindowStep:
+    """Turns windows into updates: `micro_step` for each micro-batch of a window, then `update`.
+
+    lr: 0-dim tensor that the optimizer reads; set from `lr_factors` by the number of applied updates times `peak_lr` times `lr_scale`.
+    updates: 0-dim int64 tensor, the applied updates so far. Time is counted in these: a skipped update moves neither schedule nor average.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+        *,
+        lr: Tensor,
+        peak_lr: float,
+        lr_factors: Tensor,
+        clipping: Clipping | None,
+        precision: Precision,
+        class_weights_K: Tensor | None,
+        label_smoothing: float,
+        average: WeightAverage | None,
+        log: UpdateLog,
+    ) -> None:
+        self.model, self.optimizer, self.scaler = model, optimizer, scaler
+        self.lr, self.peak_lr, self.lr_factors = lr, peak_lr, lr_factors
+        self.clipping, self.precision, self.average, self.log = clipping, precision, average, log
+        self.class_weights_K, self.label_smoothing = class_weights_K, label_smoothing
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.device = lr.device
+        self.updates = torch.zeros((), dtype=torch.int64, device=self.device)
+        self.lr_scale = torch.ones((), device=self.device)  # plateau's drops
+        self._window_loss = torch.zeros((), device=self.device)
+        self.set_lr()
+
+    def micro_step(self, images_BCHW: Tensor, targets: Targets, window_weight: Tensor) -> None:
+        """Adds this micro-batch's share of the window's gradient: that of (its loss sum) / `window_weight`.
+
+        `window_weight` is the weight of the *whole* window's targets, so the micro-batches' gradients add up to the window's, exactly,
+        whatever their sizes: ragged tails, class weights, smoothing and mixed targets included.
+        """
+        with autocast(self.precision, self.device):
+            logits_BK = self.model(images_BCHW)
+        loss = loss_sum(logits_BK, targets, self.class_weights_K, self.label_smoothing) / window_weight
+        self.scaler.scale(loss).backward()
+        self._window_loss += loss.detach()
+
+    def update(self, window_weight: Tensor) -> None:
+        """Unscales once, clips, steps unless a gradient is not finite, and clears the gradients.
+
+        In fp16 the scaler notes non-finite gradients and halves its scale; in bf16 and fp32 nothing else would guard the weights, so the
+        step is told of them in the same way, through `found_inf`, which fused optimizers read on the device.
+        """
+        self.scaler.unscale_(self.optimizer)
+        grad_norm, clipped = clip_gradients(self.parameters, self.clipping)
+        if self.scaler.is_enabled():
+            found_inf = sum(self.scaler._found_inf_per_device(self.optimizer).values())
+            assert isinstance(found_inf, Tensor)
+            applied = (found_inf == 0).float()
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        else:
+            applied = torch.isfinite(grad_norm).float()
+            self.optimizer.grad_scale, self.optimizer.found_inf = None, 1 - applied  # type: ignore[attr-defined]
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.updates += applied.long()
+        if self.average is not None:
+            self.average.update(self.updates, applied)
+        self.log.add(self._window_loss, window_weight, grad_norm, clipped, applied, self.lr)
+        self._window_loss.zero_()
+        self.set_lr()
+
+    def set_lr(self) -> None:
+        """Sets the learning rate of the next update from the applied updates so far."""
+        factor = self.lr_factors[self.updates.clamp(max=len(self.lr_factors) - 1)]
+        self.lr.copy_(self.peak_lr * self.lr_scale * factor)

@@ -1,0 +1,110 @@
+"""A network in training: everything that changes from epoch to epoch, and the two things done with it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tune_cropshield.data.windows import Window
+from tune_cropshield.errors import DivergedError
+from tune_cropshield.training.evaluate import evaluate
+from tune_cropshield.training.loss import target_weight
+from tune_cropshield.training.metrics import Evaluation
+from tune_cropshield.training.optim import share_lr
+from tune_cropshield.training.random_state import random_state, restore_random_state
+from tune_cropshield.training.schedule import Plateau
+from tune_cropshield.training.step import WindowStep
+from tune_cropshield.training.update_log import UpdateSummary
+
+SMALLEST_LOSS_SCALE = 1.0  # below it even unscaled gradients overflow fp16: halving on would train nothing
+
+
+@dataclass(frozen=True)
+class TrainedEpoch:
+    """What an epoch's training came to."""
+
+    updates: UpdateSummary
+    images: int
+    seconds: float
+
+
+class Trainer:
+    """Trains and evaluates `step.model`; `state` and `load_state` carry it over a stop.
+
+    plateau: drops the learning rate when `validated` is told of losses that no longer fall; None for other schedules.
+    """
+
+    def __init__(self, step: WindowStep, num_classes: int, plateau: Plateau | None) -> None:
+        self.step, self.num_classes, self.plateau = step, num_classes, plateau
+
+    @property
+    def evaluated_model(self) -> nn.Module:
+        """The network that is judged and kept: the averaged one where there is an average."""
+        return self.step.average.model if self.step.average is not None else self.step.model
+
+    def train_epoch(self, windows: Iterable[Window], epoch: int) -> TrainedEpoch:
+        """Makes one update per window. Raises DivergedError as soon as a gradient is known not to be finite, in fp16 once scaling cannot help."""
+        step = self.step
+        step.model.train()
+        step.log.start()
+        started = time.perf_counter()
+        images = 0
+        for window in windows:
+            weight = target_weight(window.targets, step.class_weights_K)
+            for images_BCHW, targets in window.micro_batches:
+                step.micro_step(images_BCHW, targets, weight)
+            step.update(weight)
+            images += window.num_samples
+            if not step.scaler.is_enabled() and step.log.skipped_so_far():
+                raise self._diverged("a gradient", epoch)
+        updates = step.log.summary()
+        if step.scaler.is_enabled() and step.scaler.get_scale() < SMALLEST_LOSS_SCALE:
+            raise self._diverged("a gradient (at every loss scale)", epoch)
+        return TrainedEpoch(updates, images, time.perf_counter() - started)
+
+    def validate(self, batches: Iterable[tuple[Tensor, Tensor]], epoch: int) -> Evaluation:
+        """Evaluates the network and lets plateau see the loss. Raises DivergedError when the loss is not finite."""
+        evaluation = evaluate(self.evaluated_model, batches, self.num_classes, self.step.precision, self.step.device)
+        if not torch.isfinite(torch.tensor(evaluation.loss)):
+            raise self._diverged("the validation loss", epoch)
+        if self.plateau is not None:
+            self.step.lr_scale.fill_(self.plateau.epoch_ended(evaluation.loss))
+            self.step.set_lr()
+        return evaluation
+
+    def _diverged(self, what: str, epoch: int) -> DivergedError:
+        return DivergedError(what, epoch, int(self.step.updates), self.step.log.summary().last_grad_norm)
+
+    def state(self) -> dict[str, Any]:
+        """Returns everything that `load_state` needs to go on with the same numbers: tensors, numbers and dicts of these."""
+        step = self.step
+        return {
+            "model": step.model.state_dict(),
+            "optimizer": step.optimizer.state_dict(),
+            "scaler": step.scaler.state_dict(),
+            "average": step.average.model.state_dict() if step.average is not None else None,
+            "plateau": asdict(self.plateau) if self.plateau is not None else None,
+            "updates": int(step.updates),
+            "random": random_state(step.device),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Takes up what `state` returned; the trainer must have been built with the same settings."""
+        step = self.step
+        step.model.load_state_dict(state["model"])
+        step.optimizer.load_state_dict(state["optimizer"])
+        share_lr(step.optimizer, step.lr)
+        step.scaler.load_state_dict(state["scaler"])
+        if step.average is not None:
+            step.average.model.load_state_dict(state["average"])
+        if self.plateau is not None:
+            self.plateau = Plateau(**state["plateau"])
+            step.lr_scale.fill_(self.plateau.scale)
+        step.updates.fill_(state["updates"])
+        step.set_lr()
+        restore_random_state(state["random"], step.device)

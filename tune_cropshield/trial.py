@@ -1,0 +1,198 @@
+"""One trial: data, model, loop, records. A complete program in itself; a search is one more caller."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tune_cropshield.config import RunConfig, TrialConfig, save_config
+from tune_cropshield.data.dataset import DeviceData
+from tune_cropshield.data.mixing import Mixing
+from tune_cropshield.data.windows import WindowSettings, evaluation_batches, training_windows
+from tune_cropshield.records import CONFIG, RunFolder, ScalarEvents
+from tune_cropshield.training.build import build_trainer
+from tune_cropshield.training.metrics import EpochMetrics, Evaluation
+from tune_cropshield.training.precision import DTYPES
+from tune_cropshield.training.trainer import TrainedEpoch, Trainer
+
+CHECKPOINT_EVERY_S = 10.0  # a kill costs at most this much training and the epoch under way
+
+
+@dataclass(frozen=True)
+class TrialReport:
+    """What is known after an epoch."""
+
+    metrics: EpochMetrics
+    best_epoch: int
+    best_val_acc: float  # the best so far: what pruning, the sampler and the kept weights all go by
+    finished: bool  # the last epoch, or early stopping
+
+
+def run_trial(
+    config: RunConfig,
+    data: DeviceData,
+    folder: Path,
+    report: Callable[[TrialReport], object] = print,
+    *,
+    resume: bool = False,
+    checkpoint_every_s: float = CHECKPOINT_EVERY_S,
+) -> TrialReport:
+    """Trains one network to its end and returns the last report. Arguments and errors are those of `trial_epochs`."""
+    last = None
+    for last in trial_epochs(config, data, folder, resume=resume, checkpoint_every_s=checkpoint_every_s):
+        report(last)
+    assert last is not None
+    return last
+
+
+def trial_epochs(
+    config: RunConfig, data: DeviceData, folder: Path, *, resume: bool = False, checkpoint_every_s: float = CHECKPOINT_EVERY_S
+) -> Iterator[TrialReport]:
+    """Trains one network, yielding a report after each epoch, and writes its files (see `records`) into `folder`.
+
+    resume: go on from the folder's last checkpoint, with the same numbers as if it had never stopped; without a checkpoint, from the start. A run
+    whose last epoch is done yields that epoch's report again. Closing the iterator early keeps the best weights so far.
+    Raises DivergedError when training stops being finite, RunFailure when the disk is full or the checkpoint damaged.
+    """
+    trial = config.trial
+    folder.mkdir(parents=True, exist_ok=True)
+    run = RunFolder(folder)
+    if trial.threads is not None:
+        torch.set_num_threads(trial.threads)
+    save_config(config, folder / CONFIG)
+    trainer = build_trainer(trial, len(data.data.classes), data.labels_N[data.indices("train")].cpu(), data.device)
+    progress = Progress()
+    if resume and (state := run.checkpoint()) is not None:
+        trainer.load_state(state["trainer"])
+        progress.load_state(state["progress"])
+    run.keep_metrics_until(progress.epochs_done)
+    if progress.metrics is not None and progress.finished(trial):
+        yield progress.report(trial)
+        return
+    events = ScalarEvents(folder, progress.epochs_done + 1)
+    last_saved = time.perf_counter()
+    try:
+        while not progress.finished(trial):
+            metrics, evaluation = _run_epoch(trial, trainer, data, progress.epochs_done)
+            progress.add(metrics, evaluation, trainer)
+            run.add_metrics(metrics)
+            events.add(metrics)
+            if progress.finished(trial) or time.perf_counter() - last_saved >= checkpoint_every_s:
+                run.save_checkpoint({"trainer": trainer.state(), "progress": progress.state(), "classes": list(data.data.classes)})
+                last_saved = time.perf_counter()
+            yield progress.report(trial)
+    finally:
+        events.close()
+        if progress.metrics is not None:
+            run.save_best(progress.best_weights, progress.best_metrics, data.data.classes)
+
+
+def _run_epoch(trial: TrialConfig, trainer: Trainer, data: DeviceData, epoch: int) -> tuple[EpochMetrics, Evaluation]:
+    """Trains epoch `epoch` (from 0), evaluates, and returns the figures."""
+    started = time.perf_counter()
+    if data.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(data.device)
+    size = trial.size_at(epoch)
+    feed = data.feed(size)
+    waited_before = feed.wait_s
+    micro_batch, _ = trial.pair
+    dtype = DTYPES[trainer.step.precision]
+    settings = WindowSettings(
+        effective_batch=trial.effective_batch,
+        micro_batch=micro_batch,
+        preset=trial.augment,
+        mixing=Mixing(trial.mixup, trial.cutmix) if trial.mixup or trial.cutmix else None,
+        seed=trial.seed,
+        dtype=dtype,
+    )
+    trained = trainer.train_epoch(training_windows(feed, data.labels_N, data.indices("train"), settings, epoch, size), epoch + 1)
+    data_wait_s = feed.wait_s - waited_before
+    evaluation = trainer.validate(validation_batches(trial, data, "val", dtype), epoch + 1)
+    return _epoch_metrics(trainer, trained, evaluation, epoch + 1, data_wait_s, time.perf_counter() - started, data.device), evaluation
+
+
+def validation_batches(trial: TrialConfig, data: DeviceData, split: str, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yields the batches on which `trial` is judged, of "val" or "test", at the size that training ends with."""
+    size = trial.final_size
+    batch = trial.eval_batch or 2 * trial.pair[0]
+    return evaluation_batches(data.feed(size), data.labels_N, data.indices(split), batch, size, dtype)
+
+
+def _epoch_metrics(
+    trainer: Trainer,
+    trained: TrainedEpoch,
+    evaluation: Evaluation,
+    epoch: int,
+    data_wait_s: float,
+    epoch_s: float,
+    device: torch.device,
+) -> EpochMetrics:
+    updates = trained.updates
+    return EpochMetrics(
+        epoch=epoch,
+        updates=int(trainer.step.updates),
+        train_loss=updates.train_loss,
+        val_loss=evaluation.loss,
+        val_acc=evaluation.accuracy,
+        val_macro_f1=evaluation.macro_f1,
+        lr=updates.last_lr,
+        grad_norm_p50=updates.grad_norm_p50,
+        grad_norm_p95=updates.grad_norm_p95,
+        clip_rate=updates.clip_rate,
+        skipped_steps=updates.skipped_steps,
+        loss_scale=trainer.step.scaler.get_scale(),
+        images_per_s=trained.images / trained.seconds,
+        data_wait_s=data_wait_s,
+        epoch_s=epoch_s,
+        peak_vram_mib=torch.cuda.max_memory_reserved(device) / 2**20 if device.type == "cuda" else 0.0,
+    )
+
+
+class Progress:
+    """How far a run has come, and its best epoch: the first with the highest val_acc."""
+
+    def __init__(self) -> None:
+        self.metrics: EpochMetrics | None = None  # the last epoch's
+        self.best_metrics: dict[str, Any] = {}
+        self.best_weights: dict[str, Tensor] = {}
+
+    @property
+    def epochs_done(self) -> int:
+        return self.metrics.epoch if self.metrics is not None else 0
+
+    @property
+    def best_val_acc(self) -> float:
+        return float(self.best_metrics["val_acc"]) if self.best_metrics else -1.0
+
+    def add(self, metrics: EpochMetrics, evaluation: Evaluation, trainer: Trainer) -> None:
+        """Takes in an epoch; keeps a copy of the weights, on the CPU, when it is the best so far."""
+        self.metrics = metrics
+        if evaluation.accuracy > self.best_val_acc:
+            self.best_metrics = metrics.as_dict()
+            self.best_weights = {name: value.detach().to("cpu", copy=True) for name, value in trainer.evaluated_model.state_dict().items()}
+
+    def finished(self, trial: TrialConfig) -> bool:
+        """Tells whether no epoch is left: all are done, or early stopping has waited long enough."""
+        waited = self.epochs_done - int(self.best_metrics.get("epoch", 0))
+        return self.epochs_done >= trial.epochs or bool(trial.early_stopping and waited >= trial.early_stopping)
+
+    def report(self, trial: TrialConfig) -> TrialReport:
+        """Returns what is known after the last epoch."""
+        assert self.metrics is not None
+        return TrialReport(self.metrics, int(self.best_metrics["epoch"]), self.best_val_acc, self.finished(trial))
+
+    def state(self) -> dict[str, Any]:
+        """Returns what `load_state` needs."""
+        assert self.metrics is not None
+        return {"metrics": self.metrics.as_dict(), "best_metrics": self.best_metrics, "best_weights": self.best_weights}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Takes up what `state` returned."""
+        self.metrics = EpochMetrics(**state["metrics"])
+        self.best_metrics, self.best_weights = state["best_metrics"], state["best_weights"]
