@@ -1,0 +1,221 @@
+"""The memory estimate against a real GPU (one H200, torch 2.11, 224 px, 22 classes, fused AdamW), and its behaviour elsewhere."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tune_cropshield.errors import ConfigError, RunFailure
+from tune_cropshield.memory.allocator import CachingAllocator
+from tune_cropshield.memory.cuda_semantics import cuda_semantics
+from tune_cropshield.memory.estimate import EstimateUnavailable, MemoryEstimate, estimate_memory
+from tune_cropshield.memory.trace import FREED, meta_copy, trace_window
+
+MIB = 2**20
+
+# model, precision, micro_batch, accumulation, max_allocated_mib, max_reserved_mib; channels_last
+MEASURED = [
+    ("cropshield_cnn", "bf16", 16, 1, 1130, 1302),
+    ("cropshield_cnn", "bf16", 128, 1, 8080, 9474),
+    ("cropshield_cnn", "fp16", 8, 1, 633, 706),
+    ("cropshield_cnn", "fp16", 16, 1, 1130, 1302),
+    ("cropshield_cnn", "fp16", 16, 2, 1149, 1302),
+    ("cropshield_cnn", "fp16", 16, 4, 1149, 1302),
+    ("cropshield_cnn", "fp16", 32, 1, 2125, 2472),
+    ("cropshield_cnn", "fp16", 64, 1, 4110, 4800),
+    ("cropshield_cnn", "fp16", 128, 1, 8080, 9472),
+    ("cropshield_cnn", "fp16", 256, 1, 16030, 18832),
+    ("efficientnet_b0", "fp16", 8, 1, 469, 516),
+    ("efficientnet_b0", "fp16", 16, 1, 814, 884),
+    ("efficientnet_b0", "fp16", 16, 2, 831, 894),
+    ("efficientnet_b0", "fp16", 16, 4, 831, 894),
+    ("efficientnet_b0", "fp16", 32, 1, 1506, 1692),
+    ("efficientnet_b0", "fp16", 64, 1, 2892, 3314),
+    ("efficientnet_b0", "fp16", 128, 1, 5622, 6200),
+    ("efficientnet_b0", "fp16", 256, 1, 11116, 12220),
+    ("resnet50", "fp16", 8, 1, 758, 794),
+    ("resnet50", "fp16", 16, 1, 1087, 1206),
+    ("resnet50", "fp16", 16, 2, 1173, 1210),
+    ("resnet50", "fp16", 16, 4, 1173, 1210),
+    ("resnet50", "fp16", 32, 1, 1773, 1968),
+    ("resnet50", "fp16", 64, 1, 3140, 3428),
+    ("resnet50", "fp16", 128, 1, 5886, 6484),
+    ("resnet50", "fp16", 256, 1, 11341, 12602),
+]
+# model, micro_batch, max_allocated_mib, max_reserved_mib; fp32, not channels_last
+MEASURED_FP32 = [
+    ("cropshield_cnn", 16, 1933, 3412),
+    ("cropshield_cnn", 64, 7288, 12908),
+    ("cropshield_cnn", 128, 14430, 25636),
+    ("efficientnet_b0", 16, 1483, 1760),
+    ("efficientnet_b0", 64, 5539, 6184),
+    ("efficientnet_b0", 128, 10959, 12098),
+    ("resnet50", 16, 1712, 1902),
+    ("resnet50", 64, 5650, 6708),
+    ("resnet50", 128, 10933, 13046),
+]
+
+
+def estimate_of(model: str, precision: str = "fp16", image_size: int = 224, channels_last: bool = True, **settings: object) -> MemoryEstimate:
+    return cached_estimate(model, precision, image_size, channels_last, tuple(settings.items()))
+
+
+@cache
+def cached_estimate(model: str, precision: Any, image_size: int, channels_last: bool, settings: tuple[tuple[str, Any], ...]) -> MemoryEstimate:
+    return estimate_memory(model, 22, image_size, precision, channels_last=channels_last, **dict(settings))
+
+
+@pytest.mark.parametrize("model, precision, micro_batch, accumulation, allocated, reserved", MEASURED)
+def test_peaks_are_those_of_the_gpu(
+    model: str,
+    precision: str,
+    micro_batch: int,
+    accumulation: int,
+    allocated: int,
+    reserved: int,
+) -> None:
+    estimate = estimate_of(model, precision)
+
+    assert estimate.peak_allocated_mib(micro_batch, accumulation) == pytest.approx(allocated, rel=0.05 if micro_batch < 16 else 0.03)
+    assert 0.97 <= estimate.peak_reserved_mib(micro_batch, accumulation) / reserved <= 1.12
+
+
+@pytest.mark.parametrize("model, micro_batch, allocated, reserved", MEASURED_FP32)
+def test_fp32_without_channels_last_is_not_underestimated(model: str, micro_batch: int, allocated: int, reserved: int) -> None:
+    estimate = estimate_of(model, "fp32", channels_last=False)
+
+    assert estimate.peak_allocated_mib(micro_batch) == pytest.approx(allocated, rel=0.03)
+    assert 0.97 <= estimate.peak_reserved_mib(micro_batch) / reserved <= 1.4
+
+
+@pytest.mark.parametrize("model, measured", [("cropshield_cnn", 62.03), ("efficientnet_b0", 42.66), ("resnet50", 42.91)])
+def test_an_image_adds_what_it_adds_on_the_gpu_between_64_and_128(model: str, measured: float) -> None:
+    estimate = estimate_of(model)
+    added = (estimate.peak_allocated_mib(128) - estimate.peak_allocated_mib(64)) / 64
+
+    assert added == pytest.approx(measured, rel=0.02)
+    assert estimate.per_image_mib == pytest.approx(measured, rel=0.02)
+
+
+def test_the_parts_of_a_resnet50_are_its_parameters() -> None:
+    estimate = estimate_of("resnet50")
+
+    assert estimate.weights_mib == pytest.approx(89.84, abs=0.01)
+    assert estimate.gradients_mib == pytest.approx(89.84, abs=0.01)
+    assert estimate.optimizer_mib == pytest.approx(179.70, abs=0.01)
+    assert estimate.cast_cache_mib == pytest.approx(44.82, abs=0.05)
+    assert estimate_of("tiny_cnn", "fp32", 64).cast_cache_mib == 0
+
+
+def test_further_micro_steps_cost_the_gradients_once() -> None:
+    estimate = estimate_of("resnet50")
+
+    assert estimate.peak_allocated_mib(128, 2) - estimate.peak_allocated_mib(128, 1) == pytest.approx(89.8, abs=0.5)
+    assert estimate.peak_allocated_mib(128, 8) == estimate.peak_allocated_mib(128, 2)
+
+
+def test_the_largest_micro_batch_fits_and_the_next_does_not() -> None:
+    estimate = estimate_of("cropshield_cnn")
+    largest = estimate.largest_micro_batch(7000, accumulation=2)
+
+    assert estimate.peak_reserved_mib(largest, 2) <= 7000 < estimate.peak_reserved_mib(largest + 1, 2)
+    assert 80 <= largest <= 100
+    assert estimate.largest_micro_batch(50, accumulation=1) == 0
+
+
+def test_sgd_keeps_one_state_or_none() -> None:
+    assert estimate_of("tiny_cnn", image_size=64, optimizer="sgd").optimizer_mib == estimate_of("tiny_cnn", image_size=64).weights_mib
+    assert estimate_of("tiny_cnn", image_size=64, optimizer="sgd", momentum=0.0).optimizer_mib == 0
+
+
+def test_a_frozen_backbone_keeps_no_activations() -> None:
+    frozen, whole = estimate_of("resnet18", image_size=64, freeze_backbone=True), estimate_of("resnet18", image_size=64)
+
+    assert frozen.per_image_mib < whole.per_image_mib / 2
+    assert frozen.gradients_mib == pytest.approx((512 * 22 + 22) * 4 / MIB)
+
+
+def test_bytes_kept_beside_each_image_are_counted() -> None:
+    plain = estimate_of("tiny_cnn", image_size=64)
+    with_uint8 = estimate_of("tiny_cnn", image_size=64, input_bytes_per_image=MIB)
+
+    assert with_uint8.peak_allocated_mib(32) - plain.peak_allocated_mib(32) == pytest.approx(32)
+
+
+def test_evaluation_takes_less_than_training() -> None:
+    estimate = estimate_of("efficientnet_b0")
+
+    assert estimate.eval_per_image_mib == pytest.approx(5.55, abs=0.1)
+    assert estimate.evaluation_peak_mib(128) < estimate.peak_allocated_mib(32)
+
+
+@pytest.mark.parametrize("model, image_size", [("vit_b_16", 224), ("swin_t", 32), ("convnext_tiny", 96)])
+def test_attention_and_layer_norm_models_can_be_estimated(model: str, image_size: int) -> None:
+    estimate = estimate_of(model, "bf16", image_size)
+
+    assert estimate.per_image_mib > estimate.eval_per_image_mib > 0
+    assert estimate.cast_cache_mib == pytest.approx(estimate.weights_mib / 2, rel=0.02)
+
+
+class ReadsValues(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3 * 8 * 8, 22)
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        logits_BK: Tensor = self.head(images_BCHW.flatten(1))
+        return logits_BK * 2 if logits_BK.max().item() > 0 else logits_BK
+
+
+def test_a_model_whose_flow_depends_on_data_is_told_apart() -> None:
+    with pytest.raises(EstimateUnavailable, match="cannot be traced without a GPU"):
+        trace_window(ReadsValues().to("meta"), 4, 8, "fp16", channels_last=False)
+    assert issubclass(EstimateUnavailable, RunFailure)
+
+
+def test_a_model_whose_constructor_reads_values_is_made_on_the_cpu_first() -> None:
+    def build() -> nn.Module:
+        return nn.Conv2d(3, int(torch.linspace(0, 8, 3).tolist()[-1]), 3)
+
+    model = meta_copy(build, channels_last=True)
+
+    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+
+
+def test_an_image_too_small_for_the_model_is_told_apart() -> None:
+    with pytest.raises(EstimateUnavailable, match="cannot be traced without a GPU"):
+        estimate_memory("alexnet", 22, 32, "fp16")
+
+
+def test_an_unknown_model_is_the_users_error() -> None:
+    with pytest.raises(ConfigError, match="unknown model"):
+        estimate_memory("resnet5", 22, 224, "fp16")
+
+
+def test_autocast_on_meta_casts_what_cuda_casts_and_leaves_nothing_behind() -> None:
+    linear, norm = nn.Linear(8, 8, device="meta"), nn.LayerNorm(8, device="meta")
+    values = torch.empty(4, 8, device="meta")
+    with cuda_semantics("fp16") as casts:
+        assert linear(values).dtype == torch.float16
+        assert norm(linear(values)).dtype == torch.float32
+        assert linear(values).softmax(1).dtype == torch.float32
+        assert casts.num_bytes() == (8 * 8 + 8) * 2
+    assert linear(values).dtype == torch.float32
+
+
+def test_the_allocator_takes_segments_as_pytorch_does() -> None:
+    allocator = CachingAllocator()
+    allocator.allocate("tiny", 1)
+    assert (allocator.allocated, allocator.reserved) == (512, 2 * MIB)
+    allocator.allocate("middle", 3 * MIB)
+    assert allocator.reserved == 22 * MIB
+    allocator.replay([(0, 11 * MIB), (0, FREED), (1, 9 * MIB)])  # both are cut out of what the 20 MiB segment has left
+    assert allocator.reserved == 22 * MIB
+    allocator.free("middle")  # 3 MiB before slot 1 and 8 MiB behind it are free: 11, but in two pieces
+    allocator.allocate("large", 10 * MIB + 1)
+    assert allocator.reserved == 34 * MIB
+    assert allocator.peak_allocated == 19 * MIB + 1024
