@@ -1,0 +1,70 @@
+"""What the user's training guide recommends, and its train.py command line.
+
+The recommendations are each model's baseline: trial 0 of every search, so that a gain is measured against them.
+"""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from tune_cropshield.config import TrialConfig
+
+# "Hyperparameter Recommendations" of the training guide (RTX 4060 Laptop), and the clipping notes' set-up for ResNets.
+CNN_FROM_SCRATCH: dict[str, Any] = {"lr": 1e-4, "weight_decay": 1e-4, "max_norm": "none", "effective_batch": 32}
+EFFICIENTNET: dict[str, Any] = {"lr": 1e-4, "weight_decay": 1e-4, "max_norm": "none", "effective_batch": 32}  # 16 x 2
+RESNET_ONECYCLE: dict[str, Any] = {"lr": 0.1, "weight_decay": 1e-4, "max_norm": 1.0, "effective_batch": 64}  # SGD; lr is the peak
+
+MODEL_NAMES = {"cropshield_cnn": "custom"}  # ours -> train.py's
+
+
+def recommended(trial: TrialConfig) -> dict[str, Any]:
+    """Returns the guide's values for what it speaks of, given the model and optimizer of `trial`."""
+    if trial.optimizer == "sgd":
+        return RESNET_ONECYCLE
+    return EFFICIENTNET if trial.model.startswith("efficientnet") else CNN_FROM_SCRATCH
+
+
+def train_py_command(trial: TrialConfig) -> str:
+    """Returns the call of the guide's own train.py with the settings of `trial` that it has flags for.
+
+    --clip_grad_norm and --weight_decay are flags the guide proposes to add. AMP off must be left out there: its `--amp False` is read as True.
+    """
+    micro_batch, accumulation = trial.pair
+    words = [
+        "python train.py",
+        f"--model {MODEL_NAMES.get(trial.model, trial.model)}",
+        f"--batch_size {micro_batch}",
+        f"--accumulation_steps {accumulation}",
+        f"--epochs {trial.epochs}",
+        f"--lr {trial.lr!r}",
+        f"--weight_decay {trial.weight_decay!r}",
+        f"--scheduler {trial.schedule}",
+        f"--warmup_epochs {trial.warmup_epochs:g}",
+    ]
+    if trial.precision != "fp32":
+        words.append("--amp True")
+    if trial.max_norm != "none":
+        words.append(f"--clip_grad_norm {trial.max_norm!r}")
+    return " ".join(words)
+
+
+def parse_train_py(command: str) -> dict[str, Any]:
+    """Returns the trial settings in a call of train.py: what `train_py_command` wrote, read back."""
+    words = shlex.split(command)
+    flags = dict(zip(words[2::2], words[3::2], strict=True))
+    own_names = {theirs: ours for ours, theirs in MODEL_NAMES.items()}
+    micro_batch, accumulation = int(flags["--batch_size"]), int(flags["--accumulation_steps"])
+    return {
+        "model": own_names.get(flags["--model"], flags["--model"]),
+        "micro_batch": micro_batch,
+        "accumulation": accumulation,
+        "effective_batch": micro_batch * accumulation,
+        "epochs": int(flags["--epochs"]),
+        "lr": float(flags["--lr"]),
+        "weight_decay": float(flags["--weight_decay"]),
+        "schedule": flags["--scheduler"],
+        "warmup_epochs": float(flags["--warmup_epochs"]),
+        "max_norm": float(flags["--clip_grad_norm"]) if "--clip_grad_norm" in flags else "none",
+        "amp": flags.get("--amp") == "True",
+    }

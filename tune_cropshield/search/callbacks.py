@@ -1,0 +1,51 @@
+"""Ray Tune's events, handed to the view and to whoever keeps the table of trials."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+
+from tune_cropshield.search.outcomes import FAILED, METRIC, OUTCOME, PRUNED, REASON
+from tune_cropshield.search.view import SearchView, TrialLine
+
+
+class ViewCallback(Callback):
+    """Tells `view` what happens. describe: (number) -> the line of a trial; trial_over: called with the number of each trial that ended.
+
+    A trial whose worker died and that goes on elsewhere has not ended. was_pruned and stopping tell a pruned trial from an interrupted one.
+    """
+
+    def __init__(
+        self,
+        view: SearchView,
+        describe: Callable[[int], TrialLine],
+        was_pruned: Callable[[str], bool],
+        trial_over: Callable[[int], object],
+    ) -> None:
+        self._view, self._describe, self._was_pruned, self._trial_over = view, describe, was_pruned, trial_over
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        number = trial.config["number"]
+        if number not in self._view.running:
+            self._view.trial_started(self._describe(number))
+
+    def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any) -> None:
+        if METRIC in result:
+            self._view.epoch_done(trial.config["number"], result)
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        result = trial.last_result or {}
+        outcome = result.get(OUTCOME) or (PRUNED if self._was_pruned(trial.trial_id) else "stopped")
+        self._end(trial, outcome, result.get(REASON))
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self._end(trial, FAILED, "its worker process died")
+
+    def _end(self, trial: Trial, outcome: str, reason: str | None) -> None:
+        number = trial.config["number"]
+        if number in self._view.running:
+            self._view.trial_ended(number, outcome, reason)
+        self._trial_over(number)

@@ -1,0 +1,119 @@
+"""The files of a search: search.toml, trials.csv, the journal, a folder per trial; and who may write to them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+import tomli_w
+from filelock import FileLock, Timeout
+from optuna.trial import FrozenTrial, TrialState
+
+from tune_cropshield.config import without_none
+from tune_cropshield.errors import UserError
+from tune_cropshield.files import write_text_atomically
+from tune_cropshield.records import CHECKPOINT, WEIGHTS, read_metrics
+from tune_cropshield.search.journal import JOURNAL
+from tune_cropshield.search.outcomes import OUTCOME, REASON
+from tune_cropshield.space import SearchSpace
+from tune_cropshield.training.metrics import METRIC_NAMES
+
+SETTINGS = "search.toml"
+TABLE = "trials.csv"
+LOCK = ".lock"
+# trials.csv holds the metrics of the best epoch; `lr` there is the parameter, so the metric takes another name.
+COLUMN_OF_METRIC = {name: "epoch_lr" if name == "lr" else name for name in METRIC_NAMES if name not in ("epoch", "val_acc")}
+WEIGHTS_BUDGET_BYTES = 2 * 10**9  # of the best trials' weights; the worse ones' go
+
+
+def trial_folder(search_dir: Path, number: int) -> Path:
+    """Returns the folder of a trial; its name is short, since Windows paths are."""
+    return search_dir / f"t{number:03d}"
+
+
+def holds_search(folder: Path) -> bool:
+    """Tells whether a search was begun in `folder`."""
+    return (folder / SETTINGS).exists() or (folder / JOURNAL).exists()
+
+
+def check_new(folder: Path) -> None:
+    """Raises UserError when `folder` cannot take a new search: it holds one, or something else, or cannot be written to."""
+    if holds_search(folder):
+        raise UserError(f"{folder} already holds a search: go on with it (--resume) or give another folder (--out)")
+    if folder.exists() and (not folder.is_dir() or any(path.name != LOCK for path in folder.iterdir())):
+        raise UserError(f"{folder} exists and is no empty folder: give another one (--out)")
+
+
+def make_folder(folder: Path) -> None:
+    """Creates `folder`; raises UserError when it cannot be made or written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / LOCK).touch()
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written to ({error.strerror}): give another folder (--out)") from None
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds `folder` for this process alone; raises UserError when another search is running in it."""
+    lock = FileLock(folder / LOCK)
+    try:
+        with lock.acquire(timeout=0):
+            yield
+    except Timeout:
+        raise UserError(f"a search is running in {folder}: wait for it, or give another folder (--out)") from None
+
+
+def save_settings(folder: Path, space: SearchSpace, command: str) -> None:
+    """Writes search.toml: everything that was set, so that the search can be repeated from this file alone."""
+    note = f"# Search again:  {command}\n\n"
+    write_text_atomically(folder / SETTINGS, note + tomli_w.dumps(without_none(space.model_dump(by_alias=True))))
+
+
+def write_table(folder: Path, study: optuna.Study) -> None:
+    """Writes trials.csv: a row per trial, with every parameter under its name and all metrics of its best epoch."""
+    trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
+    parameters = list(dict.fromkeys(name for trial in trials for name in trial.params))
+    columns = ["trial", "state", *parameters, "epochs", "best_epoch", "best_val_acc", *COLUMN_OF_METRIC.values(), "outcome", "reason"]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    for trial in trials:
+        writer.writerow(_row(folder, trial))
+    write_text_atomically(folder / TABLE, text.getvalue())
+
+
+def _row(folder: Path, trial: FrozenTrial) -> dict[str, Any]:
+    lines = read_metrics(trial_folder(folder, trial.number))
+    best = max(lines, key=lambda line: (line["val_acc"], -line["epoch"]), default=None)
+    row: dict[str, Any] = {"trial": trial.number, "state": trial.state.name, **trial.params, "epochs": len(lines)}
+    if best is not None:
+        row |= {"best_epoch": best["epoch"], "best_val_acc": best["val_acc"]}
+        row |= {column: best[name] for name, column in COLUMN_OF_METRIC.items()}
+    return row | {"outcome": trial.user_attrs.get(OUTCOME, "unfinished"), "reason": trial.user_attrs.get(REASON, "")}
+
+
+def best_value(trial: FrozenTrial) -> float:
+    """Returns a trial's best accuracy so far, -1 before its first epoch."""
+    return max(trial.intermediate_values.values(), default=-1.0)
+
+
+def drop_losers(folder: Path, study: optuna.Study, budget_bytes: int = WEIGHTS_BUDGET_BYTES) -> None:
+    """Deletes what cannot be needed any more: ended trials' checkpoints, and the weights of all but the best trials that fit the budget."""
+    trials = sorted(study.get_trials(deepcopy=False), key=lambda trial: (-best_value(trial), trial.number))
+    kept = 0
+    for trial in trials:
+        run_dir = trial_folder(folder, trial.number)
+        if not trial.state.is_finished():
+            continue
+        weights = run_dir / WEIGHTS
+        if weights.exists():
+            (run_dir / CHECKPOINT).unlink(missing_ok=True)  # the weights are written, so nothing reads the checkpoint again
+            kept += weights.stat().st_size
+            if kept > budget_bytes and trial is not trials[0]:
+                weights.unlink(missing_ok=True)

@@ -1,0 +1,66 @@
+"""The search's one source of truth: an Optuna study in a journal file, which every line is flushed to."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import optuna
+from optuna.samplers import BaseSampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.trial import TrialState
+
+JOURNAL = "study.journal"
+STUDY_NAME = "search"
+
+
+def open_study(search_dir: Path, sampler: BaseSampler | None = None) -> optuna.Study:
+    """Returns the study in `search_dir`, created if there is none. A last line that a kill cut short is removed: it was never in force.
+
+    The caller holds the search folder's lock, so a journal lock that is still there belongs to a dead process.
+    """
+    path = search_dir / JOURNAL
+    _drop_half_line(path)
+    path.with_name(path.name + ".lock").unlink(missing_ok=True)
+    storage = JournalStorage(JournalFileBackend(str(path), JournalFileOpenLock(str(path))))  # the symlink lock needs privileges on Windows
+    with quiet_optuna():
+        return optuna.create_study(storage=storage, study_name=STUDY_NAME, direction="maximize", sampler=sampler, load_if_exists=True)
+
+
+def _drop_half_line(path: Path) -> None:
+    try:
+        with open(path, "rb+") as file:
+            content = file.read()
+            whole = content.rfind(b"\n") + 1
+            if whole < len(content):
+                file.truncate(whole)
+                os.fsync(file.fileno())
+    except FileNotFoundError:
+        pass
+
+
+@contextmanager
+def quiet_optuna() -> Iterator[None]:
+    """Inside: Optuna logs only errors, and its experimental features do not warn."""
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+
+
+def unfinished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """Returns the trials that were running when the search stopped, in their order."""
+    return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+
+
+def num_started(study: optuna.Study) -> int:
+    """Returns how many trials were started, finished or not; those only enqueued do not count."""
+    return sum(trial.state != TrialState.WAITING for trial in study.get_trials(deepcopy=False))

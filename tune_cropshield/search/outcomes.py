@@ -1,0 +1,6 @@
+"""How a trial can end, and under which names that is kept."""
+
+METRIC = "best_val_acc"  # best so far, so that pruning, the sampler and the kept weights agree
+OUTCOME = "outcome"  # user attribute of a trial that has ended: one of the values below
+REASON = "reason"  # user attribute: a sentence, for outcomes other than finished and pruned
+FINISHED, PRUNED, DIVERGED, FAILED = "finished", "pruned", "diverged", "failed"

@@ -1,0 +1,57 @@
+"""Which device the trials run on, and how it is divided among them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+from tune_cropshield.errors import DeviceError
+
+
+@dataclass(frozen=True)
+class Resources:
+    """cpus and gpus: of the machine; per trial: of one of `concurrent_trials` that run at once. threads: of a trial's CPU work."""
+
+    device: Literal["cpu", "cuda"]
+    cpus: int
+    gpus: int
+    concurrent_trials: int
+    threads: int
+    cpus_per_trial: int
+    gpus_per_trial: float
+
+
+def find_device(wanted: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:
+    """Returns the device to train on; raises DeviceError when a GPU is asked for and there is none that this torch can use."""
+    import torch
+
+    available = torch.cuda.is_available()
+    if wanted == "cuda" and not available:
+        built = "this torch is built without CUDA" if torch.version.cuda is None else "torch finds no NVIDIA GPU or driver"
+        raise DeviceError(f"--device cuda: {built}; use --device cpu, or auto")
+    return "cuda" if available and wanted != "cpu" else "cpu"
+
+
+def num_cores() -> int:
+    """Returns how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def divide(device: Literal["cpu", "cuda"], trials_per_gpu: int | Literal["auto"], num_trials: int) -> Resources:
+    """Returns how the machine is divided. `trials_per_gpu` counts trials at once on each GPU, or on the CPU when there is none.
+
+    On a CPU, "auto" gives each trial one core: small networks train the most images per second in all that way.
+    """
+    cores = num_cores()
+    if device == "cpu":
+        concurrent = min(cores if trials_per_gpu == "auto" else trials_per_gpu, num_trials)
+        threads = max(cores // concurrent, 1)
+        return Resources("cpu", max(cores, concurrent), 0, concurrent, threads, max(cores // concurrent, 1), 0)
+    import torch
+
+    gpus = torch.cuda.device_count()
+    share = 1 if trials_per_gpu == "auto" else trials_per_gpu
+    concurrent = min(gpus * share, num_trials)
+    threads = max(cores // concurrent, 1)
+    return Resources("cuda", max(cores, concurrent), gpus, concurrent, threads, 1, 1 / share)

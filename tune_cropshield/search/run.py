@@ -1,0 +1,172 @@
+"""A whole search: a study, a scheduler, workers; from the first trial or from where it stopped."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+
+from tune_cropshield.config import DataConfig, RunConfig
+from tune_cropshield.data.dataset import LeafData
+from tune_cropshield.memory.plan import Plan
+from tune_cropshield.search import folder as files
+from tune_cropshield.search.journal import num_started, open_study, quiet_optuna, unfinished
+from tune_cropshield.search.ray_runtime import ray_runtime
+from tune_cropshield.search.resources import Resources
+from tune_cropshield.search.sampler import build_sampler
+from tune_cropshield.search.starts import start_points
+from tune_cropshield.search.trial_settings import distributions, pair_of, trial_config
+from tune_cropshield.search.view import SearchView, TrialLine
+from tune_cropshield.space import SearchSpace
+from tune_cropshield.units import parse_duration
+
+WORKER_DEATHS = 3  # a trial whose process died so often is given up
+
+
+@dataclass(frozen=True)
+class SearchOutcome:
+    """How a search ended. stopped: why it ended early, or None; interrupted: by Ctrl-C or SIGTERM; failed: no trial worked."""
+
+    study: optuna.Study
+    stopped: str | None
+    interrupted: bool
+    failed: bool
+
+
+def run_search(
+    space: SearchSpace, data: LeafData, plan: Plan, resources: Resources, out: Path, view: SearchView, ray_address: str | None = None
+) -> SearchOutcome:
+    """Runs `space.search.trials` trials in all in the folder `out`, which must be the caller's alone, and returns how it ended.
+
+    The journal in `out` says what an earlier run has done: nothing finished is repeated, what was running goes on from its checkpoint with its
+    own parameters, and the halving's rungs are as they were. Every trial's files are in their folder when this returns.
+    """
+    settings = space.search
+    study = open_study(out)
+    num_existing = num_started(study)
+    study.sampler = build_sampler(settings.sampler, settings.seed, num_existing, settings.trials)
+    with quiet_optuna():
+        for start in start_points(space, plan):
+            study.enqueue_trial(start, skip_if_exists=True)
+    going_on = unfinished(study)
+    num_ended = num_existing - len(going_on)
+    num_new = max(settings.trials - num_existing, 0)
+    if not going_on and not num_new:
+        return SearchOutcome(study, None, False, False)
+    view.begin(num_existing + num_new, num_ended)
+    with ray_runtime(resources.cpus, resources.gpus, ray_address):
+        stopped, interrupted, failed = _tune(space, data, plan, resources, out, view, study, num_new)
+    files.drop_losers(out, study)
+    files.write_table(out, study)
+    return SearchOutcome(study, stopped, interrupted, failed)
+
+
+def _tune(
+    space: SearchSpace, data: LeafData, plan: Plan, resources: Resources, out: Path, view: SearchView, study: optuna.Study, num_new: int
+) -> tuple[str | None, bool, bool]:
+    from ray import tune  # here, after `ray_runtime` has set what Ray reads when it is imported
+
+    from tune_cropshield.search.callbacks import ViewCallback
+    from tune_cropshield.search.scheduler import Halving
+    from tune_cropshield.search.searcher import StudySearcher
+    from tune_cropshield.search.stopper import SearchStopper
+    from tune_cropshield.search.worker import TrialWorker
+
+    settings = space.search
+    halving = Halving(settings.epochs, settings.grace_epochs, settings.reduction_factor)
+    for trial in study.get_trials(deepcopy=False):
+        halving.replay(str(trial.number), trial.intermediate_values)
+
+    def make_config(number: int, parameters: dict[str, Any]) -> dict[str, Any]:
+        trial = trial_config(space, parameters, plan, resources)
+        run = RunConfig(data=DataConfig(**space.data.model_dump()), trial=trial)
+        return {"number": number, "folder": str(files.trial_folder(out, number)), "run": run.model_dump()}
+
+    def describe(number: int) -> TrialLine:
+        parameters = study.get_trials(deepcopy=False)[number].params
+        return TrialLine(number, parameters, str(pair_of(parameters, space, plan)), settings.epochs)
+
+    def trial_over(number: int) -> None:
+        files.write_table(out, study)
+        files.drop_losers(out, study)
+
+    def was_pruned(trial_id: str) -> bool:
+        return trial_id in halving.pruned
+
+    stopper = SearchStopper(parse_duration(settings.time_budget) if settings.time_budget else None)
+    going_on = unfinished(study)
+    searcher = StudySearcher(
+        study,
+        distributions(space, plan),
+        make_config,
+        was_pruned,
+        lambda trial_id, number: halving.adopt(trial_id, str(number)),
+        going_on,
+        num_new,
+    )
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    with (
+        tempfile.TemporaryDirectory(prefix="tune_cropshield-", ignore_cleanup_errors=True) as ray_results,
+        _ended_by_signals(stopper, view) as interrupted,
+    ):
+        tuner = tune.Tuner(
+            tune.with_resources(
+                tune.with_parameters(TrialWorker, data=data, device=resources.device),
+                {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
+            ),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=halving,
+                num_samples=len(going_on) + num_new,
+                max_concurrent_trials=resources.concurrent_trials,
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: f"t{trial.config['number']:03d}",
+            ),
+            run_config=tune.RunConfig(
+                name="search",
+                storage_path=ray_results,
+                stop=stopper,
+                verbose=0,
+                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),  # trials keep their own
+                failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS),
+                callbacks=[ViewCallback(view, describe, was_pruned, trial_over)],
+            ),
+        )
+        with view.live(), quiet_optuna():
+            tuner.fit()
+    return stopper.reason, interrupted.is_set(), stopper.failed
+
+
+@contextmanager
+def _ended_by_signals(stopper: Any, view: SearchView) -> Iterator[threading.Event]:
+    """Turns the first Ctrl-C or SIGTERM into an orderly end; a second one kills. Yields an event that tells whether there was one."""
+    interrupted = threading.Event()
+
+    def end(number: int, frame: object) -> None:
+        if interrupted.is_set():
+            os._exit(130)
+        interrupted.set()
+        stopper.stop("interrupted")
+        view.note("stopping: the trials under way end after their epoch (once more to stop at once)")
+
+    previous = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield interrupted
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def has_result(study: optuna.Study) -> bool:
+    """Tells whether any trial has reported an accuracy."""
+    return any(trial.intermediate_values for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING)

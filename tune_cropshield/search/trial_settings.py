@@ -1,0 +1,57 @@
+"""A study's parameters -> a trial's settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+
+from tune_cropshield.config import TrialConfig
+from tune_cropshield.memory.plan import Pair, Plan, parse_pair
+from tune_cropshield.search.resources import Resources
+from tune_cropshield.space import SearchSpace
+
+PAIR = "pair"  # the parameter "16x2" that stands for effective_batch where every pair is searched
+EFFECTIVE_BATCH = "effective_batch"
+
+
+def effective_batches(space: SearchSpace) -> tuple[int, ...]:
+    """Returns the effective batches that trials of `space` may have."""
+    if EFFECTIVE_BATCH in space.space:
+        ends = space.space[EFFECTIVE_BATCH].ends
+        if space.space[EFFECTIVE_BATCH].choice is None:
+            return tuple(range(int(ends[0]), int(ends[1]) + 1))
+        return tuple(int(value) for value in ends)
+    return (space.trial_config().effective_batch,)
+
+
+def distributions(space: SearchSpace, plan: Plan) -> dict[str, BaseDistribution]:
+    """Returns what Optuna samples from: the space's domains, with only those effective batches (or pairs) that the plan says fit."""
+    result = {name: domain.distribution() for name, domain in space.space.items() if name != EFFECTIVE_BATCH}
+    if space.search.pairs == "all":
+        result[PAIR] = CategoricalDistribution([str(pair) for batch in plan.effective_batches for pair in plan.pairs[batch]])
+    elif EFFECTIVE_BATCH in space.space:
+        result[EFFECTIVE_BATCH] = CategoricalDistribution(plan.effective_batches)
+    return result
+
+
+def pair_of(parameters: dict[str, Any], space: SearchSpace, plan: Plan) -> Pair:
+    """Returns the micro-batch and accumulation of a trial with these parameters."""
+    if PAIR in parameters:
+        return parse_pair(parameters[PAIR])
+    return plan.best(parameters.get(EFFECTIVE_BATCH, space.trial_config().effective_batch))
+
+
+def trial_config(space: SearchSpace, parameters: dict[str, Any], plan: Plan, resources: Resources) -> TrialConfig:
+    """Returns the settings of the trial with these parameters, everything resolved."""
+    pair = pair_of(parameters, space, plan)
+    own = {name: value for name, value in parameters.items() if name != PAIR}
+    return space.trial_config(
+        {
+            **own,
+            EFFECTIVE_BATCH: pair.effective_batch,
+            "micro_batch": pair.micro_batch,
+            "accumulation": pair.accumulation,
+            "threads": resources.threads,
+        }
+    )

@@ -1,0 +1,64 @@
+"""What runs in a Ray worker: one trial after another, in one process that keeps its imports and its data."""
+
+from __future__ import annotations
+
+import gc
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+
+from tune_cropshield.config import RunConfig
+from tune_cropshield.data.dataset import DeviceData, LeafData
+from tune_cropshield.errors import DivergedError
+from tune_cropshield.search.outcomes import DIVERGED, FAILED, FINISHED, METRIC, OUTCOME, REASON
+from tune_cropshield.trial import TrialReport, trial_epochs
+
+ERROR_FILE = "error.txt"  # a failed trial's traceback
+
+
+class TrialWorker(tune.Trainable):
+    """Trains the trial of its configuration, one epoch a step.
+
+    Configuration: `number`, `folder` (where the trial's files go) and `run` (a RunConfig as a dict). Everything that goes wrong inside a trial comes
+    back as a result; only the death of this process reaches Ray as a failure, and the trial then goes on elsewhere from its checkpoint.
+    """
+
+    def setup(self, config: dict[str, Any], data: LeafData, device: str) -> None:
+        """Called once per process. data: pickled as paths, opened here; device: "cpu" or "cuda"."""
+        self._data = DeviceData(data, torch.device(device))
+        self._start(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Takes up another trial in the same process."""
+        self.cleanup()
+        self._start(new_config)
+        return True
+
+    def _start(self, config: dict[str, Any]) -> None:
+        self._folder = Path(config["folder"])
+        run = RunConfig.model_validate(config["run"])
+        self._epochs: Iterator[TrialReport] = trial_epochs(run, self._data, self._folder, resume=True)
+
+    def step(self) -> dict[str, Any]:
+        """Trains one epoch and returns its metrics, and how the trial ended if it did."""
+        try:
+            report = next(self._epochs)
+        except DivergedError as error:
+            return {"done": True, "epoch": error.epoch, OUTCOME: DIVERGED, REASON: str(error)}
+        except Exception as error:
+            (self._folder / ERROR_FILE).write_text(traceback.format_exc(), encoding="utf-8")
+            return {"done": True, OUTCOME: FAILED, REASON: f"{type(error).__name__}: {error}".split("\n")[0]}
+        result = {**report.metrics.as_dict(), METRIC: report.best_val_acc, "best_epoch": report.best_epoch, "done": report.finished}
+        return {**result, OUTCOME: FINISHED} if report.finished else result
+
+    def cleanup(self) -> None:
+        """Ends the trial: its best weights are written, its memory is given back."""
+        self._epochs.close()  # type: ignore[attr-defined]
+        self._epochs = iter(())
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
