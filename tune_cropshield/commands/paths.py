@@ -1,0 +1,53 @@
+"""Where things lie: the shipped search spaces, the cache, the drawn leaves."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import tune_cropshield
+from tune_cropshield.errors import ConfigError
+
+DRAWN_CLASSES, DRAWN_PER_CLASS, DRAWN_SIZE = 6, 80, 96  # small enough for a first search of a minute on two cores
+
+
+def shipped_spaces() -> dict[str, Path]:
+    """Returns the search spaces that come with the package, by file name."""
+    package = Path(tune_cropshield.__file__).parent
+    for folder in (package / "search_spaces", package.parent / "search_spaces"):  # installed, or a checkout
+        if folder.is_dir():
+            return {path.name: path for path in sorted(folder.glob("*.toml"))}
+    return {}
+
+
+def find_space(wanted: str | None, model: str | None) -> Path:
+    """Returns the space file that `wanted` names: a path, or a shipped file's name. Left out: the one of `model`, else demo.toml."""
+    shipped = shipped_spaces()
+    if wanted is None:
+        return shipped.get(f"{model}.toml", shipped["demo.toml"])
+    path = Path(wanted)
+    if path.is_file():
+        return path
+    found = shipped.get(path.name if path.suffix else f"{path.name}.toml")
+    if found is None or len(path.parts) > 1:
+        raise ConfigError([f"{wanted}: no such search space; shipped: {', '.join(shipped)}"])
+    return found
+
+
+def cache_dir() -> Path:
+    """Returns where decoded photographs and measurements are kept between runs."""
+    from tune_cropshield.data.store import user_cache_dir
+
+    return user_cache_dir(sys.platform, Path.home(), os.environ)
+
+
+def generated_leaves(cache: Path) -> Path:
+    """Returns a folder of drawn leaves in the cache, drawn now if it is not there."""
+    from tune_cropshield.data.generated import draw_leaves
+
+    folder = cache / f"drawn-leaves-{DRAWN_CLASSES}x{DRAWN_PER_CLASS}-{DRAWN_SIZE}px"
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draw_leaves(folder, DRAWN_CLASSES, DRAWN_PER_CLASS, DRAWN_SIZE)
+    return folder

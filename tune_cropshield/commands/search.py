@@ -1,0 +1,153 @@
+"""`search`: from a space, photographs and a budget to the best configuration."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from tune_cropshield.commands.paths import cache_dir, find_space, generated_leaves
+from tune_cropshield.errors import UserError
+from tune_cropshield.search import folder as files
+from tune_cropshield.search.resources import Resources, divide, find_device
+from tune_cropshield.search.starts import guide_differs, start_points
+from tune_cropshield.search.trial_settings import effective_batches
+from tune_cropshield.search.view import SearchView, short, view_for
+from tune_cropshield.space import SearchSpace, load_space
+
+MAY_CHANGE_ON_RESUME = ("trials", "time_budget", "trials_per_gpu")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Searches, or with --dry-run says what would be searched."""
+    console = Console(soft_wrap=True, highlight=False)
+    space = _resumed_space(args) if args.resume else _new_space(args)
+    device = find_device(space.search.device)
+    resources = divide(device, space.search.trials_per_gpu, space.search.trials)
+    if args.dry_run:
+        _print_plan(space, resources, console)
+        return 0
+    out = args.out or Path("results/runs") / f"{Path(args.space or space.trial.get('model', 'search')).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if not args.resume:
+        files.check_new(out)
+    return _search(space, resources, out.absolute(), out, args, view_for(console))
+
+
+def _search(space: SearchSpace, resources: Resources, out: Path, shown_out: Path, args: argparse.Namespace, view: SearchView) -> int:
+    from tune_cropshield.data.dataset import open_data
+    from tune_cropshield.outcome.export import write_best
+    from tune_cropshield.search.run import has_result, run_search
+
+    cache = cache_dir()
+    if not space.data.dir:
+        with view.steps("drawing leaves (no --data given)"):
+            leaves = generated_leaves(cache)
+        view.note(f"no --data given: searching on drawn leaves in {leaves}")
+        space = space.model_copy(update={"data": space.data.model_copy(update={"dir": str(leaves)})})
+    trial = space.trial_config()
+    sizes = {trial.image_size, *trial.progressive_sizes.values()}
+    with view.steps("decoding photographs") as progress:
+        data = open_data(space.data, sizes, cache, progress)
+    for path, reason in data.store.unreadable:
+        view.note(f"left out: {path} ({reason})")
+    split = data.split
+    view.note(
+        f"{len(data.store)} photographs, {len(data.classes)} classes: {len(split.train)} to train, {len(split.val)} to validate, "
+        f"{len(split.test)} to test; {trial.model} at {trial.image_size} px on {resources.device}, {resources.concurrent_trials} trials at once"
+    )
+    for name, (advised, taken) in guide_differs(space).items():
+        view.note(f"trial 0 takes {name} = {short(taken)}: the guide's {short(advised)} is not in the space")
+    plan = plan_for(space, resources)
+    files.make_folder(out)
+    with files.locked(out):
+        if not args.resume:
+            files.check_new(out)
+        files.save_settings(out, space, f"python -m tune_cropshield search --space {shlex.quote(files.SETTINGS)}")
+        view.note(f"watch it:  tensorboard --logdir {shlex.quote(str(shown_out))}")
+        outcome = run_search(space, data, plan, resources, out, view, args.ray_address)
+        if has_result(outcome.study):
+            write_best(out)
+    return _conclude(outcome, space, out, shown_out, view)
+
+
+def plan_for(space: SearchSpace, resources: Resources) -> Any:
+    """Returns the pairs that trials may take on this device."""
+    from tune_cropshield.memory.plan import plan_for_cpu
+
+    return plan_for_cpu(effective_batches(space))
+
+
+def _new_space(args: argparse.Namespace) -> SearchSpace:
+    """Returns the space of a new search, the command line's wishes over the file's."""
+    path = find_space(args.space, args.model)
+    search: dict[str, Any] = {
+        name: getattr(args, name)
+        for name in ("trials", "epochs", "time_budget", "seed", "device", "sampler", "vram")
+        if getattr(args, name) is not None
+    }
+    if args.trials_per_gpu is not None:
+        search["trials_per_gpu"] = _count_or_auto(args.trials_per_gpu)
+    trial = {name: getattr(args, name) for name in ("model", "image_size") if getattr(args, name) is not None}
+    data = {"dir": str(args.data.absolute())} if args.data is not None else {}
+    return load_space(path, {"search": search, "trial": trial, "data": data})
+
+
+def _resumed_space(args: argparse.Namespace) -> SearchSpace:
+    """Returns the space of the search in --out; only how long it goes on may be said anew."""
+    if args.out is None:
+        raise UserError("--resume needs --out: the folder of the search to go on with")
+    if not (args.out / files.SETTINGS).exists():
+        raise UserError(f"{args.out} holds no search to go on with ({files.SETTINGS} is missing)")
+    others = [
+        f"--{name.replace('_', '-')}"
+        for name in ("data", "space", "model", "image_size", "vram", "epochs", "seed", "device", "sampler")
+        if getattr(args, name) is not None
+    ]
+    if others:
+        raise UserError(f"--resume takes the search's settings from {args.out / files.SETTINGS}: leave out {' '.join(others)}")
+    search: dict[str, Any] = {name: getattr(args, name) for name in MAY_CHANGE_ON_RESUME if getattr(args, name) is not None}
+    if "trials_per_gpu" in search:
+        search["trials_per_gpu"] = _count_or_auto(search["trials_per_gpu"])
+    return load_space(args.out / files.SETTINGS, {"search": search})
+
+
+def _count_or_auto(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
+
+
+def _print_plan(space: SearchSpace, resources: Resources, console: Console) -> None:
+    """Says what would be searched: space, pairs, rungs, worst case."""
+    trial, settings = space.trial_config(), space.search
+    plan = plan_for(space, resources)
+    console.print(f"{trial.model} at {trial.image_size} px on {resources.device}, {resources.concurrent_trials} trials at once")
+    console.print("searched:")
+    for name, domain in space.space.items():
+        console.print(f"  {name:16} {domain.describe()}")
+    console.print("pairs (micro-batch x accumulation):")
+    for batch in plan.effective_batches:
+        pairs = plan.pairs[batch] if settings.pairs == "all" else plan.pairs[batch][:1]
+        console.print(f"  effective batch {batch:4}: {', '.join(str(pair) for pair in pairs)}")
+    console.print("tried first:")
+    for number, start in enumerate(start_points(space, plan)):
+        console.print(f"  trial {number}: " + ", ".join(f"{name} {short(value)}" for name, value in start.items()))
+    rungs = ", ".join(str(rung) for rung in settings.rungs) or "none"
+    console.print(f"rungs: after epochs {rungs}, the best 1 in {settings.reduction_factor:g} go on")
+    console.print(f"worst case: {settings.trials} trials x {settings.epochs} epochs = {settings.trials * settings.epochs} epochs, were none pruned")
+
+
+def _conclude(outcome: Any, space: SearchSpace, out: Path, shown_out: Path, view: SearchView) -> int:
+    """Says what came of it, and returns the exit code."""
+    from tune_cropshield.outcome.summary import summary_lines
+
+    for line in summary_lines(outcome.study, out, shown_out):
+        view.note(line)
+    resume = f"python -m tune_cropshield search --out {shlex.quote(str(shown_out))} --resume"
+    if outcome.stopped:
+        view.note(f"ended early: {outcome.stopped}. Go on:  {resume}")
+    if outcome.interrupted:
+        return 130
+    return 1 if outcome.failed or not any(trial.intermediate_values for trial in outcome.study.trials) else 0

@@ -1,0 +1,99 @@
+"""The best trial of a search, in forms that can be used: best/, TOML, JSON, the guide's command line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial
+
+from tune_cropshield.config import RunConfig, load_config, save_config
+from tune_cropshield.errors import UserError
+from tune_cropshield.files import write_text_atomically
+from tune_cropshield.guide import train_py_command
+from tune_cropshield.outcome.study import best_trial, read_study
+from tune_cropshield.records import BEST_METRICS, CLASSES, CONFIG, WEIGHTS, RunFolder, write_json
+from tune_cropshield.search.folder import trial_folder
+
+BEST = "best"
+RETRAIN = "python -m tune_cropshield train --config config.toml"
+
+
+def write_best(search_dir: Path) -> Path:
+    """Writes search_dir/best, aside and renamed, from the best trial and returns its path.
+
+    config.toml and config.json, model.safetensors of the best epoch, classes.json, metrics.json (that epoch's) and retrain.sh/.ps1.
+    Raises UserError when no trial of the search has a result.
+    """
+    trial = best_trial(read_study(search_dir))
+    run_dir = trial_folder(search_dir, trial.number)
+    _finish_records(run_dir)
+    config = load_config(run_dir / CONFIG)
+    aside = search_dir / f".{BEST}.tmp"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    save_config(config, aside / CONFIG)
+    write_json(aside / "config.json", config.model_dump(mode="json"))
+    for name in (WEIGHTS, CLASSES, BEST_METRICS):
+        shutil.copyfile(run_dir / name, aside / name)
+    for name, text in retrain_scripts(config, trial).items():
+        write_text_atomically(aside / name, text)
+    (aside / "retrain.sh").chmod(0o755)
+    target = search_dir / BEST
+    shutil.rmtree(target, ignore_errors=True)
+    aside.replace(target)
+    return target
+
+
+def _finish_records(run_dir: Path) -> None:
+    """Writes a trial's best weights from its checkpoint, where its process died before it could."""
+    run = RunFolder(run_dir)
+    state = run.checkpoint()
+    if state is None:
+        return
+    progress = state["progress"]
+    written = json.loads((run_dir / BEST_METRICS).read_text()) if (run_dir / BEST_METRICS).exists() else {"epoch": 0}
+    if written["epoch"] < progress["best_metrics"]["epoch"]:
+        run.save_best(progress["best_weights"], progress["best_metrics"], tuple(state["classes"]))
+
+
+def retrain_scripts(config: RunConfig, trial: FrozenTrial) -> dict[str, str]:
+    """Returns retrain.sh and retrain.ps1: the command that trains this again, and the nearest call of the guide's own train.py."""
+    notes = [
+        f"# Trains trial {trial.number} of the search again: on the same kind of CPU, with the same numbers.",
+        "# The nearest call of the guide's train.py (it has no flags for the rest of config.toml):",
+        f"#   {train_py_command(config.trial)}",
+    ]
+    shell = ["#!/bin/sh", *notes, "set -e", 'cd "$(dirname "$0")"', f'exec {RETRAIN} --out retrained "$@"', ""]
+    power = [*notes, "Set-Location $PSScriptRoot", f"{RETRAIN} --out retrained @args", "exit $LASTEXITCODE", ""]
+    return {"retrain.sh": "\n".join(shell), "retrain.ps1": "\n".join(power)}
+
+
+def exported(search_dir: Path, form: str) -> tuple[str, str]:
+    """Returns (file name, text) of the best trial's settings in `form`: "toml", "json" or "command"."""
+    best = search_dir / BEST
+    if not (best / CONFIG).exists():
+        write_best(search_dir)
+    config = load_config(best / CONFIG)
+    if form == "toml":
+        return CONFIG, (best / CONFIG).read_text(encoding="utf-8")
+    if form == "json":
+        return "config.json", json.dumps(config.model_dump(mode="json"), indent=2) + "\n"
+    return "train_py_command.txt", train_py_command(config.trial) + "\n"
+
+
+def read_run(run_dir: Path) -> tuple[RunConfig, list[str], Path]:
+    """Returns the configuration, the classes and the weights' path of a trained run; raises UserError when one of them is missing."""
+    missing = [name for name in (CONFIG, CLASSES, WEIGHTS) if not (run_dir / name).is_file()]
+    if missing:
+        raise UserError(f"{run_dir} is no trained run: {', '.join(missing)} missing (give a folder like OUT/best or OUT/t000)")
+    classes: list[str] = json.loads((run_dir / CLASSES).read_text(encoding="utf-8"))
+    return load_config(run_dir / CONFIG), classes, run_dir / WEIGHTS
+
+
+def metrics_of(run_dir: Path) -> dict[str, Any]:
+    """Returns the best epoch's metrics of a run."""
+    result: dict[str, Any] = json.loads((run_dir / BEST_METRICS).read_text(encoding="utf-8"))
+    return result

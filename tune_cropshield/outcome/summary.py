@@ -1,0 +1,37 @@
+"""What a search came to, in a few lines."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import optuna
+from optuna.trial import TrialState
+
+from tune_cropshield.outcome.export import BEST
+from tune_cropshield.outcome.study import best_trial
+from tune_cropshield.records import read_metrics
+from tune_cropshield.search.folder import TABLE, best_value, trial_folder
+from tune_cropshield.search.outcomes import OUTCOME
+
+
+def summary_lines(study: optuna.Study, search_dir: Path, shown_dir: Path) -> list[str]:
+    """Returns the outcome for a person: how the trials ended, the winner beside the guide's setting, and where the files are."""
+    trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
+    outcomes = Counter(str(trial.user_attrs.get(OUTCOME, "unfinished")) for trial in trials)
+    epochs = sum(len(read_metrics(trial_folder(search_dir, trial.number))) for trial in trials)
+    lines = [f"{len(trials)} trials: {', '.join(f'{count} {outcome}' for outcome, count in outcomes.most_common())}; {epochs} epochs trained"]
+    if not any(trial.intermediate_values for trial in trials):
+        return [*lines, "no trial has a result"]
+    best, guide = best_trial(study), trials[0]
+    settings = ", ".join(f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in best.params.items())
+    lines.append(f"best: trial {best.number}, val_acc {best_value(best):.4f} ({settings})")
+    if guide.intermediate_values:
+        gain = 100 * (best_value(best) - best_value(guide))
+        how = f"{guide.user_attrs.get(OUTCOME, 'unfinished')} after {max(guide.intermediate_values)} epochs"
+        lines.append(
+            f"the guide's setting (trial 0, {how}): val_acc {best_value(guide):.4f}; "
+            + (f"the winner gains {gain:.1f} points" if best.number != guide.number else "it is the winner")
+        )
+    lines.append(f"best configuration and weights: {shown_dir / BEST}    all trials: {shown_dir / TABLE}")
+    return lines
