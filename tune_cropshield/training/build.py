@@ -12,6 +12,7 @@ from tune_cropshield.config import TrialConfig
 from tune_cropshield.training.batchnorm import correct_momentum
 from tune_cropshield.training.clipping import chosen_clipping
 from tune_cropshield.training.ema import WeightAverage
+from tune_cropshield.training.host_memory import keep_freed_memory
 from tune_cropshield.training.loss import balanced_class_weights
 from tune_cropshield.training.models import build_model
 from tune_cropshield.training.optim import build_optimizer
@@ -28,6 +29,8 @@ def build_trainer(trial: TrialConfig, num_classes: int, train_labels: Tensor, de
 
     train_labels: int64, the labels of the training split; their number gives the updates per epoch. loss_scale: fp16's first scale.
     """
+    if device.type == "cpu":
+        keep_freed_memory()
     seed_everything(trial.seed)
     _, accumulation = trial.pair
     updates_per_epoch = math.ceil(len(train_labels) / trial.effective_batch)
