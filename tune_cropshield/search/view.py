@@ -55,6 +55,7 @@ class SearchView:
     ended: int = 0
     best: TrialLine | None = None
     started: float = field(default_factory=time.monotonic)
+    first_started: float | None = None  # the first trial; before it, workers start up, which says nothing about trials
 
     def begin(self, num_trials: int, num_ended: int) -> None:
         """The search begins; `num_ended` trials ended in earlier runs."""
@@ -63,6 +64,8 @@ class SearchView:
 
     def trial_started(self, line: TrialLine) -> None:
         """A trial begins or goes on."""
+        if self.first_started is None:
+            self.first_started = time.monotonic()
         self.running[line.number] = line
 
     def epoch_done(self, number: int, metrics: dict[str, Any]) -> None:
@@ -94,7 +97,9 @@ class SearchView:
     def seconds_left(self) -> float | None:
         """Returns an estimate from the trials that ended in this run; None before the first."""
         ended = self.ended - self._ended_before
-        return (time.monotonic() - self.started) / ended * (self.num_trials - self.ended) if ended else None
+        if not ended or self.first_started is None:
+            return None
+        return (time.monotonic() - self.first_started) / ended * (self.num_trials - self.ended)
 
     def best_text(self) -> str:
         """Returns the best so far in one line."""

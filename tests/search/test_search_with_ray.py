@@ -1,0 +1,204 @@
+"""Whole searches: real Ray, real Optuna, a real command line, on drawn leaves."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import torch
+from optuna.trial import TrialState
+from safetensors.torch import load_file
+
+from tune_cropshield.outcome.study import read_study
+from tune_cropshield.records import read_metrics
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
+
+SPACE = """
+[trial]
+model = "tiny_cnn"
+image_size = 32
+augment = "none"
+schedule = "onecycle"
+[space]
+lr = {log = [1e-4, 3e-2]}
+max_norm = {choice = ["none", 1.0]}
+effective_batch = {choice = [16, 32]}
+[search]
+trials = 5
+epochs = 4
+grace_epochs = 1
+reduction_factor = 2
+[[start]]
+lr = 1e-3
+"""
+
+
+@pytest.fixture
+def search(drawn_leaves: Path, home: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts `search` on the drawn leaves with a space of its own; kills what is left of it afterwards."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str, space: str = SPACE) -> subprocess.Popen[str]:
+        (home / "space.toml").write_text(space)
+        given = [] if "--resume" in arguments else ["--space", str(home / "space.toml"), "--data", str(drawn_leaves)]
+        command = [sys.executable, "-m", "tune_cropshield", "search", *given, "--out", str(home / "out"), *arguments]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def wait_for(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.1)
+
+
+def num_epochs(out: Path) -> int:
+    return sum(len(read_metrics(folder)) for folder in out.glob("t[0-9]*"))
+
+
+def rows(out: Path) -> list[dict[str, str]]:
+    with open(out / "trials.csv", newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def finished(study: optuna.Study) -> dict[int, tuple[TrialState, dict[int, float], dict[str, Any]]]:
+    return {
+        trial.number: (trial.state, trial.intermediate_values, trial.params)
+        for trial in study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
+    }
+
+
+def listening_addresses(process_group: int) -> set[str]:
+    """The local addresses on which processes of Ray (any process of this user that is not ours before) listen."""
+    output = subprocess.run(["ss", "-ltnpH"], capture_output=True, text=True, check=False).stdout
+    return {line.split()[3].rsplit(":", 1)[0] for line in output.splitlines() if "ray" in line or "gcs" in line or "python" in line}
+
+
+def test_a_search_ends_with_a_table_a_best_configuration_and_weights_that_train_again_to_the_last_digit(
+    search: Callable[..., subprocess.Popen[str]], home: Path
+) -> None:
+    process = search()
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    out = home / "out"
+    table = rows(out)
+    assert [row["trial"] for row in table] == ["0", "1", "2", "3", "4"]
+    assert {row["state"] for row in table} <= {"COMPLETE", "PRUNED"}
+    # The guide's setting, trained to its end however bad it is.
+    assert (float(table[0]["lr"]), table[0]["max_norm"], table[0]["effective_batch"]) == (1e-4, "none", "32")
+    assert (table[0]["state"], table[0]["epochs"]) == ("COMPLETE", "4")
+    assert float(table[1]["lr"]) == 1e-3  # the partial starting point
+
+    winner = max(table, key=lambda row: (float(row["best_val_acc"]), -int(row["trial"])))
+    metrics = json.loads((out / "best" / "metrics.json").read_text())
+    assert metrics["val_acc"] == float(winner["best_val_acc"])
+    assert metrics["epoch"] == int(winner["best_epoch"])
+    names = sorted(path.name for path in (out / "best").iterdir())
+    assert names == ["classes.json", "config.json", "config.toml", "metrics.json", "model.safetensors", "retrain.ps1", "retrain.sh"]
+    assert (out / "best" / "retrain.sh").stat().st_mode & 0o111
+
+    # What Optuna is told is what happened.
+    study = read_study(out)
+    for trial, row in zip(study.trials, table, strict=True):
+        assert trial.state.name == row["state"]
+        assert max(trial.intermediate_values) == int(row["epochs"])
+        accuracies = [line["val_acc"] for line in read_metrics(out / f"t{trial.number:03d}")]
+        assert list(trial.intermediate_values.values()) == [max(accuracies[: count + 1]) for count in range(len(accuracies))]
+    assert not list(out.glob("t*/last.pt"))  # no checkpoint is needed any more
+
+    # Different settings, different weights.
+    first, second = (load_file(out / name / "model.safetensors")["classifier.weight"] for name in ("t000", "t001"))
+    assert not torch.equal(first, second)
+
+    retrained = subprocess.run(
+        [sys.executable, "-m", "tune_cropshield", "train", "--config", str(out / "best" / "config.toml"), "--out", str(home / "again")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert retrained.returncode == 0, retrained.stderr
+    again = read_metrics(home / "again")[metrics["epoch"] - 1]
+    assert (again["val_acc"], again["val_loss"]) == (metrics["val_acc"], metrics["val_loss"])
+
+
+def test_ctrl_c_ends_with_what_there_is_and_resume_goes_on(search: Callable[..., subprocess.Popen[str]], home: Path) -> None:
+    out = home / "out"
+    process = search("--trials", "6")
+    wait_for(lambda: num_epochs(out) >= 5, 120)
+    if listening := listening_addresses(process.pid):
+        assert listening <= {"127.0.0.1", "[::1]", "[::ffff:127.0.0.1]"}
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "--resume" in output
+    assert (out / "best" / "config.toml").exists()
+    before = finished(read_study(out))
+
+    process = search("--resume")
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    study = read_study(out)
+    after = finished(study)
+    assert sorted(after) == list(range(6))
+    assert {number: after[number] for number in before} == before  # nothing finished is touched
+    assert not study.get_trials(states=(TrialState.RUNNING,))
+
+
+def test_a_killed_search_resumed_has_lost_and_repeated_nothing_and_can_be_extended(
+    search: Callable[..., subprocess.Popen[str]], home: Path
+) -> None:
+    out = home / "out"
+    process = search("--trials", "4")
+    wait_for(lambda: num_epochs(out) >= 4, 120)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    before = finished(read_study(out))
+    parameters = {trial.number: trial.params for trial in read_study(out).trials if trial.params}
+
+    process = search("--resume", "--trials", "5")
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    study = read_study(out)
+    after = finished(study)
+    assert sorted(after) == list(range(5))
+    assert {number: after[number] for number in before} == before
+    assert all(study.trials[number].params == params for number, params in parameters.items())
+    for trial in study.trials:
+        assert [line["epoch"] for line in read_metrics(out / f"t{trial.number:03d}")] == sorted(trial.intermediate_values)
+
+
+def test_a_trial_that_diverges_is_pruned_with_its_reason_and_the_search_goes_on(
+    search: Callable[..., subprocess.Popen[str]], home: Path
+) -> None:
+    space = SPACE.replace("lr = {log = [1e-4, 3e-2]}", "lr = {choice = [1e-4, 1e-3, 1e30]}").replace(
+        'schedule = "onecycle"', 'schedule = "constant"\nwarmup_epochs = 0.0\noptimizer = "sgd"'
+    )
+    space = space.replace("lr = 1e-3\n", 'lr = 1e30\nmax_norm = "none"\n')
+    process = search("--trials", "3", "--trials-per-gpu", "1", space=space)
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    table = rows(home / "out")
+    # SGD's recommendation (the clipping notes') is lr 0.1, and the space's nearest value is 1e-3.
+    diverged = [row for row in table if row["outcome"] == "diverged"]
+    assert diverged and all(row["lr"] == "1e+30" and row["state"] == "PRUNED" for row in diverged)
+    assert "stopped being finite in epoch" in diverged[0]["reason"]
+    assert not read_study(home / "out").get_trials(states=(TrialState.RUNNING,))
