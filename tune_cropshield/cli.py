@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from tune_cropshield import __version__
 from tune_cropshield.errors import RunFailure, UserError
@@ -18,7 +20,7 @@ DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of every command. A default of None means "as the file says"."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="tune-cropshield",
         description="Finds the learning rate, clipping norm and batch/accumulation pair that train a leaf classifier best within a GPU's memory.",
         epilog="COMMAND --help tells more. Without arguments of its own, search draws leaves and runs on any machine.",
@@ -27,63 +29,114 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     search = commands.add_parser("search", help="search for the best setting", description="Searches for the best setting and writes it to OUT/best.")
-    search.add_argument("--data", type=Path, metavar="DIR", help="one sub-folder of photographs per class; left out, leaves are drawn")
+    search.add_argument("--data", type=_path, metavar="DIR", help="one sub-folder of photographs per class; left out, leaves are drawn")
     search.add_argument(
         "--space",
         metavar="FILE.toml",
         help="search space: a path, or the name of a shipped one (default: demo.toml, or the one named after --model)",
     )
     search.add_argument("--model", metavar="NAME", help="network, instead of the space's")
-    search.add_argument("--image-size", type=int, metavar="PX", help="side of the training images, instead of the space's")
+    search.add_argument("--image-size", type=_whole_number, metavar="PX", help="side of the training images, instead of the space's")
     search.add_argument("--vram", metavar="8GB|auto", help="GPU memory budget; auto takes what is free")
-    search.add_argument("--trials", type=int, metavar="N", help="trials in all; with --resume, more than before extends the search")
-    search.add_argument("--epochs", type=int, metavar="N", help="epochs of a trial that is never pruned")
+    search.add_argument("--trials", type=_whole_number, metavar="N", help="trials in all; with --resume, more than before extends the search")
+    search.add_argument("--epochs", type=_whole_number, metavar="N", help="epochs of a trial that is never pruned")
     search.add_argument("--time-budget", metavar="2h", help="stop after this time; --resume goes on")
-    search.add_argument("--out", type=Path, metavar="DIR", help="the search's folder (default: results/runs/NAME)")
-    search.add_argument("--seed", type=int, metavar="N", help="seed of the sampler and of every trial")
+    search.add_argument("--out", type=_path, metavar="DIR", help="the search's folder (default: results/runs/NAME)")
+    search.add_argument("--seed", type=_whole_number, metavar="N", help="seed of the sampler and of every trial")
     search.add_argument("--device", choices=("auto", "cpu", "cuda"), help="what to train on")
-    search.add_argument("--trials-per-gpu", metavar="N|auto", help="trials at once on each GPU (on the CPU, when there is none)")
+    search.add_argument("--trials-per-gpu", type=_count_or_auto, metavar="N|auto", help="trials at once on each GPU (on the CPU, when there is none)")
     search.add_argument("--resume", action="store_true", help="go on with the search in --out")
     search.add_argument("--dry-run", action="store_true", help="print the space, the pairs, the rungs and the worst case, and stop")
     search.add_argument("--sampler", choices=("tpe", "random", "gp"), help="what proposes the settings")
     search.add_argument("--ray-address", metavar="ADDR", help="join a running Ray cluster that shares the folders")
 
+    plan = commands.add_parser(
+        "plan",
+        help="say which batches fit a GPU's memory",
+        description="Prints which micro-batch x accumulation make which effective batch within a GPU memory budget, and how fast each is.",
+    )
+    plan.add_argument("--model", default="efficientnet_b0", metavar="NAME", help="network (default: %(default)s)")
+    plan.add_argument("--image-size", type=_whole_number, default=224, metavar="PX", help="side of the training images (default: %(default)s)")
+    plan.add_argument("--vram", default="8GB", metavar="8GB|auto", help="budget: an amount, rtx4060-laptop, rtx3050-laptop, or auto for what is free")
+    plan.add_argument("--precision", choices=("fp16", "bf16", "fp32"), default="fp16", help="(default: %(default)s)")
+    plan.add_argument("--effective-batch", type=_whole_number, metavar="N", help="only this one")
+    plan.add_argument("--micro-batch", type=_whole_number, metavar="N", help="only this one, whether it fits or not")
+    plan.add_argument("--estimate", action="store_true", help="do not touch a GPU")
+    plan.add_argument("--json", action="store_true", help="print one object, for programs")
+
     train = commands.add_parser("train", help="train one configuration", description="Trains the network of a config.toml to its end.")
-    train.add_argument("--config", type=Path, required=True, metavar="FILE.toml", help="for example OUT/best/config.toml")
-    train.add_argument("--data", type=Path, metavar="DIR", help="photographs, instead of the configuration's")
-    train.add_argument("--epochs", type=int, metavar="N", help="epochs, instead of the configuration's")
-    train.add_argument("--out", type=Path, metavar="DIR", help="folder for its files (default: results/runs/train-TIME)")
+    train.add_argument("--config", type=_path, required=True, metavar="FILE.toml", help="for example OUT/best/config.toml")
+    train.add_argument("--data", type=_path, metavar="DIR", help="photographs, instead of the configuration's")
+    train.add_argument("--epochs", type=_whole_number, metavar="N", help="epochs, instead of the configuration's")
+    train.add_argument("--out", type=_path, metavar="DIR", help="folder for its files (default: results/runs/train-TIME)")
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     train.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="what to train on")
 
     evaluate = commands.add_parser("evaluate", help="judge a trained network", description="Prints accuracy, macro F1 and a table of classes.")
-    evaluate.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="a folder with config.toml and model.safetensors, like OUT/best")
-    evaluate.add_argument("--data", type=Path, metavar="DIR", help="photographs, instead of the configuration's")
+    evaluate.add_argument("run_dir", type=_path, metavar="RUN_DIR", help="a folder with config.toml and model.safetensors, like OUT/best")
+    evaluate.add_argument("--data", type=_path, metavar="DIR", help="photographs, instead of the configuration's")
     evaluate.add_argument("--split", choices=("val", "test"), default="val", help="test is meant to be read once, for the winner")
 
     predict = commands.add_parser("predict", help="classify photographs", description="Prints each photograph's class and probability.")
-    predict.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="a folder with config.toml and model.safetensors, like OUT/best")
-    predict.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="photographs, or folders of them")
+    predict.add_argument("run_dir", type=_path, metavar="RUN_DIR", help="a folder with config.toml and model.safetensors, like OUT/best")
+    predict.add_argument("images", type=_path, nargs="+", metavar="IMAGE", help="photographs, or folders of them")
 
     export = commands.add_parser("export", help="write the best setting for another program", description="Writes the best trial of a search.")
-    export.add_argument("search_dir", type=Path, metavar="SEARCH_DIR")
-    export.add_argument("--to", type=Path, metavar="DIR", help="folder to write to; left out, toml, json and command are printed")
+    export.add_argument("search_dir", type=_path, metavar="SEARCH_DIR")
+    export.add_argument("--to", type=_path, metavar="DIR", help="folder to write to; left out, toml, json and command are printed")
     export.add_argument("--format", choices=("toml", "json", "command"), default="toml", help="command: the call of the guide's train.py")
 
     sample = commands.add_parser("sample-data", help="draw a leaf data set", description="Draws leaves with diseases, one folder per class.")
-    sample.add_argument("dir", type=Path, metavar="DIR")
-    sample.add_argument("--classes", type=int, default=6, metavar="N")
-    sample.add_argument("--per-class", type=int, default=80, metavar="N")
-    sample.add_argument("--image-size", type=int, default=96, metavar="PX")
+    sample.add_argument("dir", type=_path, metavar="DIR")
+    sample.add_argument("--classes", type=_whole_number, default=6, metavar="N")
+    sample.add_argument("--per-class", type=_whole_number, default=80, metavar="N")
+    sample.add_argument("--image-size", type=_whole_number, default=96, metavar="PX")
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as the commands do, instead of printing all of the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(BAD_INPUT, f"error: {' '.join(message.split())} ({self.prog} --help tells more)\n")
+
+
+def _path(text: str) -> Path:
+    """Returns a path that the system can look at, whether anything is there or not."""
+    if not text:
+        raise argparse.ArgumentTypeError("must not be empty")
+    path = Path(text)
+    try:
+        path.exists()
+    except OSError as error:  # no permission to look, or a name that is too long
+        raise argparse.ArgumentTypeError(f"{text}: {error.strerror}") from None
+    return path
+
+
+def _whole_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number, but got {text!r}") from None
+
+
+def _count_or_auto(text: str) -> int | str:
+    """Returns a number as such; what else is allowed is the space's business."""
+    try:
+        return int(text)
+    except ValueError:
+        return text
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command in `argv` (the process's own when None) and returns its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file's name need not be writable in the terminal's encoding
     args = build_parser().parse_args(argv)
     args.argv = list(sys.argv[1:] if argv is None else argv)
-    command = importlib.import_module(f"tune_cropshield.commands.{args.command.replace('-', '_')}")
     try:
+        command = importlib.import_module(f"tune_cropshield.commands.{args.command.replace('-', '_')}")
         return int(command.run(args))
     except UserError as error:
         return _complain(str(error), BAD_INPUT)

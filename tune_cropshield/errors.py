@@ -5,7 +5,9 @@ UserError            the input is at fault: one clear message, exit code 2
 ├── DataError        the image folder
 └── DeviceError      the hardware asked for is not there, or a budget it cannot hold
 RunFailure           the work itself failed: exit code 1
-└── DivergedError    loss, gradients or a metric stopped being finite
+├── DivergedError    loss, gradients or a metric stopped being finite
+├── OutOfMemory      a trial does not fit the memory, not even at a smaller micro-batch
+└── DeadContextError the GPU takes no more work from this process: a new one goes on from the last checkpoint
 """
 
 from __future__ import annotations
@@ -35,6 +37,14 @@ class DeviceError(UserError):
 
 class RunFailure(RuntimeError):
     """The work failed although the input was fine."""
+
+
+class OutOfMemory(RunFailure):
+    """A trial does not fit the memory it may take, although its micro-batch was lowered."""
+
+
+class DeadContextError(RunFailure):
+    """The GPU refuses all further work of this process. Nothing is wrong with the trial: end the process, start it again, resume."""
 
 
 class DivergedError(RunFailure):

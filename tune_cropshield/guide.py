@@ -40,7 +40,7 @@ def train_py_command(trial: TrialConfig) -> str:
         f"--lr {trial.lr!r}",
         f"--weight_decay {trial.weight_decay!r}",
         f"--scheduler {trial.schedule}",
-        f"--warmup_epochs {trial.warmup_epochs:g}",
+        f"--warmup_epochs {int(trial.warmup_epochs) if trial.warmup_epochs.is_integer() else trial.warmup_epochs!r}",
     ]
     if trial.precision != "fp32":
         words.append("--amp True")

@@ -5,21 +5,18 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any
-
-from safetensors.torch import save_file
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from tune_cropshield.errors import RunFailure
 from tune_cropshield.files import disk_full, is_disk_full, write_text_atomically
-from tune_cropshield.training.checkpoint import load_checkpoint, save_checkpoint
 from tune_cropshield.training.metrics import EpochMetrics
+
+if TYPE_CHECKING:
+    from torch import Tensor  # torch, safetensors and TensorBoard take seconds to import: only those who train need them
 
 CONFIG = "config.toml"
 METRICS = "metrics.jsonl"  # a line per epoch
+EVENTS = "events.jsonl"  # what else happened: a line per step down for want of memory
 CHECKPOINT = "last.pt"
 WEIGHTS = "model.safetensors"  # of the best epoch
 BEST_METRICS = "metrics.json"  # the best epoch's
@@ -34,6 +31,8 @@ class RunFolder:
 
     def checkpoint(self) -> dict[str, Any] | None:
         """Returns the last checkpoint, or None when there is none yet. Raises RunFailure when it is damaged."""
+        from tune_cropshield.training.checkpoint import load_checkpoint
+
         try:
             return load_checkpoint(self.path / CHECKPOINT)
         except FileNotFoundError:
@@ -41,6 +40,8 @@ class RunFolder:
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
         """Replaces the last checkpoint."""
+        from tune_cropshield.training.checkpoint import save_checkpoint
+
         save_checkpoint(self.path / CHECKPOINT, state)
 
     def metrics(self) -> list[dict[str, Any]]:
@@ -54,11 +55,18 @@ class RunFolder:
 
     def add_metrics(self, metrics: EpochMetrics) -> None:
         """Appends an epoch's line."""
+        self._append(METRICS, metrics.as_dict())
+
+    def add_event(self, event: dict[str, Any]) -> None:
+        """Appends a line to the events."""
+        self._append(EVENTS, event)
+
+    def _append(self, name: str, line: dict[str, Any]) -> None:
         try:
-            with open(self.path / METRICS, "a", encoding="utf-8") as file:
-                file.write(json.dumps(metrics.as_dict()) + "\n")
+            with open(self.path / name, "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
         except OSError as error:
-            raise disk_full(self.path / METRICS) if is_disk_full(error) else RunFailure(str(error)) from error
+            raise disk_full(self.path / name) if is_disk_full(error) else RunFailure(str(error)) from error
 
     def save_best(self, weights: dict[str, Tensor], metrics: dict[str, Any], classes: tuple[str, ...]) -> None:
         """Writes the best epoch's weights (torchvision's names, no pickle), its metrics and the classes' names."""
@@ -69,8 +77,17 @@ class RunFolder:
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
     """Returns the lines of a run's metrics.jsonl, none when there is no file; half a line at its end is passed over."""
+    return _read_lines(run_dir / METRICS)
+
+
+def read_events(run_dir: Path) -> list[dict[str, Any]]:
+    """Returns the lines of a run's events.jsonl, none when nothing happened; a resumed run may have met the same twice."""
+    return _read_lines(run_dir / EVENTS)
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
     try:
-        lines = (run_dir / METRICS).read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:
         return []
     return [json.loads(line) for line in lines[:-1] if line]
@@ -83,6 +100,8 @@ def write_json(path: Path, value: object) -> None:
 
 def write_weights(path: Path, weights: dict[str, Tensor]) -> None:
     """Writes a state dict as safetensors, aside and renamed. Raises RunFailure when the disk is full."""
+    from safetensors.torch import save_file
+
     aside = path.with_name(f".{path.name}.tmp")
     try:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, aside)
@@ -101,6 +120,9 @@ class ScalarEvents:
     """
 
     def __init__(self, path: Path, first_epoch: int = 1) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
         self._writer = EventFileWriter(str(path), flush_secs=10)
         if first_epoch > 1:
             start = SessionLog(status=SessionLog.START)
@@ -108,6 +130,9 @@ class ScalarEvents:
 
     def add(self, metrics: EpochMetrics) -> None:
         """Writes one point per metric at step `epoch` and makes it visible at once."""
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
         values = metrics.as_dict()
         step = int(values.pop("epoch"))
         summary = Summary(value=[Summary.Value(tag=name, simple_value=float(value)) for name, value in values.items()])

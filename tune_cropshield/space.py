@@ -6,17 +6,20 @@ pickling where functions do not.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice, product
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-import optuna
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator
 
-from tune_cropshield.config import DataConfig, Settings, TrialConfig, faults_of, read_toml
+from tune_cropshield.config import DataConfig, Epochs, Seed, TrialConfig
+from tune_cropshield.config_faults import FIELDS_ONLY, Origin, Rule, Settings, broken_rules, checked_fields, overridden, shown, told_as
+from tune_cropshield.domain import Domain, Value
 from tune_cropshield.errors import ConfigError
-from tune_cropshield.units import parse_duration, parse_memory
-
-Value = str | float | int | bool
+from tune_cropshield.memory.named_budgets import parse_budget
+from tune_cropshield.toml_files import read_toml
+from tune_cropshield.units import parse_duration
 
 # Settings that cannot be searched: the memory plan is made for one model, size and precision, and the rest is the search's own business.
 FIXED = ("model", "image_size", "progressive_sizes", "precision", "channels_last", "freeze_backbone", "pretrained")
@@ -27,95 +30,32 @@ OWNED_BY_SEARCH = {
     "micro_batch": "the plan",
     "accumulation": "the plan",
 }
+SEARCHABLE = [name for name in TrialConfig.model_fields if name not in FIXED and name not in OWNED_BY_SEARCH]
+TrialsAtOnce = Annotated[Annotated[int, Field(ge=1, le=1024)] | Literal["auto"], told_as('a whole number from 1 to 1024, or "auto"')]
+MOST_COMBINATIONS = 10_000  # of values that a rule is tried on
 
 
-class Domain(Settings):
-    """The values a parameter may take: exactly one of a logarithmic, a uniform or an integer range, or a list of choices."""
-
-    log: tuple[float, float] | None = None
-    uniform: tuple[float, float] | None = None
-    integer: tuple[int, int] | None = Field(None, alias="int")
-    choice: tuple[Value, ...] | None = None
-
-    @field_validator("log", "uniform", "integer", "choice", mode="before")
-    @classmethod
-    def _lists_are_tuples(cls, value: object) -> object:
-        return tuple(value) if isinstance(value, list) else value
-
-    @model_validator(mode="after")
-    def _one_kind_and_in_order(self) -> Self:
-        given = [name for name in ("log", "uniform", "integer", "choice") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"give exactly one of log, uniform, int or choice, but got {' and '.join(given) or 'none'}")
-        if self.choice is not None:
-            if not self.choice or len(set(self.choice)) != len(self.choice):
-                raise ValueError(f"choices must be there and differ, but got {list(self.choice)}")
-            return self
-        low, high = self.range
-        if not low < high:
-            raise ValueError(f"`low < high` must hold, but got {low=}, {high=}")
-        if self.log is not None and low <= 0:
-            raise ValueError(f"a log range must start above 0, but got {low=}")
-        return self
-
-    @property
-    def range(self) -> tuple[float, float]:
-        """The ends of a range; not for choices."""
-        ends = self.log or self.uniform or self.integer
-        assert ends is not None
-        return ends
-
-    @property
-    def ends(self) -> tuple[Value, ...]:
-        """The ends of a range, or all choices."""
-        return self.choice if self.choice is not None else self.range
-
-    def holds(self, value: object) -> bool:
-        """Tells whether `value` can be proposed."""
-        if self.choice is not None:
-            return value in self.choice
-        low, high = self.range
-        return isinstance(value, (float, int)) and not isinstance(value, bool) and low <= value <= high
-
-    def nearest(self, value: Value) -> Value:
-        """Returns `value`, or the end or numeric choice closest to it; the first choice where nothing compares."""
-        if self.holds(value):
-            return value
-        numbers = [end for end in self.ends if isinstance(end, (float, int)) and not isinstance(end, bool)]
-        if not numbers or isinstance(value, str):
-            return self.ends[0]
-        return min(numbers, key=lambda end: abs(end - value))
-
-    def distribution(self) -> optuna.distributions.BaseDistribution:
-        """Returns the domain as Optuna knows it."""
-        if self.choice is not None:
-            return optuna.distributions.CategoricalDistribution(self.choice)
-        if self.integer is not None:
-            return optuna.distributions.IntDistribution(*self.integer)
-        return optuna.distributions.FloatDistribution(*self.range, log=self.log is not None)
-
-    def describe(self) -> str:
-        """Returns the domain in a few words, for people."""
-        if self.choice is not None:
-            return "one of " + ", ".join(str(value) for value in self.choice)
-        low, high = self.range
-        return f"{low:g} to {high:g}" + (", logarithmic" if self.log is not None else ", whole numbers" if self.integer is not None else "")
+def _grace_is_too_long(search: SearchSettings) -> str | None:
+    holds = search.grace_epochs <= search.epochs
+    return None if holds else f"`grace_epochs <= epochs` must hold, but got {search.grace_epochs} and {search.epochs}"
 
 
 class SearchSettings(Settings):
     """How long is searched, how, and on what."""
 
-    trials: int = Field(40, ge=1)
-    epochs: int = Field(25, ge=1)  # of a trial that is never pruned
-    grace_epochs: int = Field(2, ge=1)  # no trial is pruned before; at least the warm-up
-    reduction_factor: float = Field(3, gt=1)  # 1 in so many trials goes on from a rung; eta of https://arxiv.org/abs/1810.05934
+    trials: int = Field(40, ge=1, le=1_000_000)
+    epochs: Epochs = Field(25, ge=1)  # of a trial that is never pruned
+    grace_epochs: Epochs = Field(2, ge=1)  # no trial is pruned before; at least the warm-up
+    reduction_factor: float = Field(3, ge=1.5)  # 1 in so many trials goes on from a rung; eta of https://arxiv.org/abs/1810.05934
     sampler: Literal["tpe", "random", "gp"] = "tpe"
     pairs: Literal["fastest", "all"] = "fastest"  # one micro x accumulation per effective batch, or search every one that fits
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     time_budget: str = ""  # "2h", "90m", "45s"; "" has no end
     vram: str = "auto"  # "8GB", "4GiB", "rtx4060-laptop"; auto takes what is free now
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    trials_per_gpu: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    trials_per_gpu: TrialsAtOnce = "auto"
+
+    rules = (Rule(frozenset({"grace_epochs", "epochs"}), _grace_is_too_long),)
 
     @field_validator("time_budget")
     @classmethod
@@ -127,15 +67,8 @@ class SearchSettings(Settings):
     @field_validator("vram")
     @classmethod
     def _is_an_amount(cls, text: str) -> str:
-        if text != "auto":
-            parse_memory(text)
+        parse_budget(text)
         return text
-
-    @model_validator(mode="after")
-    def _grace_fits(self) -> Self:
-        if self.grace_epochs > self.epochs:
-            raise ValueError(f"`grace_epochs <= epochs` must hold, but got {self.grace_epochs} and {self.epochs}")
-        return self
 
     @property
     def rungs(self) -> tuple[int, ...]:
@@ -154,90 +87,124 @@ class SearchSpace(Settings):
     trial: dict[str, Any] = {}
     space: dict[str, Domain] = {}
     search: SearchSettings = SearchSettings()
-    start: tuple[dict[str, Value], ...] = ()
-
-    @field_validator("start", mode="before")
-    @classmethod
-    def _lists_are_tuples(cls, value: object) -> object:
-        return tuple(value) if isinstance(value, list) else value
+    start: Annotated[
+        tuple[dict[str, Value], ...],
+        BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
+        told_as("[[start]] tables of parameters and values, like lr = 1e-4"),
+    ] = ()
 
     def trial_config(self, values: dict[str, Any] | None = None) -> TrialConfig:
         """Returns the settings of a trial with the searched parameters set to `values`. Raises pydantic's ValidationError."""
-        own = {"epochs": self.search.epochs, "seed": self.search.seed}
-        return TrialConfig.model_validate({**self.trial, **own, **(values or {})})
+        return TrialConfig.model_validate(self._trial_values(values or {}))
+
+    def _trial_values(self, values: dict[str, Any]) -> dict[str, Any]:
+        return {**self.trial, "epochs": self.search.epochs, "seed": self.search.seed, **values}
 
 
 def load_space(path: Path, overrides: dict[str, dict[str, Any]] | None = None) -> SearchSpace:
-    """Returns the search space in `path`, with `overrides` ({"search": {"trials": 8}}) over it.
+    """Returns the search space in `path`, with `overrides` ({"search": {"trials": 8}}), which came as flags, over it.
 
     Raises ConfigError with every fault at once: of form, of each range's ends, of each starting point.
     """
-    tables = read_toml(path)
-    for table, values in (overrides or {}).items():
-        tables[table] = {**tables.get(table, {}), **values}
-    place = str(path)
-    try:
-        space = SearchSpace.model_validate(tables)
-    except ValidationError as error:
-        faults = faults_of(error, SearchSpace, place) + _faults_of_names(tables, place)
-        if isinstance(tables.get("trial"), dict):
-            faults += _faults_of_trial(SearchSpace(trial=_of_a_trial(tables["trial"])), {}, f"{place}: trial")
-        raise ConfigError(list(dict.fromkeys(faults))) from None
-    faults = _faults_of_names(tables, place) + _faults_of_values(space, place)
+    tables, origin = overridden(read_toml(path), overrides or {}, str(path))
+    space, faults, wrong = checked_fields(SearchSpace, tables, origin)
+    faults += broken_rules(space, wrong, origin) + _misplaced(space, origin)
+    unusable = {str(place[1]) for place in wrong if place[0] == "space" and len(place) > 1}
+    unusable |= {name for name, domain in space.space.items() if broken_rules(domain, set(), origin)}
+    if ("space",) not in wrong:
+        faults += _faults_of_starts(space, unusable, origin)
+
+    own = {name: value for name, value in space.trial.items() if name not in OWNED_BY_SEARCH}
+    trial, trial_faults, wrong_fixed = checked_fields(TrialConfig, own, origin.inside("trial"))
+    sound = space.model_copy(
+        update={
+            "trial": {name: getattr(trial, name) for name in trial.model_fields_set},
+            "space": {name: domain for name, domain in space.space.items() if name in SEARCHABLE and name not in unusable},
+        }
+    )
+    ends_faults, wrong_ends = _faults_of_ends(sound, origin)
+    unknown = {str(place[0]) for place in wrong_fixed} | wrong_ends | unusable
+    faults += trial_faults + ends_faults + _faults_of_rules(sound, unknown, origin)
+    if not faults:
+        faults += _faults_of_grace(sound, origin)
     if faults:
         raise ConfigError(list(dict.fromkeys(faults)))
-    return space
+    return sound
 
 
-def _of_a_trial(table: dict[str, Any]) -> dict[str, Any]:
-    """Returns the settings that a file's [trial] may hold: what the search sets itself is reported by name, once."""
-    return {name: value for name, value in table.items() if name not in OWNED_BY_SEARCH}
-
-
-def _faults_of_names(tables: dict[str, Any], place: str) -> list[str]:
+def _misplaced(space: SearchSpace, origin: Origin) -> list[str]:
     """Returns what stands in the wrong table, or cannot be searched."""
-    faults = []
-    trial, space = (table if isinstance(table := tables.get(name, {}), dict) else {} for name in ("trial", "space"))
-    for name in trial:
-        if name in OWNED_BY_SEARCH:
-            faults.append(f"{place}: trial.{name}: is set by {OWNED_BY_SEARCH[name]}")
-    searchable = [name for name in TrialConfig.model_fields if name not in FIXED and name not in OWNED_BY_SEARCH]
-    for name in space:
-        if name not in searchable:
+    faults = [f"{origin.of(('trial', name))}: is set by {OWNED_BY_SEARCH[name]}" for name in space.trial if name in OWNED_BY_SEARCH]
+    for name in space.space:
+        if name not in SEARCHABLE:
             why = "is the same for all trials of a search" if name in FIXED else "is no parameter that can be searched"
-            faults.append(f"{place}: space.{name}: {why}; known here: {', '.join(searchable)}")
-        elif name in trial:
-            faults.append(f"{place}: {name}: stands in [trial] and in [space]")
+            faults.append(f"{origin.of(('space', name))}: {why}; known here: {', '.join(SEARCHABLE)}")
+        elif name in space.trial:
+            faults.append(f"{origin.of(('space', name))}: stands in [trial] too")
     return faults
 
 
-def _faults_of_values(space: SearchSpace, place: str) -> list[str]:
-    """Returns what is wrong with a space whose form is right: settings, the ends of each range, starting points, grace."""
-    fixed = space.model_copy(update={"trial": _of_a_trial(space.trial)})
-    faults = _faults_of_trial(fixed, {}, f"{place}: trial")
-    if not faults:
-        for name, domain in space.space.items():
-            for value in domain.ends if name in TrialConfig.model_fields else ():
-                faults += _faults_of_trial(fixed, {name: value}, f"{place}: space")
+def _faults_of_ends(space: SearchSpace, origin: Origin) -> tuple[list[str], set[str]]:
+    """Returns what no trial can be set to among the ends of the ranges and the choices, and the parameters concerned."""
+    faults, wrong = [], set()
+    for name, domain in space.space.items():
+        for value in domain.ends:
+            _, found, _ = checked_fields(TrialConfig, {name: value}, origin.inside("space"))
+            if found:
+                faults += found
+                wrong.add(name)
+    return faults, wrong
+
+
+def _faults_of_rules(space: SearchSpace, wrong: set[str], origin: Origin) -> list[str]:
+    """Returns the rules between settings that some combination of the searched values would break."""
+    faults = []
+    for rule in TrialConfig.rules:
+        if rule.fields & wrong:
+            continue
+        searched = [name for name in space.space if name in rule.fields]
+        table = f"{origin.file}: {' and '.join(f'space.{name}' for name in searched)}" if searched else origin.of_rule(("trial",), rule)
+        for values in islice(product(*(_samples(space.space[name]) for name in searched)), MOST_COMBINATIONS):
+            trial = TrialConfig.model_validate(space._trial_values(dict(zip(searched, values, strict=True))), context=FIELDS_ONLY)
+            if (fault := rule.fault(trial)) is not None:
+                faults.append(f"{table}: {fault}")
+                break
+    return faults
+
+
+def _samples(domain: Domain) -> Iterator[Value]:
+    """Yields the values that a rule is tried on: the ends or choices, and of whole numbers an odd and an even one."""
+    yield from domain.ends
+    if domain.integer is not None:
+        yield domain.integer[0] + 1
+
+
+def _faults_of_starts(space: SearchSpace, unusable: set[str], origin: Origin) -> list[str]:
+    faults = []
     for number, start in enumerate(space.start):
         for name, value in start.items():
+            place = origin.of(("start", number, name))
+            if name in unusable:
+                continue
             if name not in space.space:
-                faults.append(f"{place}: start {number}: {name}: is not searched; searched here: {', '.join(space.space)}")
+                faults.append(f"{place}: is not searched; searched here: {', '.join(space.space) or 'nothing'}")
             elif not space.space[name].holds(value):
-                faults.append(f"{place}: start {number}: {name}: {value!r} is not in the space ({space.space[name].describe()})")
-    if not faults:
-        warmup = min(fixed.trial_config().warmup_epochs, space.search.epochs)
-        if space.search.grace_epochs < warmup:
-            faults.append(
-                f"{place}: search.grace_epochs: `grace_epochs >= warmup_epochs` must hold (no trial is judged while it warms up), "
-                f"but got {space.search.grace_epochs} and {warmup:g}"
-            )
+                faults.append(f"{place}: {shown(value)} is not in the space ({space.space[name].describe()})")
     return faults
 
 
-def _faults_of_trial(space: SearchSpace, values: dict[str, Any], place: str) -> list[str]:
-    try:
-        space.trial_config(values)
-    except ValidationError as error:
-        return faults_of(error, TrialConfig, place)
-    return []
+def _faults_of_grace(space: SearchSpace, origin: Origin) -> list[str]:
+    """Returns that a trial could be judged while it warms up."""
+    rule = Rule(frozenset({"grace_epochs", "epochs"}), lambda search: None)
+    longest = max(float(value) for value in _values_of("warmup_epochs", space))
+    needed = min(longest, space.search.epochs)
+    if space.search.grace_epochs >= needed:
+        return []
+    return [
+        f"{origin.of_rule(('search',), rule)}: `grace_epochs >= warmup_epochs` must hold (no trial is judged while it warms up), "
+        f"but got {space.search.grace_epochs} and {needed:g}"
+    ]
+
+
+def _values_of(name: str, space: SearchSpace) -> tuple[Any, ...]:
+    return space.space[name].ends if name in space.space else (getattr(space.trial_config(), name),)

@@ -73,8 +73,8 @@ def test_diseases_leave_their_colour_on_the_leaf() -> None:
     [
         ({"classes": 1}, r"^`classes` must be between 2 and 10, but got classes=1$"),
         ({"classes": 11}, r"^`classes` must be between 2 and 10, but got classes=11$"),
-        ({"per_class": 2}, r"^`per_class` must be at least 3, but got per_class=2$"),
-        ({"image_size": 15}, r"^`image_size` must be at least 16, but got image_size=15$"),
+        ({"per_class": 2}, r"^`per_class` must be between 3 and 100000, but got per_class=2$"),
+        ({"image_size": 15}, r"^`image_size` must be between 16 and 4096, but got image_size=15$"),
         ({"seed": -1}, r"^`seed` must be at least 0, but got seed=-1$"),
     ],
 )

@@ -6,23 +6,26 @@ import argparse
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from tune_cropshield.commands.paths import cache_dir
 from tune_cropshield.errors import UserError
+from tune_cropshield.records import CONFIG
 from tune_cropshield.search.resources import find_device
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints accuracy, macro F1 and a table of the classes."""
-    from tune_cropshield.outcome.export import read_run
+    from tune_cropshield.outcome.trained import load_trained, read_run
 
     config, classes, weights = read_run(args.run_dir)
     if args.data is not None:
         config = config.model_copy(update={"data": config.data.model_copy(update={"dir": str(args.data.absolute())})})
+    if not config.data.dir:
+        raise UserError(f"{args.run_dir / CONFIG} names no photographs: give --data DIR")
     import torch
 
     from tune_cropshield.data.dataset import DeviceData, open_data
-    from tune_cropshield.outcome.trained import load_trained
     from tune_cropshield.training.evaluate import evaluate
     from tune_cropshield.training.precision import DTYPES, resolve_precision
     from tune_cropshield.trial import validation_batches
@@ -47,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     right, met, predicted = result.confusion_KK.diagonal(), result.confusion_KK.sum(1), result.confusion_KK.sum(0)
     for index, name in enumerate(classes):
         shares = [_share(right[index], predicted[index]), _share(right[index], met[index])]
-        table.add_row(name, *shares, f"{float(result.f1_K[index]):.4f}", str(int(met[index])))
+        table.add_row(Text(name), *shares, f"{float(result.f1_K[index]):.4f}", str(int(met[index])))
     console.print(table)
     console.print(f"val_acc {result.accuracy!r}" if args.split == "val" else f"test_acc {result.accuracy!r}")
     console.print(f"macro F1 {result.macro_f1:.4f}   loss {result.loss:.4f}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from tune_cropshield.commands.paths import check_can_be_made
 from tune_cropshield.errors import UserError
 
 
@@ -12,6 +13,8 @@ def run(args: argparse.Namespace) -> int:
     from tune_cropshield.files import write_text_atomically
     from tune_cropshield.outcome.export import exported
 
+    if args.to is not None:
+        check_can_be_made(args.to, "--to")
     name, text = exported(args.search_dir, args.format)
     if args.to is None:
         print(text, end="")

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import tune_cropshield
-from tune_cropshield.errors import ConfigError
+from tune_cropshield.errors import ConfigError, DataError, UserError
 
 DRAWN_CLASSES, DRAWN_PER_CLASS, DRAWN_SIZE = 6, 80, 96  # small enough for a first search of a minute on two cores
 
@@ -26,13 +26,23 @@ def find_space(wanted: str | None, model: str | None) -> Path:
     shipped = shipped_spaces()
     if wanted is None:
         return shipped.get(f"{model}.toml", shipped["demo.toml"])
-    path = Path(wanted)
-    if path.is_file():
-        return path
-    found = shipped.get(path.name if path.suffix else f"{path.name}.toml")
-    if found is None or len(path.parts) > 1:
-        raise ConfigError([f"{wanted}: no such search space; shipped: {', '.join(shipped)}"])
+    if os.path.isfile(wanted):  # unlike Path.is_file, says no to names that are too long
+        return Path(wanted)
+    found = shipped.get(wanted) or shipped.get(f"{wanted}.toml")
+    if found is None:
+        what = "is a folder, no search-space file" if os.path.isdir(wanted) else "no such search space"
+        raise ConfigError([f"--space {wanted}: {what}; shipped: {', '.join(shipped)}"])
     return found
+
+
+def check_can_be_made(folder: Path, flag: str) -> None:
+    """Raises UserError when `folder` is no folder, or cannot be made or written to. Nothing is made."""
+    place = folder.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    why = "is no folder" if not place.is_dir() else "" if os.access(place, os.W_OK | os.X_OK) else "must not be written to"
+    if why:
+        raise UserError(f"{folder} cannot be used: {place} {why}; give another folder ({flag})")
 
 
 def cache_dir() -> Path:
@@ -47,7 +57,13 @@ def generated_leaves(cache: Path) -> Path:
     from tune_cropshield.data.generated import draw_leaves
 
     folder = cache / f"drawn-leaves-{DRAWN_CLASSES}x{DRAWN_PER_CLASS}-{DRAWN_SIZE}px"
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        draw_leaves(folder, DRAWN_CLASSES, DRAWN_PER_CLASS, DRAWN_SIZE)
+    try:
+        if not folder.exists():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            draw_leaves(folder, DRAWN_CLASSES, DRAWN_PER_CLASS, DRAWN_SIZE)
+    except OSError as error:
+        raise DataError(f"the cache folder {str(cache)!r} cannot be written: {error.strerror}") from error
+    except DataError:
+        if not folder.exists():  # else another search has drawn them meanwhile
+            raise
     return folder

@@ -12,8 +12,8 @@ BATCH = 32
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints a line per photograph: path, class, probability. Unreadable ones are named, and make the exit code 1."""
-    from tune_cropshield.outcome.export import read_run
+    """Prints a line per photograph: path, class, probability. Raises UserError at the end when some, which are named, were unreadable."""
+    from tune_cropshield.outcome.trained import load_trained, read_run
 
     config, classes, weights = read_run(args.run_dir)
     images = list(_photographs(args.images))
@@ -23,7 +23,6 @@ def run(args: argparse.Namespace) -> int:
     from tune_cropshield.data.augment import evaluation_view
     from tune_cropshield.data.dataset import store_side
     from tune_cropshield.data.decode import DecodeError, decode_rgb
-    from tune_cropshield.outcome.trained import load_trained
 
     device = torch.device(find_device("auto"))
     trial = config.trial
@@ -45,12 +44,14 @@ def run(args: argparse.Namespace) -> int:
             shares, best = model(batch).float().softmax(dim=1).max(dim=1)
         for path, share, index in zip(paths, shares.tolist(), best.tolist(), strict=True):
             print(f"{path}\t{classes[index]}\t{share:.4f}")
-    return 1 if unreadable else 0
+    if unreadable:
+        raise UserError(f"{unreadable} of {len(images)} photographs cannot be read")
+    return 0
 
 
 def _photographs(given: list[Path]) -> list[Path]:
     """Returns the photographs named, and those inside the folders named; raises UserError for what is not there."""
-    from tune_cropshield.data.folder import is_image_name
+    from tune_cropshield.data.folder import IMAGE_SUFFIXES, is_image_name
 
     found: list[Path] = []
     for path in given:
@@ -61,5 +62,5 @@ def _photographs(given: list[Path]) -> list[Path]:
         else:
             raise UserError(f"{path}: no such photograph or folder")
     if not found:
-        raise UserError("no photographs in " + ", ".join(str(path) for path in given))
+        raise UserError(f"no photographs ({' '.join(IMAGE_SUFFIXES)}) in {', '.join(str(path) for path in given)}")
     return found

@@ -10,12 +10,10 @@ from typing import Any
 
 from rich.console import Console
 
-from tune_cropshield.commands.paths import cache_dir, find_space, generated_leaves
+from tune_cropshield.commands.paths import cache_dir, check_can_be_made, find_space, generated_leaves
+from tune_cropshield.commands.pretrained import check_pretrained
 from tune_cropshield.errors import UserError
-from tune_cropshield.search import folder as files
 from tune_cropshield.search.resources import Resources, divide, find_device
-from tune_cropshield.search.starts import guide_differs, start_points
-from tune_cropshield.search.trial_settings import effective_batches
 from tune_cropshield.search.view import SearchView, short, view_for
 from tune_cropshield.space import SearchSpace, load_space
 
@@ -26,21 +24,26 @@ def run(args: argparse.Namespace) -> int:
     """Searches, or with --dry-run says what would be searched."""
     console = Console(soft_wrap=True, highlight=False)
     space = _resumed_space(args) if args.resume else _new_space(args)
+    out = args.out or Path("results/runs") / f"{Path(args.space or space.trial.get('model', 'search')).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if not args.resume and not args.dry_run:
+        from tune_cropshield.search.folder import check_new
+
+        check_new(out)
+        check_can_be_made(out, "--out")
     device = find_device(space.search.device)
     resources = divide(device, space.search.trials_per_gpu, space.search.trials)
     if args.dry_run:
         _print_plan(space, resources, console)
         return 0
-    out = args.out or Path("results/runs") / f"{Path(args.space or space.trial.get('model', 'search')).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-    if not args.resume:
-        files.check_new(out)
     return _search(space, resources, out.absolute(), out, args, view_for(console))
 
 
 def _search(space: SearchSpace, resources: Resources, out: Path, shown_out: Path, args: argparse.Namespace, view: SearchView) -> int:
     from tune_cropshield.data.dataset import open_data
     from tune_cropshield.outcome.export import write_best
+    from tune_cropshield.search import folder as files
     from tune_cropshield.search.run import has_result, run_search
+    from tune_cropshield.search.starts import guide_differs
 
     cache = cache_dir()
     if not space.data.dir:
@@ -52,6 +55,7 @@ def _search(space: SearchSpace, resources: Resources, out: Path, shown_out: Path
     sizes = {trial.image_size, *trial.progressive_sizes.values()}
     with view.steps("decoding photographs") as progress:
         data = open_data(space.data, sizes, cache, progress)
+    check_pretrained(trial, len(data.classes))
     for path, reason in data.store.unreadable:
         view.note(f"left out: {path} ({reason})")
     split = data.split
@@ -77,6 +81,7 @@ def _search(space: SearchSpace, resources: Resources, out: Path, shown_out: Path
 def plan_for(space: SearchSpace, resources: Resources) -> Any:
     """Returns the pairs that trials may take on this device."""
     from tune_cropshield.memory.plan import plan_for_cpu
+    from tune_cropshield.search.trial_settings import effective_batches
 
     return plan_for_cpu(effective_batches(space))
 
@@ -90,7 +95,7 @@ def _new_space(args: argparse.Namespace) -> SearchSpace:
         if getattr(args, name) is not None
     }
     if args.trials_per_gpu is not None:
-        search["trials_per_gpu"] = _count_or_auto(args.trials_per_gpu)
+        search["trials_per_gpu"] = args.trials_per_gpu
     trial = {name: getattr(args, name) for name in ("model", "image_size") if getattr(args, name) is not None}
     data = {"dir": str(args.data.absolute())} if args.data is not None else {}
     return load_space(path, {"search": search, "trial": trial, "data": data})
@@ -98,6 +103,8 @@ def _new_space(args: argparse.Namespace) -> SearchSpace:
 
 def _resumed_space(args: argparse.Namespace) -> SearchSpace:
     """Returns the space of the search in --out; only how long it goes on may be said anew."""
+    from tune_cropshield.search import folder as files
+
     if args.out is None:
         raise UserError("--resume needs --out: the folder of the search to go on with")
     if not (args.out / files.SETTINGS).exists():
@@ -110,17 +117,13 @@ def _resumed_space(args: argparse.Namespace) -> SearchSpace:
     if others:
         raise UserError(f"--resume takes the search's settings from {args.out / files.SETTINGS}: leave out {' '.join(others)}")
     search: dict[str, Any] = {name: getattr(args, name) for name in MAY_CHANGE_ON_RESUME if getattr(args, name) is not None}
-    if "trials_per_gpu" in search:
-        search["trials_per_gpu"] = _count_or_auto(search["trials_per_gpu"])
     return load_space(args.out / files.SETTINGS, {"search": search})
-
-
-def _count_or_auto(text: str) -> int | str:
-    return int(text) if text.isdecimal() else text
 
 
 def _print_plan(space: SearchSpace, resources: Resources, console: Console) -> None:
     """Says what would be searched: space, pairs, rungs, worst case."""
+    from tune_cropshield.search.starts import start_points
+
     trial, settings = space.trial_config(), space.search
     plan = plan_for(space, resources)
     console.print(f"{trial.model} at {trial.image_size} px on {resources.device}, {resources.concurrent_trials} trials at once")

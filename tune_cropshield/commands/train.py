@@ -8,8 +8,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tune_cropshield.commands.paths import cache_dir
-from tune_cropshield.config import RunConfig, load_config, validated
+from tune_cropshield.commands.paths import cache_dir, check_can_be_made
+from tune_cropshield.commands.pretrained import check_pretrained
+from tune_cropshield.config import RunConfig, load_config
 from tune_cropshield.errors import DivergedError, UserError
 from tune_cropshield.records import CHECKPOINT, CONFIG, METRICS
 from tune_cropshield.search.resources import find_device
@@ -18,9 +19,12 @@ from tune_cropshield.search.view import view_for
 
 def run(args: argparse.Namespace) -> int:
     """Trains the network of --config and writes its files to --out."""
-    config = _overridden(load_config(args.config), args)
+    data_table = {"dir": str(args.data.absolute())} if args.data is not None else {}
+    config = load_config(args.config, {"data": data_table, "trial": {"epochs": args.epochs} if args.epochs is not None else {}})
     if not config.data.dir:
         raise UserError(f"{args.config} names no photographs: give --data DIR")
+    if args.resume and args.out is None:
+        raise UserError("--resume needs --out: the folder of the training to go on with")
     out = args.out or Path("results/runs") / f"train-{time.strftime('%Y%m%d-%H%M%S')}"
     _check_folder(out, config, args.resume)
     device = find_device(args.device)
@@ -34,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
     trial = config.trial
     with view.steps("decoding photographs") as progress:
         data = open_data(config.data, {trial.image_size, *trial.progressive_sizes.values()}, cache_dir(), progress)
+    check_pretrained(trial, len(data.classes))
     view.note(f"training {trial.model} on {device}: {len(data.split.train)} photographs, {len(data.classes)} classes, up to {trial.epochs} epochs")
 
     def report(done: TrialReport) -> None:
@@ -52,25 +57,24 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _overridden(config: RunConfig, args: argparse.Namespace) -> RunConfig:
-    """Returns `config` with the command line's wishes over it."""
-    values = config.model_dump()
-    if args.data is not None:
-        values["data"]["dir"] = str(args.data.absolute())
-    if args.epochs is not None:
-        values["trial"]["epochs"] = args.epochs
-    return validated(RunConfig, values, str(args.config))
-
-
 def _check_folder(out: Path, config: RunConfig, resume: bool) -> None:
     """Raises UserError when `out` cannot take this training."""
     if not resume:
         if (out / METRICS).exists() or (out / CHECKPOINT).exists():
             raise UserError(f"{out} already holds a training: go on with it (--resume) or give another folder (--out)")
+        check_can_be_made(out, "--out")
+        if out.exists() and any(out.iterdir()):  # its config.toml or weights might be overwritten
+            raise UserError(f"{out} exists and is no empty folder: give another one (--out)")
         return
-    if not (out / CONFIG).exists():
-        raise UserError(f"{out} holds no training to go on with ({CONFIG} is missing)")
-    before, now = load_config(out / CONFIG).trial.model_dump(), config.trial.model_dump()
+    for name in (CONFIG, METRICS):
+        if not (out / name).exists():
+            raise UserError(f"{out} holds no training to go on with ({name} is missing)")
+    before, now = _settings(load_config(out / CONFIG)), _settings(config)
     different = [f"{name} ({before[name]} then, {now[name]} now)" for name in now if before[name] != now[name]]
     if different:
         raise UserError(f"{out} was trained with other settings: {', '.join(different)}")
+
+
+def _settings(config: RunConfig) -> dict[str, object]:
+    """Returns all that must not change when a training goes on; the photographs may have moved."""
+    return {**config.data.model_dump(exclude={"dir"}), **config.trial.model_dump()}

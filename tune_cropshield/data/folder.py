@@ -82,7 +82,7 @@ def is_image_name(name: str) -> bool:
 
 def _find_images(root: Path) -> tuple[dict[str, list[_Found]], list[str]]:
     """Returns the images of each class that has any, and the names in `root` that were left out."""
-    if not root.exists():
+    if not os.path.exists(root):  # unlike Path.exists, says no to names that are too long
         raise DataError(f"there is no folder {str(root)!r}")
     if not root.is_dir():
         raise DataError(f"{str(root)!r} is not a folder; {LAYOUT}")

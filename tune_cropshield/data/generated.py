@@ -26,6 +26,7 @@ from tune_cropshield.errors import DataError
 
 Floats = npt.NDArray[np.floating[Any]]  # float32 throughout: twice as fast, and Python floats keep it so
 MIN_PER_CLASS, MIN_IMAGE_SIZE = 3, 16  # one image for each side of the split; below 16 px no texture is left
+MAX_PER_CLASS, MAX_IMAGE_SIZE = 100_000, 4096  # beyond them a slip of the finger fills the disk or the memory
 JPEG_QUALITY = 92
 
 
@@ -51,8 +52,8 @@ def draw_leaves(root: Path, classes: int = 6, per_class: int = 80, image_size: i
     root = Path(os.path.abspath(root))
     for name, value, low, high in (
         ("classes", classes, 2, len(DISEASES)),
-        ("per_class", per_class, MIN_PER_CLASS, None),
-        ("image_size", image_size, MIN_IMAGE_SIZE, None),
+        ("per_class", per_class, MIN_PER_CLASS, MAX_PER_CLASS),
+        ("image_size", image_size, MIN_IMAGE_SIZE, MAX_IMAGE_SIZE),
         ("seed", seed, 0, None),
     ):
         if value < low or (high is not None and value > high):

@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
-
-from optuna.trial import FrozenTrial
+from typing import TYPE_CHECKING
 
 from tune_cropshield.config import RunConfig, load_config, save_config
-from tune_cropshield.errors import UserError
-from tune_cropshield.files import write_text_atomically
+from tune_cropshield.errors import RunFailure
+from tune_cropshield.files import disk_full, is_disk_full, write_text_atomically
 from tune_cropshield.guide import train_py_command
-from tune_cropshield.outcome.study import best_trial, read_study
 from tune_cropshield.records import BEST_METRICS, CLASSES, CONFIG, WEIGHTS, RunFolder, write_json
-from tune_cropshield.search.folder import trial_folder
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial  # half a second to import, and not needed where best/ is there
 
 BEST = "best"
 RETRAIN = "python -m tune_cropshield train --config config.toml"
@@ -25,25 +24,32 @@ def write_best(search_dir: Path) -> Path:
     """Writes search_dir/best, aside and renamed, from the best trial and returns its path.
 
     config.toml and config.json, model.safetensors of the best epoch, classes.json, metrics.json (that epoch's) and retrain.sh/.ps1.
-    Raises UserError when no trial of the search has a result.
+    Raises UserError when no trial of the search has a result, RunFailure when the disk is full or a file of the trial is missing.
     """
+    from tune_cropshield.outcome.study import best_trial, read_study
+    from tune_cropshield.search.folder import trial_folder
+
     trial = best_trial(read_study(search_dir))
     run_dir = trial_folder(search_dir, trial.number)
     _finish_records(run_dir)
     config = load_config(run_dir / CONFIG)
-    aside = search_dir / f".{BEST}.tmp"
+    aside, target = search_dir / f".{BEST}.tmp", search_dir / BEST
     shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir()
-    save_config(config, aside / CONFIG)
-    write_json(aside / "config.json", config.model_dump(mode="json"))
-    for name in (WEIGHTS, CLASSES, BEST_METRICS):
-        shutil.copyfile(run_dir / name, aside / name)
-    for name, text in retrain_scripts(config, trial).items():
-        write_text_atomically(aside / name, text)
-    (aside / "retrain.sh").chmod(0o755)
-    target = search_dir / BEST
-    shutil.rmtree(target, ignore_errors=True)
-    aside.replace(target)
+    try:
+        aside.mkdir()
+        save_config(config, aside / CONFIG)
+        write_json(aside / "config.json", config.model_dump(mode="json"))
+        for name in (WEIGHTS, CLASSES, BEST_METRICS):
+            shutil.copyfile(run_dir / name, aside / name)
+        for name, text in retrain_scripts(config, trial).items():
+            write_text_atomically(aside / name, text)
+        (aside / "retrain.sh").chmod(0o755)
+        shutil.rmtree(target, ignore_errors=True)
+        aside.replace(target)
+    except OSError as error:
+        raise disk_full(target) if is_disk_full(error) else RunFailure(f"{target} cannot be written: {error}") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
     return target
 
 
@@ -72,28 +78,21 @@ def retrain_scripts(config: RunConfig, trial: FrozenTrial) -> dict[str, str]:
 
 
 def exported(search_dir: Path, form: str) -> tuple[str, str]:
-    """Returns (file name, text) of the best trial's settings in `form`: "toml", "json" or "command"."""
+    """Returns (file name, text) of the best trial's settings in `form`: "toml", "json" or "command". Writes best/ where it is missing.
+
+    Raises UserError when `search_dir` holds no search, or one that is still running and has no best/ yet.
+    """
     best = search_dir / BEST
     if not (best / CONFIG).exists():
-        write_best(search_dir)
+        from tune_cropshield.outcome.study import best_trial, read_study
+        from tune_cropshield.search.folder import locked
+
+        best_trial(read_study(search_dir))  # raises where there is nothing to write, before a file is touched
+        with locked(search_dir):
+            write_best(search_dir)
     config = load_config(best / CONFIG)
     if form == "toml":
         return CONFIG, (best / CONFIG).read_text(encoding="utf-8")
     if form == "json":
         return "config.json", json.dumps(config.model_dump(mode="json"), indent=2) + "\n"
     return "train_py_command.txt", train_py_command(config.trial) + "\n"
-
-
-def read_run(run_dir: Path) -> tuple[RunConfig, list[str], Path]:
-    """Returns the configuration, the classes and the weights' path of a trained run; raises UserError when one of them is missing."""
-    missing = [name for name in (CONFIG, CLASSES, WEIGHTS) if not (run_dir / name).is_file()]
-    if missing:
-        raise UserError(f"{run_dir} is no trained run: {', '.join(missing)} missing (give a folder like OUT/best or OUT/t000)")
-    classes: list[str] = json.loads((run_dir / CLASSES).read_text(encoding="utf-8"))
-    return load_config(run_dir / CONFIG), classes, run_dir / WEIGHTS
-
-
-def metrics_of(run_dir: Path) -> dict[str, Any]:
-    """Returns the best epoch's metrics of a run."""
-    result: dict[str, Any] = json.loads((run_dir / BEST_METRICS).read_text(encoding="utf-8"))
-    return result

@@ -1,24 +1,59 @@
-"""A trained network, read back from its safetensors."""
+"""A trained network, read back: its settings, its classes, its weights."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from safetensors.torch import load_file
-from torch import nn
+from tune_cropshield.config import RunConfig, TrialConfig, load_config
+from tune_cropshield.errors import UserError
+from tune_cropshield.records import CLASSES, CONFIG, WEIGHTS
 
-from tune_cropshield.config import TrialConfig
-from tune_cropshield.errors import RunFailure
-from tune_cropshield.training.build import memory_format
-from tune_cropshield.training.models import build_model
+if TYPE_CHECKING:
+    import torch  # seconds to import: a wrong folder is told about at once
+    from torch import nn
+
+
+def read_run(run_dir: Path) -> tuple[RunConfig, list[str], Path]:
+    """Returns the configuration, the classes and the weights' path of a trained run; raises UserError when one is missing or damaged."""
+    missing = [name for name in (CONFIG, CLASSES, WEIGHTS) if not (run_dir / name).is_file()]
+    if missing:
+        raise UserError(f"{run_dir} is no trained run: {', '.join(missing)} missing (give a folder like OUT/best or OUT/t000)")
+    return load_config(run_dir / CONFIG), _read_classes(run_dir / CLASSES), run_dir / WEIGHTS
+
+
+def _read_classes(path: Path) -> list[str]:
+    try:
+        classes = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+    if not isinstance(classes, list) or len(classes) < 2 or not all(isinstance(name, str) for name in classes):
+        raise UserError(f"{path} holds no list of two or more class names")
+    return classes
 
 
 def load_trained(trial: TrialConfig, num_classes: int, weights: Path, device: torch.device) -> nn.Module:
-    """Returns the network of `trial` with the weights in `weights`, on `device`, ready to predict. Raises RunFailure when the file is damaged."""
+    """Returns the network of `trial` with the weights in `weights`, on `device`, ready to predict.
+
+    Raises UserError when the file is damaged or holds the weights of another network.
+    """
+    from safetensors.torch import load_file
+
+    from tune_cropshield.training.build import memory_format
+    from tune_cropshield.training.models import build_model
+
     model = build_model(trial.model, num_classes, dropout=trial.dropout)
     try:
-        model.load_state_dict(load_file(weights))
-    except Exception as error:
-        raise RunFailure(f"{weights} cannot be read: {error}") from error
+        state = load_file(weights)
+    except Exception as error:  # safetensors has an error of its own for each kind of damage
+        raise UserError(f"{weights} is damaged: {error}") from error
+    own = model.state_dict()
+    differ = sorted(name for name in own.keys() | state.keys() if name not in own or name not in state or own[name].shape != state[name].shape)
+    if differ:
+        raise UserError(
+            f"{weights} holds the weights of another network than {trial.model} with {num_classes} classes: "
+            f"{len(differ)} tensors are missing, unknown or of another shape, first {differ[0]}"
+        )
+    model.load_state_dict(state)
     return model.to(device).to(memory_format=memory_format(trial.channels_last)).eval()

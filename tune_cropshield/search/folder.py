@@ -14,13 +14,13 @@ import tomli_w
 from filelock import FileLock, Timeout
 from optuna.trial import FrozenTrial, TrialState
 
-from tune_cropshield.config import without_none
 from tune_cropshield.errors import UserError
 from tune_cropshield.files import write_text_atomically
 from tune_cropshield.records import CHECKPOINT, WEIGHTS, read_metrics
 from tune_cropshield.search.journal import JOURNAL
 from tune_cropshield.search.outcomes import OUTCOME, REASON
 from tune_cropshield.space import SearchSpace
+from tune_cropshield.toml_files import without_none
 from tune_cropshield.training.metrics import METRIC_NAMES
 
 SETTINGS = "search.toml"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -67,4 +68,4 @@ def count_confusion(confusion_KK: Tensor, logits_BK: Tensor, labels_B: Tensor) -
     """Adds a batch's (true, predicted) pairs to `confusion_KK` (int64), on the device, without waiting for it."""
     num_classes = confusion_KK.shape[0]
     cells_B = labels_B * num_classes + logits_BK.argmax(dim=1)
-    confusion_KK.view(-1).scatter_add_(0, cells_B, torch.ones_like(cells_B))
+    confusion_KK.view(-1).scatter_add_(0, cells_B, cells_B.new_ones(cells_B.shape))

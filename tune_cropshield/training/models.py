@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from pathlib import Path
 from types import ModuleType
@@ -12,34 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tune_cropshield.errors import ConfigError
+from tune_cropshield.model_names import check_model_name
 from tune_cropshield.training.cnn import cropshield_cnn, tiny_cnn
 
-OWN_MODELS = {"tiny_cnn": tiny_cnn, "cropshield_cnn": cropshield_cnn}
+BUILDERS = {"tiny_cnn": tiny_cnn, "cropshield_cnn": cropshield_cnn}
 WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")  # they return a tuple in training; we build them without
-
-
-def model_names() -> list[str]:
-    """Returns every name `build_model` knows, our own first."""
-    zoo = _zoo()
-    return [*OWN_MODELS, *zoo.list_models(module=zoo)]
 
 
 def _zoo() -> ModuleType:
     """Returns torchvision.models, which takes seconds to import and is not needed for our own networks."""
     return importlib.import_module("torchvision.models")
-
-
-def check_model_name(name: str) -> str:
-    """Returns `name` if it is known; raises ConfigError listing close and common names otherwise."""
-    if name in OWN_MODELS:
-        return name
-    known = model_names()
-    if name not in known:
-        close = difflib.get_close_matches(name, known, n=3)
-        hint = f"; did you mean {' or '.join(close)}?" if close else ""
-        common = "tiny_cnn, cropshield_cnn, efficientnet_b0, resnet18, resnet34, resnet50"
-        raise ConfigError([f"unknown model {name!r}{hint} Known: {common}, or any other torchvision classifier ({len(known)} in all)"])
-    return name
 
 
 def build_model(
@@ -59,10 +40,10 @@ def build_model(
     """
     check_model_name(name)
     model: nn.Module
-    if name in OWN_MODELS:
+    if name in BUILDERS:
         if pretrained is True:
             raise ConfigError([f"{name} has no published weights: set pretrained = false or give a file"])
-        model = OWN_MODELS[name](num_classes, dropout)
+        model = BUILDERS[name](num_classes, dropout)
     else:
         kwargs = {"aux_logits": False, "init_weights": True} if name in WITH_AUXILIARY_HEADS else {}
         model = _zoo().get_model(name, weights=None, num_classes=num_classes, **kwargs)

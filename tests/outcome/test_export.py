@@ -1,0 +1,142 @@
+"""The best trial of a search, written out. The search is a study and files as a real one leaves them; nothing is trained."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.distributions import FloatDistribution
+from optuna.trial import TrialState
+from safetensors.torch import load_file, save_file
+
+from tune_cropshield.cli import main
+from tune_cropshield.config import DataConfig, RunConfig, TrialConfig, load_config, save_config
+from tune_cropshield.errors import RunFailure, UserError
+from tune_cropshield.outcome.export import exported, write_best
+from tune_cropshield.outcome.study import best_trial, read_study
+from tune_cropshield.outcome.trained import read_run
+from tune_cropshield.search.folder import locked
+from tune_cropshield.search.journal import open_study
+from tune_cropshield.training.models import build_model
+
+RATES = FloatDistribution(1e-5, 1e-1, log=True)
+
+
+def add_trial(study: optuna.Study, search_dir: Path, lr: float, accuracies: list[float], state: TrialState = TrialState.COMPLETE) -> None:
+    """Adds a trial that reported these best-so-far accuracies, with its folder."""
+    value = accuracies[-1] if state == TrialState.COMPLETE else None
+    intermediate = {epoch: accuracy for epoch, accuracy in enumerate(accuracies, 1)}
+    trial = optuna.trial.create_trial(params={"lr": lr}, distributions={"lr": RATES}, value=value, intermediate_values=intermediate, state=state)
+    study.add_trial(trial)
+    folder = search_dir / f"t{len(study.trials) - 1:03d}"
+    folder.mkdir()
+    trial_config = TrialConfig(model="tiny_cnn", image_size=32, effective_batch=32, micro_batch=16, accumulation=2, lr=lr)
+    save_config(RunConfig(data=DataConfig(dir="/photographs"), trial=trial_config), folder / "config.toml")
+    save_file(build_model("tiny_cnn", 2).state_dict(), folder / "model.safetensors")
+    (folder / "classes.json").write_text('["blight", "rust"]')
+    (folder / "metrics.json").write_text(json.dumps({"epoch": len(accuracies), "val_acc": accuracies[-1]}))
+
+
+@pytest.fixture
+def search_dir(tmp_path: Path) -> Path:
+    """A search of three trials: the guide's, a pruned one that was the best, one as good as it later on."""
+    folder = tmp_path / "search"
+    folder.mkdir()
+    study = open_study(folder)
+    add_trial(study, folder, 1e-4, [0.2, 0.3])
+    add_trial(study, folder, 1e-3, [0.5, 0.7], TrialState.PRUNED)
+    add_trial(study, folder, 1e-2, [0.4, 0.7])
+    return folder
+
+
+def test_the_best_is_the_first_with_the_highest_accuracy_also_when_it_was_pruned(search_dir: Path) -> None:
+    assert best_trial(read_study(search_dir)).number == 1
+
+
+def test_best_holds_what_trains_it_again(search_dir: Path) -> None:
+    best = write_best(search_dir)
+
+    assert sorted(path.name for path in best.iterdir()) == [
+        "classes.json",
+        "config.json",
+        "config.toml",
+        "metrics.json",
+        "model.safetensors",
+        "retrain.ps1",
+        "retrain.sh",
+    ]
+    config, classes, weights = read_run(best)
+    assert config == load_config(search_dir / "t001" / "config.toml")
+    assert classes == ["blight", "rust"]
+    assert load_file(weights).keys() == build_model("tiny_cnn", 2).state_dict().keys()
+    assert json.loads((best / "config.json").read_text())["trial"]["lr"] == 1e-3
+    assert "\nexec python -m tune_cropshield train --config config.toml --out retrained " in (best / "retrain.sh").read_text()
+    assert "--model tiny_cnn --batch_size 16 --accumulation_steps 2 --epochs 25 --lr 0.001 " in (best / "retrain.sh").read_text()
+    assert not list(search_dir.glob(".best*"))
+
+
+def test_export_prints_each_form(search_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    printed = {}
+    for form in ("toml", "json", "command"):
+        assert main(["export", str(search_dir), "--format", form]) == 0
+        printed[form] = capsys.readouterr().out
+
+    assert "lr = 0.001\n" in printed["toml"]
+    assert json.loads(printed["json"])["trial"]["lr"] == 0.001
+    assert printed["command"].startswith("python train.py --model tiny_cnn --batch_size 16 --accumulation_steps 2 ")
+
+
+def test_export_writes_into_a_folder(search_dir: Path, tmp_path: Path) -> None:
+    assert main(["export", str(search_dir), "--to", str(tmp_path / "new" / "folder")]) == 0
+
+    assert load_config(tmp_path / "new" / "folder" / "config.toml").trial.lr == 1e-3
+
+
+def test_export_leaves_a_running_search_alone(search_dir: Path) -> None:
+    journal = (search_dir / "study.journal").read_bytes()
+
+    with locked(search_dir), pytest.raises(UserError, match="a search is running in"):
+        exported(search_dir, "toml")
+
+    assert (search_dir / "study.journal").read_bytes() == journal
+    assert not (search_dir / "best").exists()
+
+
+def test_a_study_is_read_past_half_a_line_without_touching_the_journal(search_dir: Path) -> None:
+    with open(search_dir / "study.journal", "a") as journal:
+        journal.write('{"op_code": 4, "worker')
+    before = (search_dir / "study.journal").read_bytes()
+
+    assert len(read_study(search_dir).trials) == 3
+    assert (search_dir / "study.journal").read_bytes() == before
+
+
+@pytest.mark.parametrize("content", ["", "damaged\n", "{}\n", "[]\n{}\n", '{"op_code": 99}\nx\ny\n', "\x00\x01\n\n"])
+def test_a_damaged_journal_is_refused_and_left_as_it_is(tmp_path: Path, content: str) -> None:
+    (tmp_path / "study.journal").write_text(content)
+
+    with pytest.raises(UserError, match=r"study\.journal is damaged: "):
+        exported(tmp_path, "toml")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["study.journal"]
+    assert (tmp_path / "study.journal").read_text() == content
+
+
+def test_a_search_without_a_result_is_refused(tmp_path: Path) -> None:
+    open_study(tmp_path)
+
+    with pytest.raises(UserError, match="no trial of this search has a result yet"):
+        exported(tmp_path, "toml")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["study.journal"]
+
+
+def test_a_missing_file_of_the_best_trial_leaves_no_half_of_best(search_dir: Path) -> None:
+    (search_dir / "t001" / "classes.json").unlink()
+
+    with pytest.raises(RunFailure, match=r"best cannot be written: .*classes.json"):
+        write_best(search_dir)
+
+    assert sorted(path.name for path in search_dir.iterdir()) == ["study.journal", "t000", "t001", "t002"]

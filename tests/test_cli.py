@@ -1,0 +1,401 @@
+"""Bad input: exit code 2, one clear line a fault, and nothing half-written. No test here trains anything."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from tune_cropshield.cli import main
+from tune_cropshield.config import DataConfig, RunConfig, TrialConfig, save_config
+from tune_cropshield.training.models import build_model
+
+CONFIG = '[trial]\nmodel = "tiny_cnn"\nimage_size = 32\neffective_batch = 8\nepochs = 1\n'
+
+
+@pytest.fixture(autouse=True)
+def _own_place(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs commands in an empty folder with a cache of its own."""
+    (home / "work").mkdir()
+    monkeypatch.chdir(home / "work")
+
+
+def refused(capsys: pytest.CaptureFixture[str], *argv: object) -> list[str]:
+    """Runs a command that must be refused and leave the folder as it was; returns what it says on stderr without "error: "."""
+    before = tree(Path())
+    try:
+        code = main([str(word) for word in argv])
+    except SystemExit as end:
+        code = end.code
+    told = capsys.readouterr().err.splitlines()
+    assert code == 2
+    assert tree(Path()) == before
+    assert told and all(line.startswith("error: ") for line in told)
+    return [line.removeprefix("error: ") for line in told]
+
+
+def tree(folder: Path) -> dict[str, bytes | None]:
+    """Returns path -> content of everything below `folder`; the lock files that the first look at a folder leaves do not count."""
+    return {str(path): path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
+
+
+def draw(folder: Path, classes: int, per_class: int) -> Path:
+    """Writes tiny JPEGs, each of another colour, in one sub-folder per class."""
+    for label in range(classes):
+        (folder / f"class{label}").mkdir(parents=True)
+        for index in range(per_class):
+            Image.new("RGB", (24, 24), (40 * label, 10 * index, 90)).save(folder / f"class{label}" / f"{index}.jpg")
+    return folder
+
+
+@pytest.fixture
+def config(home: Path) -> Path:
+    """A configuration without photographs."""
+    (home / "work" / "config.toml").write_text(CONFIG)
+    return Path("config.toml")
+
+
+@pytest.fixture
+def run_dir(home: Path) -> Path:
+    """A trained run of 3 classes, as far as `predict` and `evaluate` can see."""
+    folder = home / "work" / "run"
+    folder.mkdir()
+    save_config(RunConfig(data=DataConfig(), trial=TrialConfig(model="tiny_cnn", image_size=32)), folder / "config.toml")
+    (folder / "classes.json").write_text('["a", "b", "c"]')
+    save_file(build_model("tiny_cnn", 3).state_dict(), folder / "model.safetensors")
+    return Path("run")
+
+
+# Photographs
+
+
+def test_a_folder_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    (told,) = refused(capsys, "search", "--data", "nowhere", "--out", "out", "--device", "cpu")
+
+    assert told == f"there is no folder {str(Path('nowhere').absolute())!r}"
+
+
+def test_a_folder_name_longer_than_the_system_allows_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    (told,) = refused(capsys, "search", "--data", "x" * 5000, "--out", "out", "--device", "cpu")
+
+    assert "File name too long" in told
+
+
+def test_a_photograph_instead_of_a_folder_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    draw(Path("data"), 2, 1)
+
+    (told,) = refused(capsys, "search", "--data", "data/class0/0.jpg", "--out", "out", "--device", "cpu")
+
+    assert told.endswith("is not a folder; expected one sub-folder per class, as in DATA/healthy/1.jpg and DATA/rust/2.jpg")
+
+
+def test_a_folder_without_images_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("data/class0").mkdir(parents=True)
+
+    (told,) = refused(capsys, "search", "--data", "data", "--out", "out", "--device", "cpu")
+
+    assert told.startswith("no images (.jpg .jpeg .png .bmp .webp) in the sub-folders of ")
+
+
+def test_a_single_class_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    draw(Path("data"), 1, 4)
+
+    (told,) = refused(capsys, "search", "--data", "data", "--out", "out", "--device", "cpu")
+
+    assert told.startswith("at least two classes are needed, but ")
+
+
+def test_a_class_with_too_few_images_to_split_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    draw(Path("data"), 2, 2)
+
+    (told,) = refused(capsys, "search", "--data", "data", "--out", "out", "--device", "cpu")
+
+    assert told == "too few distinct images to split into train, test, val: 'class0' has 2, needs 3; 'class1' has 2, needs 3"
+
+
+def test_too_many_unreadable_images_are_refused_and_named(capsys: pytest.CaptureFixture[str], config: Path) -> None:
+    draw(Path("data"), 2, 5)
+    whole = Path("data/class0/0.jpg").read_bytes()
+    Path("data/class0/0.jpg").write_bytes(whole[: len(whole) // 2])
+    Path("data/class1/1.jpg").write_text("no image")
+
+    (told,) = refused(capsys, "train", "--config", config, "--data", "data", "--out", "out", "--device", "cpu")
+
+    assert "2 of 10 images in" in told and "cannot be read, more than the 5% allowed: class0/0.jpg (" in told
+
+
+# Flags
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--trials", "0"], "--trials: must be at least 1, but got 0"),
+        (["--trials", "-3"], "--trials: must be at least 1, but got -3"),
+        (["--trials", "x"], "argument --trials: must be a whole number, but got 'x' (tune-cropshield search --help tells more)"),
+        (["--epochs", "0"], "--epochs: must be at least 1, but got 0"),
+        (["--image-size", "3"], "--image-size: must be at least 16, but got 3"),
+        (["--trials-per-gpu", "0"], '--trials-per-gpu: must be a whole number from 1 to 1024, or "auto", but got 0'),
+        (["--trials-per-gpu", "-1"], '--trials-per-gpu: must be a whole number from 1 to 1024, or "auto", but got -1'),
+        (["--trials-per-gpu", "x"], '--trials-per-gpu: must be a whole number from 1 to 1024, or "auto", but got "x"'),
+        (["--time-budget", "soon"], "--time-budget: 'soon' is no duration: write 45s, 90m, 2h or 1h30m"),
+        (["--vram", "lots"], "--vram: 'lots' is no GPU memory budget: write 8, 8GB, 8GiB, 8000MB, auto or rtx4060-laptop, rtx3050-laptop"),
+        (["--seed", "-1"], "--seed: must be at least 0, but got -1"),
+        (["--data", ""], "argument --data: must not be empty (tune-cropshield search --help tells more)"),
+        (["--resume"], "--resume needs --out: the folder of the search to go on with"),
+        (["--resume", "--out", "gone"], "gone holds no search to go on with (search.toml is missing)"),
+    ],
+)
+def test_a_wrong_flag_of_search_is_told_under_its_name(capsys: pytest.CaptureFixture[str], flags: list[str], told: str) -> None:
+    assert refused(capsys, "search", "--device", "cpu", *flags) == [told]
+
+
+def test_several_wrong_flags_are_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert refused(capsys, "search", "--trials", "0", "--seed", "-1", "--image-size", "3") == [
+        "--trials: must be at least 1, but got 0",
+        "--seed: must be at least 0, but got -1",
+        "--image-size: must be at least 16, but got 3",
+    ]
+
+
+def test_an_unknown_sampler_is_told_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    (told,) = refused(capsys, "search", "--sampler", "grid")
+
+    assert "--sampler" in told and all(name in told for name in ("grid", "tpe", "random", "gp"))
+
+
+def test_an_unknown_model_is_told_under_its_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    (told,) = refused(capsys, "search", "--model", "resnet51", "--dry-run")
+
+    assert told.startswith("--model: unknown model 'resnet51'; did you mean resnet50")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str], config: Path) -> None:
+    for command in (["search", "--out", "out"], ["train", "--config", str(config), "--data", "data", "--out", "out"]):
+        (told,) = refused(capsys, *command, "--device", "cuda")
+        assert told.startswith("--device cuda: ") and told.endswith("use --device cpu, or auto")
+
+
+# Search spaces
+
+
+@pytest.mark.parametrize("name", ["demo", "demo.toml"])
+def test_a_shipped_space_is_found_by_its_name(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    assert main(["search", "--space", name, "--dry-run", "--device", "cpu"]) == 0
+    assert "worst case: 12 trials x 8 epochs = 96 epochs, were none pruned" in capsys.readouterr().out
+
+
+def test_what_is_no_space_is_refused_with_the_shipped_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("folder").mkdir()
+    shipped = "shipped: cropshield_cnn.toml, demo.toml, efficientnet_b0.toml, resnet50_onecycle.toml"
+
+    assert refused(capsys, "search", "--space", "demos") == [f"--space demos: no such search space; {shipped}"]
+    assert refused(capsys, "search", "--space", "../demo.toml") == [f"--space ../demo.toml: no such search space; {shipped}"]
+    assert refused(capsys, "search", "--space", "folder") == [f"--space folder: is a folder, no search-space file; {shipped}"]
+    assert refused(capsys, "search", "--space", "") == [f"--space : no such search space; {shipped}"]
+    assert refused(capsys, "search", "--space", "x" * 5000)[0].endswith(f"no such search space; {shipped}")
+
+
+# Where to write
+
+
+def test_a_folder_that_holds_a_search_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("out").mkdir()
+    Path("out/search.toml").write_text("")
+
+    assert refused(capsys, "search", "--out", "out", "--device", "cpu") == [
+        "out already holds a search: go on with it (--resume) or give another folder (--out)"
+    ]
+
+
+def test_a_folder_with_something_in_it_is_refused(capsys: pytest.CaptureFixture[str], config: Path) -> None:
+    Path("full").mkdir()
+    Path("full/config.toml").write_text("mine")
+    Path("file").write_text("mine")
+
+    assert refused(capsys, "search", "--out", "full", "--device", "cpu") == ["full exists and is no empty folder: give another one (--out)"]
+    assert refused(capsys, "search", "--out", "file", "--device", "cpu") == ["file exists and is no empty folder: give another one (--out)"]
+    train = ["train", "--config", config, "--data", draw(Path("data"), 2, 4), "--device", "cpu", "--out"]
+    assert refused(capsys, *train, "full") == ["full exists and is no empty folder: give another one (--out)"]
+    assert refused(capsys, *train, "file") == [f"file cannot be used: {Path('file').absolute()} is no folder; give another folder (--out)"]
+
+
+def test_a_path_below_a_file_is_refused_before_any_work(capsys: pytest.CaptureFixture[str], config: Path, run_dir: Path) -> None:
+    Path("file").write_text("mine")
+    place = Path("file").absolute()
+
+    told = [f"file/out cannot be used: {place} is no folder; give another folder (--out)"]
+    assert refused(capsys, "search", "--out", "file/out", "--device", "cpu") == told
+    assert refused(capsys, "train", "--config", config, "--data", "data", "--out", "file/out") == told
+    assert refused(capsys, "export", run_dir, "--to", "file/out") == [told[0].replace("--out", "--to")]
+    assert refused(capsys, "sample-data", "file/out")[0].startswith("leaves cannot be drawn into ")
+
+
+@pytest.fixture
+def small_disk(home: Path) -> Iterator[Path]:
+    """A disk of 64 KiB."""
+    folder = home / "disk"
+    folder.mkdir()
+    if shutil.which("mount") is None or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("no right to mount a small disk")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_leaves_on_a_full_disk_are_refused_and_nothing_of_them_stays(capsys: pytest.CaptureFixture[str], small_disk: Path) -> None:
+    (told,) = refused(capsys, "sample-data", small_disk / "leaves")
+
+    assert told == f"leaves cannot be drawn into {str(small_disk / 'leaves')!r}: No space left on device"
+    assert list(small_disk.iterdir()) == []
+
+
+# train
+
+
+def test_train_without_photographs_is_refused(capsys: pytest.CaptureFixture[str], config: Path) -> None:
+    assert refused(capsys, "train", "--config", config) == ["config.toml names no photographs: give --data DIR"]
+
+
+def test_train_tells_the_faults_of_file_and_flags_together(capsys: pytest.CaptureFixture[str], config: Path) -> None:
+    config.write_text('[trial]\nlr = "1e-4"\n')
+
+    assert refused(capsys, "train", "--config", config, "--epochs", "0") == [
+        'config.toml: trial.lr: must be a number, but got "1e-4"',
+        "--epochs: must be at least 1, but got 0",
+    ]
+
+
+def test_weights_to_start_from_that_are_missing_are_refused(capsys: pytest.CaptureFixture[str], config: Path) -> None:
+    config.write_text(CONFIG + 'pretrained = "gone.pt"\n')
+
+    assert refused(capsys, "train", "--config", config, "--data", draw(Path("data"), 2, 4), "--out", "out", "--device", "cpu") == [
+        "pretrained weights 'gone.pt' do not exist"
+    ]
+
+
+def test_a_training_is_not_resumed_with_other_settings(capsys: pytest.CaptureFixture[str], config: Path) -> None:
+    Path("out").mkdir()
+    Path("out/metrics.jsonl").write_text("")
+    Path("out/config.toml").write_text(CONFIG + "lr = 0.5\n[data]\nsplit_seed = 3\n")
+    train = ["train", "--config", config, "--data", draw(Path("data"), 2, 4), "--out"]
+
+    assert refused(capsys, *train, "out", "--resume") == [
+        "out was trained with other settings: split_seed (3 then, 0 now), lr (0.5 then, 0.0001 now)"
+    ]
+    assert refused(capsys, *train, "out") == ["out already holds a training: go on with it (--resume) or give another folder (--out)"]
+    assert refused(capsys, *train, "gone", "--resume") == ["gone holds no training to go on with (config.toml is missing)"]
+    assert refused(capsys, *train[:-1], "--resume") == ["--resume needs --out: the folder of the training to go on with"]
+
+
+# What is trained
+
+
+def test_a_folder_that_is_no_run_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("empty").mkdir()
+    told = "is no trained run: config.toml, classes.json, model.safetensors missing (give a folder like OUT/best or OUT/t000)"
+
+    for folder in ("empty", "gone"):
+        assert refused(capsys, "evaluate", folder) == [f"{folder} {told}"]
+        assert refused(capsys, "predict", folder, "leaf.jpg") == [f"{folder} {told}"]
+        assert refused(capsys, "export", folder) == [f"{folder} holds no search (study.journal is missing)"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("config.toml", b"[trial", "run/config.toml: not valid TOML: "),
+        ("config.toml", b"[trial]\nlr = -1\n", "run/config.toml: trial.lr: must be above 0, but got -1"),
+        ("classes.json", b"{}", "run/classes.json holds no list of two or more class names"),
+        ("classes.json", b'["a", 2]', "run/classes.json holds no list of two or more class names"),
+        ("classes.json", b"[", "run/classes.json cannot be read: "),
+        ("classes.json", b"\xff\xfe", "run/classes.json cannot be read: "),
+        ("classes.json", b'["a", "b"]', "run/model.safetensors holds the weights of another network than tiny_cnn with 2 classes: 2 tensors are "),
+        ("model.safetensors", b"", "run/model.safetensors is damaged: "),
+        ("model.safetensors", b"\x10\x00\x00\x00\x00\x00\x00\x00{}", "run/model.safetensors is damaged: "),
+    ],
+)
+def test_a_damaged_run_is_refused(capsys: pytest.CaptureFixture[str], run_dir: Path, name: str, content: bytes, told: str) -> None:
+    (run_dir / name).write_bytes(content)
+    leaf = draw(Path("data"), 3, 4) / "class0" / "0.jpg"
+
+    (found,) = refused(capsys, "predict", run_dir, leaf)
+
+    assert found.startswith(told)
+
+
+def test_weights_of_another_network_are_refused(capsys: pytest.CaptureFixture[str], run_dir: Path) -> None:
+    save_file(build_model("cropshield_cnn", 3).state_dict(), run_dir / "model.safetensors")
+
+    (told,) = refused(capsys, "predict", run_dir, draw(Path("data"), 3, 4))
+
+    assert told.startswith("run/model.safetensors holds the weights of another network than tiny_cnn with 3 classes: ")
+
+
+def test_evaluate_wants_photographs_of_the_same_classes(capsys: pytest.CaptureFixture[str], run_dir: Path) -> None:
+    assert refused(capsys, "evaluate", run_dir) == ["run/config.toml names no photographs: give --data DIR"]
+    (told,) = refused(capsys, "evaluate", run_dir, "--data", draw(Path("data"), 2, 4))
+    assert told.endswith("are not those it was trained on: a, b, c, class0, class1 differ")
+
+
+def test_predict_names_what_it_cannot_read(capsys: pytest.CaptureFixture[str], run_dir: Path) -> None:
+    leaf = draw(Path("data"), 2, 1) / "class0" / "0.jpg"
+    Path("note.txt").write_text("no image")
+
+    assert main(["predict", str(run_dir), "note.txt", str(leaf)]) == 2
+
+    captured = capsys.readouterr()
+    assert captured.err == "error: 1 of 2 photographs cannot be read\n"
+    first, second = captured.out.splitlines()
+    assert first.startswith("note.txt\tunreadable\t")
+    assert second.startswith(f"{leaf}\t")
+
+
+def test_predict_wants_photographs(capsys: pytest.CaptureFixture[str], run_dir: Path) -> None:
+    Path("empty").mkdir()
+
+    assert refused(capsys, "predict", run_dir, "empty") == ["no photographs (.jpg .jpeg .png .bmp .webp) in empty"]
+    assert refused(capsys, "predict", run_dir, "gone.jpg") == ["gone.jpg: no such photograph or folder"]
+
+
+def test_a_name_the_terminal_cannot_write_is_no_crash(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leaf = draw(Path("data"), 2, 1) / "class0" / "0.jpg"
+    leaf = leaf.rename(leaf.with_name("Blatt-ü-葉.jpg"))
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", terminal)
+
+    assert main(["predict", str(run_dir), str(leaf)]) == 0
+
+    terminal.flush()
+    assert terminal.buffer.getvalue().startswith(b"data/class0/Blatt-\\xfc-\\u8449.jpg\t")  # type: ignore[attr-defined]
+
+
+# sample-data
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--classes", "1"], "`classes` must be between 2 and 10, but got classes=1"),
+        (["--per-class", "0"], "`per_class` must be between 3 and 100000, but got per_class=0"),
+        (["--image-size", "1000000"], "`image_size` must be between 16 and 4096, but got image_size=1000000"),
+        (["--classes", "many"], "argument --classes: must be a whole number, but got 'many' (tune-cropshield sample-data --help tells more)"),
+    ],
+)
+def test_leaves_of_impossible_numbers_are_refused(capsys: pytest.CaptureFixture[str], flags: list[str], told: str) -> None:
+    assert refused(capsys, "sample-data", "leaves", *flags) == [told]
+
+
+def test_leaves_are_not_drawn_over_something_else(capsys: pytest.CaptureFixture[str]) -> None:
+    draw(Path("data"), 2, 1)
+
+    (told,) = refused(capsys, "sample-data", "data")
+
+    assert told.endswith("exists already and is not an empty folder: leaves are drawn only into a new one")

@@ -1,0 +1,72 @@
+"""Who may load what, in fresh interpreters. An import of torch takes seconds, so one process asks as much as it can."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+CORE = ["tune_cropshield.trial", "tune_cropshield.training.trainer", "tune_cropshield.data.dataset", "tune_cropshield.memory.plan"]
+
+
+def loaded(modules: list[str], watched: list[str]) -> list[str]:
+    """Returns which of `watched` a fresh interpreter has loaded after importing `modules`."""
+    code = f"import importlib, sys\nfor name in {modules!r}: importlib.import_module(name)\nprint(*[m for m in {watched!r} if m in sys.modules])"
+    return run_python(code).split()
+
+
+def run_python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_command_line_loads_nothing_heavy() -> None:
+    assert loaded(["tune_cropshield.cli"], ["torch", "torchvision", "ray", "optuna", "pydantic", "numpy", "rich"]) == []
+
+
+def test_help_is_there_at_once() -> None:
+    seconds = []
+    for _ in range(5):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "tune_cropshield", "search", "--help"], cwd=ROOT, check=True, capture_output=True)
+        seconds.append(time.perf_counter() - started)
+
+    assert min(seconds) <= 0.4
+
+
+def test_a_faulty_space_is_told_about_before_torch_ray_or_optuna_are_loaded() -> None:
+    heavy = ["torch", "torchvision", "ray", "optuna", "tensorboard"]
+    code = (
+        "import sys\nfrom tune_cropshield.cli import main\n"
+        "print(main(['search', '--space', 'efficientnet_b0', '--trials', '0']), "
+        f"[m for m in {heavy!r} if m in sys.modules])"
+    )
+
+    assert run_python(code) == "2 []\n"
+
+
+def test_training_loads_neither_ray_nor_optuna() -> None:
+    assert loaded(CORE, ["ray", "optuna"]) == []
+
+
+def test_the_check_of_what_is_loaded_can_fail() -> None:
+    assert loaded(["tune_cropshield.search.journal"], ["ray", "optuna"]) == ["optuna"]
+
+
+def test_every_module_can_be_imported_first() -> None:
+    """Each module is imported into an interpreter that has loaded other packages, but nothing of ours: a circle of imports would fail."""
+    code = """
+import importlib, pathlib, sys
+import tune_cropshield
+root = pathlib.Path(tune_cropshield.__file__).parent
+names = [".".join(path.relative_to(root.parent).with_suffix("").parts) for path in sorted(root.rglob("*.py"))]
+for name in names:
+    for own in [own for own in sys.modules if own.partition(".")[0] == "tune_cropshield"]:
+        del sys.modules[own]
+    importlib.import_module(name.removesuffix(".__init__"))
+print(len(names) > 50)
+"""
+    assert run_python(code) == "True\n"

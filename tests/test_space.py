@@ -1,0 +1,195 @@
+"""Search spaces: the shipped ones hold, and every fault of another is told at once."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tune_cropshield.domain import Domain
+from tune_cropshield.errors import ConfigError
+from tune_cropshield.memory.plan import plan_for_cpu
+from tune_cropshield.search.starts import start_points
+from tune_cropshield.search.trial_settings import effective_batches
+from tune_cropshield.space import load_space
+
+SPACES = Path(__file__).parents[1] / "search_spaces"
+SHIPPED = ["cropshield_cnn", "demo", "efficientnet_b0", "resnet50_onecycle"]
+
+
+def faults(folder: Path, text: str, overrides: dict[str, dict[str, Any]] | None = None) -> list[str]:
+    """Returns what is said of a search space of this content, without its path."""
+    path = folder / "space.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        load_space(path, overrides)
+    return [fault.replace(f"{path}: ", "") for fault in error.value.faults]
+
+
+def test_the_shipped_spaces_are_those_tested_here() -> None:
+    assert sorted(path.stem for path in SPACES.glob("*.toml")) == SHIPPED
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_space_survives_pickle(name: str) -> None:
+    space = load_space(SPACES / f"{name}.toml")
+
+    assert pickle.loads(pickle.dumps(space)) == space
+    for domain in space.space.values():
+        assert pickle.loads(pickle.dumps(domain.distribution())) == domain.distribution()
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_space_builds_a_trial_at_both_ends_of_every_range(name: str) -> None:
+    space = load_space(SPACES / f"{name}.toml")
+
+    for parameter, domain in space.space.items():
+        for value in domain.ends:
+            assert getattr(space.trial_config({parameter: value}), parameter) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [
+        ("demo", {"lr": 1e-4, "max_norm": "none", "weight_decay": 1e-4, "effective_batch": 32}),
+        ("cropshield_cnn", {"lr": 1e-4, "max_norm": "none", "weight_decay": 1e-4, "effective_batch": 32, "label_smoothing": 0.0}),
+        ("efficientnet_b0", {"lr": 1e-4, "max_norm": "none", "weight_decay": 1e-4, "effective_batch": 32}),
+        ("resnet50_onecycle", {"lr": 0.1, "max_norm": 1.0, "weight_decay": 1e-4, "effective_batch": 64}),
+    ],
+)
+def test_trial_0_of_a_shipped_space_is_the_guides_setting(name: str, setting: dict[str, object]) -> None:
+    space = load_space(SPACES / f"{name}.toml")
+
+    assert start_points(space, plan_for_cpu(effective_batches(space)))[0] == setting
+
+
+def test_every_fault_of_a_space_is_told_at_once_with_its_key(tmp_path: Path) -> None:
+    text = """
+        tiral = {}
+        [data]
+        val_share = 0.6
+        test_share = 0.6
+        [trial]
+        model = "tiny_cnn"
+        image_size = 3
+        lr = 1e-3
+        seed = 1
+        [space]
+        lr = {log = [1e-3, 1e-5]}
+        weight_decay = {log = [1, 2, 3]}
+        dropout = {uniform = [0.1, 1.5]}
+        max_norm = {choice = ["none", nan]}
+        clip_value = {choice = ["none", 1.0]}
+        agc = {choice = ["none", 0.1]}
+        label_smoothing = 0.1
+        [search]
+        trials = 0
+        grace_epochs = 30
+        [[start]]
+        dropout = 3.0
+        lrr = 1
+    """
+
+    assert faults(tmp_path, text) == [
+        "space.weight_decay.log: must be a list of two numbers, [low, high], but got [1, 2, 3]",
+        'space.max_norm.choice: must be a list whose items are strings, finite numbers, true or false, but got ["none", NaN]',
+        "space.label_smoothing: must be a range or a list of choices, like {log = [1e-5, 1e-2]}, but got 0.1",
+        "search.trials: must be at least 1, but got 0",
+        "tiral: unknown key; did you mean trial? known here: data, trial, space, search, start",
+        "data: `val_share + test_share < 1` must hold, but got 0.6 + 0.6",
+        "space.lr: `low < high` must hold, but got low=0.001, high=1e-05",
+        "search: `grace_epochs <= epochs` must hold, but got 30 and 25",
+        "trial.seed: is set by [search] seed",
+        "space.lr: stands in [trial] too",
+        "start.0.dropout: 3.0 is not in the space (0.1 to 1.5)",
+        "start.0.lrr: is not searched; searched here: lr, weight_decay, dropout, max_norm, clip_value, agc",
+        "trial.image_size: must be at least 16, but got 3",
+        "space.dropout: must be below 1, but got 1.5",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("trial = 3", "trial: must be a table, but got 3"),
+        ("space = []", "space: must be a table, but got []"),
+        ("search = 'x'", 'search: must be a table, but got "x"'),
+        ("start = {}", "start: must be [[start]] tables of parameters and values, like lr = 1e-4, but got {}"),
+        ("[space]\nlr = {log = [0.0, 1.0]}", "space.lr: a log range must start above 0, but got low=0.0"),
+        ("[space]\nlr = {uniform = [1.0, 1.0]}", "space.lr: `low < high` must hold, but got low=1.0, high=1.0"),
+        ("[space]\nlr = {}", "space.lr: give exactly one of log, uniform, int or choice, but got none"),
+        (
+            "[space]\nlr = {log = [1e-5, 1e-2], choice = [1]}",
+            "space.lr: give exactly one of log, uniform, int or choice, but got log and choice",
+        ),
+        ("[space]\nlr = {choice = []}", "space.lr: choices must be there and differ, but got []"),
+        ("[space]\nlr = {choice = [1, 1.0]}", "space.lr: choices must be there and differ, but got [1, 1.0]"),
+        ("[space]\nlr = {choice = ['1e-4']}", 'space.lr: must be a number, but got "1e-4"'),
+        ("[space]\ndropout = {uniform = [0.5, 1.5]}", "space.dropout: must be below 1, but got 1.5"),
+        ("[space]\neffective_batch = {int = [1, 1000000000]}", "space.effective_batch: must be at most 65536, but got 1000000000"),
+        (
+            "[space]\neffective_batch = {int = [1.5, 3]}",
+            "space.effective_batch.int: must be a list of two whole numbers, [low, high], but got [1.5, 3]",
+        ),
+        (
+            "[space]\nmax_norm = {choice = ['none', 1.0]}\nagc = {choice = ['none', 0.1]}",
+            "space.max_norm and space.agc: at most one kind of clipping can be on, but got max_norm and agc",
+        ),
+        (
+            "[trial]\nmixup = 0.2\n[space]\neffective_batch = {int = [16, 32]}",
+            "space.effective_batch: mixup and cutmix mix neighbours, so micro_batch and effective_batch must be even, but got 17 and 17",
+        ),
+        (
+            "[search]\nvram = '8 apples'",
+            "search.vram: '8 apples' is no GPU memory budget: write 8, 8GB, 8GiB, 8000MB, auto or rtx4060-laptop, rtx3050-laptop",
+        ),
+        ("[search]\ntime_budget = 'soon'", "search.time_budget: 'soon' is no duration: write 45s, 90m, 2h or 1h30m"),
+        ("[search]\ntrials_per_gpu = 'x'", 'search.trials_per_gpu: must be a whole number from 1 to 1024, or "auto", but got "x"'),
+        ("[search]\nreduction_factor = 1.0000001", "search.reduction_factor: must be at least 1.5, but got 1.0000001"),
+        ("[[start]]\nlr = [1]", 'start: must be [[start]] tables of parameters and values, like lr = 1e-4, but got [{"lr": [1]}]'),
+        (
+            "[trial]\nwarmup_epochs = 5.0",
+            "search: `grace_epochs >= warmup_epochs` must hold (no trial is judged while it warms up), but got 2 and 5",
+        ),
+    ],
+)
+def test_a_fault_of_a_space_is_told_in_one_sentence(tmp_path: Path, text: str, told: str) -> None:
+    assert faults(tmp_path, text) == [told]
+
+
+def test_a_parameter_that_cannot_be_searched_is_told_with_those_that_can(tmp_path: Path) -> None:
+    told = faults(tmp_path, "[space]\nlearning_rate = {log = [1e-5, 1e-2]}\nimage_size = {choice = [64, 96]}")
+
+    assert told[0].startswith("space.learning_rate: is no parameter that can be searched; known here: dropout, augment, mixup, ")
+    assert told[1].startswith("space.image_size: is the same for all trials of a search; known here: dropout, augment, mixup, ")
+
+
+def test_values_given_as_flags_are_told_under_the_flags(tmp_path: Path) -> None:
+    overrides = {"search": {"trials": 0, "epochs": 1, "time_budget": "x"}, "trial": {"image_size": 3}}
+
+    assert faults(tmp_path, "", overrides) == [
+        "--trials: must be at least 1, but got 0",
+        "--time-budget: 'x' is no duration: write 45s, 90m, 2h or 1h30m",
+        "search with --epochs: `grace_epochs <= epochs` must hold, but got 2 and 1",
+        "--image-size: must be at least 16, but got 3",
+    ]
+
+
+def test_a_domain_gives_its_nearest_value_for_anything() -> None:
+    assert Domain(uniform=(0.1, 0.5)).nearest(None) == 0.1
+    assert Domain(log=(1e-5, 1e-3)).nearest(1.0) == 1e-3
+    assert Domain(int=(2, 8)).nearest(3.4) == 3
+    assert Domain(int=(2, 8)).nearest(99) == 8
+    assert Domain(choice=("none", 0.5, 2.0)).nearest(1.9) == 2.0
+    assert Domain(choice=("none", 0.5)).nearest("none") == "none"
+    assert Domain(choice=("a", "b")).nearest(1.0) == "a"
+
+
+def test_a_domain_holds_only_what_can_be_proposed() -> None:
+    assert Domain(int=(1, 3)).holds(2)
+    assert not Domain(int=(1, 3)).holds(1.5)
+    assert not Domain(int=(1, 3)).holds(True)
+    assert not Domain(choice=(0, 1)).holds(True)
+    assert not Domain(log=(0.1, 1.0)).holds("0.5")
