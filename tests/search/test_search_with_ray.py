@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,10 +18,18 @@ import optuna
 import pytest
 import torch
 from optuna.trial import TrialState
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+from tune_cropshield.data.dataset import open_data
+from tune_cropshield.memory.plan import plan_for_cpu
 from tune_cropshield.outcome.study import read_study
 from tune_cropshield.records import read_metrics
+from tune_cropshield.search.ray_runtime import ray_runtime
+from tune_cropshield.search.resources import divide
+from tune_cropshield.search.run import SearchOutcome, run_search
+from tune_cropshield.search.trial_settings import effective_batches
+from tune_cropshield.search.view import SearchView
+from tune_cropshield.space import load_space
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 
@@ -87,8 +96,8 @@ def finished(study: optuna.Study) -> dict[int, tuple[TrialState, dict[int, float
     }
 
 
-def listening_addresses(process_group: int) -> set[str]:
-    """The local addresses on which processes of Ray (any process of this user that is not ours before) listen."""
+def listening_addresses() -> set[str]:
+    """The local addresses on which Ray's processes listen."""
     output = subprocess.run(["ss", "-ltnpH"], capture_output=True, text=True, check=False).stdout
     return {line.split()[3].rsplit(":", 1)[0] for line in output.splitlines() if "ray" in line or "gcs" in line or "python" in line}
 
@@ -140,12 +149,13 @@ def test_a_search_ends_with_a_table_a_best_configuration_and_weights_that_train_
     assert (again["val_acc"], again["val_loss"]) == (metrics["val_acc"], metrics["val_loss"])
 
 
-def test_ctrl_c_ends_with_what_there_is_and_resume_goes_on(search: Callable[..., subprocess.Popen[str]], home: Path) -> None:
+def test_a_search_interrupted_then_killed_has_lost_and_repeated_nothing_and_can_be_extended(
+    search: Callable[..., subprocess.Popen[str]], home: Path
+) -> None:
     out = home / "out"
-    process = search("--trials", "6")
-    wait_for(lambda: num_epochs(out) >= 5, 120)
-    if listening := listening_addresses(process.pid):
-        assert listening <= {"127.0.0.1", "[::1]", "[::ffff:127.0.0.1]"}
+    process = search("--trials", "6", "--epochs", "6")
+    wait_for(lambda: num_epochs(out) >= 7, 120)
+    assert listening_addresses() <= {"127.0.0.1", "[::1]", "[::ffff:127.0.0.1]"}
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
@@ -154,51 +164,99 @@ def test_ctrl_c_ends_with_what_there_is_and_resume_goes_on(search: Callable[...,
     before = finished(read_study(out))
 
     process = search("--resume")
-    output, _ = process.communicate(timeout=200)
-    assert process.returncode == 0, output
-    study = read_study(out)
-    after = finished(study)
-    assert sorted(after) == list(range(6))
-    assert {number: after[number] for number in before} == before  # nothing finished is touched
-    assert not study.get_trials(states=(TrialState.RUNNING,))
-
-
-def test_a_killed_search_resumed_has_lost_and_repeated_nothing_and_can_be_extended(
-    search: Callable[..., subprocess.Popen[str]], home: Path
-) -> None:
-    out = home / "out"
-    process = search("--trials", "4")
-    wait_for(lambda: num_epochs(out) >= 4, 120)
+    epochs_before = num_epochs(out)
+    wait_for(lambda: num_epochs(out) >= epochs_before + 4, 120)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    before = finished(read_study(out))
-    parameters = {trial.number: trial.params for trial in read_study(out).trials if trial.params}
+    study = read_study(out)
+    between = finished(study)
+    assert {number: between[number] for number in before} == before  # nothing finished is touched
+    parameters = {trial.number: trial.params for trial in study.trials if trial.params}
 
-    process = search("--resume", "--trials", "5")
+    process = search("--resume", "--trials", "7")
     output, _ = process.communicate(timeout=200)
     assert process.returncode == 0, output
     study = read_study(out)
     after = finished(study)
-    assert sorted(after) == list(range(5))
-    assert {number: after[number] for number in before} == before
+    assert sorted(after) == list(range(7))
+    assert {number: after[number] for number in between} == between
     assert all(study.trials[number].params == params for number, params in parameters.items())
     for trial in study.trials:
         assert [line["epoch"] for line in read_metrics(out / f"t{trial.number:03d}")] == sorted(trial.intermediate_values)
 
 
+@pytest.fixture(scope="module")
+def runtime() -> Iterator[None]:
+    """One Ray for the searches below."""
+    with ray_runtime(2, 0, None):
+        yield
+
+
+def search_here(space_text: str, leaves: Path, cache: Path, out: Path) -> SearchOutcome:
+    """Searches in this process, one trial at a time."""
+    out.mkdir()
+    (out / "space.toml").write_text(space_text)
+    space = load_space(out / "space.toml", {"data": {"dir": str(leaves)}})
+    data = open_data(space.data, {32}, cache)
+    return run_search(space, data, plan_for_cpu(effective_batches(space)), divide("cpu", 1, 8), out, SearchView())
+
+
 def test_a_trial_that_diverges_is_pruned_with_its_reason_and_the_search_goes_on(
-    search: Callable[..., subprocess.Popen[str]], home: Path
+    runtime: None, drawn_leaves: Path, shared_cache: Path, tmp_path: Path
 ) -> None:
-    space = SPACE.replace("lr = {log = [1e-4, 3e-2]}", "lr = {choice = [1e-4, 1e-3, 1e30]}").replace(
+    space = SPACE.replace("lr = {log = [1e-4, 3e-2]}", "lr = {choice = [1e-4, 1e30]}").replace(
         'schedule = "onecycle"', 'schedule = "constant"\nwarmup_epochs = 0.0\noptimizer = "sgd"'
     )
-    space = space.replace("lr = 1e-3\n", 'lr = 1e30\nmax_norm = "none"\n')
-    process = search("--trials", "3", "--trials-per-gpu", "1", space=space)
-    output, _ = process.communicate(timeout=200)
-    assert process.returncode == 0, output
-    table = rows(home / "out")
-    # SGD's recommendation (the clipping notes') is lr 0.1, and the space's nearest value is 1e-3.
-    diverged = [row for row in table if row["outcome"] == "diverged"]
-    assert diverged and all(row["lr"] == "1e+30" and row["state"] == "PRUNED" for row in diverged)
-    assert "stopped being finite in epoch" in diverged[0]["reason"]
-    assert not read_study(home / "out").get_trials(states=(TrialState.RUNNING,))
+    space = space.replace("lr = 1e-3\n", 'lr = 1e30\nmax_norm = "none"\n').replace("trials = 5", "trials = 2").replace("epochs = 4", "epochs = 2")
+    outcome = search_here(space, drawn_leaves, shared_cache, tmp_path / "out")
+    guide, diverged = rows(tmp_path / "out")
+    assert (guide["state"], guide["lr"]) == ("COMPLETE", "0.0001")
+    assert (diverged["state"], diverged["outcome"], diverged["lr"]) == ("PRUNED", "diverged", "1e+30")
+    assert "stopped being finite in epoch" in diverged["reason"]
+    assert not outcome.study.get_trials(states=(TrialState.RUNNING,))
+
+
+def test_a_trial_whose_worker_is_killed_goes_on_from_its_checkpoint(
+    runtime: None, drawn_leaves: Path, shared_cache: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+
+    def kill_the_worker() -> None:
+        wait_for(lambda: num_epochs(out) >= 3, 100)
+        found = subprocess.run(["pgrep", "-f", "^ray::.*Trainable"], capture_output=True, text=True, check=False).stdout.split()
+        for worker in (int(pid) for pid in found if descends_from(int(pid), os.getpid())):
+            os.kill(worker, signal.SIGKILL)
+            killed.append(worker)
+
+    killed: list[int] = []
+    killer = threading.Thread(target=kill_the_worker)
+    killer.start()
+    space = SPACE.replace("trials = 5", "trials = 1").replace("epochs = 4", "epochs = 60")
+    outcome = search_here(space, drawn_leaves, shared_cache, out)
+    killer.join()
+    assert len(killed) == 1
+    assert sorted(finished(outcome.study)) == [0]
+    assert [line["epoch"] for line in read_metrics(out / "t000")] == list(range(1, 61))
+
+
+def descends_from(process: int, ancestor: int) -> bool:
+    """Tells whether `process` descends from `ancestor`."""
+    while process > 1:
+        process = int(Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[1])
+        if process == ancestor:
+            return True
+    return False
+
+
+def test_three_trials_that_fail_in_the_same_way_end_the_search_with_that_reason(
+    runtime: None, drawn_leaves: Path, shared_cache: Path, tmp_path: Path
+) -> None:
+    weights = tmp_path / "weights.safetensors"
+    save_file({"nothing": torch.zeros(1)}, weights)
+    outcome = search_here(SPACE.replace("[space]", f'pretrained = "{weights}"\n[space]'), drawn_leaves, shared_cache, tmp_path / "out")
+    assert outcome.failed
+    assert outcome.stopped is not None and outcome.stopped.startswith("the first 3 trials all failed: ")
+    assert "does not fit this model" in outcome.stopped
+    assert "does not fit this model" in (tmp_path / "out" / "t000" / "error.txt").read_text()
+    assert [trial.state for trial in outcome.study.trials[:3]] == [TrialState.FAIL] * 3
+    assert len(rows(tmp_path / "out")) < 5

@@ -27,6 +27,10 @@ class ViewCallback(Callback):
     ) -> None:
         self._view, self._describe, self._was_pruned, self._trial_over = view, describe, was_pruned, trial_over
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns nothing: Ray pickles a search's parts into a snapshot that is never read, and a terminal cannot be pickled."""
+        return {}
+
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         number = trial.config["number"]
         if number not in self._view.running:

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,12 @@ def _row(folder: Path, trial: FrozenTrial) -> dict[str, Any]:
         row |= {"best_epoch": best["epoch"], "best_val_acc": best["val_acc"]}
         row |= {column: best[name] for name, column in COLUMN_OF_METRIC.items()}
     return row | {"outcome": trial.user_attrs.get(OUTCOME, "unfinished"), "reason": trial.user_attrs.get(REASON, "")}
+
+
+def best_so_far(run_dir: Path) -> dict[int, float]:
+    """Returns {epoch: highest accuracy up to it} of a trial's metrics.jsonl."""
+    lines = read_metrics(run_dir)
+    return dict(zip((line["epoch"] for line in lines), accumulate((line["val_acc"] for line in lines), max), strict=True))
 
 
 def best_value(trial: FrozenTrial) -> float:

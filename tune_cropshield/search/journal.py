@@ -12,7 +12,7 @@ import optuna
 from optuna.samplers import BaseSampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 JOURNAL = "study.journal"
 STUDY_NAME = "search"
@@ -56,9 +56,18 @@ def quiet_optuna() -> Iterator[None]:
         optuna.logging.set_verbosity(verbosity)
 
 
-def unfinished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+def unfinished(study: optuna.Study) -> list[FrozenTrial]:
     """Returns the trials that were running when the search stopped, in their order."""
     return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+
+
+def report_epochs(study: optuna.Study, trial: FrozenTrial, best_so_far: dict[int, float]) -> None:
+    """Reports those epochs of a running trial, {epoch: best accuracy so far}, that the study does not know yet."""
+    with quiet_optuna():
+        running = optuna.Trial(study, trial._trial_id)
+        for epoch, value in best_so_far.items():
+            if epoch not in trial.intermediate_values:
+                running.report(value, epoch)
 
 
 def num_started(study: optuna.Study) -> int:

@@ -26,10 +26,13 @@ OBJECT_STORE_BYTES = 100 * 2**20  # only configurations travel; the pictures are
 
 @contextmanager
 def ray_runtime(num_cpus: int, num_gpus: int, address: str | None) -> Iterator[None]:
-    """Starts Ray on this machine, or joins the cluster at `address`, for as long as the block runs."""
+    """Starts Ray on this machine, or joins the cluster at `address`, for as long as the block runs. Inside another such block it uses that one's."""
     os.environ.update(ENVIRONMENT)
     import ray
 
+    if ray.is_initialized():
+        yield
+        return
     own = {"num_cpus": num_cpus, "num_gpus": num_gpus, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
     ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", configure_logging=False, **({} if address else own))
     token = Path.home() / ".ray" / "auth_token"

@@ -20,7 +20,7 @@ from tune_cropshield.config import DataConfig, RunConfig
 from tune_cropshield.data.dataset import LeafData
 from tune_cropshield.memory.plan import Plan
 from tune_cropshield.search import folder as files
-from tune_cropshield.search.journal import num_started, open_study, quiet_optuna, unfinished
+from tune_cropshield.search.journal import num_started, open_study, quiet_optuna, report_epochs, unfinished
 from tune_cropshield.search.ray_runtime import ray_runtime
 from tune_cropshield.search.resources import Resources
 from tune_cropshield.search.sampler import build_sampler
@@ -66,6 +66,8 @@ def run_search(
     view.begin(num_existing + num_new, num_ended)
     with ray_runtime(resources.cpus, resources.gpus, ray_address):
         stopped, interrupted, failed = _tune(space, data, plan, resources, out, view, study, num_new)
+    for trial in unfinished(study):  # the epochs that were under way when the search was asked to end
+        report_epochs(study, trial, files.best_so_far(files.trial_folder(out, trial.number)))
     files.drop_losers(out, study)
     files.write_table(out, study)
     return SearchOutcome(study, stopped, interrupted, failed)

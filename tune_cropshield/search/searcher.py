@@ -98,6 +98,10 @@ class StudySearcher(Searcher):
             else:
                 self._study.tell(trial, state=TrialState.FAIL)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns nothing: Ray's snapshot of a search is never read."""
+        return {}
+
     def save(self, checkpoint_path: str) -> None:
         """Does nothing: the journal is the state."""
 

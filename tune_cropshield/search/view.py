@@ -103,6 +103,8 @@ class SearchView:
 
     def best_text(self) -> str:
         """Returns the best so far in one line."""
+        if self.first_started is None:
+            return "starting the workers"
         return f"best so far: {self.best.label} val_acc {self.best.best_val_acc:.4f} ({self.best.settings()})" if self.best else "no result yet"
 
 
