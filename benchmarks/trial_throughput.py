@@ -93,9 +93,7 @@ def main() -> None:
         bare.images_per_s(3)
         trials, bares = [], []
         for round_number in range(arguments.rounds + 1):
-            windows = training_windows(
-                data.feed(arguments.image_size), data.labels_N, indices, settings, round_number, arguments.image_size
-            )
+            windows = training_windows(data.feed(arguments.image_size), data.labels_N, indices, settings, round_number, arguments.image_size)
             trained = trainer.train_epoch(windows, round_number + 1)
             bare_rate = bare.images_per_s(steps)
             if round_number == 0:

@@ -15,10 +15,10 @@ from tune_cropshield.cli import main
 from tune_cropshield.config import DataConfig, RunConfig, TrialConfig, load_config, save_config
 from tune_cropshield.errors import RunFailure, UserError
 from tune_cropshield.outcome.export import exported, write_best
-from tune_cropshield.outcome.study import best_trial, read_study
+from tune_cropshield.outcome.study import best_trial
 from tune_cropshield.outcome.trained import read_run
 from tune_cropshield.search.folder import locked
-from tune_cropshield.search.journal import open_study
+from tune_cropshield.search.journal import open_study, read_study
 from tune_cropshield.training.models import build_model
 
 RATES = FloatDistribution(1e-5, 1e-1, log=True)

@@ -22,8 +22,8 @@ from safetensors.torch import load_file, save_file
 
 from tune_cropshield.data.dataset import open_data
 from tune_cropshield.memory.plan import plan_for_cpu
-from tune_cropshield.outcome.study import read_study
 from tune_cropshield.records import read_metrics
+from tune_cropshield.search.journal import read_study
 from tune_cropshield.search.ray_runtime import ray_runtime
 from tune_cropshield.search.resources import divide
 from tune_cropshield.search.run import SearchOutcome, run_search
@@ -216,9 +216,7 @@ def test_a_trial_that_diverges_is_pruned_with_its_reason_and_the_search_goes_on(
     assert not outcome.study.get_trials(states=(TrialState.RUNNING,))
 
 
-def test_a_trial_whose_worker_is_killed_goes_on_from_its_checkpoint(
-    runtime: None, drawn_leaves: Path, shared_cache: Path, tmp_path: Path
-) -> None:
+def test_a_trial_whose_worker_is_killed_goes_on_from_its_checkpoint(runtime: None, drawn_leaves: Path, shared_cache: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
 
     def kill_the_worker() -> None:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from tune_cropshield.commands.paths import cache_dir, check_can_be_made, find_space, generated_leaves
 from tune_cropshield.commands.pretrained import check_pretrained
+from tune_cropshield.data.folder import check_folder
 from tune_cropshield.errors import UserError
 from tune_cropshield.search.resources import Resources, divide, find_device
 from tune_cropshield.search.view import SearchView, short, view_for
@@ -30,6 +31,8 @@ def run(args: argparse.Namespace) -> int:
 
         check_new(out)
         check_can_be_made(out, "--out")
+    if space.data.dir and not args.dry_run:
+        check_folder(Path(space.data.dir))
     device = find_device(space.search.device)
     resources = divide(device, space.search.trials_per_gpu, space.search.trials)
     if args.dry_run:

@@ -75,6 +75,15 @@ def scan_folder(root: Path, digest_cache: Path | None) -> ImageFolder:
     return ImageFolder(root, classes, tuple(sorted(files, key=lambda file: file.path)), tuple(sorted(skipped)))
 
 
+def check_folder(root: Path) -> None:
+    """Raises DataError as `scan_folder` would, after listing the files but before reading any: an answer in an instant."""
+    root = Path(os.path.abspath(root))
+    try:
+        _check_classes(root, *_find_images(root))
+    except PermissionError as error:
+        raise DataError(f"no permission to read {str(error.filename or root)!r}") from error
+
+
 def is_image_name(name: str) -> bool:
     """Returns whether a file of this name counts as an image."""
     return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")

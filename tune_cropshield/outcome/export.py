@@ -26,8 +26,9 @@ def write_best(search_dir: Path) -> Path:
     config.toml and config.json, model.safetensors of the best epoch, classes.json, metrics.json (that epoch's) and retrain.sh/.ps1.
     Raises UserError when no trial of the search has a result, RunFailure when the disk is full or a file of the trial is missing.
     """
-    from tune_cropshield.outcome.study import best_trial, read_study
+    from tune_cropshield.outcome.study import best_trial
     from tune_cropshield.search.folder import trial_folder
+    from tune_cropshield.search.journal import read_study
 
     trial = best_trial(read_study(search_dir))
     run_dir = trial_folder(search_dir, trial.number)
@@ -84,8 +85,9 @@ def exported(search_dir: Path, form: str) -> tuple[str, str]:
     """
     best = search_dir / BEST
     if not (best / CONFIG).exists():
-        from tune_cropshield.outcome.study import best_trial, read_study
+        from tune_cropshield.outcome.study import best_trial
         from tune_cropshield.search.folder import locked
+        from tune_cropshield.search.journal import read_study
 
         best_trial(read_study(search_dir))  # raises where there is nothing to write, before a file is touched
         with locked(search_dir):

@@ -14,6 +14,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
+from tune_cropshield.errors import UserError
+
 JOURNAL = "study.journal"
 STUDY_NAME = "search"
 
@@ -25,10 +27,38 @@ def open_study(search_dir: Path, sampler: BaseSampler | None = None) -> optuna.S
     """
     path = search_dir / JOURNAL
     _drop_half_line(path)
+    if path.exists() and path.stat().st_size:
+        read_study(search_dir)  # Optuna would begin a new study after a damaged line
     path.with_name(path.name + ".lock").unlink(missing_ok=True)
     storage = JournalStorage(JournalFileBackend(str(path), JournalFileOpenLock(str(path))))  # the symlink lock needs privileges on Windows
     with quiet_optuna():
         return optuna.create_study(storage=storage, study_name=STUDY_NAME, direction="maximize", sampler=sampler, load_if_exists=True)
+
+
+def read_study(search_dir: Path) -> optuna.Study:
+    """Returns the study in `search_dir` without touching any file; half a line at the journal's end is passed over.
+
+    Raises UserError when there is no search, or its journal is damaged.
+    """
+    path = search_dir / JOURNAL
+    if not path.is_file():
+        raise UserError(f"{search_dir} holds no search ({JOURNAL} is missing)")
+    try:
+        with quiet_optuna():
+            storage = JournalStorage(JournalFileBackend(str(path), JournalFileOpenLock(str(path))))
+            return optuna.load_study(study_name=STUDY_NAME, storage=storage)
+    except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:  # what Optuna makes of a damaged line, or of none
+        raise UserError(f"{path} is damaged: {' '.join(str(error).split()) or type(error).__name__}") from error
+
+
+def check_same(study: optuna.Study, marks: dict[str, str]) -> None:
+    """Writes `marks` (what a search must have in common with its resumption) into a new study; raises UserError where an old one's differ."""
+    for name, mark in marks.items():
+        before = study.user_attrs.get(name)
+        if before is None:
+            study.set_user_attr(name, mark)
+        elif before != mark:
+            raise UserError(f"this search was begun with another {name} ({before}, now {mark}): start a new one with another --out")
 
 
 def _drop_half_line(path: Path) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tune_cropshield.errors import RunFailure, UserError
+
 # Read by Ray when it is imported or started; none of them is a setting of ours.
 ENVIRONMENT = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # makes every socket bind to the loopback address: otherwise Ray listens on all interfaces
@@ -34,7 +36,12 @@ def ray_runtime(num_cpus: int, num_gpus: int, address: str | None) -> Iterator[N
         yield
         return
     own = {"num_cpus": num_cpus, "num_gpus": num_gpus, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
-    ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", configure_logging=False, **({} if address else own))
+    try:
+        ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", configure_logging=False, **({} if address else own))
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        if address is None:
+            raise RunFailure(f"Ray does not start on this machine: {error}") from error
+        raise UserError(f"--ray-address {address}: no Ray cluster answers there ({str(error).splitlines()[0]})") from error
     token = Path.home() / ".ray" / "auth_token"
     if token.exists():
         token.chmod(0o600)  # Ray writes it readable for everybody

@@ -24,13 +24,28 @@ class Resources:
 
 def find_device(wanted: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:
     """Returns the device to train on; raises DeviceError when a GPU is asked for and there is none that this torch can use."""
-    import torch
+    if wanted == "cpu" or (wanted == "auto" and not _has_driver()):
+        return "cpu"
+    import torch  # seconds, on a machine without a GPU for nothing
 
-    available = torch.cuda.is_available()
-    if wanted == "cuda" and not available:
+    if torch.cuda.is_available():
+        return "cuda"
+    if wanted == "cuda":
         built = "this torch is built without CUDA" if torch.version.cuda is None else "torch finds no NVIDIA GPU or driver"
         raise DeviceError(f"--device cuda: {built}; use --device cpu, or auto")
-    return "cuda" if available and wanted != "cpu" else "cpu"
+    return "cpu"
+
+
+def _has_driver() -> bool:
+    """Tells whether NVIDIA's driver is there, in milliseconds."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return False
+    pynvml.nvmlShutdown()
+    return True
 
 
 def num_cores() -> int:

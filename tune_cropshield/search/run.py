@@ -20,7 +20,7 @@ from tune_cropshield.config import DataConfig, RunConfig
 from tune_cropshield.data.dataset import LeafData
 from tune_cropshield.memory.plan import Plan
 from tune_cropshield.search import folder as files
-from tune_cropshield.search.journal import num_started, open_study, quiet_optuna, report_epochs, unfinished
+from tune_cropshield.search.journal import check_same, num_started, open_study, quiet_optuna, report_epochs, unfinished
 from tune_cropshield.search.ray_runtime import ray_runtime
 from tune_cropshield.search.resources import Resources
 from tune_cropshield.search.sampler import build_sampler
@@ -30,6 +30,7 @@ from tune_cropshield.search.view import SearchView, TrialLine
 from tune_cropshield.space import SearchSpace
 from tune_cropshield.units import parse_duration
 
+FORMAT = "1"  # of trials' settings, checkpoints and metrics: raised when an older search can no longer be gone on with
 WORKER_DEATHS = 3  # a trial whose process died so often is given up
 
 
@@ -53,6 +54,7 @@ def run_search(
     """
     settings = space.search
     study = open_study(out)
+    check_same(study, {"data": data.store.fingerprint[:16], "format": FORMAT})
     num_existing = num_started(study)
     study.sampler = build_sampler(settings.sampler, settings.seed, num_existing, settings.trials)
     with quiet_optuna():
