@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,13 @@ from torch import Tensor
 from tune_cropshield.config import RunConfig, TrialConfig, save_config
 from tune_cropshield.data.dataset import DeviceData
 from tune_cropshield.data.mixing import Mixing
-from tune_cropshield.data.windows import WindowSettings, evaluation_batches, training_windows
+from tune_cropshield.data.windows import Window, WindowSettings, evaluation_batches, training_windows
+from tune_cropshield.memory.budget import cap_allocator
+from tune_cropshield.memory.card import MIB
+from tune_cropshield.memory.ladder import Ladder, LadderStep
+from tune_cropshield.memory.oom import gpu_errors_named
+from tune_cropshield.memory.plan import EVALUATION_OVER_MICRO_BATCH
+from tune_cropshield.memory.spill import EpochMemory, SpillGuard, driver_may_spill
 from tune_cropshield.records import CONFIG, RunFolder, ScalarEvents
 from tune_cropshield.training.build import build_trainer
 from tune_cropshield.training.metrics import EpochMetrics, Evaluation
@@ -32,6 +38,7 @@ class TrialReport:
     best_epoch: int
     best_val_acc: float  # the best so far: what pruning, the sampler and the kept weights all go by
     finished: bool  # the last epoch, or early stopping
+    ladder_steps: tuple[LadderStep, ...] = ()  # how often memory ran out, and what was made smaller; empty in all but accidents
 
 
 def run_trial(
@@ -42,23 +49,33 @@ def run_trial(
     *,
     resume: bool = False,
     checkpoint_every_s: float = CHECKPOINT_EVERY_S,
+    memory_mib: float | None = None,
 ) -> TrialReport:
     """Trains one network to its end and returns the last report. Arguments and errors are those of `trial_epochs`."""
     last = None
-    for last in trial_epochs(config, data, folder, resume=resume, checkpoint_every_s=checkpoint_every_s):
+    for last in trial_epochs(config, data, folder, resume=resume, checkpoint_every_s=checkpoint_every_s, memory_mib=memory_mib):
         report(last)
     assert last is not None
     return last
 
 
 def trial_epochs(
-    config: RunConfig, data: DeviceData, folder: Path, *, resume: bool = False, checkpoint_every_s: float = CHECKPOINT_EVERY_S
+    config: RunConfig,
+    data: DeviceData,
+    folder: Path,
+    *,
+    resume: bool = False,
+    checkpoint_every_s: float = CHECKPOINT_EVERY_S,
+    memory_mib: float | None = None,
 ) -> Iterator[TrialReport]:
     """Trains one network, yielding a report after each epoch, and writes its files (see `records`) into `folder`.
 
     resume: go on from the folder's last checkpoint, with the same numbers as if it had never stopped; without a checkpoint, from the start. A run
     whose last epoch is done yields that epoch's report again. Closing the iterator early keeps the best weights so far.
-    Raises DivergedError when training stops being finite, RunFailure when the disk is full or the checkpoint damaged.
+    memory_mib: what this process's allocator may reserve on a GPU, the data's resident stores included; None: all there is. When it runs out
+    all the same, training goes on at half the micro-batch, and events.jsonl says so.
+    Raises DivergedError when training stops being finite, OutOfMemory when smaller micro-batches do not help, DeadContextError when the GPU takes
+    no more work from this process, RunFailure when the disk is full or the checkpoint damaged.
     """
     trial = config.trial
     folder.mkdir(parents=True, exist_ok=True)
@@ -66,62 +83,99 @@ def trial_epochs(
     if trial.threads is not None:
         torch.set_num_threads(trial.threads)
     save_config(config, folder / CONFIG)
-    trainer = build_trainer(trial, len(data.data.classes), data.labels_N[data.indices("train")].cpu(), data.device)
+    cap_allocator(memory_mib, data.device)
+    with gpu_errors_named():
+        trainer = build_trainer(trial, len(data.data.classes), data.labels_N[data.indices("train")].cpu(), data.device)
+    ladder = Ladder(
+        trainer,
+        trial.effective_batch,
+        trial.pair[0],
+        evaluation_batch(trial),
+        even=bool(trial.mixup or trial.cutmix),
+        note=lambda step: run.add_event({"event": "out of memory", **asdict(step)}),
+    )
     progress = Progress()
     if resume and (state := run.checkpoint()) is not None:
         trainer.load_state(state["trainer"])
+        ladder.load_state(state["ladder"])
         progress.load_state(state["progress"])
     run.keep_metrics_until(progress.epochs_done)
     if progress.metrics is not None and progress.finished(trial):
-        yield progress.report(trial)
+        yield progress.report(trial, ladder)
         return
+    spill_guard = SpillGuard(memory_mib) if data.device.type == "cuda" and driver_may_spill() else None
     events = ScalarEvents(folder, progress.epochs_done + 1)
     last_saved = time.perf_counter()
     try:
         while not progress.finished(trial):
-            metrics, evaluation = _run_epoch(trial, trainer, data, progress.epochs_done)
-            progress.add(metrics, evaluation, trainer)
+            with gpu_errors_named():
+                metrics, evaluation = _run_epoch(trial, ladder, data, progress.epochs_done)
+                if spill_guard is not None:
+                    _leave_system_memory(spill_guard, ladder, metrics, trial.size_at(progress.epochs_done), data)
+                progress.add(metrics, evaluation, trainer)
             run.add_metrics(metrics)
             events.add(metrics)
             if progress.finished(trial) or time.perf_counter() - last_saved >= checkpoint_every_s:
-                run.save_checkpoint({"trainer": trainer.state(), "progress": progress.state(), "classes": list(data.data.classes)})
+                state = {"trainer": trainer.state(), "ladder": ladder.state(), "progress": progress.state(), "classes": list(data.data.classes)}
+                run.save_checkpoint(state)
                 last_saved = time.perf_counter()
-            yield progress.report(trial)
+            yield progress.report(trial, ladder)
     finally:
         events.close()
         if progress.metrics is not None:
             run.save_best(progress.best_weights, progress.best_metrics, data.data.classes)
 
 
-def _run_epoch(trial: TrialConfig, trainer: Trainer, data: DeviceData, epoch: int) -> tuple[EpochMetrics, Evaluation]:
+def _run_epoch(trial: TrialConfig, ladder: Ladder, data: DeviceData, epoch: int) -> tuple[EpochMetrics, Evaluation]:
     """Trains epoch `epoch` (from 0), evaluates, and returns the figures."""
     started = time.perf_counter()
     if data.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(data.device)
-    size = trial.size_at(epoch)
+    trainer, size = ladder.trainer, trial.size_at(epoch)
     feed = data.feed(size)
     waited_before = feed.wait_s
-    micro_batch, _ = trial.pair
     dtype = DTYPES[trainer.step.precision]
     settings = WindowSettings(
         effective_batch=trial.effective_batch,
-        micro_batch=micro_batch,
+        micro_batch=ladder.micro_batch,
         preset=trial.augment,
         mixing=Mixing(trial.mixup, trial.cutmix) if trial.mixup or trial.cutmix else None,
         seed=trial.seed,
         dtype=dtype,
     )
-    trained = trainer.train_epoch(training_windows(feed, data.labels_N, data.indices("train"), settings, epoch, size), epoch + 1)
+
+    def windows_from(micro_batch: int, first_window: int) -> Generator[Window]:
+        cut = replace(settings, micro_batch=micro_batch)
+        return training_windows(feed, data.labels_N, data.indices("train"), cut, epoch, size, first_window)
+
+    trained = ladder.train_epoch(windows_from, epoch + 1)
     data_wait_s = feed.wait_s - waited_before
-    evaluation = trainer.validate(validation_batches(trial, data, "val", dtype), epoch + 1)
+    evaluation = ladder.validate(lambda batch: validation_batches(trial, data, "val", dtype, batch), epoch + 1)
     return _epoch_metrics(trainer, trained, evaluation, epoch + 1, data_wait_s, time.perf_counter() - started, data.device), evaluation
 
 
-def validation_batches(trial: TrialConfig, data: DeviceData, split: str, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yields the batches on which `trial` is judged, of "val" or "test", at the size that training ends with."""
+def evaluation_batch(trial: TrialConfig) -> int:
+    """Returns how many images `trial` evaluates at once: without gradients, more fit than in training."""
+    return trial.eval_batch or EVALUATION_OVER_MICRO_BATCH * trial.pair[0]
+
+
+def validation_batches(
+    trial: TrialConfig, data: DeviceData, split: str, dtype: torch.dtype, batch: int | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yields the batches on which `trial` is judged, of "val" or "test", at the size that training ends with. batch: None for the trial's own."""
     size = trial.final_size
-    batch = trial.eval_batch or 2 * trial.pair[0]
-    return evaluation_batches(data.feed(size), data.labels_N, data.indices(split), batch, size, dtype)
+    return evaluation_batches(data.feed(size), data.labels_N, data.indices(split), batch or evaluation_batch(trial), size, dtype)
+
+
+def _leave_system_memory(guard: SpillGuard, ladder: Ladder, metrics: EpochMetrics, image_size: int, data: DeviceData) -> None:
+    """Halves the micro-batch after an epoch that spilled, unless it is as small as it may be."""
+    epoch = EpochMemory(
+        seconds_per_image=1 / metrics.images_per_s - metrics.data_wait_s / len(data.indices("train")),
+        reserved_mib=metrics.peak_vram_mib,
+        free_mib=torch.cuda.mem_get_info(data.device)[0] / MIB,
+    )
+    if guard.spilled((ladder.micro_batch, image_size), epoch) and ladder.can_lower:
+        ladder.lower_micro_batch(metrics.epoch, "training slowed down by half with the memory nearly full: the driver seems to use system memory")
 
 
 def _epoch_metrics(
@@ -182,10 +236,10 @@ class Progress:
         waited = self.epochs_done - int(self.best_metrics.get("epoch", 0))
         return self.epochs_done >= trial.epochs or bool(trial.early_stopping and waited >= trial.early_stopping)
 
-    def report(self, trial: TrialConfig) -> TrialReport:
+    def report(self, trial: TrialConfig, ladder: Ladder) -> TrialReport:
         """Returns what is known after the last epoch."""
         assert self.metrics is not None
-        return TrialReport(self.metrics, int(self.best_metrics["epoch"]), self.best_val_acc, self.finished(trial))
+        return TrialReport(self.metrics, int(self.best_metrics["epoch"]), self.best_val_acc, self.finished(trial), tuple(ladder.steps))
 
     def state(self) -> dict[str, Any]:
         """Returns what `load_state` needs."""

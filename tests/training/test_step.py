@@ -84,6 +84,23 @@ def test_an_update_with_inf_gradients_changes_neither_weights_nor_counters_nor_a
     assert not torch.equal(model[1].weight, weights)
 
 
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+def test_momentum_starts_at_zero_where_the_first_update_is_skipped(precision: Precision) -> None:
+    weights = []
+    for skipped in (False, True):
+        model = linear()
+        step = step_for(model, precision=precision)
+        lr = step.lr
+        step.optimizer = build_optimizer(model, "sgd", lr, weight_decay=0.0, momentum=0.9)
+        assert all(not step.optimizer.state[parameter]["momentum_buffer"].any() for parameter in model.parameters())
+        if skipped:
+            make_update(step, *POISON)
+        make_update(step, *BATCH)
+        make_update(step, *BATCH)
+        weights.append(model[1].weight.detach().clone())
+    torch.testing.assert_close(weights[0], weights[1], rtol=1e-4, atol=1e-5)
+
+
 def test_an_overflow_halves_the_loss_scale_and_nothing_else_does() -> None:
     step = step_for(linear(), precision="fp16", scale=1024.0)
     make_update(step, *BATCH)

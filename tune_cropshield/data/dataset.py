@@ -62,8 +62,8 @@ class DeviceData:
     """A `LeafData` on a device: feeds by image size and labels, made once and shared by all the trials of a worker."""
 
     def __init__(self, data: LeafData, device: torch.device, resident_bytes: int = 0) -> None:
-        """resident_bytes: stores of up to this size are copied to the device; the budget of a trial must leave room for them."""
-        self.data, self.device, self._resident_bytes = data, device, resident_bytes
+        """resident_bytes: room on the device for copies of the stores; a store that does not fit what is left of it is streamed."""
+        self.data, self.device, self._room = data, device, resident_bytes if device.type == "cuda" else 0
         self.labels_N = data.store.labels.to(device)
         self._feeds: dict[int, ImageFeed] = {}
 
@@ -71,7 +71,8 @@ class DeviceData:
         """Returns the feed of pictures for training at `image_size`."""
         store = self.data.store_for(image_size)
         if store.size not in self._feeds:
-            resident = self.device.type == "cuda" and store.images.numel() <= self._resident_bytes
+            resident = store.images.numel() <= self._room
+            self._room -= store.images.numel() if resident else 0
             self._feeds[store.size] = ImageFeed(store.images, self.device, resident)
         return self._feeds[store.size]
 

@@ -5,7 +5,7 @@ B: samples of a micro-batch, W: samples of a window, N: samples of the data set,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -25,7 +25,7 @@ class Window:
 
     targets: Targets
     num_samples: int
-    micro_batches: Iterator[tuple[Tensor, Targets]]
+    micro_batches: Generator[tuple[Tensor, Targets]]
 
 
 def epoch_order(indices: Tensor, seed: int, epoch: int) -> Tensor:
@@ -45,8 +45,11 @@ class WindowSettings:
     dtype: torch.dtype = torch.float32
 
 
-def training_windows(feed: ImageFeed, labels_N: Tensor, indices: Tensor, settings: WindowSettings, epoch: int, image_size: int) -> Iterator[Window]:
-    """Yields one epoch's windows: every sample of `indices` once, the last window ragged where they do not divide.
+def training_windows(
+    feed: ImageFeed, labels_N: Tensor, indices: Tensor, settings: WindowSettings, epoch: int, image_size: int, first_window: int = 0
+) -> Generator[Window]:
+    """Yields one epoch's windows, from number `first_window` (from 0) on: every sample of `indices` once, the last window ragged where they
+    do not divide.
 
     labels_N: the whole store's labels, on the device. indices: int64 on the CPU, the samples to train on. Which sample comes when, and what
     augmentation and mixing do to it, depends on (seed, epoch, sample) alone: not on micro_batch, nor on the device.
@@ -54,6 +57,7 @@ def training_windows(feed: ImageFeed, labels_N: Tensor, indices: Tensor, setting
     order = epoch_order(indices, settings.seed, epoch)
     order_on_device = order.to(feed.device, non_blocking=True)
     windows = [(start, min(start + settings.effective_batch, len(order))) for start in range(0, len(order), settings.effective_batch)]
+    windows = windows[first_window:]
     spans = [[(at, min(at + settings.micro_batch, stop)) for at in range(start, stop, settings.micro_batch)] for start, stop in windows]
     with closing(feed.stream([order[first:last] for window_spans in spans for first, last in window_spans])) as pictures:
         for (start, stop), window_spans in zip(windows, spans, strict=True):
@@ -73,7 +77,7 @@ def _micro_batches(
     settings: WindowSettings,
     epoch: int,
     image_size: int,
-) -> Iterator[tuple[Tensor, Targets]]:
+) -> Generator[tuple[Tensor, Targets]]:
     """Yields a window's micro-batches: `spans` are the samples of each, counted from the window's start."""
     for first, last in spans:
         images_BCHW = augment(

@@ -9,6 +9,7 @@ Against an H200 (EfficientNet-B0, ResNet-50 and the guide's CNN, 8 to 256 images
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,7 +21,8 @@ from numpy.typing import NDArray
 from tune_cropshield.memory.allocator import BLOCK, CachingAllocator
 from tune_cropshield.memory.cuda_semantics import Precision
 from tune_cropshield.memory.trace import FREED, EstimateUnavailable, Event, meta_copy, trace_evaluation, trace_window
-from tune_cropshield.training.models import build_model, check_model_name
+from tune_cropshield.model_names import OWN_MODELS, check_model_name
+from tune_cropshield.training.models import build_model
 
 __all__ = ["CONTEXT_MIB", "LIBRARIES_MIB", "EstimateUnavailable", "MemoryEstimate", "estimate_memory"]
 
@@ -181,7 +183,9 @@ def estimate_memory(
     image it came from.
     Raises EstimateUnavailable for a model that cannot be traced, ConfigError for an unknown name.
     """
-    check_model_name(model_name)  # imports torchvision, which is better done outside meta_copy
+    check_model_name(model_name)
+    if model_name not in OWN_MODELS:
+        importlib.import_module("torchvision.models")  # here, for what it makes when imported must not end up on the meta device
     model = meta_copy(partial(build_model, model_name, num_classes, freeze_backbone=freeze_backbone), channels_last)
     weights = [parameter.nbytes for parameter in model.parameters()]
     buffers = [buffer.nbytes for buffer in model.buffers()]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import nn
 
 
-def correct_momentum(model: nn.Module, accumulation: int) -> None:
+def correct_momentum(model: nn.Module, accumulation: float) -> None:
     """Sets each batch norm's momentum m to 1 - (1 - m)^(1/k), so that the k micro-batches of a window move its running statistics as far as
-    one batch would. Call it once per model; momentum None (a cumulative average) is left alone.
+    one batch would. Call it once per model, and again with k'/k when k becomes k'; momentum None (a cumulative average) is left alone.
 
     The normalisation itself still uses each micro-batch's own statistics: below about 16 images they are too noisy to train well
     (Wu and He, https://arxiv.org/abs/1803.08494, figure 1).

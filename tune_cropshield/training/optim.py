@@ -26,7 +26,12 @@ def build_optimizer(model: nn.Module, name: Literal["adamw", "sgd"], lr: Tensor,
     """
     groups = parameter_groups(model, weight_decay)
     if name == "sgd":
-        return torch.optim.SGD(groups, lr=lr, momentum=momentum, fused=True)
+        optimizer = torch.optim.SGD(groups, lr=lr, momentum=momentum, fused=True)
+        if momentum:
+            # torch would leave the buffers uninitialised where the very first update is skipped, as it often is in fp16, and add to them later.
+            for parameter in (parameter for group in optimizer.param_groups for parameter in group["params"]):
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return optimizer
     return torch.optim.AdamW(groups, lr=lr, fused=True)
 
 

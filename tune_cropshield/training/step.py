@@ -2,23 +2,29 @@
 
 B: samples of a micro-batch, C: channels, H, W: height and width, K: classes. A window holds `effective_batch` samples (fewer at an epoch's end),
 split into micro-batches that fit the memory. Nothing here waits for the device: norms, counters and flags stay on it until the epoch's end.
+
+A window that fails before its update can be undone and tried again in smaller parts (`remember`, `go_back`): see memory.ladder.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
 from tune_cropshield.data.targets import Targets
+from tune_cropshield.data.windows import Window
 from tune_cropshield.training.clipping import Clipping, clip_gradients
 from tune_cropshield.training.ema import WeightAverage
-from tune_cropshield.training.loss import loss_sum
+from tune_cropshield.training.loss import loss_sum, target_weight
 from tune_cropshield.training.precision import Precision, autocast
+from tune_cropshield.training.random_state import random_state, restore_random_state
 from tune_cropshield.training.update_log import UpdateLog
 
 
 class WindowStep:
-    """Turns windows into updates: `micro_step` for each micro-batch of a window, then `update`.
+    """Turns windows into updates: `micro_step` for each micro-batch of a window, then `update`; `train_window` does both.
 
     lr: 0-dim tensor that the optimizer reads; set from `lr_factors` by the number of applied updates times `peak_lr` times `lr_scale`.
     updates: 0-dim int64 tensor, the applied updates so far. Time is counted in these: a skipped update moves neither schedule nor average.
@@ -48,8 +54,35 @@ class WindowStep:
         self.device = lr.device
         self.updates = torch.zeros((), dtype=torch.int64, device=self.device)
         self.lr_scale = torch.ones((), device=self.device)  # plateau's drops
+        self.updating = False  # the optimizer has begun to change the weights: this window can no longer be undone
         self._window_loss = torch.zeros((), device=self.device)
+        self._buffer_copies = [(buffers, [torch.empty_like(buffer) for buffer in buffers]) for buffers in _by_type(model.buffers())]
+        self._random_state = random_state(self.device)
         self.set_lr()
+
+    def train_window(self, window: Window) -> None:
+        """Makes one update from `window`."""
+        weight = target_weight(window.targets, self.class_weights_K)
+        for images_BCHW, targets in window.micro_batches:
+            self.micro_step(images_BCHW, targets, weight)
+        self.update(weight)
+
+    def remember(self) -> None:
+        """Notes what micro-steps change beside the gradients: batch-norm statistics and the random generators (dropout's)."""
+        self._random_state = random_state(self.device)
+        for buffers, copies in self._buffer_copies:
+            torch._foreach_copy_(copies, buffers)
+
+    def go_back(self) -> None:
+        """Undoes the micro-steps since `remember`: the window can be trained anew, in other parts, as if it had not begun."""
+        assert not self.updating
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.scaler.is_enabled():
+            self.scaler._per_optimizer_states.clear()  # it may hold "already unscaled"
+        self._window_loss.zero_()
+        for buffers, copies in self._buffer_copies:
+            torch._foreach_copy_(buffers, copies)
+        restore_random_state(self._random_state, self.device)
 
     def micro_step(self, images_BCHW: Tensor, targets: Targets, window_weight: Tensor) -> None:
         """Adds this micro-batch's share of the window's gradient: that of (its loss sum) / `window_weight`.
@@ -71,6 +104,7 @@ class WindowStep:
         """
         self.scaler.unscale_(self.optimizer)
         grad_norm, clipped = clip_gradients(self.parameters, self.clipping)
+        self.updating = True
         if self.scaler.is_enabled():
             found_inf = sum(self.scaler._found_inf_per_device(self.optimizer).values())
             assert isinstance(found_inf, Tensor)
@@ -88,8 +122,17 @@ class WindowStep:
         self.log.add(self._window_loss, window_weight, grad_norm, clipped, applied, self.lr)
         self._window_loss.zero_()
         self.set_lr()
+        self.updating = False
 
     def set_lr(self) -> None:
         """Sets the learning rate of the next update from the applied updates so far."""
         factor = self.lr_factors[self.updates.clamp(max=len(self.lr_factors) - 1)]
         self.lr.copy_(self.peak_lr * self.lr_scale * factor)
+
+
+def _by_type(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
+    """Returns the tensors grouped by their type: torch copies a list of one type in a single kernel."""
+    groups: dict[torch.dtype, list[Tensor]] = {}
+    for tensor in tensors:
+        groups.setdefault(tensor.dtype, []).append(tensor)
+    return list(groups.values())

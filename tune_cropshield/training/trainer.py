@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from tune_cropshield.data.windows import Window
 from tune_cropshield.errors import DivergedError
 from tune_cropshield.training.evaluate import evaluate
-from tune_cropshield.training.loss import target_weight
 from tune_cropshield.training.metrics import Evaluation
 from tune_cropshield.training.optim import share_lr
 from tune_cropshield.training.random_state import random_state, restore_random_state
@@ -47,18 +46,21 @@ class Trainer:
         """The network that is judged and kept: the averaged one where there is an average."""
         return self.step.average.model if self.step.average is not None else self.step.model
 
-    def train_epoch(self, windows: Iterable[Window], epoch: int) -> TrainedEpoch:
-        """Makes one update per window. Raises DivergedError as soon as a gradient is known not to be finite, in fp16 once scaling cannot help."""
+    def train_epoch(self, windows: Iterable[Window], epoch: int, attempt: Callable[[Window], bool] | None = None) -> TrainedEpoch:
+        """Makes one update per window. Raises DivergedError as soon as a gradient is known not to be finite, in fp16 once scaling cannot help.
+
+        attempt: trains a window in the step's place and tells whether its update was made; `windows` then hands the window out again.
+        """
         step = self.step
         step.model.train()
         step.log.start()
         started = time.perf_counter()
         images = 0
         for window in windows:
-            weight = target_weight(window.targets, step.class_weights_K)
-            for images_BCHW, targets in window.micro_batches:
-                step.micro_step(images_BCHW, targets, weight)
-            step.update(weight)
+            if attempt is None:
+                step.train_window(window)
+            elif not attempt(window):
+                continue
             images += window.num_samples
             if not step.scaler.is_enabled() and step.log.skipped_so_far():
                 raise self._diverged("a gradient", epoch)

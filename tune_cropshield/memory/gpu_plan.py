@@ -1,0 +1,127 @@
+"""The plan for a GPU: estimate, measure what the cache does not know, choose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from tune_cropshield.config import TrialConfig
+from tune_cropshield.data.dataset import store_side
+from tune_cropshield.memory.budget import Budget
+from tune_cropshield.memory.card import Card
+from tune_cropshield.memory.estimate import EstimateUnavailable, MemoryEstimate, estimate_memory
+from tune_cropshield.memory.plan import PLANNED_SHARE, SMALLEST_FOR_BATCH_NORM, Plan, micro_batches_of, plan_from_points
+from tune_cropshield.memory.points import Point, Points, sizes_to_measure
+from tune_cropshield.memory.probe import Probe, Request, measure_points
+from tune_cropshield.memory.probe_cache import ProbeCache, identity, usable
+from tune_cropshield.training.precision import DTYPES, Precision, resolve_precision
+
+CUDA = torch.device("cuda")  # named, not touched
+
+
+def gpu_precision(trial: TrialConfig) -> Precision:
+    """Returns the precision in which `trial` runs on a GPU."""
+    return resolve_precision(trial.precision, CUDA)
+
+
+def estimate_for(trial: TrialConfig, num_classes: int) -> MemoryEstimate:
+    """Returns the estimate for `trial` on a GPU, at the largest size of its images. Raises EstimateUnavailable for a model that cannot be traced."""
+    trial = at_largest_size(trial)
+    precision = gpu_precision(trial)
+    # The estimate counts an fp32 image; a trial holds the uint8 picture of the store and an image of the precision's type.
+    pixels, stored = trial.image_size**2 * 3, store_side(trial.image_size) ** 2 * 3
+    beside = max(stored + pixels * DTYPES[precision].itemsize - pixels * 4, 0)
+    return estimate_memory(
+        trial.model,
+        num_classes,
+        trial.image_size,
+        precision,
+        trial.optimizer,
+        trial.channels_last,
+        trial.freeze_backbone,
+        trial.momentum,
+        input_bytes_per_image=beside,
+    )
+
+
+def at_largest_size(trial: TrialConfig) -> TrialConfig:
+    """Returns `trial` with the largest of its image sizes throughout: the one that must fit."""
+    return trial.model_copy(update={"image_size": max(trial.image_size, *trial.progressive_sizes.values(), 0), "progressive_sizes": {}})
+
+
+def mixes(trial: TrialConfig) -> bool:
+    """Tells whether `trial` mixes neighbours, so that micro-batches must be even."""
+    return bool(trial.mixup or trial.cutmix)
+
+
+def plan_for_gpu(
+    trial: TrialConfig,
+    num_classes: int,
+    effective_batches: Iterable[int],
+    budget: Budget,
+    card: Card,
+    cache_dir: Path,
+    *,
+    num_trials: int = 1,
+    even: bool | None = None,
+    only: int | None = None,
+    probe: Callable[[Request], Probe] = Probe,
+    measuring: Callable[[int, int], object] = lambda done, total: None,
+) -> Plan:
+    """Returns the measured plan for trials like `trial` on `card`, `num_trials` of them at once within `budget`.
+
+    trial: its pair, learning rate, schedule and the like do not matter. even: keep micro-batches even; None: where `trial` mixes.
+    only: this micro-batch alone, whether it fits or not. probe: what measures; measuring: called with (points done, points in all) before
+    each. Points come from the cache under `cache_dir` where it has them. The context is taken as measured, once it was.
+    Raises DeviceError when nothing fits, RunFailure when the step cannot run at all, ConfigError for a model that does not exist.
+    """
+    trial = at_largest_size(trial)
+    even = mixes(trial) if even is None else even
+    batches = sorted(set(effective_batches))
+    cache = ProbeCache(cache_dir, identity(trial, num_classes, gpu_precision(trial), card))
+    kept, context_mib = cache.load()
+    if context_mib is not None:
+        budget = replace(budget, context_mib=context_mib)
+    share_mib = budget.share_mib(num_trials)
+    notes = list(budget.notes)
+    try:
+        estimate: MemoryEstimate | None = estimate_for(trial, num_classes)
+    except EstimateUnavailable as error:
+        estimate = None
+        notes.append(f"{error}: every figure is measured")
+    largest = estimate.largest_micro_batch(PLANNED_SHARE * share_mib, 2) if estimate is not None else None
+    known = usable(kept, share_mib)
+    missing = _missing([only] if only is not None else sizes_to_measure(candidates(batches, even), largest, even), known)
+    if missing and share_mib > 0:
+        with probe(Request(trial, num_classes, share_mib)) as process:
+            fresh = measure_points(process.measure, missing, measuring)
+            if only is None and all(point.peak_reserved_mib is None for point in (*known, *fresh)):  # smaller ones than batch norms like, then
+                smaller = {size for batch in batches for size in micro_batches_of(batch, even) if size < min(missing)}
+                fresh += measure_points(process.measure, smaller, measuring)
+            cache.add(fresh, process.context_mib)
+            if process.context_mib is not None:
+                budget = replace(budget, context_mib=process.context_mib)
+        known = [*known, *fresh]
+        share_mib = budget.share_mib(num_trials)
+    subject = f"{trial.model} at {trial.image_size} px"
+    plan = plan_from_points(Points(known), estimate, batches, share_mib, budget.context_mib, even, subject, only)
+    return replace(plan, notes=(*notes, *plan.notes))
+
+
+def _missing(sizes: Iterable[int], known: Iterable[Point]) -> list[int]:
+    """Returns the sizes of which `known` says nothing: neither measured, nor at or above one that did not fit."""
+    measured = {point.micro_batch for point in known}
+    smallest_failed = min((point.micro_batch for point in known if point.peak_reserved_mib is None), default=None)
+    return sorted(size for size in {*sizes} - measured if smallest_failed is None or size < smallest_failed)
+
+
+def candidates(effective_batches: Iterable[int], even: bool) -> list[int]:
+    """Returns every micro-batch that a pair could have: divisors from 16 on, and the smaller ones of batches that have no other."""
+    sizes: set[int] = set()
+    for batch in effective_batches:
+        divisors = micro_batches_of(batch, even)
+        sizes |= {size for size in divisors if size >= min(SMALLEST_FOR_BATCH_NORM, batch)} or set(divisors)
+    return sorted(sizes)
