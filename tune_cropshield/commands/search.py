@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import shlex
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -18,6 +19,10 @@ from tune_cropshield.search.resources import Resources, divide, find_device
 from tune_cropshield.search.view import SearchView, short, view_for
 from tune_cropshield.space import SearchSpace, load_space
 
+if TYPE_CHECKING:
+    from tune_cropshield.memory.plan import Plan
+
+GUIDES_CLASSES = 22  # a dry run reads no photographs
 MAY_CHANGE_ON_RESUME = ("trials", "time_budget", "trials_per_gpu")
 
 
@@ -68,25 +73,58 @@ def _search(space: SearchSpace, resources: Resources, out: Path, shown_out: Path
     )
     for name, (advised, taken) in guide_differs(space).items():
         view.note(f"trial 0 takes {name} = {short(taken)}: the guide's {short(advised)} is not in the space")
-    plan = plan_for(space, resources)
+    plan = plan_for(space, resources, len(data.classes), view)
     files.make_folder(out)
     with files.locked(out):
         if not args.resume:
             files.check_new(out)
         files.save_settings(out, space, f"python -m tune_cropshield search --space {shlex.quote(files.SETTINGS)}")
         view.note(f"watch it:  tensorboard --logdir {shlex.quote(str(shown_out))}")
-        outcome = run_search(space, data, plan, resources, out, view, args.ray_address)
+        outcome = run_search(space, data, plan, resources, out, view, args.ray_address, _remembered(space, len(data.classes), plan))
         if has_result(outcome.study):
             write_best(out)
     return _conclude(outcome, space, out, shown_out, view)
 
 
-def plan_for(space: SearchSpace, resources: Resources) -> Any:
-    """Returns the pairs that trials may take on this device."""
-    from tune_cropshield.memory.plan import plan_for_cpu
-    from tune_cropshield.search.trial_settings import effective_batches
+def plan_for(space: SearchSpace, resources: Resources, num_classes: int | None, view: SearchView) -> Plan:
+    """Returns the pairs that trials may take on this device: measured on a GPU, only estimated there while `num_classes` is not known."""
+    from tune_cropshield.memory.plan import plan_for_cpu, plan_from_estimate
+    from tune_cropshield.search.trial_settings import effective_batches, mixes_somewhere
 
-    return plan_for_cpu(effective_batches(space))
+    batches, even = effective_batches(space), mixes_somewhere(space)
+    if resources.device == "cpu":
+        return plan_for_cpu(batches, even)
+    from tune_cropshield.memory.budget import resolve_budget
+    from tune_cropshield.memory.card import find_card
+    from tune_cropshield.memory.gpu_plan import estimate_for, plan_for_gpu
+
+    trial, card = space.trial_config(), find_card()
+    assert card is not None
+    budget = resolve_budget(space.search.vram, card)
+    if num_classes is None:
+        estimate = estimate_for(trial, GUIDES_CLASSES)
+        return plan_from_estimate(estimate, batches, budget.share_mib(resources.trials_per_gpu), budget.context_mib, even, trial.model)
+    with view.steps("measuring which batches fit the GPU") as measuring:
+        plan = plan_for_gpu(
+            trial, num_classes, batches, budget, card, cache_dir(), num_trials=resources.trials_per_gpu, even=even, measuring=measuring
+        )
+    for note in plan.notes:
+        view.note(note)
+    return plan
+
+
+def _remembered(space: SearchSpace, num_classes: int, plan: Plan) -> Callable[[int, str], object]:
+    """Returns what lowers the measurements kept of this model: the next plan does not propose a micro-batch that ran out of memory."""
+    if plan.source != "probe":
+        return lambda micro_batch, reason: None
+    from tune_cropshield.memory.card import find_card
+    from tune_cropshield.memory.gpu_plan import at_largest_size, gpu_precision
+    from tune_cropshield.memory.probe_cache import ProbeCache, identity
+
+    trial, card = at_largest_size(space.trial_config()), find_card()
+    assert card is not None and plan.share_mib is not None
+    cache, share_mib = ProbeCache(cache_dir(), identity(trial, num_classes, gpu_precision(trial), card)), plan.share_mib
+    return lambda micro_batch, reason: cache.lower(micro_batch, share_mib, reason)
 
 
 def _new_space(args: argparse.Namespace) -> SearchSpace:
@@ -128,7 +166,7 @@ def _print_plan(space: SearchSpace, resources: Resources, console: Console) -> N
     from tune_cropshield.search.starts import start_points
 
     trial, settings = space.trial_config(), space.search
-    plan = plan_for(space, resources)
+    plan = plan_for(space, resources, None, SearchView())
     console.print(f"{trial.model} at {trial.image_size} px on {resources.device}, {resources.concurrent_trials} trials at once")
     console.print("searched:")
     for name, domain in space.space.items():
@@ -137,6 +175,8 @@ def _print_plan(space: SearchSpace, resources: Resources, console: Console) -> N
     for batch in plan.effective_batches:
         pairs = plan.pairs[batch] if settings.pairs == "all" else plan.pairs[batch][:1]
         console.print(f"  effective batch {batch:4}: {', '.join(str(pair) for pair in pairs)}")
+    if plan.source == "estimate":
+        console.print("  (estimated: a search measures them first)")
     console.print("tried first:")
     for number, start in enumerate(start_points(space, plan)):
         console.print(f"  trial {number}: " + ", ".join(f"{name} {short(value)}" for name, value in start.items()))

@@ -8,7 +8,7 @@ from typing import Any
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
-from tune_cropshield.search.outcomes import FAILED, METRIC, OUTCOME, PRUNED, REASON
+from tune_cropshield.search.outcomes import FAILED, LADDER_STEPS, METRIC, OUTCOME, PRUNED, REASON
 from tune_cropshield.search.view import SearchView, TrialLine
 
 
@@ -26,6 +26,7 @@ class ViewCallback(Callback):
         trial_over: Callable[[int], object],
     ) -> None:
         self._view, self._describe, self._was_pruned, self._trial_over = view, describe, was_pruned, trial_over
+        self._ladder_steps: dict[int, int] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Returns nothing: Ray pickles a search's parts into a snapshot that is never read, and a terminal cannot be pickled."""
@@ -38,7 +39,11 @@ class ViewCallback(Callback):
 
     def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any) -> None:
         if METRIC in result:
-            self._view.epoch_done(trial.config["number"], result)
+            number = trial.config["number"]
+            self._view.epoch_done(number, result)
+            if result.get(LADDER_STEPS, 0) > self._ladder_steps.get(number, 0):
+                self._ladder_steps[number] = result[LADDER_STEPS]
+                self._view.note(f"t{number:03d} ran out of memory: it goes on with a smaller micro-batch and the same effective batch")
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         result = trial.last_result or {}

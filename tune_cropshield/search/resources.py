@@ -21,6 +21,11 @@ class Resources:
     cpus_per_trial: int
     gpus_per_trial: float
 
+    @property
+    def trials_per_gpu(self) -> int:
+        """How many trials share one GPU; 1 on a CPU."""
+        return round(1 / self.gpus_per_trial) if self.gpus_per_trial else 1
+
 
 def find_device(wanted: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:
     """Returns the device to train on; raises DeviceError when a GPU is asked for and there is none that this torch can use."""

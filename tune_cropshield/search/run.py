@@ -7,7 +7,7 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from optuna.trial import TrialState
 from tune_cropshield.config import DataConfig, RunConfig
 from tune_cropshield.data.dataset import LeafData
 from tune_cropshield.memory.plan import Plan
+from tune_cropshield.records import read_events
 from tune_cropshield.search import folder as files
 from tune_cropshield.search.journal import check_same, num_started, open_study, quiet_optuna, report_epochs, unfinished
 from tune_cropshield.search.ray_runtime import ray_runtime
@@ -45,12 +46,20 @@ class SearchOutcome:
 
 
 def run_search(
-    space: SearchSpace, data: LeafData, plan: Plan, resources: Resources, out: Path, view: SearchView, ray_address: str | None = None
+    space: SearchSpace,
+    data: LeafData,
+    plan: Plan,
+    resources: Resources,
+    out: Path,
+    view: SearchView,
+    ray_address: str | None = None,
+    too_large: Callable[[int, str], object] = lambda micro_batch, reason: None,
 ) -> SearchOutcome:
     """Runs `space.search.trials` trials in all in the folder `out`, which must be the caller's alone, and returns how it ended.
 
     The journal in `out` says what an earlier run has done: nothing finished is repeated, what was running goes on from its checkpoint with its
     own parameters, and the halving's rungs are as they were. Every trial's files are in their folder when this returns.
+    too_large: called with a micro-batch that ran out of memory all the same, and with what was said.
     """
     settings = space.search
     study = open_study(out)
@@ -67,7 +76,7 @@ def run_search(
         return SearchOutcome(study, None, False, False)
     view.begin(num_existing + num_new, num_ended)
     with ray_runtime(resources.cpus, resources.gpus, ray_address):
-        stopped, interrupted, failed = _tune(space, data, plan, resources, out, view, study, num_new)
+        stopped, interrupted, failed = _tune(space, data, plan, resources, out, view, study, num_new, too_large)
     for trial in unfinished(study):  # the epochs that were under way when the search was asked to end
         report_epochs(study, trial, files.best_so_far(files.trial_folder(out, trial.number)))
     files.drop_losers(out, study)
@@ -76,7 +85,15 @@ def run_search(
 
 
 def _tune(
-    space: SearchSpace, data: LeafData, plan: Plan, resources: Resources, out: Path, view: SearchView, study: optuna.Study, num_new: int
+    space: SearchSpace,
+    data: LeafData,
+    plan: Plan,
+    resources: Resources,
+    out: Path,
+    view: SearchView,
+    study: optuna.Study,
+    num_new: int,
+    too_large: Callable[[int, str], object],
 ) -> tuple[str | None, bool, bool]:
     from ray import tune  # here, after `ray_runtime` has set what Ray reads when it is imported
 
@@ -101,6 +118,9 @@ def _tune(
         return TrialLine(number, parameters, str(pair_of(parameters, space, plan)), settings.epochs)
 
     def trial_over(number: int) -> None:
+        for step in read_events(files.trial_folder(out, number)):
+            if step.get("part") == "training":
+                too_large(step["before"], step["reason"])
         files.write_table(out, study)
         files.drop_losers(out, study)
 
@@ -125,7 +145,13 @@ def _tune(
     ):
         tuner = tune.Tuner(
             tune.with_resources(
-                tune.with_parameters(TrialWorker, data=data, device=resources.device),
+                tune.with_parameters(
+                    TrialWorker,
+                    data=data,
+                    device=resources.device,
+                    memory_mib=plan.share_mib,
+                    resident_bytes=int(plan.spare_mib(settings.pairs == "all") * 2**20),
+                ),
                 {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
             ),
             tune_config=tune.TuneConfig(

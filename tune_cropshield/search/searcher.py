@@ -17,7 +17,9 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
 from tune_cropshield.search.journal import quiet_optuna
-from tune_cropshield.search.outcomes import DIVERGED, FAILED, FINISHED, METRIC, OUTCOME, PRUNED, REASON
+from tune_cropshield.search.outcomes import DIVERGED, FAILED, FINISHED, METRIC, OUT_OF_MEMORY, OUTCOME, PRUNED, REASON
+
+MEMORY_CONSTRAINT = "memory"
 
 
 class StudySearcher(Searcher):
@@ -90,9 +92,10 @@ class StudySearcher(Searcher):
         elif error:
             trial.set_user_attr(REASON, "its worker process died")
         with quiet_optuna():
+            trial.set_constraint(MEMORY_CONSTRAINT, 1.0 if outcome == OUT_OF_MEMORY else 0.0)  # above 0 means that it did not fit
             if outcome == FINISHED:
                 self._study.tell(trial, result[METRIC])
-            elif outcome in (PRUNED, DIVERGED):
+            elif outcome in (PRUNED, DIVERGED, OUT_OF_MEMORY):
                 # A trial that diverged before its first epoch has no value: Optuna then takes it as the worst there is, and learns from it.
                 self._study.tell(trial, state=TrialState.PRUNED)
             else:

@@ -25,6 +25,13 @@ def effective_batches(space: SearchSpace) -> tuple[int, ...]:
     return (space.trial_config().effective_batch,)
 
 
+def mixes_somewhere(space: SearchSpace) -> bool:
+    """Tells whether some trial of `space` mixes neighbours, so that micro-batches must be even."""
+    trial = space.trial_config()
+    searched = [space.space[name].ends for name in ("mixup", "cutmix") if name in space.space]
+    return bool(trial.mixup or trial.cutmix or any(value for ends in searched for value in ends))
+
+
 def distributions(space: SearchSpace, plan: Plan) -> dict[str, BaseDistribution]:
     """Returns what Optuna samples from: the space's domains, with only those effective batches (or pairs) that the plan says fit."""
     result = {name: domain.distribution() for name, domain in space.space.items() if name != EFFECTIVE_BATCH}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +14,12 @@ from ray import tune
 
 from tune_cropshield.config import RunConfig
 from tune_cropshield.data.dataset import DeviceData, LeafData
-from tune_cropshield.errors import DivergedError
-from tune_cropshield.search.outcomes import DIVERGED, FAILED, FINISHED, METRIC, OUTCOME, REASON
+from tune_cropshield.errors import DeadContextError, DivergedError, OutOfMemory
+from tune_cropshield.memory.budget import cap_allocator
+from tune_cropshield.search.outcomes import DIVERGED, FAILED, FINISHED, LADDER_STEPS, METRIC, OUT_OF_MEMORY, OUTCOME, REASON
 from tune_cropshield.trial import TrialReport, trial_epochs
 
+DEAD_CONTEXT = 70  # exit code of a process whose GPU context is gone
 ERROR_FILE = "error.txt"  # a failed trial's traceback
 
 
@@ -27,9 +30,14 @@ class TrialWorker(tune.Trainable):
     back as a result; only the death of this process reaches Ray as a failure, and the trial then goes on elsewhere from its checkpoint.
     """
 
-    def setup(self, config: dict[str, Any], data: LeafData, device: str) -> None:
-        """Called once per process. data: pickled as paths, opened here; device: "cpu" or "cuda"."""
-        self._data = DeviceData(data, torch.device(device))
+    def setup(self, config: dict[str, Any], data: LeafData, device: str, memory_mib: float | None, resident_bytes: int) -> None:
+        """Called once per process. data: pickled as paths, opened here; device: "cpu" or "cuda".
+
+        memory_mib: what this process's allocator may reserve; resident_bytes: how much of that the stores on the GPU may take.
+        """
+        cap_allocator(memory_mib, torch.device(device))  # before anything lies on it
+        self._data = DeviceData(data, torch.device(device), resident_bytes)
+        self._memory_mib = memory_mib
         self._start(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -41,7 +49,7 @@ class TrialWorker(tune.Trainable):
     def _start(self, config: dict[str, Any]) -> None:
         self._folder = Path(config["folder"])
         run = RunConfig.model_validate(config["run"])
-        self._epochs: Iterator[TrialReport] = trial_epochs(run, self._data, self._folder, resume=True)
+        self._epochs: Iterator[TrialReport] = trial_epochs(run, self._data, self._folder, resume=True, memory_mib=self._memory_mib)
 
     def step(self) -> dict[str, Any]:
         """Trains one epoch and returns its metrics, and how the trial ended if it did."""
@@ -49,11 +57,21 @@ class TrialWorker(tune.Trainable):
             report = next(self._epochs)
         except DivergedError as error:
             return {"done": True, "epoch": error.epoch, OUTCOME: DIVERGED, REASON: str(error)}
+        except OutOfMemory as error:
+            return {"done": True, OUTCOME: OUT_OF_MEMORY, REASON: str(error)}
+        except DeadContextError as error:
+            self._note_traceback()
+            print(error, flush=True)
+            os._exit(DEAD_CONTEXT)  # Ray starts another process, and the trial goes on there from its checkpoint
         except Exception as error:
-            (self._folder / ERROR_FILE).write_text(traceback.format_exc(), encoding="utf-8")
+            self._note_traceback()
             return {"done": True, OUTCOME: FAILED, REASON: f"{type(error).__name__}: {error}".split("\n")[0]}
         result = {**report.metrics.as_dict(), METRIC: report.best_val_acc, "best_epoch": report.best_epoch, "done": report.finished}
+        result[LADDER_STEPS] = len(report.ladder_steps)
         return {**result, OUTCOME: FINISHED} if report.finished else result
+
+    def _note_traceback(self) -> None:
+        (self._folder / ERROR_FILE).write_text(traceback.format_exc(), encoding="utf-8")
 
     def cleanup(self) -> None:
         """Ends the trial: its best weights are written, its memory is given back."""
