@@ -42,8 +42,9 @@ class ImageFeed:
         largest = max((len(indices) for indices in batches), default=0)
         free: queue.Queue[_Buffer] = queue.Queue()
         filled: queue.Queue[_Buffer | BaseException] = queue.Queue()
-        for _ in range(AHEAD):
-            free.put(_Buffer(torch.empty((largest, *self._images.shape[1:]), dtype=torch.uint8, pin_memory=True)))
+        with torch.inference_mode(False):  # the thread below writes to them, also while the caller evaluates
+            for _ in range(AHEAD):
+                free.put(_Buffer(torch.empty((largest, *self._images.shape[1:]), dtype=torch.uint8, pin_memory=True)))
         stop = threading.Event()
         thread = threading.Thread(target=self._gather, args=(batches, free, filled, stop), name="image-feed", daemon=True)
         thread.start()
