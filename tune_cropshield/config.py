@@ -115,7 +115,7 @@ class TrialConfig(Settings):
     effective_batch: Batch = 32
     micro_batch: Batch | None = None  # left out: the largest that fits (see the plan); an execution detail
     accumulation: Batch | None = None
-    eval_batch: Batch | None = None  # left out: 2 x micro_batch; needs no gradients, so a larger one fits
+    eval_batch: Batch | None = None  # left out: micro_batch
 
     # loss
     label_smoothing: float = Field(0.0, ge=0, lt=1)

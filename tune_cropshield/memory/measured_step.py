@@ -17,7 +17,6 @@ from tune_cropshield.data.mixing import Mixing
 from tune_cropshield.data.windows import WindowSettings, evaluation_batches, training_windows
 from tune_cropshield.memory.card import MIB
 from tune_cropshield.memory.oom import first_line, is_out_of_memory
-from tune_cropshield.memory.plan import EVALUATION_OVER_MICRO_BATCH
 from tune_cropshield.memory.points import Point
 from tune_cropshield.training.build import build_trainer
 from tune_cropshield.training.evaluate import evaluate
@@ -80,7 +79,7 @@ def _measure(trial: TrialConfig, num_classes: int, micro_batch: int, device: tor
             ended = _now(device)
             seconds.append(ended - started)
             started = ended
-    images = indices[: EVALUATION_OVER_MICRO_BATCH * micro_batch]
+    images = indices[:micro_batch]
     evaluate(trainer.evaluated_model, evaluation_batches(feed, labels_N, images, len(images), size, dtype), num_classes, step.precision, device)
     if _retries(device) > retries_before:
         return Point(micro_batch, cap_mib, reason="the allocator had to give cached memory back to go on")

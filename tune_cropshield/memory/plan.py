@@ -15,8 +15,6 @@ if TYPE_CHECKING:  # both bring PyTorch, which a plan for a CPU does without
 # Without a GPU there is no video memory to fit. A micro-batch of this many pictures fills the vector units of a core; more only misses its caches.
 CPU_MICRO_BATCH = 64
 SMALLEST_FOR_BATCH_NORM = 16  # below it a batch norm's statistics are too noisy (see training.batchnorm)
-# Evaluation keeps no activations: an image takes an eighth (EfficientNet-B0) to a quarter (the guide's CNN) of what it takes in training.
-EVALUATION_OVER_MICRO_BATCH = 2
 # Of its share a trial is planned to take at most this: fragmentation differs a little from run to run.
 PLANNED_SHARE = 0.97
 # Smaller micro-batches that are this close to the fastest are as good: what they leave free is worth more.
