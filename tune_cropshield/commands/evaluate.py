@@ -46,7 +46,8 @@ def run(args: argparse.Namespace) -> int:
     console.print(f"{args.split}: {int(result.confusion_KK.sum())} photographs")
     table = Table(box=None)
     for name in ("class", "precision", "recall", "F1", "photographs"):
-        table.add_column(name, justify="left" if name == "class" else "right", no_wrap=True)
+        is_class = name == "class"
+        table.add_column(name, justify="left" if is_class else "right", no_wrap=True, min_width=None if is_class else max(len(name), 6))
     right, met, predicted = result.confusion_KK.diagonal(), result.confusion_KK.sum(1), result.confusion_KK.sum(0)
     for index, name in enumerate(classes):
         shares = [_share(right[index], predicted[index]), _share(right[index], met[index])]
