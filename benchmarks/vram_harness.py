@@ -24,8 +24,8 @@ from tune_cropshield.data.dataset import LeafData, open_data
 from tune_cropshield.memory.budget import resolve_budget
 from tune_cropshield.memory.card import find_card
 from tune_cropshield.memory.gpu_plan import estimate_for, plan_for_gpu
-from tune_cropshield.memory.named_budgets import parse_budget
 from tune_cropshield.memory.plan import Plan, plan_from_estimate
+from tune_cropshield.named_budgets import parse_budget
 
 CLASSES = 22
 

@@ -17,7 +17,7 @@ from tune_cropshield.config import DataConfig, Epochs, Seed, TrialConfig
 from tune_cropshield.config_faults import FIELDS_ONLY, Origin, Rule, Settings, broken_rules, checked_fields, overridden, shown, told_as
 from tune_cropshield.domain import Domain, Value
 from tune_cropshield.errors import ConfigError
-from tune_cropshield.memory.named_budgets import parse_budget
+from tune_cropshield.named_budgets import parse_budget
 from tune_cropshield.toml_files import read_toml
 from tune_cropshield.units import parse_duration
 

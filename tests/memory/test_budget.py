@@ -8,7 +8,7 @@ import torch
 from tune_cropshield.errors import ConfigError, DeviceError
 from tune_cropshield.memory.budget import Budget, cap_allocator, resolve_budget
 from tune_cropshield.memory.card import Card
-from tune_cropshield.memory.named_budgets import Amount, parse_budget
+from tune_cropshield.named_budgets import Amount, parse_budget
 
 LAPTOP = Card("NVIDIA GeForce RTX 4060 Laptop GPU", "566.36", total_mib=8188, free_mib=7300)
 LARGE = Card("NVIDIA H200", "580.159", total_mib=143_771, free_mib=143_000)

@@ -14,7 +14,7 @@ from tune_cropshield.config import TrialConfig
 from tune_cropshield.config_faults import command_line, validated
 from tune_cropshield.errors import UserError
 from tune_cropshield.memory.guide_formula import guide_formula
-from tune_cropshield.memory.named_budgets import parse_budget
+from tune_cropshield.named_budgets import parse_budget
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import: not before the command line is known to be right
     from tune_cropshield.memory.budget import Budget

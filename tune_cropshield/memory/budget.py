@@ -9,7 +9,7 @@ import torch
 from tune_cropshield.errors import DeviceError
 from tune_cropshield.memory.card import MIB, Card
 from tune_cropshield.memory.estimate import CONTEXT_MIB
-from tune_cropshield.memory.named_budgets import parse_budget
+from tune_cropshield.named_budgets import parse_budget
 
 # Left to others of what is free now: browsers and desktops take and give back about as much while a search runs.
 MARGIN_MIB = 256.0
