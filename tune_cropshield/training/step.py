@@ -126,7 +126,8 @@ class WindowStep:
 
     def set_lr(self) -> None:
         """Sets the learning rate of the next update from the applied updates so far."""
-        factor = self.lr_factors[self.updates.clamp(max=len(self.lr_factors) - 1)]
+        # Not lr_factors[update]: indexing by a 0-dim tensor asks the host for its value.
+        factor = self.lr_factors.index_select(0, self.updates.clamp(max=len(self.lr_factors) - 1).view(1))[0]
         self.lr.copy_(self.peak_lr * self.lr_scale * factor)
 
 
