@@ -17,7 +17,7 @@ from tune_cropshield.data.dataset import DeviceData, open_data
 from tune_cropshield.errors import DivergedError, RunFailure
 from tune_cropshield.outcome.trained import load_trained
 from tune_cropshield.records import read_metrics
-from tune_cropshield.training.evaluate import evaluate
+from tune_cropshield.training.evaluate import Evaluator
 from tune_cropshield.training.metrics import METRIC_NAMES
 from tune_cropshield.trial import TrialReport, run_trial, trial_epochs, validation_batches
 
@@ -75,7 +75,7 @@ def test_the_weights_kept_are_the_best_epochs_and_not_the_last(drawn_leaves: Pat
     assert last.best_val_acc == max(accuracies)
     assert last.best_epoch == accuracies.index(max(accuracies)) + 1 == len(lines) - 2
     model = load_trained(run.trial, len(data.data.classes), tmp_path / "model.safetensors", CPU)
-    judged = evaluate(model, validation_batches(run.trial, data, "val", torch.float32), len(data.data.classes), "fp32", CPU)
+    judged = Evaluator(model, len(data.data.classes), "fp32", CPU).evaluate(validation_batches(run.trial, data, "val", torch.float32))
     assert (judged.accuracy, judged.loss) == (max(accuracies), lines[last.best_epoch - 1]["val_loss"])
     assert judged.loss != lines[-1]["val_loss"]
 
@@ -157,7 +157,7 @@ def test_what_a_sample_looks_like_does_not_depend_on_the_micro_batch(drawn_leave
     for micro_batch in (32, 8):
         settings = WindowSettings(32, micro_batch, "aggressive", Mixing(0.2, 1.0), seed=0)
         windows = training_windows(data.feed(32), data.labels_N, data.indices("train"), settings, epoch=1, image_size=32)
-        seen.append([torch.cat([images for images, _ in window.micro_batches]) for window in windows])
+        seen.append([torch.cat([batch.images() for batch in window.micro_batches]) for window in windows])
     assert [len(images) for images in seen[0]] == [32, 32, 32]
     for whole, parts in zip(*seen, strict=True):
         torch.testing.assert_close(whole, parts)

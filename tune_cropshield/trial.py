@@ -14,7 +14,7 @@ from torch import Tensor
 from tune_cropshield.config import RunConfig, TrialConfig, save_config
 from tune_cropshield.data.dataset import DeviceData
 from tune_cropshield.data.mixing import Mixing
-from tune_cropshield.data.windows import Window, WindowSettings, evaluation_batches, training_windows
+from tune_cropshield.data.windows import EvaluationBatch, Window, WindowSettings, evaluation_batches, training_windows
 from tune_cropshield.memory.budget import cap_allocator
 from tune_cropshield.memory.card import MIB
 from tune_cropshield.memory.ladder import Ladder, LadderStep
@@ -162,9 +162,7 @@ def evaluation_batch(trial: TrialConfig) -> int:
     return trial.eval_batch or trial.pair[0]
 
 
-def validation_batches(
-    trial: TrialConfig, data: DeviceData, split: str, dtype: torch.dtype, batch: int | None = None
-) -> Iterator[tuple[Tensor, Tensor]]:
+def validation_batches(trial: TrialConfig, data: DeviceData, split: str, dtype: torch.dtype, batch: int | None = None) -> Iterator[EvaluationBatch]:
     """Yields the batches on which `trial` is judged, of "val" or "test", at the size that training ends with. batch: None for the trial's own."""
     size = trial.final_size
     return evaluation_batches(data.feed(size), data.labels_N, data.indices(split), batch or evaluation_batch(trial), size, dtype)

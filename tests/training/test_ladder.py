@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tune_cropshield.data.feed import ImageFeed
 from tune_cropshield.data.mixing import Mixing
-from tune_cropshield.data.windows import Window, WindowSettings, training_windows
+from tune_cropshield.data.windows import EvaluationBatch, Window, WindowSettings, evaluation_batches, training_windows
 from tune_cropshield.errors import DeadContextError, DivergedError, OutOfMemory
 from tune_cropshield.memory.ladder import Ladder, LadderStep
 from tune_cropshield.memory.oom import gpu_errors_named
@@ -150,8 +150,8 @@ def test_going_back_leaves_no_trace_of_the_micro_steps() -> None:
     torch.manual_seed(7)
     step.remember()
     windows, again = windows_from(4, 0), windows_from(4, 0)
-    for images_BCHW, targets in next(windows).micro_batches:
-        step.micro_step(images_BCHW, targets, torch.tensor(16.0))
+    for batch in next(windows).micro_batches:
+        step.micro_step(batch.images(), batch.targets, torch.tensor(16.0))
     step.scaler.unscale_(step.optimizer)
     assert any(not torch.equal(value, before[name]) for name, value in model.state_dict().items())
     step.go_back()
@@ -229,10 +229,11 @@ def test_memory_that_runs_out_where_nothing_can_be_made_smaller_ends_the_trial()
 
 
 def test_an_evaluation_that_runs_out_of_memory_takes_smaller_batches_and_says_the_same() -> None:
-    images, labels = torch.randn(20, 3, SIDE, SIDE), torch.arange(20) % CLASSES
+    pictures = torch.randint(256, (20, SIDE, SIDE, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    labels_N = torch.arange(20) % CLASSES
 
-    def batches_of(size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        return zip(images.split(size), labels.split(size), strict=True)
+    def batches_of(size: int) -> Iterator[EvaluationBatch]:
+        return evaluation_batches(ImageFeed(pictures, CPU), labels_N, torch.arange(20), size, SIDE)
 
     expected = ladder_for(network(), 8).validate(batches_of, 1)
     ladder = ladder_for(Failing(network(), {0: OUT_OF_MEMORY[0], 2: OUT_OF_MEMORY[3]}), 8)

@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from tune_cropshield.data.dataset import DeviceData, open_data
-    from tune_cropshield.training.evaluate import evaluate
+    from tune_cropshield.training.evaluate import Evaluator
     from tune_cropshield.training.precision import DTYPES, resolve_precision
     from tune_cropshield.trial import validation_batches
 
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
         )
     precision = resolve_precision(trial.precision, device)
     batches = validation_batches(trial, DeviceData(data, device), args.split, DTYPES[precision])
-    result = evaluate(load_trained(trial, len(classes), weights, device), batches, len(classes), precision, device)
+    result = Evaluator(load_trained(trial, len(classes), weights, device), len(classes), precision, device).evaluate(batches)
     console = Console(soft_wrap=True, highlight=False)
     console.print(f"{args.split}: {int(result.confusion_KK.sum())} photographs")
     table = Table(box=None)

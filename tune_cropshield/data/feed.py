@@ -32,9 +32,11 @@ class ImageFeed:
         if self._streams:
             yield from self._stream_ahead(batches)
             return
+        if self.device.type == "cuda" and batches:  # one copy for all: the driver may wait before it copies from memory that is not pinned
+            batches = torch.cat(list(batches)).to(self.device).split([len(indices) for indices in batches])
         for indices in batches:
             started = time.perf_counter()
-            images = self._images.index_select(0, indices.to(self._images.device, non_blocking=True))
+            images = self._images.index_select(0, indices)
             self.wait_s += time.perf_counter() - started
             yield images
 
@@ -42,9 +44,8 @@ class ImageFeed:
         largest = max((len(indices) for indices in batches), default=0)
         free: queue.Queue[_Buffer] = queue.Queue()
         filled: queue.Queue[_Buffer | BaseException] = queue.Queue()
-        with torch.inference_mode(False):  # the thread below writes to them, also while the caller evaluates
-            for _ in range(AHEAD):
-                free.put(_Buffer(torch.empty((largest, *self._images.shape[1:]), dtype=torch.uint8, pin_memory=True)))
+        for _ in range(AHEAD):
+            free.put(_Buffer(torch.empty((largest, *self._images.shape[1:]), dtype=torch.uint8, pin_memory=True)))
         stop = threading.Event()
         thread = threading.Thread(target=self._gather, args=(batches, free, filled, stop), name="image-feed", daemon=True)
         thread.start()

@@ -1,5 +1,7 @@
 """An epoch's images in windows (one optimizer update each) and micro-batches (one forward and backward pass each).
 
+A micro-batch holds stored pictures and what to make of them; its `images()` makes it, on the device, wherever it is called: within a CUDA graph too.
+
 B: samples of a micro-batch, W: samples of a window, N: samples of the data set, S: side of the stored pictures.
 """
 
@@ -8,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,13 +22,61 @@ from tune_cropshield.data.mixing import Mixing, MixPlan
 from tune_cropshield.data.targets import Targets
 
 
+class View(NamedTuple):
+    """How stored pictures become images: the same for all micro-batches of an epoch."""
+
+    preset: str
+    image_size: int
+    seed: int
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """The samples of one forward and backward pass: stored pictures, uint8 (B, S, S, 3), and all that their images and targets depend on."""
+
+    pictures_BHWC: Tensor
+    samples_B: Tensor  # int64 numbers in the data set
+    epoch: Tensor  # 0-dim int64
+    targets: Targets
+    plan: MixPlan | None
+    view: View
+
+    def images(self) -> Tensor:
+        """Returns the images, (B, 3, image_size, image_size), augmented and mixed."""
+        images_BCHW = augment(
+            self.pictures_BHWC,
+            self.samples_B,
+            preset=PRESETS[self.view.preset],
+            out_size=self.view.image_size,
+            seed=self.view.seed,
+            epoch=self.epoch,
+            dtype=self.view.dtype,
+        )
+        return images_BCHW if self.plan is None else self.plan.images(images_BCHW)
+
+
+@dataclass(frozen=True)
+class EvaluationBatch:
+    """Stored pictures, uint8 (B, S, S, 3), that are judged whole and unchanged, and their labels (B,)."""
+
+    pictures_BHWC: Tensor
+    labels_B: Tensor
+    image_size: int
+    dtype: torch.dtype
+
+    def images(self) -> Tensor:
+        """Returns the images, (B, 3, image_size, image_size)."""
+        return evaluation_view(self.pictures_BHWC, self.image_size, self.dtype)
+
+
 @dataclass(frozen=True)
 class Window:
-    """One update's samples. `micro_batches` can be walked once; each item is (images (B, 3, H, W) on the device, their targets)."""
+    """One update's samples. `micro_batches` can be walked once."""
 
     targets: Targets
     num_samples: int
-    micro_batches: Generator[tuple[Tensor, Targets]]
+    micro_batches: Generator[MicroBatch]
 
 
 def epoch_order(indices: Tensor, seed: int, epoch: int) -> Tensor:
@@ -56,6 +107,8 @@ def training_windows(
     """
     order = epoch_order(indices, settings.seed, epoch)
     order_on_device = order.to(feed.device, non_blocking=True)
+    epoch_number = torch.full((), epoch, dtype=torch.int64, device=feed.device)
+    view = View(settings.preset, image_size, settings.seed, settings.dtype)
     windows = [(start, min(start + settings.effective_batch, len(order))) for start in range(0, len(order), settings.effective_batch)]
     windows = windows[first_window:]
     spans = [[(at, min(at + settings.micro_batch, stop)) for at in range(start, stop, settings.micro_batch)] for start, stop in windows]
@@ -64,41 +117,32 @@ def training_windows(
             samples_W = order_on_device[start:stop]
             plan = settings.mixing.plan(samples_W, settings.seed, epoch, image_size) if settings.mixing is not None else None
             targets = Targets(labels_N[samples_W]) if plan is None else plan.targets(labels_N[samples_W])
-            inside = [(first - start, last - start) for first, last in window_spans]
-            yield Window(targets, stop - start, _micro_batches(pictures, samples_W, targets, plan, inside, settings, epoch, image_size))
+            whole = Parts(samples_W, epoch_number, targets, plan, view)
+            yield Window(targets, stop - start, _micro_batches(pictures, whole, [(first - start, last - start) for first, last in window_spans]))
 
 
-def _micro_batches(
-    pictures: Iterator[Tensor],
-    samples_W: Tensor,
-    targets: Targets,
-    plan: MixPlan | None,
-    spans: list[tuple[int, int]],
-    settings: WindowSettings,
-    epoch: int,
-    image_size: int,
-) -> Generator[tuple[Tensor, Targets]]:
+class Parts(NamedTuple):
+    """What a window's micro-batches are cut from, beside the pictures."""
+
+    samples_W: Tensor
+    epoch: Tensor
+    targets: Targets
+    plan: MixPlan | None
+    view: View
+
+
+def _micro_batches(pictures: Iterator[Tensor], whole: Parts, spans: list[tuple[int, int]]) -> Generator[MicroBatch]:
     """Yields a window's micro-batches: `spans` are the samples of each, counted from the window's start."""
     for first, last in spans:
-        images_BCHW = augment(
-            next(pictures),
-            samples_W[first:last],
-            preset=PRESETS[settings.preset],
-            out_size=image_size,
-            seed=settings.seed,
-            epoch=epoch,
-            dtype=settings.dtype,
-        )
-        if plan is not None:
-            images_BCHW = plan.slice(first, last).images(images_BCHW)
-        yield images_BCHW, targets.slice(first, last)
+        plan = whole.plan.slice(first, last) if whole.plan is not None else None
+        yield MicroBatch(next(pictures), whole.samples_W[first:last], whole.epoch, whole.targets.slice(first, last), plan, whole.view)
 
 
 def evaluation_batches(
     feed: ImageFeed, labels_N: Tensor, indices: Tensor, batch: int, image_size: int, dtype: torch.dtype = torch.float32
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yields (images (B, 3, image_size, image_size), labels (B,)) over `indices` (int64, CPU) in their order, whole pictures, not augmented."""
+) -> Iterator[EvaluationBatch]:
+    """Yields `indices` (int64, CPU) in their order, `batch` at a time."""
     parts = list(indices.split(batch))
     with closing(feed.stream(parts)) as pictures:
-        for part, images_BHWC in zip(parts, pictures, strict=True):
-            yield evaluation_view(images_BHWC, image_size, dtype), labels_N[part.to(feed.device, non_blocking=True)]
+        for part, pictures_BHWC in zip(parts, pictures, strict=True):
+            yield EvaluationBatch(pictures_BHWC, labels_N[part.to(feed.device, non_blocking=True)], image_size, dtype)

@@ -14,9 +14,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
-from tune_cropshield.data.windows import Window
+from tune_cropshield.data.windows import EvaluationBatch, Window
 from tune_cropshield.errors import OutOfMemory
 from tune_cropshield.memory.oom import first_line, is_out_of_memory
 from tune_cropshield.training.batchnorm import correct_momentum
@@ -28,7 +27,7 @@ MAX_TRAINING_STEPS = 2  # a pair four times too large is no accident any more: t
 # (micro-batch, number of the first window) -> the rest of the epoch's windows, at that micro-batch
 WindowsFrom = Callable[[int, int], Generator[Window]]
 # (images at once) -> the evaluation's batches
-BatchesOf = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
+BatchesOf = Callable[[int], Iterable[EvaluationBatch]]
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,8 @@ class Ladder:
         self._note(step)
 
     def _set(self, micro_batch: int, eval_batch: int) -> None:
-        """Goes on with these, the batch norms' momentum following the new accumulation."""
+        """Goes on with these, the batch norms' momentum following the new accumulation; captured graphs hold the old one."""
+        self.trainer.step.runner.forget()
         before, after = (math.ceil(self.effective_batch / size) for size in (self.micro_batch, micro_batch))
         correct_momentum(self.trainer.step.model, after / before)
         self.micro_batch, self.eval_batch = micro_batch, eval_batch

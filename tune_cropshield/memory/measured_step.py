@@ -19,7 +19,6 @@ from tune_cropshield.memory.card import MIB
 from tune_cropshield.memory.oom import first_line, is_out_of_memory
 from tune_cropshield.memory.points import Point
 from tune_cropshield.training.build import build_trainer
-from tune_cropshield.training.evaluate import evaluate
 from tune_cropshield.training.precision import DTYPES
 
 MICRO_STEPS = 2  # the second one meets the gradients of the first: more would find nothing new
@@ -68,19 +67,20 @@ def _measure(trial: TrialConfig, num_classes: int, micro_batch: int, device: tor
     mixing = Mixing(trial.mixup, trial.cutmix) if trial.mixup or trial.cutmix else None
     cut = WindowSettings(effective_batch, micro_batch, trial.augment, mixing, trial.seed, dtype)
 
-    step.model.train()
-    step.log.start()
     seconds = []
-    with closing(training_windows(feed, labels_N, indices, cut, 0, size)) as windows:
-        started = _now(device)
-        for window in windows:
-            step.remember()
-            step.train_window(window)
-            ended = _now(device)
-            seconds.append(ended - started)
-            started = ended
-    images = indices[:micro_batch]
-    evaluate(trainer.evaluated_model, evaluation_batches(feed, labels_N, images, len(images), size, dtype), num_classes, step.precision, device)
+    # Twice: what is new to the process runs as it is before it is captured, and both take memory.
+    for part in (indices, indices[-ragged - effective_batch :]):
+        step.model.train()
+        step.log.start()
+        with closing(training_windows(feed, labels_N, part, cut, 0, size)) as windows:
+            started = _now(device)
+            for window in windows:
+                step.remember()
+                step.train_window(window)
+                ended = _now(device)
+                seconds.append(ended - started)
+                started = ended
+        trainer.evaluator.evaluate(evaluation_batches(feed, labels_N, indices[:micro_batch], micro_batch, size, dtype))
     if _retries(device) > retries_before:
         return Point(micro_batch, cap_mib, reason="the allocator had to give cached memory back to go on")
     allocated, reserved = (torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)) if cuda else (0, 0)

@@ -16,7 +16,7 @@ from tune_cropshield.files import write_text_atomically
 from tune_cropshield.memory.card import Card
 from tune_cropshield.memory.points import Point
 
-FORMAT = 1  # of the file, and of what a probe measures: older files are ignored
+FORMAT = 2  # of the file, and of what a probe measures: older files are ignored
 FOLDER = "probes"
 
 
@@ -31,6 +31,7 @@ def identity(trial: TrialConfig, num_classes: int, precision: str, card: Card) -
         "optimizer": trial.optimizer,
         "has_momentum": trial.optimizer == "sgd" and trial.momentum > 0,
         "channels_last": trial.channels_last,
+        "cuda_graphs": trial.cuda_graphs,
         "freeze_backbone": trial.freeze_backbone,
         "average": trial.ema > 0,
         "clips": any(bound != "none" for bound in (trial.max_norm, trial.clip_value, trial.agc)),

@@ -12,11 +12,12 @@ from tune_cropshield.config import TrialConfig
 from tune_cropshield.training.batchnorm import correct_momentum
 from tune_cropshield.training.clipping import chosen_clipping
 from tune_cropshield.training.ema import WeightAverage
+from tune_cropshield.training.graphs import CudaGraphs, Eager, Runner
 from tune_cropshield.training.host_memory import keep_freed_memory
 from tune_cropshield.training.loss import balanced_class_weights
 from tune_cropshield.training.models import build_model
 from tune_cropshield.training.optim import build_optimizer
-from tune_cropshield.training.precision import INITIAL_SCALE, gradient_scaler, resolve_precision
+from tune_cropshield.training.precision import INITIAL_SCALE, Precision, gradient_scaler, resolve_precision
 from tune_cropshield.training.random_state import seed_everything
 from tune_cropshield.training.schedule import Plateau, lr_factors
 from tune_cropshield.training.step import WindowStep
@@ -52,9 +53,19 @@ def build_trainer(trial: TrialConfig, num_classes: int, train_labels: Tensor, de
         label_smoothing=trial.label_smoothing,
         average=WeightAverage(model, trial.ema) if trial.ema else None,
         log=UpdateLog(updates_per_epoch, device),
+        runner=runner_for(trial, num_classes, precision, device),
     )
     plateau = Plateau(trial.plateau_patience, trial.plateau_factor) if trial.schedule == "plateau" else None
     return Trainer(step, num_classes, plateau)
+
+
+def runner_for(trial: TrialConfig, num_classes: int, precision: Precision, device: torch.device) -> Runner:
+    """Returns what runs the trial's steps: CUDA graphs on a GPU, unless the trial says otherwise."""
+    if device.type != "cuda" or not trial.cuda_graphs:
+        return Eager()
+    clipping = chosen_clipping(trial.max_norm, trial.clip_value, trial.agc)
+    switches = (trial.freeze_backbone, trial.channels_last, trial.class_weights, trial.label_smoothing > 0, trial.ema > 0, trial.momentum > 0)
+    return CudaGraphs(device, (trial.model, num_classes, precision, trial.optimizer, clipping and clipping.kind, trial.dropout, *switches))
 
 
 def memory_format(channels_last: bool) -> torch.memory_format:

@@ -3,7 +3,8 @@
 B: samples of a micro-batch, C: channels, H, W: height and width, K: classes. A window holds `effective_batch` samples (fewer at an epoch's end),
 split into micro-batches that fit the memory. Nothing here waits for the device: norms, counters and flags stay on it until the epoch's end.
 
-A window that fails before its update can be undone and tried again in smaller parts (`remember`, `go_back`): see memory.ladder.
+A window that fails before its update can be undone and tried again in smaller parts (`remember`, `go_back`): see memory.ladder. Everything that an
+update reads or changes stays in its place in memory, so that a runner may capture it (see graphs).
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from tune_cropshield.data.targets import Targets
-from tune_cropshield.data.windows import Window
+from tune_cropshield.data.windows import MicroBatch, Window
 from tune_cropshield.training.clipping import Clipping, clip_gradients
 from tune_cropshield.training.ema import WeightAverage
+from tune_cropshield.training.graphs import Eager, Runner
 from tune_cropshield.training.loss import loss_sum, target_weight
 from tune_cropshield.training.precision import Precision, autocast
 from tune_cropshield.training.random_state import random_state, restore_random_state
@@ -24,7 +26,7 @@ from tune_cropshield.training.update_log import UpdateLog
 
 
 class WindowStep:
-    """Turns windows into updates: `micro_step` for each micro-batch of a window, then `update`; `train_window` does both.
+    """Turns windows into updates: `micro_step` for each micro-batch of a window, then `update`; `train_window` does both, by way of `runner`.
 
     lr: 0-dim tensor that the optimizer reads; set from `lr_factors` by the number of applied updates times `peak_lr` times `lr_scale`.
     updates: 0-dim int64 tensor, the applied updates so far. Time is counted in these: a skipped update moves neither schedule nor average.
@@ -45,11 +47,13 @@ class WindowStep:
         label_smoothing: float,
         average: WeightAverage | None,
         log: UpdateLog,
+        runner: Runner | None = None,
     ) -> None:
         self.model, self.optimizer, self.scaler = model, optimizer, scaler
         self.lr, self.peak_lr, self.lr_factors = lr, peak_lr, lr_factors
         self.clipping, self.precision, self.average, self.log = clipping, precision, average, log
         self.class_weights_K, self.label_smoothing = class_weights_K, label_smoothing
+        self.runner: Runner = runner or Eager()
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.device = lr.device
         self.updates = torch.zeros((), dtype=torch.int64, device=self.device)
@@ -58,14 +62,19 @@ class WindowStep:
         self._window_loss = torch.zeros((), device=self.device)
         self._buffer_copies = [(buffers, [torch.empty_like(buffer) for buffer in buffers]) for buffers in _by_type(model.buffers())]
         self._random_state = random_state(self.device)
+        if self.runner.keeps_gradients:
+            for parameter in self.parameters:
+                parameter.grad = torch.zeros_like(parameter)
+        if scaler.is_enabled():
+            scaler.scale(torch.zeros((), device=self.device))  # makes its scale, which must not first be made inside a captured graph
         self.set_lr()
 
     def train_window(self, window: Window) -> None:
         """Makes one update from `window`."""
         weight = target_weight(window.targets, self.class_weights_K)
-        for images_BCHW, targets in window.micro_batches:
-            self.micro_step(images_BCHW, targets, weight)
-        self.update(weight)
+        for batch in window.micro_batches:
+            self.runner.run("micro-step", self._train_on, batch, weight)
+        self.runner.run("update", self.update, weight)
 
     def remember(self) -> None:
         """Notes what micro-steps change beside the gradients: batch-norm statistics and the random generators (dropout's)."""
@@ -76,13 +85,16 @@ class WindowStep:
     def go_back(self) -> None:
         """Undoes the micro-steps since `remember`: the window can be trained anew, in other parts, as if it had not begun."""
         assert not self.updating
-        self.optimizer.zero_grad(set_to_none=True)
+        self.clear_gradients()
         if self.scaler.is_enabled():
             self.scaler._per_optimizer_states.clear()  # it may hold "already unscaled"
         self._window_loss.zero_()
         for buffers, copies in self._buffer_copies:
             torch._foreach_copy_(buffers, copies)
         restore_random_state(self._random_state, self.device)
+
+    def _train_on(self, batch: MicroBatch, window_weight: Tensor) -> None:
+        self.micro_step(batch.images(), batch.targets, window_weight)
 
     def micro_step(self, images_BCHW: Tensor, targets: Targets, window_weight: Tensor) -> None:
         """Adds this micro-batch's share of the window's gradient: that of (its loss sum) / `window_weight`.
@@ -115,7 +127,8 @@ class WindowStep:
             applied = torch.isfinite(grad_norm).float()
             self.optimizer.grad_scale, self.optimizer.found_inf = None, 1 - applied  # type: ignore[attr-defined]
             self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+            del self.optimizer.grad_scale, self.optimizer.found_inf  # type: ignore[attr-defined]
+        self.clear_gradients()
         self.updates += applied.long()
         if self.average is not None:
             self.average.update(self.updates, applied)
@@ -123,6 +136,13 @@ class WindowStep:
         self._window_loss.zero_()
         self.set_lr()
         self.updating = False
+
+    def clear_gradients(self) -> None:
+        """Begins a new window's gradients."""
+        if self.runner.keeps_gradients:
+            torch._foreach_zero_([parameter.grad for parameter in self.parameters if parameter.grad is not None])
+        else:
+            self.optimizer.zero_grad(set_to_none=True)
 
     def set_lr(self) -> None:
         """Sets the learning rate of the next update from the applied updates so far."""

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from tune_cropshield.data.windows import Window
+from tune_cropshield.data.windows import EvaluationBatch, Window
 from tune_cropshield.errors import DivergedError
-from tune_cropshield.training.evaluate import evaluate
+from tune_cropshield.training.evaluate import Evaluator
 from tune_cropshield.training.metrics import Evaluation
 from tune_cropshield.training.optim import share_lr
 from tune_cropshield.training.random_state import random_state, restore_random_state
@@ -39,7 +39,8 @@ class Trainer:
     """
 
     def __init__(self, step: WindowStep, num_classes: int, plateau: Plateau | None) -> None:
-        self.step, self.num_classes, self.plateau = step, num_classes, plateau
+        self.step, self.plateau = step, plateau
+        self.evaluator = Evaluator(self.evaluated_model, num_classes, step.precision, step.device, step.runner)
 
     @property
     def evaluated_model(self) -> nn.Module:
@@ -69,9 +70,9 @@ class Trainer:
             raise self._diverged("a gradient (at every loss scale)", epoch)
         return TrainedEpoch(updates, images, time.perf_counter() - started)
 
-    def validate(self, batches: Iterable[tuple[Tensor, Tensor]], epoch: int) -> Evaluation:
+    def validate(self, batches: Iterable[EvaluationBatch], epoch: int) -> Evaluation:
         """Evaluates the network and lets plateau see the loss. Raises DivergedError when the loss is not finite."""
-        evaluation = evaluate(self.evaluated_model, batches, self.num_classes, self.step.precision, self.step.device)
+        evaluation = self.evaluator.evaluate(batches)
         if not torch.isfinite(torch.tensor(evaluation.loss)):
             raise self._diverged("the validation loss", epoch)
         if self.plateau is not None:

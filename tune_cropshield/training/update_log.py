@@ -22,24 +22,24 @@ class UpdateSummary:
 
 
 class UpdateLog:
-    """Room for the loss, norm and flags of up to `capacity` updates, on `device`."""
+    """Room for the loss, norm and flags of up to `capacity` updates, on `device`. `add` counts on the device, so that a CUDA graph can hold it."""
 
     def __init__(self, capacity: int, device: torch.device) -> None:
         self._rows = torch.zeros(capacity, 6, device=device)  # loss * weight, weight, norm, clipped, applied, lr
-        self._count = 0
+        self._count = torch.zeros(1, dtype=torch.int64, device=device)
         # A copy of "an update was skipped" that the host may look at without waiting: it can be a few updates late on a GPU.
         self._skipped = torch.zeros((), device=device)
         self._skipped_on_host = torch.zeros((), pin_memory=device.type == "cuda")
 
     def start(self) -> None:
         """Begins an epoch."""
-        self._count = 0
+        self._count.zero_()
         self._skipped.zero_()
         self._skipped_on_host.zero_()
 
     def add(self, loss: Tensor, weight: Tensor, grad_norm: Tensor, clipped: Tensor, applied: Tensor, lr: Tensor) -> None:
         """Notes one update; all arguments are 0-dim tensors on the device."""
-        self._rows[self._count] = torch.stack([loss * weight, weight, grad_norm, clipped.float(), applied, lr])
+        self._rows.index_copy_(0, self._count, torch.stack([loss * weight, weight, grad_norm, clipped.float(), applied, lr])[None])
         self._count += 1
         self._skipped += 1 - applied
         self._skipped_on_host.copy_(self._skipped, non_blocking=True)
@@ -50,7 +50,7 @@ class UpdateLog:
 
     def summary(self) -> UpdateSummary:
         """Waits for the device and returns the epoch's figures."""
-        rows = self._rows[: self._count].cpu().double()
+        rows = self._rows[: int(self._count)].cpu().double()
         applied = rows[rows[:, 4] == 1]
         norms = applied[:, 2]
         quantiles = torch.quantile(norms, torch.tensor([0.5, 0.95], dtype=torch.float64)).tolist() if len(norms) else [float("nan")] * 2

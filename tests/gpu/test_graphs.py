@@ -1,0 +1,189 @@
+"""CUDA graphs against the same steps launched one by one. These tests need a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tune_cropshield.config import TrialConfig
+from tune_cropshield.data.feed import ImageFeed
+from tune_cropshield.data.mixing import Mixing
+from tune_cropshield.data.windows import WindowSettings, evaluation_batches, training_windows
+from tune_cropshield.training import build
+from tune_cropshield.training.build import build_trainer
+from tune_cropshield.training.graphs import CudaGraphs
+from tune_cropshield.training.precision import DTYPES
+from tune_cropshield.training.trainer import Trainer
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+IMAGES, CLASSES, SIDE = 70, 5, 48  # windows of 32, 32 and 6: the last one ragged
+SETTINGS: dict[str, Any] = {
+    "model": "tiny_cnn",
+    "image_size": 40,
+    "effective_batch": 32,
+    "micro_batch": 16,
+    "accumulation": 2,
+    "lr": 1e-2,
+    "epochs": 4,
+}
+
+
+class Run:
+    """A trainer and its data."""
+
+    def __init__(self, resident: bool = True, **settings: Any) -> None:
+        self.trial = TrialConfig(**{**SETTINGS, "max_norm": 1.0, **settings})
+        device = torch.device("cuda")
+        generator = torch.Generator().manual_seed(0)
+        pictures = torch.randint(256, (IMAGES, SIDE, SIDE, 3), dtype=torch.uint8, generator=generator)
+        labels = torch.randint(CLASSES, (IMAGES,), generator=generator)
+        pictures[torch.arange(IMAGES), labels] = 255  # something to learn: a white line whose place is the class
+        self.feed, self.labels_N, self.indices = ImageFeed(pictures, device, resident), labels.to(device), torch.arange(IMAGES)
+        self.trainer: Trainer = build_trainer(self.trial, CLASSES, labels, device)
+
+    def train(self, epoch: int, image_size: int = 40) -> float:
+        """Trains an epoch and returns its loss."""
+        trial, step = self.trial, self.trainer.step
+        mixing = Mixing(trial.mixup, trial.cutmix) if trial.mixup or trial.cutmix else None
+        settings = WindowSettings(trial.effective_batch, trial.pair[0], trial.augment, mixing, 0, DTYPES[step.precision])
+        windows = training_windows(self.feed, self.labels_N, self.indices, settings, epoch, image_size)
+        return self.trainer.train_epoch(windows, epoch + 1).updates.train_loss
+
+    def evaluate(self) -> tuple[float, Tensor]:
+        batches = evaluation_batches(self.feed, self.labels_N, self.indices, 16, 40, DTYPES[self.trainer.step.precision])
+        evaluation = self.trainer.evaluator.evaluate(batches)
+        return evaluation.loss, evaluation.confusion_KK
+
+    def weights(self) -> dict[str, Tensor]:
+        return {name: value.detach().clone() for name, value in self.trainer.evaluated_model.state_dict().items()}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"precision": "fp32"},
+        {"precision": "fp16", "optimizer": "sgd", "schedule": "onecycle"},
+        {"precision": "bf16", "clip_value": 0.01, "max_norm": "none"},
+        {"precision": "fp32", "ema": 0.9, "agc": 0.01, "max_norm": "none", "class_weights": "balanced", "label_smoothing": 0.1},
+        {"precision": "fp32", "mixup": 0.2, "cutmix": 1.0, "augment": "aggressive"},
+        {"precision": "fp32", "dropout": 0.3},
+    ],
+    ids=str,
+)
+def test_graphs_train_and_judge_as_single_launches_do(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    graphs, eager = Run(**settings), Run(**settings, cuda_graphs=False)
+    for epoch in range(4):
+        runs = []
+        for run in (eager, graphs):
+            torch.manual_seed(epoch)
+            runs.append((run.train(epoch), *run.evaluate()))
+        assert runs[1][0] == pytest.approx(runs[0][0], rel=2e-2 if settings["precision"] != "fp32" else 1e-4)
+        assert runs[1][1] == pytest.approx(runs[0][1], rel=2e-2 if settings["precision"] != "fp32" else 1e-3)
+    assert isinstance(graphs.trainer.step.runner, CudaGraphs)
+    assert graphs.trainer.step.runner.reason is None
+    assert len(graphs.trainer.step.runner._captured) == 5  # two sizes of micro-batches, two of evaluation batches, the update
+    assert int(graphs.trainer.step.updates) == int(eager.trainer.step.updates)
+    assert graphs.trainer.step.scaler.get_scale() == eager.trainer.step.scaler.get_scale()
+    tolerance = 0.05 if settings["precision"] != "fp32" else 2e-3
+    for name, value in eager.weights().items():
+        torch.testing.assert_close(graphs.weights()[name], value, rtol=tolerance, atol=tolerance, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_a_second_training_of_the_same_process_captures_at_once_and_starts_from_its_own_weights() -> None:
+    first, second = Run(precision="fp32"), Run(precision="fp32", lr=1e-3)
+    first.train(0), first.evaluate(), first.train(1)
+    before = second.weights()
+    second.train(0)
+    assert isinstance(second.trainer.step.runner, CudaGraphs)
+    assert len(second.trainer.step.runner._captured) == 3
+    after = second.weights()
+    assert all(torch.isfinite(value).all() for value in after.values() if value.is_floating_point())
+    moved = max(float((after[name] - before[name]).abs().max()) for name in before if "weight" in name)
+    assert 0 < moved < 0.02  # three updates at 1e-3, not at the first training's 1e-2
+
+
+@pytest.mark.parametrize("cuda_graphs", [True, False])
+@pytest.mark.parametrize("resident", [True, False])
+@pytest.mark.parametrize("settings", [{}, {"mixup": 0.2, "cutmix": 1.0}, {"ema": 0.9, "class_weights": "balanced"}, {"precision": "bf16"}], ids=str)
+def test_nothing_in_a_window_waits_for_the_host(settings: dict[str, Any], resident: bool, cuda_graphs: bool) -> None:
+    run = Run(resident, cuda_graphs=cuda_graphs, **settings)
+    run.train(0), run.train(1)
+    trial, step = run.trial, run.trainer.step
+    mixing = Mixing(trial.mixup, trial.cutmix) if trial.mixup or trial.cutmix else None
+    cut = WindowSettings(trial.effective_batch, trial.pair[0], trial.augment, mixing, 0, DTYPES[step.precision])
+    step.log.start()
+    windows = training_windows(run.feed, run.labels_N, run.indices, cut, 2, 40)
+    trained = 0
+    window = next(windows)  # the epoch's order is sent to the device once, before its first window
+    with errors_for_synchronisation():
+        while window is not None:
+            step.remember()
+            step.train_window(window)
+            trained += window.num_samples
+            window = next(windows, None)
+    assert trained == IMAGES
+    assert step.log.summary().skipped_steps == 0
+
+
+@contextmanager
+def errors_for_synchronisation() -> Iterator[None]:
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+class Asking(nn.Module):
+    """A network that asks the host about each batch."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        return self.network(images_BCHW) if float(images_BCHW.mean()) < 1e9 else images_BCHW
+
+
+def test_a_network_that_waits_for_the_host_is_trained_without_graphs_and_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    built = build.build_model
+    monkeypatch.setattr(build, "build_model", lambda *arguments: Asking(built(*arguments)))
+    run = Run(precision="fp32", model="resnet18")
+    losses = [run.train(epoch) for epoch in range(3)]
+    assert "waits for the host" in str(run.trainer.step.runner.reason)
+    assert losses[2] < losses[0]
+
+
+def test_smaller_images_first_leave_no_memory_to_graphs_that_are_not_used_any_more() -> None:
+    run = Run(precision="fp32")
+    for epoch in range(2):
+        run.train(epoch, image_size=24)
+    for epoch in range(2, 4):
+        run.train(epoch)
+    runner = run.trainer.step.runner
+    assert isinstance(runner, CudaGraphs)
+    assert len(runner._captured) == 3  # those of 24 px are gone
+    runner.forget()
+    torch.cuda.empty_cache()
+    assert len(runner._captured) == 0
+
+
+def test_a_skipped_update_leaves_weights_alone_inside_a_graph() -> None:
+    run = Run(precision="fp16", optimizer="adamw")
+    run.train(0), run.train(1)
+    step = run.trainer.step
+    updates, before = int(step.updates), run.weights()
+    step.scaler._scale.fill_(2.0**120)  # type: ignore[union-attr]  # every gradient overflows
+    run.train(2)
+    assert int(step.updates) == updates
+    assert all(torch.equal(run.weights()[name], value) for name, value in before.items() if name.endswith(("weight", "bias")))
+    assert step.scaler.get_scale() == 2.0**117
