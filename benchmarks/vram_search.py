@@ -5,8 +5,10 @@
 Parts:
   predict    estimate, probe, and what a real trial of each effective batch then reserves
   search     `tune_cropshield search` over all pairs under each budget: out-of-memory errors and ladder steps (both must be 0)
-  optimistic the same from Python, with a plan made for 1.5 times the budget: the ladder must save every trial, effective batches unchanged
-  speed      EfficientNet-B0 under the first budget: the guide's 16 x 2, the best pair at its effective batch, the best pair of all
+  optimistic the same from Python, over pairs that fit 1.5 times the budget and not the budget: the ladder must save every trial, effective
+             batches unchanged
+  speed      EfficientNet-B0 under the first budget: the guide's 16 x 2 in the guide's way (each kernel launched by itself) and as trials here
+             run it (CUDA graphs), the best pair at its effective batch, the best pair of all
 
 `search` and `optimistic` run beside a ballast process that holds all of the card but the budget. Every result is a JSON line in
 DIR/PART.jsonl and on standard output; DIR/PART.csv holds the same as a table. A part stops starting new work after --seconds.
@@ -43,7 +45,7 @@ from tune_cropshield.training.build import build_trainer
 from tune_cropshield.training.precision import DTYPES
 
 EFFECTIVE_BATCHES = (16, 32, 64, 128, 256)
-SEARCHED_BATCHES = (16, 32, 64, 96, 128, 192)  # 96 and 192 lie between what fits and 1.5 times that, for both networks and budgets
+SEARCHED_BATCHES = (16, 32, 64, 96, 128, 192)
 OPTIMISM = 1.5
 GUIDES_PAIR = Pair(16, 2)
 WARM_UP_WINDOWS, TURNS, WINDOWS_A_TURN = 20, 3, 80  # 240 windows are timed of each pair, warm-up outside the clock
@@ -99,9 +101,15 @@ def train_pairs(arguments: argparse.Namespace, model: str, pairs: list[Pair], sh
     return seen
 
 
-def searched_trial(model: str, arguments: argparse.Namespace, pair: Pair, epochs: int = 2) -> TrialConfig:
+def searched_trial(model: str, arguments: argparse.Namespace, pair: Pair, epochs: int = 2, cuda_graphs: bool = True) -> TrialConfig:
     return TrialConfig(
-        model=model, image_size=arguments.image_size, effective_batch=pair.effective_batch, micro_batch=pair.micro_batch, epochs=epochs, max_norm=1.0
+        model=model,
+        image_size=arguments.image_size,
+        effective_batch=pair.effective_batch,
+        micro_batch=pair.micro_batch,
+        epochs=epochs,
+        max_norm=1.0,
+        cuda_graphs=cuda_graphs,
     )
 
 
@@ -153,10 +161,13 @@ def search_optimistically(arguments: argparse.Namespace, model: str, budget_text
     budget = resolve_budget(budget_text, find_card())
     estimate = estimate_for(TrialConfig(model=model, image_size=arguments.image_size, precision="fp16"), CLASSES)
     too_much = Budget(budget.total_mib * OPTIMISM, budget.context_mib).share_mib()
-    plan: Plan = plan_from_estimate(estimate, SEARCHED_BATCHES, too_much, budget.context_mib)
+    largest, fits = estimate.largest_micro_batch(too_much, 1), estimate.largest_micro_batch(budget.share_mib(), 1)
+    batches = sorted({round((fits + (largest - fits) * share) / 8) * 8 for share in (0.25, 0.5, 0.75, 1.0)})
+    plan: Plan = plan_from_estimate(estimate, batches, too_much, budget.context_mib)
     plan = dataclasses.replace(plan, share_mib=budget.share_mib())
     make_folder(out)
-    space = load_space(write_space(out.parent / f"{out.name}.toml", model, arguments))
+    plan = dataclasses.replace(plan, pairs={batch: (Pair(batch, 1),) for batch in batches if batch <= largest})
+    space = load_space(write_space(out.parent / f"{out.name}.toml", model, arguments, tuple(plan.pairs)))
     run_search(space, leaves(arguments), plan, divide(device().type, 1, arguments.trials), out, view_for(Console(file=sys.stderr)))
     return [str(pair) for batch in plan.effective_batches for pair in plan.pairs[batch]]
 
@@ -197,12 +208,12 @@ def speed(results: Results, arguments: argparse.Namespace) -> None:
     model, budget = "efficientnet_b0", arguments.budget[0]
     plan = probed_plan(arguments, model, budget, EFFECTIVE_BATCHES)
     fastest = max((pairs[0] for pairs in plan.pairs.values() if pairs), key=lambda pair: plan.figures[pair].images_per_s or 0.0)
-    pairs = {"guide": GUIDES_PAIR, "best_at_32": plan.best(32), "best_of_all": fastest}
+    pairs = {"guide": GUIDES_PAIR, "guide_with_graphs": GUIDES_PAIR, "best_at_32": plan.best(32), "best_of_all": fastest}
     cap_allocator(plan.share_mib, device())
     turns: dict[str, list[tuple[float, float]]] = {name: [] for name in pairs}
     for _ in range(TURNS):
         for name, pair in pairs.items():
-            turns[name].append(timed_turn(model, arguments, pair))
+            turns[name].append(timed_turn(model, arguments, pair, cuda_graphs=name != "guide"))
     guide = statistics.median(speed for speed, _ in turns["guide"])
     for name, pair in pairs.items():
         speeds = [speed for speed, _ in turns[name]]
@@ -221,7 +232,7 @@ def speed(results: Results, arguments: argparse.Namespace) -> None:
         )
 
 
-def timed_turn(model: str, arguments: argparse.Namespace, pair: Pair) -> tuple[float, float]:
+def timed_turn(model: str, arguments: argparse.Namespace, pair: Pair, cuda_graphs: bool) -> tuple[float, float]:
     """Returns images/s, and the most MiB reserved, of random pictures through augmentation and the trial's own step, warmed up."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -230,7 +241,7 @@ def timed_turn(model: str, arguments: argparse.Namespace, pair: Pair) -> tuple[f
     feed = ImageFeed(torch.randint(256, (PICTURES, side, side, 3), dtype=torch.uint8), device(), resident=device().type == "cuda")
     indices = torch.arange((WARM_UP_WINDOWS + WINDOWS_A_TURN) * pair.effective_batch) % PICTURES
     labels_N = torch.randint(CLASSES, (PICTURES,)).to(device())
-    trial = searched_trial(model, arguments, pair, epochs=1)
+    trial = searched_trial(model, arguments, pair, epochs=1, cuda_graphs=cuda_graphs)
     step = build_trainer(trial, CLASSES, labels_N.cpu()[indices], device()).step
     step.model.train()
     settings = WindowSettings(pair.effective_batch, pair.micro_batch, trial.augment, None, 0, DTYPES[step.precision])
@@ -245,7 +256,7 @@ def timed_turn(model: str, arguments: argparse.Namespace, pair: Pair) -> tuple[f
     return WINDOWS_A_TURN * pair.effective_batch / seconds, torch.cuda.max_memory_reserved() / 2**20 if torch.cuda.is_available() else 0.0
 
 
-def write_space(path: Path, model: str, arguments: argparse.Namespace) -> Path:
+def write_space(path: Path, model: str, arguments: argparse.Namespace, batches: tuple[int, ...] = SEARCHED_BATCHES) -> Path:
     """Writes the search space of the benchmark: every pair, short trials."""
     path.write_text(
         f"""[data]
@@ -257,7 +268,7 @@ pretrained = false
 schedule = "onecycle"
 [space]
 lr = {{log = [1e-4, 3e-3]}}
-effective_batch = {{choice = {list(SEARCHED_BATCHES)}}}
+effective_batch = {{choice = {list(batches)}}}
 [search]
 trials = {arguments.trials}
 epochs = {arguments.epochs}

@@ -99,3 +99,14 @@ def test_the_estimate_counts_the_stored_picture_where_it_is_larger_than_what_pre
     fp16, fp32 = (estimate_for(TINY.model_copy(update={"precision": precision}), 22) for precision in ("fp16", "fp32"))
     assert fp16.image_bytes == 32 * 32 * 3 * 4
     assert fp32.image_bytes == 32 * 32 * 3 * 4 + 40 * 40 * 3
+
+
+def test_with_memory_in_plenty_a_search_takes_the_largest_micro_batches_unmeasured_and_says_so(tmp_path: Path) -> None:
+    made, asked = plan(tmp_path, budget_mib=8000.0, trust_ample_memory=True)
+    assert asked == []
+    assert made.source == "estimate"
+    assert [str(pair) for pair in made.pairs[128]] == ["128x1", "64x2", "32x4", "16x8"]
+    assert "estimated, not measured" in made.notes[-1]
+    made, asked = plan(tmp_path, TrialConfig(model="cropshield_cnn", image_size=160), trust_ample_memory=True)
+    assert asked  # 128 of these take more than half of 3,300 MiB
+    assert made.source == "probe"

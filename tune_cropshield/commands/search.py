@@ -106,7 +106,16 @@ def plan_for(space: SearchSpace, resources: Resources, num_classes: int | None, 
         return plan_from_estimate(estimate, batches, budget.share_mib(resources.trials_per_gpu), budget.context_mib, even, trial.model)
     with view.steps("measuring which batches fit the GPU") as measuring:
         plan = plan_for_gpu(
-            trial, num_classes, batches, budget, card, cache_dir(), num_trials=resources.trials_per_gpu, even=even, measuring=measuring
+            trial,
+            num_classes,
+            batches,
+            budget,
+            card,
+            cache_dir(),
+            num_trials=resources.trials_per_gpu,
+            even=even,
+            trust_ample_memory=True,
+            measuring=measuring,
         )
     for note in plan.notes:
         view.note(note)

@@ -33,7 +33,7 @@ class ImageFeed:
             yield from self._stream_ahead(batches)
             return
         if self.device.type == "cuda" and batches:  # one copy for all: the driver may wait before it copies from memory that is not pinned
-            batches = torch.cat(list(batches)).to(self.device).split([len(indices) for indices in batches])
+            batches = torch.cat(list(batches)).to(self.device, non_blocking=True).split([len(indices) for indices in batches])
         for indices in batches:
             started = time.perf_counter()
             images = self._images.index_select(0, indices)

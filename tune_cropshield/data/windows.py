@@ -56,9 +56,12 @@ class MicroBatch:
         return images_BCHW if self.plan is None else self.plan.images(images_BCHW)
 
 
+NOBODY = -100  # the label of a picture that only fills a batch; torch.nn.functional.cross_entropy passes over it
+
+
 @dataclass(frozen=True)
 class EvaluationBatch:
-    """Stored pictures, uint8 (B, S, S, 3), that are judged whole and unchanged, and their labels (B,)."""
+    """Stored pictures, uint8 (B, S, S, 3), that are judged whole and unchanged, and their labels (B,), NOBODY for those that do not count."""
 
     pictures_BHWC: Tensor
     labels_B: Tensor
@@ -141,8 +144,17 @@ def _micro_batches(pictures: Iterator[Tensor], whole: Parts, spans: list[tuple[i
 def evaluation_batches(
     feed: ImageFeed, labels_N: Tensor, indices: Tensor, batch: int, image_size: int, dtype: torch.dtype = torch.float32
 ) -> Iterator[EvaluationBatch]:
-    """Yields `indices` (int64, CPU) in their order, `batch` at a time."""
+    """Yields `indices` (int64, CPU) in their order, `batch` at a time.
+
+    On a GPU the last batch is filled up: cuDNN takes seconds to prepare a network's kernels for another batch size.
+    """
     parts = list(indices.split(batch))
+    missing = (batch - len(parts[-1])) if parts and len(parts) > 1 and feed.device.type == "cuda" else 0
+    if missing:
+        parts[-1] = torch.cat((parts[-1], indices[:missing]))
     with closing(feed.stream(parts)) as pictures:
-        for part, pictures_BHWC in zip(parts, pictures, strict=True):
-            yield EvaluationBatch(pictures_BHWC, labels_N[part.to(feed.device, non_blocking=True)], image_size, dtype)
+        for number, (part, pictures_BHWC) in enumerate(zip(parts, pictures, strict=True), 1):
+            labels_B = labels_N[part.to(feed.device, non_blocking=True)]
+            if missing and number == len(parts):
+                labels_B[-missing:] = NOBODY
+            yield EvaluationBatch(pictures_BHWC, labels_B, image_size, dtype)

@@ -13,13 +13,23 @@ from tune_cropshield.data.dataset import store_side
 from tune_cropshield.memory.budget import Budget
 from tune_cropshield.memory.card import Card
 from tune_cropshield.memory.estimate import EstimateUnavailable, MemoryEstimate, estimate_memory
-from tune_cropshield.memory.plan import PLANNED_SHARE, SMALLEST_FOR_BATCH_NORM, Plan, micro_batches_of, plan_from_points
+from tune_cropshield.memory.plan import (
+    PLANNED_SHARE,
+    SMALLEST_FOR_BATCH_NORM,
+    Plan,
+    micro_batches_of,
+    plan_from_estimate,
+    plan_from_points,
+)
 from tune_cropshield.memory.points import Point, Points, sizes_to_measure
 from tune_cropshield.memory.probe import Probe, Request, measure_points
 from tune_cropshield.memory.probe_cache import ProbeCache, identity, usable
 from tune_cropshield.training.precision import DTYPES, Precision, resolve_precision
 
 CUDA = torch.device("cuda")  # named, not touched
+# Below this share of the memory an estimate is safe by far, and the largest micro-batch is the fastest, or within a few percent of it: measuring
+# would cost a search half a minute and change nothing.
+AMPLE = 0.5
 
 
 def gpu_precision(trial: TrialConfig) -> Precision:
@@ -68,13 +78,15 @@ def plan_for_gpu(
     num_trials: int = 1,
     even: bool | None = None,
     only: int | None = None,
+    trust_ample_memory: bool = False,
     probe: Callable[[Request], Probe] = Probe,
     measuring: Callable[[int, int], object] = lambda done, total: None,
 ) -> Plan:
-    """Returns the measured plan for trials like `trial` on `card`, `num_trials` of them at once within `budget`.
+    """Returns the plan, measured where need be, for trials like `trial` on `card`, `num_trials` of them at once within `budget`.
 
     trial: its pair, learning rate, schedule and the like do not matter. even: keep micro-batches even; None: where `trial` mixes.
-    only: this micro-batch alone, whether it fits or not. probe: what measures; measuring: called with (points done, points in all) before
+    only: this micro-batch alone, whether it fits or not. trust_ample_memory: return the estimated plan, and measure nothing, where every pair
+    takes less than AMPLE of the share. probe: what measures; measuring: called with (points done, points in all) before
     each. Points come from the cache under `cache_dir` where it has them. The context is taken as measured, once it was.
     Raises DeviceError when nothing fits, RunFailure when the step cannot run at all, ConfigError for a model that does not exist.
     """
@@ -95,6 +107,12 @@ def plan_for_gpu(
     largest = estimate.largest_micro_batch(PLANNED_SHARE * share_mib, 2) if estimate is not None else None
     known = usable(kept, share_mib)
     missing = _missing([only] if only is not None else sizes_to_measure(candidates(batches, even), largest, even), known)
+    subject = f"{trial.model} at {trial.image_size} px"
+    ample_for = estimate.largest_micro_batch(AMPLE * share_mib, 2) if estimate is not None and trust_ample_memory else 0
+    if missing and estimate is not None and max(candidates(batches, even)) <= ample_for:
+        plan = plan_from_estimate(estimate, batches, share_mib, budget.context_mib, even, subject, only)
+        ample = f"every pair of {subject} takes less than half of the {share_mib:.0f} MiB that each trial may reserve: estimated, not measured"
+        return replace(plan, notes=(*notes, *plan.notes, ample))
     if missing and share_mib > 0:
         with probe(Request(trial, num_classes, share_mib)) as process:
             fresh = measure_points(process.measure, missing, measuring)
@@ -106,7 +124,6 @@ def plan_for_gpu(
                 budget = replace(budget, context_mib=process.context_mib)
         known = [*known, *fresh]
         share_mib = budget.share_mib(num_trials)
-    subject = f"{trial.model} at {trial.image_size} px"
     plan = plan_from_points(Points(known), estimate, batches, share_mib, budget.context_mib, even, subject, only)
     return replace(plan, notes=(*notes, *plan.notes))
 

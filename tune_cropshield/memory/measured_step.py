@@ -30,10 +30,10 @@ PICTURES = 16  # of random pixels; every micro-batch is gathered from these
 def measure(trial: TrialConfig, num_classes: int, micro_batch: int, device: torch.device, cap_mib: float) -> Point:
     """Returns the point of `trial`, whatever its own pair, at `micro_batch`.
 
-    Windows of two micro-steps (augmented and mixed as in a trial), unscaling, clipping, the optimizer; a ragged last window, whose other
-    sizes fragment memory; an evaluation batch. images/s is the median over the timed windows. cap_mib: the cap in force, for the record.
-    A step that runs out of memory, or only keeps within it by giving cached memory back all the time, does not fit. On a CPU the memory
-    figures are 0.
+    Windows of two micro-steps (augmented and mixed as in a trial), unscaling, clipping, the optimizer; an evaluation batch; without CUDA graphs
+    also a ragged last window, whose other sizes fragment memory (graphs share their memory, and each further size takes seconds to prepare).
+    images/s is the median over the timed windows. cap_mib: the cap in force, for the record. A step that runs out of memory, or only keeps
+    within it by giving cached memory back all the time, does not fit. On a CPU the memory figures are 0.
     """
     reason = ""
     try:
@@ -56,7 +56,7 @@ def _measure(trial: TrialConfig, num_classes: int, micro_batch: int, device: tor
     retries_before = _retries(device)
     effective_batch = MICRO_STEPS * micro_batch
     size = trial.final_size
-    ragged = micro_batch + 2 * math.ceil(micro_batch / 6)  # one whole and one third of a micro-batch; even where that is
+    ragged = 0 if cuda and trial.cuda_graphs else micro_batch + 2 * math.ceil(micro_batch / 6)  # one whole and a third; even where that is
     indices = torch.arange((WARM_UP_WINDOWS + TIMED_WINDOWS) * effective_batch + ragged) % PICTURES
     side = store_side(size)
     feed = ImageFeed(torch.randint(256, (PICTURES, side, side, 3), dtype=torch.uint8), device, resident=cuda)

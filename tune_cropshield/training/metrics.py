@@ -65,7 +65,7 @@ class Evaluation:
 
 
 def count_confusion(confusion_KK: Tensor, logits_BK: Tensor, labels_B: Tensor) -> None:
-    """Adds a batch's (true, predicted) pairs to `confusion_KK` (int64), on the device, without waiting for it."""
+    """Adds a batch's (true, predicted) pairs to `confusion_KK` (int64), on the device, without waiting for it. Negative labels do not count."""
     num_classes = confusion_KK.shape[0]
-    cells_B = labels_B * num_classes + logits_BK.argmax(dim=1)
-    confusion_KK.view(-1).scatter_add_(0, cells_B, cells_B.new_ones(cells_B.shape))
+    cells_B = labels_B.clamp(min=0) * num_classes + logits_BK.argmax(dim=1)
+    confusion_KK.view(-1).scatter_add_(0, cells_B, (labels_B >= 0).to(cells_B.dtype))
