@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -72,13 +73,15 @@ class ImageFeed:
         filled: queue.Queue[_Buffer | BaseException],
         stop: threading.Event,
     ) -> None:
+        images = self._images.numpy()
         try:
             for indices in batches:
                 buffer = free.get()
                 if stop.is_set():
                     return
                 buffer.copied.synchronize()  # the device may still be reading what this buffer held before
-                torch.index_select(self._images, 0, indices, out=buffer.pinned[: len(indices)])
+                # Not torch.index_select: on a machine of many cores its threads get in each other's way and in the training loop's.
+                np.take(images, indices.numpy(), axis=0, out=buffer.pinned[: len(indices)].numpy(), mode="clip")
                 buffer.count = len(indices)
                 filled.put(buffer)
         except BaseException as error:
