@@ -52,6 +52,24 @@ def test_training_loads_neither_ray_nor_optuna() -> None:
     assert loaded(CORE, ["ray", "optuna"]) == []
 
 
+def test_an_update_does_not_load_the_compiler() -> None:
+    """torch._dynamo and sympy take seconds: a worker would spend them before its first update."""
+    update = """
+import sys, torch
+from tune_cropshield.training.optim import build_optimizer
+for name in ("adamw", "sgd"):
+    model, lr = torch.nn.Linear(2, 1), torch.tensor(0.1)
+    optimizer, before = build_optimizer(model, name, lr, 0.0), model.weight.clone()
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    optimizer.load_state_dict(optimizer.state_dict())
+    print(torch.equal(model.weight, before), model.weight.grad, end=" ")
+print([name for name in ("torch._dynamo", "sympy") if name in sys.modules])
+"""
+    assert run_python(update) == "False None False None []\n"
+
+
 def test_the_check_of_what_is_loaded_can_fail() -> None:
     assert loaded(["tune_cropshield.search.journal"], ["ray", "optuna"]) == ["optuna"]
 
