@@ -153,6 +153,7 @@ def search_optimistically(arguments: argparse.Namespace, model: str, budget_text
     """Returns the pairs that were searched."""
     from rich.console import Console
 
+    from tune_cropshield.search.ray_runtime import ray_runtime
     from tune_cropshield.search.resources import divide
     from tune_cropshield.search.run import run_search
     from tune_cropshield.search.view import view_for
@@ -168,7 +169,9 @@ def search_optimistically(arguments: argparse.Namespace, model: str, budget_text
     make_folder(out)
     plan = dataclasses.replace(plan, pairs={batch: (Pair(batch, 1),) for batch in batches if batch <= largest})
     space = load_space(write_space(out.parent / f"{out.name}.toml", model, arguments, tuple(plan.pairs)))
-    run_search(space, leaves(arguments), plan, divide(device().type, 1, arguments.trials), out, view_for(Console(file=sys.stderr)))
+    resources = divide(device().type, 1, arguments.trials)
+    with ray_runtime(resources.cpus, resources.gpus, None) as ray_ready:
+        run_search(space, leaves(arguments), plan, resources, out, view_for(Console(file=sys.stderr)), ray_ready)
     return [str(pair) for batch in plan.effective_batches for pair in plan.pairs[batch]]
 
 

@@ -188,7 +188,8 @@ def test_a_search_interrupted_then_killed_has_lost_and_repeated_nothing_and_can_
 @pytest.fixture(scope="module")
 def runtime() -> Iterator[None]:
     """One Ray for the searches below."""
-    with ray_runtime(2, 0, None):
+    with ray_runtime(2, 0, None) as ready:
+        ready()
         yield
 
 
@@ -198,7 +199,7 @@ def search_here(space_text: str, leaves: Path, cache: Path, out: Path) -> Search
     (out / "space.toml").write_text(space_text)
     space = load_space(out / "space.toml", {"data": {"dir": str(leaves)}})
     data = open_data(space.data, {32}, cache)
-    return run_search(space, data, plan_for_cpu(effective_batches(space)), divide("cpu", 1, 8), out, SearchView())
+    return run_search(space, data, plan_for_cpu(effective_batches(space)), divide("cpu", 1, 8), out, SearchView(), lambda: None)
 
 
 def test_a_trial_that_diverges_is_pruned_with_its_reason_and_the_search_goes_on(

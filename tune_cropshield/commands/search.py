@@ -47,6 +47,18 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _search(space: SearchSpace, resources: Resources, out: Path, shown_out: Path, args: argparse.Namespace, view: SearchView) -> int:
+    from tune_cropshield.model_names import OWN_MODELS
+    from tune_cropshield.search.ray_runtime import ray_runtime
+
+    # Most of the time that Ray takes to start is waiting: photographs are decoded meanwhile.
+    others = () if space.trial_config().model in OWN_MODELS else ("torchvision.models",)
+    with ray_runtime(resources.cpus, resources.gpus, args.ray_address, resources.concurrent_trials, others) as ray_ready:
+        return _search_with(ray_ready, space, resources, out, shown_out, args, view)
+
+
+def _search_with(
+    ray_ready: Callable[[], None], space: SearchSpace, resources: Resources, out: Path, shown_out: Path, args: argparse.Namespace, view: SearchView
+) -> int:
     from tune_cropshield.data.dataset import open_data
     from tune_cropshield.outcome.export import write_best
     from tune_cropshield.search import folder as files
@@ -80,7 +92,7 @@ def _search(space: SearchSpace, resources: Resources, out: Path, shown_out: Path
             files.check_new(out)
         files.save_settings(out, space, f"python -m tune_cropshield search --space {shlex.quote(files.SETTINGS)}")
         view.note(f"watch it:  tensorboard --logdir {shlex.quote(str(shown_out))}")
-        outcome = run_search(space, data, plan, resources, out, view, args.ray_address, _remembered(space, len(data.classes), plan))
+        outcome = run_search(space, data, plan, resources, out, view, ray_ready, _remembered(space, len(data.classes), plan))
         if has_result(outcome.study):
             write_best(out)
     return _conclude(outcome, space, out, shown_out, view)

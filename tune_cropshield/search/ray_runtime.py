@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
+import logging
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tune_cropshield.errors import RunFailure, UserError
+from tune_cropshield.search.warm_up import load_what_trials_need
 
 # Read by Ray when it is imported or started; none of them is a setting of ours.
 ENVIRONMENT = {
@@ -28,14 +32,56 @@ OBJECT_STORE_BYTES = 100 * 2**20  # only configurations travel; the pictures are
 
 
 @contextmanager
-def ray_runtime(num_cpus: int, num_gpus: int, address: str | None) -> Iterator[None]:
-    """Starts Ray on this machine, or joins the cluster at `address`, for as long as the block runs. Inside another such block it uses that one's."""
+def ray_runtime(
+    num_cpus: int, num_gpus: int, address: str | None, warm_workers: int = 0, worker_modules: tuple[str, ...] = ()
+) -> Iterator[Callable[[], None]]:
+    """Starts Ray on this machine, or joins the cluster at `address`, for as long as the block runs. Inside another such block it uses that one's.
+
+    It starts in the background, since most of its seconds are waiting: the block begins at once, and calls what it is given before it uses Ray.
+    That call returns when Ray is there; it raises RunFailure when it does not start and UserError when nothing answers at `address`.
+    warm_workers: so many processes on this machine then load what trials need, and `worker_modules`, before there are any.
+    """
     os.environ.update(ENVIRONMENT)
     import ray
 
     if ray.is_initialized():
-        yield
+        yield lambda: None
         return
+    started, over = threading.Event(), threading.Event()
+    failures: list[BaseException] = []
+
+    def live() -> None:
+        try:
+            _init(num_cpus, num_gpus, address)
+            if address is None:
+                load = ray.remote(num_cpus=max(num_cpus // max(warm_workers, 1), 1))(load_what_trials_need)
+                for _ in range(warm_workers):
+                    load.remote(worker_modules)  # a trial's actor takes the process over; what fails there fails in the trial too
+            importlib.import_module("ray.tune")
+        except BaseException as error:
+            failures.append(error)
+        started.set()
+        over.wait()  # on Linux, Ray's processes are killed when the thread that started them ends
+        ray.shutdown()
+
+    def ready() -> None:
+        started.wait()
+        if failures:
+            raise failures[0]
+
+    thread = threading.Thread(target=live, name="ray")
+    thread.start()
+    try:
+        yield ready
+    finally:
+        over.set()
+        thread.join()
+
+
+def _init(num_cpus: int, num_gpus: int, address: str | None) -> None:
+    import ray
+
+    logging.getLogger("ray").setLevel(logging.ERROR)  # it would warn that it handles no signals: we do
     own = {"num_cpus": num_cpus, "num_gpus": num_gpus, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
     try:
         ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", configure_logging=False, **({} if address else own))
@@ -46,7 +92,3 @@ def ray_runtime(num_cpus: int, num_gpus: int, address: str | None) -> Iterator[N
     token = Path.home() / ".ray" / "auth_token"
     if token.exists():
         token.chmod(0o600)  # Ray writes it readable for everybody
-    try:
-        yield
-    finally:
-        ray.shutdown()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import tempfile
@@ -22,7 +21,6 @@ from tune_cropshield.memory.plan import Plan
 from tune_cropshield.records import read_events
 from tune_cropshield.search import folder as files
 from tune_cropshield.search.journal import check_same, num_started, open_study, quiet_optuna, report_epochs, unfinished
-from tune_cropshield.search.ray_runtime import ray_runtime
 from tune_cropshield.search.resources import Resources
 from tune_cropshield.search.sampler import build_sampler
 from tune_cropshield.search.starts import start_points
@@ -52,13 +50,14 @@ def run_search(
     resources: Resources,
     out: Path,
     view: SearchView,
-    ray_address: str | None = None,
+    ray_ready: Callable[[], None],
     too_large: Callable[[int, str], object] = lambda micro_batch, reason: None,
 ) -> SearchOutcome:
     """Runs `space.search.trials` trials in all in the folder `out`, which must be the caller's alone, and returns how it ended.
 
     The journal in `out` says what an earlier run has done: nothing finished is repeated, what was running goes on from its checkpoint with its
     own parameters, and the halving's rungs are as they were. Every trial's files are in their folder when this returns.
+    ray_ready: returns when Ray is there (see `ray_runtime`); not called when nothing is left to do.
     too_large: called with a micro-batch that ran out of memory all the same, and with what was said.
     """
     settings = space.search
@@ -75,8 +74,8 @@ def run_search(
     if not going_on and not num_new:
         return SearchOutcome(study, None, False, False)
     view.begin(num_existing + num_new, num_ended)
-    with ray_runtime(resources.cpus, resources.gpus, ray_address):
-        stopped, interrupted, failed = _tune(space, data, plan, resources, out, view, study, num_new, too_large)
+    ray_ready()
+    stopped, interrupted, failed = _tune(space, data, plan, resources, out, view, study, num_new, too_large)
     for trial in unfinished(study):  # the epochs that were under way when the search was asked to end
         report_epochs(study, trial, files.best_so_far(files.trial_folder(out, trial.number)))
     files.drop_losers(out, study)
@@ -95,7 +94,7 @@ def _tune(
     num_new: int,
     too_large: Callable[[int, str], object],
 ) -> tuple[str | None, bool, bool]:
-    from ray import tune  # here, after `ray_runtime` has set what Ray reads when it is imported
+    from ray import tune  # only now: `ray_runtime` has set what Ray reads when it is imported
 
     from tune_cropshield.search.callbacks import ViewCallback
     from tune_cropshield.search.scheduler import Halving
@@ -138,7 +137,6 @@ def _tune(
         going_on,
         num_new,
     )
-    logging.getLogger("ray").setLevel(logging.ERROR)
     with (
         tempfile.TemporaryDirectory(prefix="tune_cropshield-", ignore_cleanup_errors=True) as ray_results,
         _ended_by_signals(stopper, view) as interrupted,
