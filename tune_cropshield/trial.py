@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tune_cropshield.clock import CHECKPOINT, REPORT, STEP, TrialClock
 from tune_cropshield.config import RunConfig, TrialConfig, save_config
 from tune_cropshield.data.dataset import DeviceData
 from tune_cropshield.data.mixing import Mixing
@@ -78,6 +79,7 @@ def trial_epochs(
     """
     trial = config.trial
     folder.mkdir(parents=True, exist_ok=True)
+    clock = TrialClock(folder)
     run = RunFolder(folder)
     if trial.threads is not None:
         torch.set_num_threads(trial.threads)
@@ -105,24 +107,32 @@ def trial_epochs(
     spill_guard = SpillGuard(memory_mib) if data.device.type == "cuda" and driver_may_spill() else None
     events = ScalarEvents(folder, progress.epochs_done + 1)
     last_saved = time.perf_counter()
+    clock.write("setup")
     try:
         while not progress.finished(trial):
+            clock.enter(STEP)
             with gpu_errors_named():
                 metrics, evaluation = _run_epoch(trial, ladder, data, progress.epochs_done)
                 if spill_guard is not None:
                     _leave_system_memory(spill_guard, ladder, metrics, trial.size_at(progress.epochs_done), data)
                 progress.add(metrics, evaluation, trainer)
+            clock.epoch_done(len(data.indices("train")) / metrics.images_per_s, metrics.data_wait_s)
             run.add_metrics(metrics)
             events.add(metrics)
             if progress.finished(trial) or time.perf_counter() - last_saved >= checkpoint_every_s:
                 state = {"trainer": trainer.state(), "ladder": ladder.state(), "progress": progress.state(), "classes": list(data.data.classes)}
+                clock.enter(CHECKPOINT)
                 run.save_checkpoint(state)
+                clock.enter(REPORT)
                 last_saved = time.perf_counter()
+            clock.write("epoch")
             yield progress.report(trial, ladder)
     finally:
+        clock.enter(CHECKPOINT)
         events.close()
         if progress.metrics is not None:
             run.save_best(progress.best_weights, progress.best_metrics, data.data.classes)
+        clock.write("end")
 
 
 def _run_epoch(trial: TrialConfig, ladder: Ladder, data: DeviceData, epoch: int) -> tuple[EpochMetrics, Evaluation]:

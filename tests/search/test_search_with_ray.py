@@ -134,6 +134,17 @@ def test_a_search_ends_with_a_table_a_best_configuration_and_weights_that_train_
         assert list(trial.intermediate_values.values()) == [max(accuracies[: count + 1]) for count in range(len(accuracies))]
     assert not list(out.glob("t*/last.pt"))  # no checkpoint is needed any more
 
+    # The ledger: what two slots had of seconds, no more and no less, and the steps are those of the metrics.
+    ledger = json.loads((out / "ledger.json").read_text())["whole"]
+    assert ledger["slots"] == 2
+    assert sum(ledger["parts"].values()) + ledger["idle_s"] == pytest.approx(2 * ledger["wall_s"])
+    assert ledger["idle_s"] >= -0.02 * 2 * ledger["wall_s"]
+    trained = [line for folder in out.glob("t[0-9]*") for line in read_metrics(folder)]
+    assert ledger["parts"]["step"] + ledger["parts"]["data_wait"] + ledger["parts"]["evaluation"] == pytest.approx(
+        sum(line["epoch_s"] for line in trained), rel=0.05
+    )
+    assert f"card time, 2 x {ledger['wall_s']:.0f} s: " in output
+
     # Different settings, different weights.
     first, second = (load_file(out / name / "model.safetensors")["classifier.weight"] for name in ("t000", "t001"))
     assert not torch.equal(first, second)

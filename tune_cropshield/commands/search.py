@@ -52,15 +52,24 @@ def _search(space: SearchSpace, resources: Resources, out: Path, shown_out: Path
 
     # Most of the time that Ray takes to start is waiting: photographs are decoded meanwhile.
     others = () if space.trial_config().model in OWN_MODELS else ("torchvision.models",)
+    began = time.time()
     with ray_runtime(resources.cpus, resources.gpus, args.ray_address, resources.concurrent_trials, others) as ray_ready:
-        return _search_with(ray_ready, space, resources, out, shown_out, args, view)
+        return _search_with(ray_ready, space, resources, out, shown_out, args, view, began)
 
 
 def _search_with(
-    ray_ready: Callable[[], None], space: SearchSpace, resources: Resources, out: Path, shown_out: Path, args: argparse.Namespace, view: SearchView
+    ray_ready: Callable[[], None],
+    space: SearchSpace,
+    resources: Resources,
+    out: Path,
+    shown_out: Path,
+    args: argparse.Namespace,
+    view: SearchView,
+    began: float,
 ) -> int:
     from tune_cropshield.data.dataset import open_data
     from tune_cropshield.outcome.export import write_best
+    from tune_cropshield.outcome.ledger import write_ledger
     from tune_cropshield.search import folder as files
     from tune_cropshield.search.run import has_result, run_search
     from tune_cropshield.search.starts import guide_differs
@@ -95,7 +104,8 @@ def _search_with(
         outcome = run_search(space, data, plan, resources, out, view, ray_ready, _remembered(space, len(data.classes), plan))
         if has_result(outcome.study):
             write_best(out)
-    return _conclude(outcome, space, out, shown_out, view)
+        ledger = write_ledger(out, resources.concurrent_trials, began, time.time())
+    return _conclude(outcome, space, out, shown_out, view, ledger)
 
 
 def plan_for(space: SearchSpace, resources: Resources, num_classes: int | None, view: SearchView) -> Plan:
@@ -206,12 +216,13 @@ def _print_plan(space: SearchSpace, resources: Resources, console: Console) -> N
     console.print(f"worst case: {settings.trials} trials x {settings.epochs} epochs = {settings.trials * settings.epochs} epochs, were none pruned")
 
 
-def _conclude(outcome: Any, space: SearchSpace, out: Path, shown_out: Path, view: SearchView) -> int:
+def _conclude(outcome: Any, space: SearchSpace, out: Path, shown_out: Path, view: SearchView, ledger: str) -> int:
     """Says what came of it, and returns the exit code."""
     from tune_cropshield.outcome.summary import summary_lines
 
     for line in summary_lines(outcome.study, out, shown_out):
         view.note(line)
+    view.note(ledger)
     resume = f"python -m tune_cropshield search --out {shlex.quote(str(shown_out))} --resume"
     if outcome.stopped:
         view.note(f"ended early: {outcome.stopped}. Go on:  {resume}")

@@ -1,0 +1,85 @@
+"""Where a search's card time goes: the clock of a trial, and the ledger that adds the trials up."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tune_cropshield.clock import PARTS, TrialClock, read_times
+from tune_cropshield.config import DataConfig, RunConfig, TrialConfig
+from tune_cropshield.data.dataset import DeviceData, open_data
+from tune_cropshield.outcome.ledger import Ledger, ledger_between, sentence, start_seconds
+from tune_cropshield.records import read_metrics
+from tune_cropshield.trial import trial_epochs
+
+
+def line(what: str, ended: float, worker: int = 1, **parts: float) -> dict[str, Any]:
+    return {"what": what, "worker": worker, "ended": ended, **dict.fromkeys(PARTS, 0.0), **parts}
+
+
+def test_a_ledger_counts_what_lies_within_its_time_and_the_rest_is_idle() -> None:
+    lines = [line("setup", 110.0, setup=10.0), line("epoch", 130.0, step=15.0, evaluation=4.0, report=1.0), line("epoch", 170.0, step=10.0)]
+    whole = ledger_between(lines, slots=2, began=90.0, ended=170.0)
+    assert whole.parts == {"setup": 10.0, "data_wait": 0.0, "step": 25.0, "evaluation": 4.0, "checkpoint": 0.0, "report": 1.0}
+    assert whole.idle_s == 120.0
+    assert whole.training_share == pytest.approx(29 / 160)
+    later = ledger_between(lines, slots=1, began=120.0, ended=165.0)  # half of the first epoch, half of the second
+    assert later.parts["step"] == pytest.approx(7.5 + 5.0)
+    assert later.parts["evaluation"] == pytest.approx(2.0)
+    assert later.parts["setup"] == 0.0
+
+
+def test_a_ledger_in_a_sentence() -> None:
+    whole = Ledger(2, 100.0, {"setup": 20.0, "data_wait": 0.5, "step": 120.0, "evaluation": 10.0, "checkpoint": 4.0, "report": 2.0})
+    later = Ledger(2, 40.0, {**whole.parts, "step": 66.0})
+    assert sentence(whole, later) == (
+        "card time, 2 x 100 s: 60 % steps, 22 % idle, 10 % set-up, 5 % evaluation, 2 % checkpoint, 1 % report; "
+        "after the first minute 95 % steps and evaluation"
+    )
+    assert sentence(whole, Ledger(2, 0.0, whole.parts)).endswith("1 % report")
+
+
+def test_a_start_is_counted_from_the_last_epoch_of_the_trial_before_it_in_the_same_worker() -> None:
+    first = [line("setup", 10.0), line("epoch", 20.0), line("epoch", 30.0), line("end", 31.5)]
+    second = [line("setup", 32.0), line("epoch", 40.0)]
+    elsewhere = [line("setup", 12.0, worker=2), line("epoch", 39.0, worker=2)]
+    assert start_seconds([first, elsewhere, second]) == [2.0]
+    assert start_seconds([first, elsewhere, second], began=35.0) == []
+
+
+def test_a_clock_counts_every_second_once(tmp_path: Path) -> None:
+    clock = TrialClock(tmp_path)
+    clock.write("setup")
+    clock.enter("step")
+    time.sleep(0.2)
+    clock.epoch_done(training_s=0.15, data_wait_s=0.05)
+    clock.write("epoch")
+    first, epoch = read_times(tmp_path)
+    assert epoch["data_wait"] == pytest.approx(0.05)
+    assert epoch["step"] == pytest.approx(0.1, abs=1e-5)
+    assert epoch["evaluation"] == pytest.approx(epoch["ended"] - first["ended"] - 0.15, abs=0.02)
+    assert sum(epoch[part] for part in PARTS) == pytest.approx(epoch["ended"] - first["ended"], abs=1e-4)
+
+
+def test_the_parts_of_a_real_trial_add_up_to_its_time(drawn_leaves: Path, shared_cache: Path, tmp_path: Path) -> None:
+    data = DeviceData(open_data(DataConfig(dir=str(drawn_leaves)), {32}, shared_cache), torch.device("cpu"))
+    run = RunConfig(data=DataConfig(dir=str(drawn_leaves)), trial=TrialConfig(model="tiny_cnn", image_size=32, epochs=4, threads=1))
+    started = time.perf_counter()
+    epochs = trial_epochs(run, data, tmp_path)
+    for _ in range(3):
+        next(epochs)
+    time.sleep(0.5)  # the search thinks
+    epochs.close()  # type: ignore[attr-defined]
+    seconds = time.perf_counter() - started
+    lines = read_times(tmp_path)
+    assert [line["what"] for line in lines] == ["setup", "epoch", "epoch", "epoch", "end"]
+    assert sum(line[part] for line in lines for part in PARTS) == pytest.approx(seconds, rel=0.03)
+    assert lines[-1]["report"] >= 0.5
+    metrics = read_metrics(tmp_path)
+    assert [line["step"] + line["data_wait"] + line["evaluation"] for line in lines[1:4]] == pytest.approx(
+        [line["epoch_s"] for line in metrics], rel=0.2, abs=0.05
+    )
