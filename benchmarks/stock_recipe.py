@@ -53,7 +53,7 @@ def make_loaders(data: str, image_size: int, batch: int, workers: int) -> tuple[
     return (
         DataLoader(Subset(training, list(train)), shuffle=True, **options),
         DataLoader(Subset(whole, list(val)), **options),
-        len(whole.classes),
+        len(whole.class_to_idx),  # `.classes` here would make cloudpickle pack torch.classes, which cannot be
     )
 
 
