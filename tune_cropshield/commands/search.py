@@ -15,7 +15,7 @@ from tune_cropshield.commands.paths import cache_dir, check_can_be_made, find_sp
 from tune_cropshield.commands.pretrained import check_pretrained
 from tune_cropshield.data.folder import check_folder
 from tune_cropshield.errors import UserError
-from tune_cropshield.search.resources import Resources, divide, find_device
+from tune_cropshield.search.resources import Resources, divide, find_device, num_cores
 from tune_cropshield.search.view import SearchView, short, view_for
 from tune_cropshield.space import SearchSpace, load_space
 
@@ -49,11 +49,13 @@ def run(args: argparse.Namespace) -> int:
 def _search(space: SearchSpace, resources: Resources, out: Path, shown_out: Path, args: argparse.Namespace, view: SearchView) -> int:
     from tune_cropshield.model_names import OWN_MODELS
     from tune_cropshield.search.ray_runtime import ray_runtime
+    from tune_cropshield.search.resources import most_at_once
 
     # Most of the time that Ray takes to start is waiting: photographs are decoded meanwhile.
     others = () if space.trial_config().model in OWN_MODELS else ("torchvision.models",)
     began = time.time()
-    with ray_runtime(resources.cpus, resources.gpus, args.ray_address, resources.concurrent_trials, others) as ray_ready:
+    workers = min(most_at_once(resources), space.search.trials) if space.search.trials_per_gpu == "auto" else resources.concurrent_trials
+    with ray_runtime(resources.cpus, resources.gpus, args.ray_address, workers, others) as ray_ready:
         return _search_with(ray_ready, space, resources, out, shown_out, args, view, began)
 
 
@@ -90,10 +92,12 @@ def _search_with(
     split = data.split
     view.note(
         f"{len(data.store)} photographs, {len(data.classes)} classes: {len(split.train)} to train, {len(split.val)} to validate, "
-        f"{len(split.test)} to test; {trial.model} at {trial.image_size} px on {resources.device}, {resources.concurrent_trials} trials at once"
+        f"{len(split.test)} to test; {trial.model} at {trial.image_size} px on {resources.device}"
+        + (f", {resources.concurrent_trials} trials at once" if resources.device == "cpu" else "")
     )
     for name, (advised, taken) in guide_differs(space).items():
         view.note(f"trial 0 takes {name} = {short(taken)}: the guide's {short(advised)} is not in the space")
+    resources = packed(space, resources, len(data.classes), view)
     plan = plan_for(space, resources, len(data.classes), view)
     files.make_folder(out)
     with files.locked(out):
@@ -106,6 +110,26 @@ def _search_with(
             write_best(out)
         ledger = write_ledger(out, resources.concurrent_trials, began, time.time())
     return _conclude(outcome, space, out, shown_out, view, ledger)
+
+
+def packed(space: SearchSpace, resources: Resources, num_classes: int, view: SearchView) -> Resources:
+    """Returns `resources` with as many trials on each GPU as train the most images per second together, where that was left to us."""
+    if resources.device == "cpu" or space.search.trials_per_gpu != "auto" or space.search.trials < 2:
+        return resources
+    from tune_cropshield.memory.budget import resolve_budget
+    from tune_cropshield.memory.card import find_card
+    from tune_cropshield.memory.gpu_packing import trials_together
+    from tune_cropshield.search.trial_settings import effective_batches, mixes_somewhere
+
+    card = find_card()
+    assert card is not None
+    budget, cores = resolve_budget(space.search.vram, card), num_cores() // resources.gpus
+    with view.steps("measuring how many trials share the GPU best"):
+        number, why = trials_together(
+            space.trial_config(), num_classes, effective_batches(space), budget, card, cache_dir(), cores, mixes_somewhere(space)
+        )
+    view.note(why)
+    return divide(resources.device, number, space.search.trials)
 
 
 def plan_for(space: SearchSpace, resources: Resources, num_classes: int | None, view: SearchView) -> Plan:

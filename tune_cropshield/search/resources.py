@@ -58,10 +58,16 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def most_at_once(resources: Resources) -> int:
+    """Returns how many trials may come to run at once, before it was measured how many of them share a GPU best."""
+    return max(resources.concurrent_trials, min(4 * resources.gpus, resources.cpus // 2))
+
+
 def divide(device: Literal["cpu", "cuda"], trials_per_gpu: int | Literal["auto"], num_trials: int) -> Resources:
     """Returns how the machine is divided. `trials_per_gpu` counts trials at once on each GPU, or on the CPU when there is none.
 
-    On a CPU, "auto" gives each trial one core: small networks train the most images per second in all that way.
+    On a CPU, "auto" gives each trial one core: small networks train the most images per second in all that way (benchmarks/packing.py).
+    On a GPU, "auto" counts one until it was measured how many share it best (memory.gpu_packing).
     """
     cores = num_cores()
     if device == "cpu":
