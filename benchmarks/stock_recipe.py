@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,22 +33,27 @@ from tune_cropshield.training.models import build_model
 ACCUMULATION = 1
 
 
+def training_transform(image_size: int) -> Callable[[Any], torch.Tensor]:
+    """Returns what a stock loader does to each photograph: the guide's moderate augmentation, one picture at a time."""
+    preset = PRESETS["moderate"]
+    steps = [
+        transforms.RandomResizedCrop(image_size, scale=(preset.crop_area, 1.0)),
+        transforms.RandomHorizontalFlip(),
+        transforms.RandomVerticalFlip(),
+        transforms.RandomRotation(preset.rotation_degrees),
+        transforms.ColorJitter(preset.brightness, preset.contrast, preset.saturation, preset.hue),
+        transforms.ToTensor(),
+        transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+    ]
+    composed: Callable[[Any], torch.Tensor] = transforms.Compose(steps)
+    return composed
+
+
 def make_loaders(data: str, image_size: int, batch: int, workers: int) -> tuple[DataLoader[Any], DataLoader[Any], int]:
     """Returns the loaders of 80 % to train on, augmented like the preset "moderate", and of 10 % to validate on; and the number of classes."""
-    preset = PRESETS["moderate"]
     normalize = [transforms.ToTensor(), transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
-    augmented = transforms.Compose(
-        [
-            transforms.RandomResizedCrop(image_size, scale=(preset.crop_area, 1.0)),
-            transforms.RandomHorizontalFlip(),
-            transforms.RandomVerticalFlip(),
-            transforms.RandomRotation(preset.rotation_degrees),
-            transforms.ColorJitter(preset.brightness, preset.contrast, preset.saturation, preset.hue),
-            *normalize,
-        ]
-    )
     plain = transforms.Compose([transforms.Resize((image_size, image_size)), *normalize])
-    training, whole = ImageFolder(data, augmented), ImageFolder(data, plain)
+    training, whole = ImageFolder(data, training_transform(image_size)), ImageFolder(data, plain)
     train, val, _ = random_split(range(len(whole)), [0.8, 0.1, 0.1], torch.Generator().manual_seed(0))
     options: dict[str, Any] = {"batch_size": batch, "num_workers": workers, "pin_memory": torch.cuda.is_available()}
     return (

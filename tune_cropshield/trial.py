@@ -24,7 +24,7 @@ from tune_cropshield.memory.spill import EpochMemory, SpillGuard, driver_may_spi
 from tune_cropshield.records import CONFIG, RunFolder, ScalarEvents
 from tune_cropshield.training.build import build_trainer
 from tune_cropshield.training.metrics import EpochMetrics, Evaluation
-from tune_cropshield.training.precision import DTYPES
+from tune_cropshield.training.precision import DTYPES, INITIAL_SCALE
 from tune_cropshield.training.trainer import TrainedEpoch, Trainer
 
 CHECKPOINT_EVERY_S = 10.0  # a kill costs at most this much training and the epoch under way
@@ -67,6 +67,7 @@ def trial_epochs(
     resume: bool = False,
     checkpoint_every_s: float = CHECKPOINT_EVERY_S,
     memory_mib: float | None = None,
+    loss_scale: float = INITIAL_SCALE,
 ) -> Iterator[TrialReport]:
     """Trains one network, yielding a report after each epoch, and writes its files (see `records`) into `folder`.
 
@@ -74,6 +75,7 @@ def trial_epochs(
     whose last epoch is done yields that epoch's report again. Closing the iterator early keeps the best weights so far.
     memory_mib: what this process's allocator may reserve on a GPU, the data's resident stores included; None: all there is. When it runs out
     all the same, training goes on at half the micro-batch, and events.jsonl says so.
+    loss_scale: fp16's first scale, where an earlier trial of this model has found a good one.
     Raises DivergedError when training stops being finite, OutOfMemory when smaller micro-batches do not help, DeadContextError when the GPU takes
     no more work from this process, RunFailure when the disk is full or the checkpoint damaged.
     """
@@ -86,7 +88,7 @@ def trial_epochs(
     save_config(config, folder / CONFIG)
     cap_allocator(memory_mib, data.device)
     with gpu_errors_named():
-        trainer = build_trainer(trial, len(data.data.classes), data.labels_N[data.indices("train")].cpu(), data.device)
+        trainer = build_trainer(trial, len(data.data.classes), data.labels_N[data.indices("train")].cpu(), data.device, loss_scale)
     ladder = Ladder(
         trainer,
         trial.effective_batch,

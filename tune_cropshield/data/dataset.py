@@ -76,6 +76,11 @@ class DeviceData:
             self._feeds[store.size] = ImageFeed(store.images, self.device, resident)
         return self._feeds[store.size]
 
+    @property
+    def resident_bytes(self) -> int:
+        """What lies on the device for all trials: the stores' copies so far, and the labels."""
+        return self.labels_N.nbytes + sum(self.data.stores[side].images.numel() for side, feed in self._feeds.items() if feed.resident)
+
     def indices(self, split: str) -> Tensor:
         """Returns the samples of "train", "val" or "test", int64 on the CPU."""
         return torch.from_numpy(getattr(self.data.split, split))

@@ -23,7 +23,7 @@ class ImageFeed:
     """
 
     def __init__(self, images: Tensor, device: torch.device, resident: bool = False) -> None:
-        self.device = device
+        self.device, self.resident = device, resident
         self._images = images.to(device) if resident else images
         self._streams = device.type == "cuda" and not resident
         self.wait_s = 0.0

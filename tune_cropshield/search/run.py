@@ -21,6 +21,7 @@ from tune_cropshield.memory.plan import Plan
 from tune_cropshield.records import read_events
 from tune_cropshield.search import folder as files
 from tune_cropshield.search.journal import check_same, num_started, open_study, quiet_optuna, report_epochs, unfinished
+from tune_cropshield.search.outcomes import REASON, RETIRED
 from tune_cropshield.search.resources import Resources
 from tune_cropshield.search.sampler import build_sampler
 from tune_cropshield.search.starts import start_points
@@ -120,6 +121,8 @@ def _tune(
         for step in read_events(files.trial_folder(out, number)):
             if step.get("part") == "training":
                 too_large(step["before"], step["reason"])
+            if step.get("event") == RETIRED:
+                view.note(f"before t{number:03d}, {step[REASON]}")
         files.write_table(out, study)
         files.drop_losers(out, study)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import traceback
 from collections.abc import Iterator
@@ -16,10 +15,15 @@ from tune_cropshield.config import RunConfig
 from tune_cropshield.data.dataset import DeviceData, LeafData
 from tune_cropshield.errors import DeadContextError, DivergedError, OutOfMemory
 from tune_cropshield.memory.budget import cap_allocator
-from tune_cropshield.search.outcomes import DIVERGED, FAILED, FINISHED, LADDER_STEPS, METRIC, OUT_OF_MEMORY, OUTCOME, REASON
+from tune_cropshield.memory.card import MIB
+from tune_cropshield.memory.given_back import give_back, why_retire
+from tune_cropshield.records import RunFolder
+from tune_cropshield.search.outcomes import DIVERGED, FAILED, FINISHED, LADDER_STEPS, METRIC, OUT_OF_MEMORY, OUTCOME, REASON, RETIRED
+from tune_cropshield.training.precision import INITIAL_SCALE, carried_scale
 from tune_cropshield.trial import TrialReport, trial_epochs
 
 DEAD_CONTEXT = 70  # exit code of a process whose GPU context is gone
+LEFT_MEMORY = 71  # of one whose last trial has not given its memory back
 ERROR_FILE = "error.txt"  # a failed trial's traceback
 
 
@@ -38,18 +42,30 @@ class TrialWorker(tune.Trainable):
         cap_allocator(memory_mib, torch.device(device))  # before anything lies on it
         self._data = DeviceData(data, torch.device(device), resident_bytes)
         self._memory_mib = memory_mib
+        self._loss_scales: dict[tuple[str, str], float] = {}  # (model, precision) -> where the last such trial ended
         self._start(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Takes up another trial in the same process."""
+        """Takes up another trial in the same process, which ends itself instead when the last one has left memory behind."""
         self.cleanup()
+        allocated_mib = give_back(self._data.device)
+        if (reason := why_retire(allocated_mib, self._data.resident_bytes / MIB)) is not None:
+            folder = Path(new_config["folder"])
+            folder.mkdir(parents=True, exist_ok=True)
+            RunFolder(folder).add_event({"event": RETIRED, REASON: reason})
+            print(reason, flush=True)
+            os._exit(LEFT_MEMORY)  # Ray starts another process, and the trial begins there
         self._start(new_config)
         return True
 
     def _start(self, config: dict[str, Any]) -> None:
         self._folder = Path(config["folder"])
         run = RunConfig.model_validate(config["run"])
-        self._epochs: Iterator[TrialReport] = trial_epochs(run, self._data, self._folder, resume=True, memory_mib=self._memory_mib)
+        self._kind = (run.trial.model, run.trial.precision)
+        loss_scale = self._loss_scales.get(self._kind, INITIAL_SCALE)
+        self._epochs: Iterator[TrialReport] = trial_epochs(
+            run, self._data, self._folder, resume=True, memory_mib=self._memory_mib, loss_scale=loss_scale
+        )
 
     def step(self) -> dict[str, Any]:
         """Trains one epoch and returns its metrics, and how the trial ended if it did."""
@@ -66,6 +82,7 @@ class TrialWorker(tune.Trainable):
         except Exception as error:
             self._note_traceback()
             return {"done": True, OUTCOME: FAILED, REASON: f"{type(error).__name__}: {error}".split("\n")[0]}
+        self._loss_scales[self._kind] = carried_scale(report.metrics.loss_scale)
         result = {**report.metrics.as_dict(), METRIC: report.best_val_acc, "best_epoch": report.best_epoch, "done": report.finished}
         result[LADDER_STEPS] = len(report.ladder_steps)
         return {**result, OUTCOME: FINISHED} if report.finished else result
@@ -77,6 +94,4 @@ class TrialWorker(tune.Trainable):
         """Ends the trial: its best weights are written, its memory is given back."""
         self._epochs.close()  # type: ignore[attr-defined]
         self._epochs = iter(())
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        give_back(self._data.device)

@@ -14,6 +14,13 @@ DTYPES: dict[Precision, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfl
 # again in each: the caller may hand the scale of an earlier trial on.
 INITIAL_SCALE = 65536.0
 
+CARRIED_SCALES = (2.0**10, 2.0**20)  # outside, the last trial was about to diverge, or had grown its scale over more updates than the next will make
+
+
+def carried_scale(last: float) -> float:
+    """Returns the scale with which a trial starts after one of the same model and precision that ended with `last`."""
+    return min(max(last, CARRIED_SCALES[0]), CARRIED_SCALES[1])
+
 
 def resolve_precision(wanted: Literal["auto", "fp16", "bf16", "fp32"], device: torch.device) -> Precision:
     """Returns the precision that "auto" stands for on `device`: fp16 on a GPU, fp32 on a CPU, whose convolutions bf16 slows down

@@ -1,0 +1,76 @@
+"""A reused worker, without a Ray runtime: what one trial leaves to the next, and what it must not."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from tune_cropshield.config import DataConfig, RunConfig, TrialConfig
+from tune_cropshield.data.dataset import LeafData, open_data
+from tune_cropshield.memory.given_back import why_retire
+from tune_cropshield.records import read_metrics
+from tune_cropshield.search.worker import TrialWorker
+from tune_cropshield.training.precision import carried_scale
+
+
+def trial(number: int, folder: Path, **settings: Any) -> dict[str, Any]:
+    run = RunConfig(data=DataConfig(dir="x"), trial=TrialConfig(model="tiny_cnn", image_size=32, epochs=2, threads=1, lr=1e-3, **settings))
+    return {"number": number, "folder": str(folder / f"t{number:03d}"), "run": run.model_dump()}
+
+
+@pytest.fixture
+def data(drawn_leaves: Path, shared_cache: Path) -> LeafData:
+    return open_data(DataConfig(dir=str(drawn_leaves)), {32}, shared_cache)
+
+
+@pytest.fixture
+def worker(data: LeafData, tmp_path: Path) -> Iterator[TrialWorker]:
+    """A worker that has trained an epoch of trial 0."""
+    worker = TrialWorker.__new__(TrialWorker)
+    worker.setup(trial(0, tmp_path), data=data, device="cpu", memory_mib=None, resident_bytes=0)
+    worker.step()
+    yield worker
+    worker.cleanup()
+
+
+def num_networks() -> int:
+    gc.collect()
+    return sum(issubclass(type(thing), nn.Sequential) for thing in gc.get_objects())
+
+
+def test_a_trial_leaves_no_network_behind_and_the_next_reads_the_same_pictures(worker: TrialWorker, tmp_path: Path) -> None:
+    feed, one_trial = worker._data.feed(32), num_networks()
+    assert one_trial > 0
+    assert worker.reset_config(trial(1, tmp_path, seed=1))
+    assert worker.step()["epoch"] == 1
+    assert num_networks() == one_trial  # trial 1's, and nothing of trial 0's
+    assert worker._data.feed(32) is feed
+    assert [len(read_metrics(tmp_path / name)) for name in ("t000", "t001")] == [1, 1]
+
+
+def test_a_trial_starts_with_the_loss_scale_at_which_the_last_of_its_kind_ended(worker: TrialWorker, tmp_path: Path) -> None:
+    if not torch.amp.GradScaler("cpu").is_enabled():
+        pytest.skip("this torch scales no losses on a CPU")
+    worker.reset_config(trial(1, tmp_path, precision="fp16"))
+    assert worker.step()["loss_scale"] == 65536.0
+    worker._loss_scales["tiny_cnn", "fp16"] = 4096.0
+    worker.reset_config(trial(2, tmp_path, precision="fp16"))
+    assert worker.step()["loss_scale"] == 4096.0
+    worker.reset_config(trial(3, tmp_path, precision="bf16"))  # another kind
+    assert worker.step()["loss_scale"] == 1.0
+
+
+@pytest.mark.parametrize(("last", "carried"), [(65536.0, 65536.0), (1.0, 1024.0), (2.0**30, 2.0**20)])
+def test_a_carried_scale_keeps_within_bounds(last: float, carried: float) -> None:
+    assert carried_scale(last) == carried
+
+
+def test_a_worker_retires_when_a_trial_has_left_memory_behind() -> None:
+    assert why_retire(allocated_mib=900.0, kept_mib=800.0) is None
+    assert why_retire(900.0, 500.0) == "400 MiB of the last trial were still allocated: its worker was replaced"
