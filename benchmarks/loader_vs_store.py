@@ -9,6 +9,7 @@ Everything runs in one process on `--threads` threads, in turns. What is compare
   store, gather + augment (cpu)     ours on a machine without a GPU: both on the same core
   store, gather + augment (cuda)    where there is a GPU: pictures on the device, to the augmented tensor there
 The first and the third are what a core does for one image where there is a GPU, the first and the fourth where there is none.
+Rows of the host alone are images per second of CPU time, which other programs on the machine hardly touch; the row with cuda goes by the clock.
 One JSON line per row: the median of `--repeats`, and the ratio to the stock row.
 """
 
@@ -44,7 +45,7 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=160)
     parser.add_argument("--source-size", type=int, help="first write the photographs anew at this side, as JPEG: what a camera delivers is larger")
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--images", type=int, default=512, help="of each timing of the stock loader; the store's are repeated over 8 times as many")
+    parser.add_argument("--images", type=int, default=512, help="in each timing of the stock loader; more of the store's")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
@@ -71,12 +72,14 @@ def measure(data: Path, cache: Path, arguments: argparse.Namespace) -> dict[str,
     some = order[: arguments.images].tolist()
     opened = open_data(DataConfig(dir=str(data)), {size}, cache)
     on_cpu = DeviceData(opened, torch.device("cpu"))
-    many = [part for _ in range(8) for part in torch.randperm(len(opened.store)).split(batch)]
 
-    def gather(feeding: DeviceData, device: torch.device | None) -> Callable[[], int]:
+    def gather(feeding: DeviceData, device: torch.device | None, times: int) -> Callable[[], int]:
+        """times: how often the chosen number of images is gathered in one timing, which should not be too short."""
+        batches = torch.randint(len(opened.store), (times * arguments.images,)).split(batch)
+
         def run() -> int:
             images = 0
-            for epoch, (part, pictures) in enumerate(zip(many, feeding.feed(size).stream(many), strict=True)):
+            for epoch, (part, pictures) in enumerate(zip(batches, feeding.feed(size).stream(batches), strict=True)):
                 if device is not None:
                     augment(pictures, part.to(device), preset=PRESET, out_size=size, seed=0, epoch=epoch)
                 images += len(part)
@@ -90,21 +93,22 @@ def measure(data: Path, cache: Path, arguments: argparse.Namespace) -> dict[str,
     work = {
         "stock": one_by_one(stock),
         "stock, decode only": one_by_one(decoded),
-        "store, gather": gather(on_cpu, None),
-        "store, gather + augment (cpu)": gather(on_cpu, torch.device("cpu")),
+        "store, gather": gather(on_cpu, None, 32),
+        "store, gather + augment (cpu)": gather(on_cpu, torch.device("cpu"), 2),
     }
     if torch.cuda.is_available():
         cuda = torch.device("cuda")
-        work["store, gather + augment (cuda)"] = gather(DeviceData(opened, cuda, resident_bytes=2**34), cuda)
+        work["store, gather + augment (cuda)"] = gather(DeviceData(opened, cuda, resident_bytes=2**34), cuda, 32)
     rows: dict[str, list[float]] = {name: [] for name in work}
     for turn in range(arguments.repeats + 1):
         for name, run in work.items():
-            started = time.perf_counter()
+            clock = time.perf_counter if "cuda" in name else time.process_time
+            started = clock()
             images = run()
-            if torch.cuda.is_available():
+            if "cuda" in name:
                 torch.cuda.synchronize()
             if turn:  # the first warms up
-                rows[name].append(images / (time.perf_counter() - started))
+                rows[name].append(images / (clock() - started))
     return rows
 
 
