@@ -97,6 +97,7 @@ def _search_with(
     )
     for name, (advised, taken) in guide_differs(space).items():
         view.note(f"trial 0 takes {name} = {short(taken)}: the guide's {short(advised)} is not in the space")
+    space = with_fastest_kernels(space, resources, len(data.classes), view)
     resources = packed(space, resources, len(data.classes), view)
     plan = plan_for(space, resources, len(data.classes), view)
     files.make_folder(out)
@@ -110,6 +111,27 @@ def _search_with(
             write_best(out)
         ledger = write_ledger(out, resources.concurrent_trials, began, time.time())
     return _conclude(outcome, space, out, shown_out, view, ledger)
+
+
+def with_fastest_kernels(space: SearchSpace, resources: Resources, num_classes: int, view: SearchView) -> SearchSpace:
+    """Returns `space` with precision "auto" settled, and the layout with it: measured on a GPU, left to the rule of `resolve_precision` on a CPU."""
+    trial = space.trial_config()
+    decided = trial.precision != "auto" or "precision" in space.space or "channels_last" in {*space.space, *space.trial}
+    if resources.device == "cpu" or decided:
+        return space
+    from tune_cropshield.memory.budget import resolve_budget
+    from tune_cropshield.memory.card import find_card
+    from tune_cropshield.memory.gpu_kernels import fastest_kernels
+    from tune_cropshield.search.trial_settings import effective_batches, mixes_somewhere
+
+    card = find_card()
+    assert card is not None
+    with view.steps("measuring which precision and layout are fastest"):
+        settings, why = fastest_kernels(
+            trial, num_classes, effective_batches(space), resolve_budget(space.search.vram, card), card, cache_dir(), mixes_somewhere(space)
+        )
+    view.note(why)
+    return space.model_copy(update={"trial": {**space.trial, **settings}})
 
 
 def packed(space: SearchSpace, resources: Resources, num_classes: int, view: SearchView) -> Resources:

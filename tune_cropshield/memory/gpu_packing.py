@@ -11,7 +11,7 @@ from tune_cropshield.memory.budget import Budget
 from tune_cropshield.memory.card import Card
 from tune_cropshield.memory.gpu_plan import at_largest_size, gpu_precision, plan_for_gpu
 from tune_cropshield.memory.packed_step import Share
-from tune_cropshield.memory.packing import MOST_TOGETHER, PackingCache, best_number, measure_packing
+from tune_cropshield.memory.packing import MOST_TOGETHER, SpeedCache, best_number, measure_packing
 from tune_cropshield.memory.probe_cache import identity
 
 SAME_BUDGET_MIB = 1024.0  # what is free on a card changes a little all the time: within this it is the same measurement
@@ -27,7 +27,7 @@ def trials_together(
     """
     trial, batches = at_largest_size(trial), sorted(set(effective_batches))
     of = identity(trial, num_classes, gpu_precision(trial), card)
-    cache = PackingCache(cache_dir, {**of, "batches": batches, "budget": round(budget.total_mib / SAME_BUDGET_MIB), "cores": cores})
+    cache = SpeedCache(cache_dir, "packing", {**of, "batches": batches, "budget": round(budget.total_mib / SAME_BUDGET_MIB), "cores": cores})
 
     def share_of(number: int) -> Share | None:
         try:
@@ -46,13 +46,14 @@ def trials_together(
         }
         return Share(trial.model_copy(update=settings), num_classes, plan.share_mib)
 
-    speeds = cache.load()
+    kept = cache.load()
+    speeds = {int(number): speed for number, speed in kept.items()} if kept is not None else None
     if speeds is None:
         try:
             speeds = measure_packing(share_of, MOST_TOGETHER)
         except RunFailure as error:
             return 1, f"one trial at a time on the GPU: {error}"
-        cache.save(speeds)
+        cache.save({str(number): speed for number, speed in speeds.items()})
     number = best_number(speeds)
     return number, told(number, speeds)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -39,15 +40,21 @@ def serve(connection: Connection) -> None:
     in them: a list of (moment on the system's monotonic clock, images since the moment before), or None when memory ran out."""
     while True:
         try:
-            share = connection.recv()
-            run = _Run(share)
-            run.train(float("inf"), WARM_UP_WINDOWS)
-            connection.send("ready")
-            connection.send(run.train(connection.recv(), MOST_WINDOWS))
+            _train_share(connection, connection.recv())
         except EOFError:
             return
         except torch.OutOfMemoryError:
             connection.send(None)
+        gc.collect()
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+
+
+def _train_share(connection: Connection, share: Share) -> None:
+    run = _Run(share)
+    run.train(float("inf"), WARM_UP_WINDOWS)
+    connection.send("ready")
+    connection.send(run.train(connection.recv(), MOST_WINDOWS))
 
 
 class _Run:

@@ -82,6 +82,13 @@ def _measure(processes: Sequence[_Process], share: Share, seconds: float) -> flo
     return None if any(run is None for run in runs) else speed_together(runs)
 
 
+def measure_each(shares: Mapping[str, Share], seconds: float) -> dict[str, float]:
+    """Returns the images/s of each of `shares`, one after another in one process; without those that do not fit."""
+    with _Process() as process:
+        speeds = {name: _measure([process], share, seconds) for name, share in shares.items()}
+    return {name: speed for name, speed in speeds.items() if speed is not None}
+
+
 class _Process:
     """One process that trains on demand. Use in a with block."""
 
@@ -110,22 +117,23 @@ class _Process:
             raise RunFailure("a process that measured how many trials share the device well died") from None
 
 
-class PackingCache:
-    """The speeds of one identity, in a JSON file beside the probe's. A file that cannot be read counts as none."""
+class SpeedCache:
+    """Measured speeds of one identity, in a JSON file beside the probe's. A file that cannot be read counts as none."""
 
-    def __init__(self, cache_dir: Path, of: dict[str, Any]) -> None:
+    def __init__(self, cache_dir: Path, what: str, of: dict[str, Any]) -> None:
+        """what: the kind of measurement, which goes into the file's name."""
         self._of = of
-        self.path = cache_dir / FOLDER / f"packing-{hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()[:16]}.json"
+        self.path = cache_dir / FOLDER / f"{what}-{hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()[:16]}.json"
 
-    def load(self) -> dict[int, float] | None:
-        """Returns {trials at once: images/s in all}, None where nothing was measured."""
+    def load(self) -> dict[str, float] | None:
+        """Returns {name: images/s}, None where nothing was measured."""
         try:
             kept = json.loads(self.path.read_text(encoding="utf-8"))
-            return {int(number): float(speed) for number, speed in kept["images_per_s"].items()} if kept["of"] == self._of else None
+            return {name: float(speed) for name, speed in kept["images_per_s"].items()} if kept["of"] == self._of else None
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
-    def save(self, speeds: dict[int, float]) -> None:
+    def save(self, speeds: Mapping[str, float]) -> None:
         """Keeps what was measured."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_text_atomically(self.path, json.dumps({"of": self._of, "images_per_s": speeds}, indent=2) + "\n")
+        write_text_atomically(self.path, json.dumps({"of": self._of, "images_per_s": dict(speeds)}, indent=2) + "\n")
