@@ -70,6 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--epochs", type=_whole_number, metavar="N", help="epochs, instead of the configuration's")
     train.add_argument("--out", type=_path, metavar="DIR", help="folder for its files (default: results/runs/train-TIME)")
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
+    train.add_argument("--profile", action="store_true", help="write a trace of the second epoch and print where its time goes")
     train.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="what to train on")
 
     evaluate = commands.add_parser("evaluate", help="judge a trained network", description="Prints accuracy, macro F1 and a table of classes.")

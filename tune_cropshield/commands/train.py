@@ -25,6 +25,8 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"{args.config} names no photographs: give --data DIR")
     if args.resume and args.out is None:
         raise UserError("--resume needs --out: the folder of the training to go on with")
+    if args.profile and args.resume:
+        raise UserError("--profile traces a training from its start: leave out --resume")
     out = args.out or Path("results/runs") / f"train-{time.strftime('%Y%m%d-%H%M%S')}"
     _check_folder(out, config, args.resume)
     device = find_device(args.device)
@@ -41,8 +43,18 @@ def run(args: argparse.Namespace) -> int:
     check_pretrained(trial, len(data.classes))
     view.note(f"training {trial.model} on {device}: {len(data.split.train)} photographs, {len(data.classes)} classes, up to {trial.epochs} epochs")
 
+    profile = None
+    if args.profile:
+        from tune_cropshield.outcome.profile import TRACE, EpochProfile
+
+        if device == "cuda":  # what runs inside a captured graph has no names
+            config = config.model_copy(update={"trial": trial.model_copy(update={"cuda_graphs": False})})
+        profile = EpochProfile(out, trial.epochs, cuda=device == "cuda")
+
     def report(done: TrialReport) -> None:
         metrics = done.metrics
+        if profile is not None:
+            profile.epoch_ended(metrics.epoch)
         best = " (best)" if done.best_epoch == metrics.epoch else ""
         view.note(
             f"epoch {metrics.epoch:3}/{trial.epochs}  train_loss {metrics.train_loss:.4f}  val_loss {metrics.val_loss:.4f}  "
@@ -53,6 +65,10 @@ def run(args: argparse.Namespace) -> int:
         last = run_trial(config, DeviceData(data, torch.device(device)), out, report, resume=args.resume)
     except DivergedError as error:
         raise error from None
+    if profile is not None:
+        for line in profile.table():
+            view.note(line)
+        view.note(f"trace, for ui.perfetto.dev: {out / TRACE}" + (" (steps eager, not as CUDA graphs)" if device == "cuda" else ""))
     view.note(f"best: val_acc {last.best_val_acc!r} in epoch {last.best_epoch}; files in {out}")
     return 0
 

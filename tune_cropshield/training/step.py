@@ -22,6 +22,7 @@ from tune_cropshield.training.graphs import Eager, Runner
 from tune_cropshield.training.loss import loss_sum, target_weight
 from tune_cropshield.training.precision import Precision, autocast
 from tune_cropshield.training.random_state import random_state, restore_random_state
+from tune_cropshield.training.ranges import AUGMENTATION, FORWARD_BACKWARD, OPTIMISER, named
 from tune_cropshield.training.update_log import UpdateLog
 
 
@@ -74,7 +75,8 @@ class WindowStep:
         weight = target_weight(window.targets, self.class_weights_K)
         for batch in window.micro_batches:
             self.runner.run("micro-step", self._train_on, batch, weight)
-        self.runner.run("update", self.update, weight)
+        with named(OPTIMISER):
+            self.runner.run("update", self.update, weight)
 
     def remember(self) -> None:
         """Notes what micro-steps change beside the gradients: batch-norm statistics and the random generators (dropout's)."""
@@ -94,7 +96,10 @@ class WindowStep:
         restore_random_state(self._random_state, self.device)
 
     def _train_on(self, batch: MicroBatch, window_weight: Tensor) -> None:
-        self.micro_step(batch.images(), batch.targets, window_weight)
+        with named(AUGMENTATION):
+            images_BCHW = batch.images()
+        with named(FORWARD_BACKWARD):
+            self.micro_step(images_BCHW, batch.targets, window_weight)
 
     def micro_step(self, images_BCHW: Tensor, targets: Targets, window_weight: Tensor) -> None:
         """Adds this micro-batch's share of the window's gradient: that of (its loss sum) / `window_weight`.
