@@ -22,6 +22,9 @@ from tune_cropshield.space import SearchSpace, load_space
 if TYPE_CHECKING:
     from tune_cropshield.memory.plan import Plan
 
+# Images that a search would train on were no trial pruned. Measuring how to train them fastest takes about half a minute, mostly imports, and can win
+# half of the search's time: shorter ones, of about two minutes at some thousand images/s, go by what is known or usual.
+MEASURING_PAYS_FROM = 500_000
 GUIDES_CLASSES = 22  # a dry run reads no photographs
 MAY_CHANGE_ON_RESUME = ("trials", "time_budget", "trials_per_gpu")
 
@@ -97,8 +100,9 @@ def _search_with(
     )
     for name, (advised, taken) in guide_differs(space).items():
         view.note(f"trial 0 takes {name} = {short(taken)}: the guide's {short(advised)} is not in the space")
-    space = with_fastest_kernels(space, resources, len(data.classes), view)
-    resources = packed(space, resources, len(data.classes), view)
+    worth_measuring = space.search.trials * space.search.epochs * len(split.train) >= MEASURING_PAYS_FROM
+    space = with_fastest_kernels(space, resources, len(data.classes), view, worth_measuring)
+    resources = packed(space, resources, len(data.classes), view, worth_measuring)
     plan = plan_for(space, resources, len(data.classes), view)
     files.make_folder(out)
     with files.locked(out):
@@ -113,7 +117,7 @@ def _search_with(
     return _conclude(outcome, space, out, shown_out, view, ledger)
 
 
-def with_fastest_kernels(space: SearchSpace, resources: Resources, num_classes: int, view: SearchView) -> SearchSpace:
+def with_fastest_kernels(space: SearchSpace, resources: Resources, num_classes: int, view: SearchView, worth_measuring: bool) -> SearchSpace:
     """Returns `space` with precision "auto" settled, and the layout with it: measured on a GPU, left to the rule of `resolve_precision` on a CPU."""
     trial = space.trial_config()
     decided = trial.precision != "auto" or "precision" in space.space or "channels_last" in {*space.space, *space.trial}
@@ -128,13 +132,20 @@ def with_fastest_kernels(space: SearchSpace, resources: Resources, num_classes: 
     assert card is not None
     with view.steps("measuring which precision and layout are fastest"):
         settings, why = fastest_kernels(
-            trial, num_classes, effective_batches(space), resolve_budget(space.search.vram, card), card, cache_dir(), mixes_somewhere(space)
+            trial,
+            num_classes,
+            effective_batches(space),
+            resolve_budget(space.search.vram, card),
+            card,
+            cache_dir(),
+            even=mixes_somewhere(space),
+            worth_measuring=worth_measuring,
         )
     view.note(why)
     return space.model_copy(update={"trial": {**space.trial, **settings}})
 
 
-def packed(space: SearchSpace, resources: Resources, num_classes: int, view: SearchView) -> Resources:
+def packed(space: SearchSpace, resources: Resources, num_classes: int, view: SearchView, worth_measuring: bool) -> Resources:
     """Returns `resources` with as many trials on each GPU as train the most images per second together, where that was left to us."""
     if resources.device == "cpu" or space.search.trials_per_gpu != "auto" or space.search.trials < 2:
         return resources
@@ -148,7 +159,15 @@ def packed(space: SearchSpace, resources: Resources, num_classes: int, view: Sea
     budget, cores = resolve_budget(space.search.vram, card), num_cores() // resources.gpus
     with view.steps("measuring how many trials share the GPU best"):
         number, why = trials_together(
-            space.trial_config(), num_classes, effective_batches(space), budget, card, cache_dir(), cores, mixes_somewhere(space)
+            space.trial_config(),
+            num_classes,
+            effective_batches(space),
+            budget,
+            card,
+            cache_dir(),
+            cores=cores,
+            even=mixes_somewhere(space),
+            worth_measuring=worth_measuring,
         )
     view.note(why)
     return divide(resources.device, number, space.search.trials)

@@ -30,17 +30,28 @@ LARGEST_BATCH = 64  # the order of the variants no longer changes above
 
 
 def fastest_kernels(
-    trial: TrialConfig, num_classes: int, effective_batches: Iterable[int], budget: Budget, card: Card, cache_dir: Path, even: bool
+    trial: TrialConfig,
+    num_classes: int,
+    effective_batches: Iterable[int],
+    budget: Budget,
+    card: Card,
+    cache_dir: Path,
+    *,
+    even: bool,
+    worth_measuring: bool,
 ) -> tuple[dict[str, Any], str]:
     """Returns the settings `precision` and `channels_last` with which trials like `trial` train fastest on `card`, and why, in a sentence.
 
-    fp32 is not tried: tensor cores leave it behind by a factor. Where nothing can be measured it is the usual pair.
+    fp32 is not tried: tensor cores leave it behind by a factor. Where nothing can be measured, or the cache knows nothing and it is not
+    `worth_measuring`, it is the usual pair.
     """
     trial, batches = at_largest_size(trial), sorted(set(effective_batches))
     wanted = min(batches[len(batches) // 2], LARGEST_BATCH)
     batch = wanted - wanted % 2 if even else wanted
     cache = SpeedCache(cache_dir, "kernels", {**identity(trial, num_classes, "auto", card), "batch": batch})
     speeds = cache.load()
+    if speeds is None and not worth_measuring:
+        return VARIANTS[USUAL], f"trained in {USUAL}: so short a search would not repay measuring others"
     if speeds is None:
         try:
             batch = _that_fits(trial, num_classes, batch, budget)

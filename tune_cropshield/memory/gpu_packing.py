@@ -18,12 +18,21 @@ SAME_BUDGET_MIB = 1024.0  # what is free on a card changes a little all the time
 
 
 def trials_together(
-    trial: TrialConfig, num_classes: int, effective_batches: Iterable[int], budget: Budget, card: Card, cache_dir: Path, cores: int, even: bool
+    trial: TrialConfig,
+    num_classes: int,
+    effective_batches: Iterable[int],
+    budget: Budget,
+    card: Card,
+    cache_dir: Path,
+    *,
+    cores: int,
+    even: bool,
+    worth_measuring: bool,
 ) -> tuple[int, str]:
     """Returns how many trials like `trial` should run at once on `card` within `budget`, and why, in a sentence.
 
     Each number is measured at the middle one of `effective_batches`, with the pair and the share of memory that its trials would have, each in a
-    process of its own. cores: of the machine, divided among them.
+    process of its own. cores: of the machine, divided among them. worth_measuring: else it is 1 where the cache knows nothing.
     """
     trial, batches = at_largest_size(trial), sorted(set(effective_batches))
     of = identity(trial, num_classes, gpu_precision(trial), card)
@@ -31,7 +40,7 @@ def trials_together(
 
     def share_of(number: int) -> Share | None:
         try:
-            plan = plan_for_gpu(trial, num_classes, batches, budget, card, cache_dir, num_trials=number, even=even)
+            plan = plan_for_gpu(trial, num_classes, batches, budget, card, cache_dir, num_trials=number, even=even, trust_ample_memory=True)
         except DeviceError:
             return None
         fitting = plan.effective_batches
@@ -48,6 +57,8 @@ def trials_together(
 
     kept = cache.load()
     speeds = {int(number): speed for number, speed in kept.items()} if kept is not None else None
+    if speeds is None and not worth_measuring:
+        return 1, "one trial at a time on the GPU: so short a search would not repay measuring whether more together are faster"
     if speeds is None:
         try:
             speeds = measure_packing(share_of, MOST_TOGETHER)
