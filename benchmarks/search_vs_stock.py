@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -82,8 +82,11 @@ def main() -> None:
     parser.add_argument("--stock-repeats", type=int, help="as --repeats")
     parser.add_argument("--trials-per-gpu", default="auto")
     parser.add_argument("--workers", type=int, help="DataLoader processes of a stock trial, instead of the preset's")
+    parser.add_argument("--trials", type=int, help="instead of the preset's")
+    parser.add_argument("--epochs", type=int, help="instead of the preset's")
     arguments = parser.parse_args()
-    preset = PRESETS[arguments.preset]
+    wishes = {name: vars(arguments)[name] for name in ("trials", "epochs") if vars(arguments)[name] is not None}
+    preset = replace(PRESETS[arguments.preset], **wishes)
     if arguments.data is None and preset.drawn_size is None:
         parser.error(f"--preset {arguments.preset} needs --data DIR")
     stock_repeats = arguments.repeats if arguments.stock_repeats is None else arguments.stock_repeats
