@@ -87,6 +87,16 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument("--to", type=_path, metavar="DIR", help="folder to write to; left out, toml, json and command are printed")
     export.add_argument("--format", choices=("toml", "json", "command"), default="toml", help="command: the call of the guide's train.py")
 
+    doctor = commands.add_parser(
+        "doctor",
+        help="measure what the guide claims, or read a training script",
+        description="Examines the machine, the photographs and what the training guide claims, on this device; or, with --script, a training script.",
+    )
+    doctor.add_argument("--data", type=_path, metavar="DIR", help="one sub-folder of photographs per class; left out, leaves are drawn")
+    doctor.add_argument("--model", metavar="NAME", help="network to measure with (default: the guide's two on a GPU, its own CNN on a CPU)")
+    doctor.add_argument("--script", type=_path, metavar="train.py", help="read this script for the guide's known mistakes, and measure nothing")
+    doctor.add_argument("--json", action="store_true", help="print one object (with --script: one list), for programs")
+
     sample = commands.add_parser("sample-data", help="draw a leaf data set", description="Draws leaves with diseases, one folder per class.")
     sample.add_argument("dir", type=_path, metavar="DIR")
     sample.add_argument("--classes", type=_whole_number, default=6, metavar="N")

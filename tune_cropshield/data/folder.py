@@ -42,7 +42,9 @@ class ImageFolder:
 
 
 @dataclass(frozen=True)
-class _Found:
+class ListedImage:
+    """An image by its name and status alone: nothing of it was read."""
+
     path: str  # relative, forward slashes
     size: int  # bytes
     mtime_ns: int
@@ -77,11 +79,18 @@ def scan_folder(root: Path, digest_cache: Path | None) -> ImageFolder:
 
 def check_folder(root: Path) -> None:
     """Raises DataError as `scan_folder` would, after listing the files but before reading any: an answer in an instant."""
+    list_images(root)
+
+
+def list_images(root: Path) -> dict[str, list[ListedImage]]:
+    """Returns the images of each class without reading any; raises DataError as `scan_folder` would."""
     root = Path(os.path.abspath(root))
     try:
-        _check_classes(root, *_find_images(root))
+        found, skipped = _find_images(root)
+        _check_classes(root, found, skipped)
     except PermissionError as error:
         raise DataError(f"no permission to read {str(error.filename or root)!r}") from error
+    return found
 
 
 def is_image_name(name: str) -> bool:
@@ -89,13 +98,13 @@ def is_image_name(name: str) -> bool:
     return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
 
 
-def _find_images(root: Path) -> tuple[dict[str, list[_Found]], list[str]]:
+def _find_images(root: Path) -> tuple[dict[str, list[ListedImage]], list[str]]:
     """Returns the images of each class that has any, and the names in `root` that were left out."""
     if not os.path.exists(root):  # unlike Path.exists, says no to names that are too long
         raise DataError(f"there is no folder {str(root)!r}")
     if not root.is_dir():
         raise DataError(f"{str(root)!r} is not a folder; {LAYOUT}")
-    found: dict[str, list[_Found]] = {}
+    found: dict[str, list[ListedImage]] = {}
     skipped = []
     with os.scandir(root) as entries:
         for entry in entries:
@@ -112,7 +121,7 @@ def _find_images(root: Path) -> tuple[dict[str, list[_Found]], list[str]]:
     return found, skipped
 
 
-def _images_below(folder: str, prefix: str) -> list[_Found]:
+def _images_below(folder: str, prefix: str) -> list[ListedImage]:
     found = []
     waiting = [(folder, prefix)]
     while waiting:
@@ -126,11 +135,11 @@ def _images_below(folder: str, prefix: str) -> list[_Found]:
                 elif is_image_name(entry.name) and entry.is_file():
                     with contextlib.suppress(FileNotFoundError):
                         status = entry.stat()
-                        found.append(_Found(path, status.st_size, status.st_mtime_ns))
+                        found.append(ListedImage(path, status.st_size, status.st_mtime_ns))
     return found
 
 
-def _check_classes(root: Path, found: dict[str, list[_Found]], skipped: list[str]) -> None:
+def _check_classes(root: Path, found: dict[str, list[ListedImage]], skipped: list[str]) -> None:
     strays = [name for name in skipped if is_image_name(name) and not (root / name).is_dir()]
     if not found:
         if strays:
@@ -147,7 +156,7 @@ def _check_classes(root: Path, found: dict[str, list[_Found]], skipped: list[str
         )
 
 
-def _digests(root: Path, files: list[_Found], digest_cache: Path | None) -> dict[str, str]:
+def _digests(root: Path, files: list[ListedImage], digest_cache: Path | None) -> dict[str, str]:
     """Returns relative path -> SHA-256, without the files that have been deleted meanwhile."""
     known = _read_cache(digest_cache) if digest_cache is not None else {}
     absolute = {file.path: os.path.join(root, *file.path.split("/")) for file in files}

@@ -1,0 +1,170 @@
+"""What doctor measures with: turns, steps, photographs, memory's figures; and the command, from end to end on a CPU."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from tune_cropshield.cli import main
+from tune_cropshield.doctor.claims import claims_about
+from tune_cropshield.doctor.figures import Figure, Key
+from tune_cropshield.doctor.loading import measure_loading
+from tune_cropshield.doctor.memory_figures import EstimatedMemory, Peak, memory_figures
+from tune_cropshield.doctor.photographs import examine_photographs, most_common_side
+from tune_cropshield.doctor.steps import Step, StepSettings
+from tune_cropshield.doctor.stopwatch import ratio, take_turns
+from tune_cropshield.errors import DataError
+from tune_cropshield.memory.plan import Pair, Plan
+
+CPU = torch.device("cpu")
+
+
+def test_things_take_turns_after_a_warm_up() -> None:
+    order: list[str] = []
+
+    times = take_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, CPU, seconds=20)
+
+    assert "".join(order) == "ab" * 41  # a warm-up, and the most rounds, which these are done with long before the time is up
+    assert {name: len(runs) for name, runs in times.items()} == {"a": 40, "b": 40}
+
+
+def test_what_is_far_too_slow_runs_once() -> None:
+    slow_runs = []
+
+    def slow() -> None:
+        slow_runs.append(1)
+        time.sleep(0.3)
+
+    times = take_turns({"slow": slow, "fast": lambda: None}, CPU, seconds=0.8)
+
+    assert len(slow_runs) == len(times["slow"]) == 1
+    assert len(times["fast"]) >= 3
+
+
+def test_a_ratio_is_that_of_neighbours_in_time() -> None:
+    assert ratio({"slow": [2.0, 20.0, 4.0], "fast": [1.0, 10.0, 2.0]}, "slow", "fast") == 2.0
+    assert ratio({"slow": [6.0], "fast": [1.0, 2.0, 3.0]}, "slow", "fast") == 3.0
+    assert ratio({"slow": [6.0]}, "slow", "fast") is None
+
+
+def test_a_step_trains_and_its_clipping_bounds_the_norm() -> None:
+    step = Step(StepSettings("tiny_cnn", 32, "fp32", channels_last=True, micro_batch=4, accumulation=2, max_norm=0.01), CPU)
+    before = [parameter.detach().clone() for parameter in step.parameters]
+
+    step.backward()
+    step.clip()
+    norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in step.parameters])
+    step.optimizer.zero_grad()
+    step()
+
+    assert float(norm) <= 0.01 * 1.001
+    assert any(not torch.equal(old, new) for old, new in zip(before, step.parameters, strict=True))
+    assert step.images_per_update == 8
+
+
+@pytest.fixture
+def untidy(tmp_path: Path) -> Path:
+    """Two classes: five and two photographs, of which one is cut short, and one lies in both."""
+    for label, count in (("rust", 5), ("scab", 1)):
+        (tmp_path / label).mkdir()
+        for index in range(count):
+            Image.effect_noise((40 + 10 * index, 30), 60 + index).convert("RGB").save(tmp_path / label / f"{index}.jpg")
+    shutil.copy(tmp_path / "rust" / "1.jpg", tmp_path / "scab" / "copy.jpg")
+    whole = (tmp_path / "rust" / "4.jpg").read_bytes()
+    (tmp_path / "rust" / "4.jpg").write_bytes(whole[: len(whole) // 2])
+    return tmp_path
+
+
+def test_broken_and_identical_photographs_are_found(untidy: Path) -> None:
+    found = examine_photographs(untidy, seconds=30, threads=2)
+
+    assert found.classes == {"rust": 5, "scab": 2}
+    assert found.imbalance == 2.5
+    assert (found.files, found.looked_at) == (7, 7)
+    assert [path for path, _ in found.broken] == ["rust/4.jpg"]
+    assert found.copies == (("rust/1.jpg", "scab/copy.jpg"),)
+    assert (found.files_compared, found.across_classes) == (True, 1)
+    assert most_common_side(found) == "median 50 x 30 px, from 40 x 30 to 70 x 30"
+
+
+def test_loading_is_measured_over_what_can_be_decoded(untidy: Path) -> None:
+    loading = measure_loading(untidy, 32, CPU, seconds=1.0)
+
+    assert loading.images == 6
+    assert min(loading.stock_images_per_s, loading.store_images_per_s, loading.decode_images_per_s) > 0
+
+
+def test_a_folder_of_which_nothing_can_be_read_is_told_about(tmp_path: Path) -> None:
+    for label in ("rust", "scab"):
+        (tmp_path / label).mkdir()
+        (tmp_path / label / "0.jpg").write_text("no image")
+
+    with pytest.raises(DataError, match=r"none of 2 photographs in .* can be read"):
+        measure_loading(tmp_path, 32, CPU, seconds=1.0)
+
+
+class KnownMemory:
+    """Memory with figures that can be checked by hand: 100 MiB and 40 MiB an image in fp16, 80 in fp32."""
+
+    source = "measured"
+    why = "no room"
+
+    def peak(self, model: str, precision: str, micro_batch: int) -> Peak | None:
+        allocated = 100.0 + {"fp16": 40.0, "fp32": 80.0}[precision] * micro_batch
+        return Peak(allocated, allocated + 24)
+
+    def plan(self, model: str, card: str) -> Plan | None:
+        if card == "rtx3050-laptop":
+            return None
+        return Plan({32: (Pair(16, 2), Pair(32, 1)), 64: (Pair(64, 1),)}, "probe", 7000, 500, fixed_mib=100, per_image_mib=40)
+
+
+def test_memory_claims_are_answered_from_peaks_and_plans() -> None:
+    model = "efficientnet_b0"
+    figures = memory_figures((model,), claims_about((model,)), KnownMemory(), lambda what: None)  # type: ignore[arg-type]
+    values = {(key.quantity, key.pair, key.card): figure.value for key, figure in figures.items()}
+
+    assert values["amp_memory", None, None] == pytest.approx(100 * (1 - 740 / 1380))
+    assert values["amp_batch", None, None] == 2.0  # 32 images in fp16 take 1380 MiB, as 16 do in fp32
+    assert values["accumulation_memory", None, None] == pytest.approx(100 * (1 - 740 / 1380))
+    assert values["vram", (16, 2), "rtx4060-laptop"] == (740 + 24 + 500) / 1024
+    assert values["planned_batch", (16, 2), "rtx4060-laptop"] == 32
+    assert values["largest_batch", None, "rtx4060-laptop"] == 64
+    assert values["formula", (16, 4), "rtx4060-laptop"] == 2816
+    assert values["per_image", None, None] == 40
+    assert figures[Key("vram", model, (8, 4), "rtx3050-laptop")] == Figure(None, "measured", "no room")
+
+
+def test_the_estimate_answers_for_memory_where_there_is_no_gpu() -> None:
+    memory = EstimatedMemory()
+    half, full = memory.peak("tiny_cnn", "fp16", 16), memory.peak("tiny_cnn", "fp32", 16)
+
+    assert half is not None and full is not None and 0.4 < half.allocated_mib / full.allocated_mib < 0.8
+    assert memory.source == "estimate"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU: it would take minutes")
+def test_the_command_examines_and_judges_on_a_cpu(home: Path, drawn_leaves: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--data", str(drawn_leaves), "--model", "tiny_cnn", "--json"]) == 0
+
+    found = json.loads(capsys.readouterr().out)
+    claims = {claim["key"]: claim for claim in found["claims"]}
+    assert found["device"] == "cpu" and found["machine"]["gpu"] is None
+    assert found["photographs"]["files"] == 120 and found["photographs"]["drawn"] is False
+    assert claims["amp-memory"]["source"] == "estimate" and claims["amp-memory"]["places"] == ["GUIDE 1002", "GUIDE 1005"]
+    assert claims["clip-1"]["source"] == "measured" and claims["clip-1"]["value"] > 0
+    assert claims["fp16-largest"]["verdict"] == "holds: 65504"
+    assert "vram-4060-b0-32" not in claims  # of another network
+
+
+def test_wrong_photographs_or_networks_are_refused_before_anything_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--data", str(tmp_path / "gone")]) == 2
+    assert capsys.readouterr().err == f"error: there is no folder {str(tmp_path / 'gone')!r}\n"
+    assert main(["doctor", "--model", "resnet51"]) == 2
+    assert capsys.readouterr().err.startswith("error: --model: unknown model 'resnet51'; did you mean resnet50")

@@ -1,0 +1,124 @@
+"""How the photographs are: classes and their sizes, images' sizes, files that are broken or there twice."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from tune_cropshield.data.decode import DecodeError, decode_rgb
+from tune_cropshield.data.folder import list_images
+
+LOOKED_AT_SIZE = 64  # px: a JPEG is read to its end at any size, and far faster at a small one
+CHUNK = 64  # files between two looks at the clock
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """classes: name -> files. broken: (path, reason) among the first `looked_at` of a random order; sides: width x height in px of the sound ones.
+
+    copies: groups of paths with the same bytes; files_compared: False where time ran out before all files of equal length were read.
+    """
+
+    folder: str
+    classes: dict[str, int]
+    files: int
+    looked_at: int
+    broken: tuple[tuple[str, str], ...]
+    smallest: tuple[int, int] | None
+    median: tuple[int, int] | None
+    largest: tuple[int, int] | None
+    copies: tuple[tuple[str, ...], ...]
+    files_compared: bool
+    across_classes: int  # groups of copies that lie in more than one class
+
+    @property
+    def imbalance(self) -> float:
+        """How many times as many files the largest class has as the smallest."""
+        return max(self.classes.values()) / min(self.classes.values())
+
+
+def examine_photographs(root: Path, seconds: float, threads: int) -> Photographs:
+    """Returns the state of the photographs in `root`, in about `seconds`: what that is too short for is said. Raises DataError as a search would."""
+    listed = list_images(root)
+    sizes = [(image.path, image.size) for images in listed.values() for image in images]
+    until = time.perf_counter() + seconds / 3
+    copies, compared = _copies(root, sizes, until)
+    looked_at, sides, broken = _look(root, [path for path, _ in sizes], time.perf_counter() + seconds * 2 / 3, threads)
+    sides.sort(key=lambda side: side[0] * side[1])
+    return Photographs(
+        folder=str(root),
+        classes={name: len(images) for name, images in sorted(listed.items())},
+        files=len(sizes),
+        looked_at=looked_at,
+        broken=tuple(sorted(broken)),
+        smallest=sides[0] if sides else None,
+        median=(int(statistics.median(w for w, _ in sides)), int(statistics.median(h for _, h in sides))) if sides else None,
+        largest=sides[-1] if sides else None,
+        copies=tuple(copies),
+        files_compared=compared,
+        across_classes=sum(len({path.partition("/")[0] for path in group}) > 1 for group in copies),
+    )
+
+
+def _copies(root: Path, sizes: Iterable[tuple[str, int]], until: float) -> tuple[list[tuple[str, ...]], bool]:
+    """Returns the groups of files with equal bytes, and whether there was time for all: only files of one length are read."""
+    by_length: dict[int, list[str]] = defaultdict(list)
+    for path, length in sizes:
+        by_length[length].append(path)
+    groups = []
+    for paths in by_length.values():
+        if len(paths) == 1:
+            continue
+        if time.perf_counter() > until:
+            return sorted(groups), False
+        by_content: dict[bytes, list[str]] = defaultdict(list)
+        for path in paths:
+            try:
+                by_content[hashlib.sha256((root / path).read_bytes()).digest()].append(path)
+            except OSError:
+                continue  # told among the broken ones
+        groups += [tuple(sorted(same)) for same in by_content.values() if len(same) > 1]
+    return sorted(groups), True
+
+
+def _look(root: Path, paths: list[str], until: float, threads: int) -> tuple[int, list[tuple[int, int]], list[tuple[str, str]]]:
+    """Decodes files in a random order, the same each time, until the time is up; returns (how many, sound ones' sides, broken ones)."""
+    random.Random(0).shuffle(paths)
+    done: list[tuple[str, tuple[int, int] | str]] = []
+    with ThreadPoolExecutor(threads) as pool:
+        for start in range(0, len(paths), CHUNK):
+            chunk = paths[start : start + CHUNK]
+            if done and time.perf_counter() > until:
+                break
+            done += zip(chunk, pool.map(lambda path: _side_or_reason(root / path), chunk), strict=True)
+    sides = [found for _, found in done if not isinstance(found, str)]
+    return len(done), sides, [(path, found) for path, found in done if isinstance(found, str)]
+
+
+def _side_or_reason(path: Path) -> tuple[int, int] | str:
+    try:
+        decode_rgb(path, LOOKED_AT_SIZE)
+    except DecodeError as error:
+        return str(error)
+    with Image.open(path) as image:
+        return image.size
+
+
+def most_common_side(photographs: Photographs) -> str:
+    """Returns the usual size in words: "256 x 256 px", with the range where they differ."""
+    if photographs.median is None or photographs.smallest is None or photographs.largest is None:
+        return "none could be read"
+    usual = f"{photographs.median[0]} x {photographs.median[1]} px"
+    if photographs.smallest == photographs.largest:
+        return f"all {usual}"
+    small, large = photographs.smallest, photographs.largest
+    return f"median {usual}, from {small[0]} x {small[1]} to {large[0]} x {large[1]}"
