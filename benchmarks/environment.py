@@ -7,11 +7,11 @@ import platform
 import subprocess
 from pathlib import Path
 
-import torch
-
 
 def environment() -> dict[str, object]:
     """Returns the device, its versions, the number of cores and the commit (with "+" for uncommitted changes)."""
+    import torch  # seconds, and a table made of figures has no use for it
+
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "device": gpu or platform.processor() or platform.machine(),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 CORE = ["tune_cropshield.trial", "tune_cropshield.training.trainer", "tune_cropshield.data.dataset", "tune_cropshield.memory.plan"]
+DOCTOR = ["tune_cropshield.doctor.report", "tune_cropshield.doctor.script.reader"]
 
 
 def loaded(modules: list[str], watched: list[str]) -> list[str]:
@@ -68,6 +69,12 @@ for name in ("adamw", "sgd"):
 print([name for name in ("torch._dynamo", "sympy") if name in sys.modules])
 """
     assert run_python(update) == "False None False None []\n"
+
+
+def test_the_doctor_loads_neither_ray_nor_optuna_nor_the_rooms_beside_and_above_it() -> None:
+    rooms = ["tune_cropshield.search", "tune_cropshield.outcome", "tune_cropshield.commands"]
+
+    assert loaded(DOCTOR, ["ray", "optuna", *rooms]) == []
 
 
 def test_the_check_of_what_is_loaded_can_fail() -> None:

@@ -76,7 +76,7 @@ CLAIMS = (
     Claim("formula-model", "fixed", "0.5 GB for model and gradients", 0.5, 0.5, "GB", ("GUIDE 316", "GUIDE 350"), B0),
     Claim("formula-reserve", "context", "2 GB for PyTorch's overhead", 2, 2, "GB", ("GUIDE 318", "GUIDE 352"), B0),
     Claim("formula-prints", "formula", "prints batch_size=16", 16, 16, "images", ("GUIDE 355",), B0, (16, 4), RTX4060),
-    Claim("largest-batch", "largest_batch", "16 is the GPU's limit", 16, 16, "images", ("GUIDE 199", "GUIDE 302"), B0, None, RTX4060),
+    Claim("largest-batch", "largest_batch", "16 is the GPU's limit", 16, 16, "images", ("GUIDE 199", "GUIDE 303"), B0, None, RTX4060),
     # its table of batches
     Claim("table-4060-cnn-32", "planned_batch", "32 x 1", 32, 32, "images", ("GUIDE 364",), CNN, (32, 1), RTX4060),
     Claim("table-4060-b0-32", "planned_batch", "16 x 2", 16, 16, "images", ("GUIDE 365",), B0, (16, 2), RTX4060),

@@ -74,7 +74,7 @@ def _copies(root: Path, sizes: Iterable[tuple[str, int]], until: float) -> tuple
     by_length: dict[int, list[str]] = defaultdict(list)
     for path, length in sizes:
         by_length[length].append(path)
-    groups = []
+    groups: list[tuple[str, ...]] = []
     for paths in by_length.values():
         if len(paths) == 1:
             continue
