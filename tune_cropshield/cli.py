@@ -81,6 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
     predict = commands.add_parser("predict", help="classify photographs", description="Prints each photograph's class and probability.")
     predict.add_argument("run_dir", type=_path, metavar="RUN_DIR", help="a folder with config.toml and model.safetensors, like OUT/best")
     predict.add_argument("images", type=_path, nargs="+", metavar="IMAGE", help="photographs, or folders of them")
+    predict.add_argument("--json", action="store_true", help="print one list, with every class's probability, for programs")
 
     export = commands.add_parser("export", help="write the best setting for another program", description="Writes the best trial of a search.")
     export.add_argument("search_dir", type=_path, metavar="SEARCH_DIR")

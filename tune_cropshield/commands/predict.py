@@ -3,64 +3,67 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tune_cropshield.errors import UserError
 from tune_cropshield.search.resources import find_device
 
-BATCH = 32
+if TYPE_CHECKING:
+    from tune_cropshield.outcome.predict import Prediction
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints a line per photograph: path, class, probability. Raises UserError at the end when some, which are named, were unreadable."""
-    from tune_cropshield.outcome.trained import load_trained, read_run
+    """Prints a line per photograph: path, class, probability; with --json, one list. Raises UserError when some, which are named, were unreadable."""
+    from tune_cropshield.outcome.trained import read_run
 
-    config, classes, weights = read_run(args.run_dir)
-    images = list(_photographs(args.images))
-    import numpy as np
+    read_run(args.run_dir)  # a wrong folder is told about before seconds of imports
+    photographs = _photographs(args.images)
     import torch
 
-    from tune_cropshield.data.augment import evaluation_view
-    from tune_cropshield.data.dataset import store_side
-    from tune_cropshield.data.decode import DecodeError, decode_rgb
+    from tune_cropshield.outcome.predict import predict
 
-    device = torch.device(find_device("auto"))
-    trial = config.trial
-    model = load_trained(trial, len(classes), weights, device)
-    unreadable = 0
-    for start in range(0, len(images), BATCH):
-        pictures, paths = [], []
-        for path in images[start : start + BATCH]:
-            try:
-                pictures.append(decode_rgb(path, store_side(trial.final_size)))
-                paths.append(path)
-            except DecodeError as error:
-                unreadable += 1
-                print(f"{path}\tunreadable\t{error}")
-        if not pictures:
-            continue
-        batch = evaluation_view(torch.from_numpy(np.stack(pictures)).to(device), trial.final_size)
-        with torch.inference_mode():
-            shares, best = model(batch).float().softmax(dim=1).max(dim=1)
-        for path, share, index in zip(paths, shares.tolist(), best.tolist(), strict=True):
-            print(f"{path}\t{classes[index]}\t{share:.4f}")
+    predictions = predict(args.run_dir, photographs, torch.device(find_device("auto")))
+    if args.json:
+        found = list(predictions)
+        print(json.dumps([_as_json(prediction) for prediction in found], indent=2))
+        unreadable = sum(prediction.fault is not None for prediction in found)
+    else:
+        unreadable = sum(_print(prediction) for prediction in predictions)
     if unreadable:
-        raise UserError(f"{unreadable} of {len(images)} photographs cannot be read")
+        raise UserError(f"{unreadable} of {len(photographs)} photographs cannot be read")
     return 0
 
 
-def _photographs(given: list[Path]) -> list[Path]:
-    """Returns the photographs named, and those inside the folders named; raises UserError for what is not there."""
-    from tune_cropshield.data.folder import IMAGE_SUFFIXES, is_image_name
+def _print(prediction: Prediction) -> bool:
+    """Prints one line, and tells whether the photograph was unreadable."""
+    if prediction.fault is not None:
+        print(f"{prediction.path}\tunreadable\t{prediction.fault}")
+        return True
+    name, share = next(iter(prediction.probabilities.items()))
+    print(f"{prediction.path}\t{name}\t{share:.4f}")
+    return False
 
-    found: list[Path] = []
-    for path in given:
-        if path.is_dir():
-            found += sorted(file for file in path.rglob("*") if file.is_file() and is_image_name(file.name))
-        elif path.is_file():
-            found.append(path)
-        else:
-            raise UserError(f"{path}: no such photograph or folder")
+
+def _as_json(prediction: Prediction) -> dict[str, Any]:
+    if prediction.fault is not None:
+        return {"path": str(prediction.path), "error": prediction.fault}
+    name, share = next(iter(prediction.probabilities.items()))
+    return {"path": str(prediction.path), "class": name, "probability": share, "probabilities": prediction.probabilities}
+
+
+def _photographs(given: list[Path]) -> list[Path]:
+    """Returns the photographs named, and those inside the folders named, each once; raises UserError for what is not there."""
+    from tune_cropshield.data.folder import IMAGE_SUFFIXES, images_below
+
+    missing = [path for path in given if not path.exists()]
+    if missing:
+        raise UserError("\n".join(f"{path}: no such photograph or folder" for path in missing))
+    try:
+        found = list(dict.fromkeys(file for path in given for file in (images_below(path) if path.is_dir() else [path])))
+    except PermissionError as error:
+        raise UserError(f"no permission to read {error.filename}") from None
     if not found:
         raise UserError(f"no photographs ({' '.join(IMAGE_SUFFIXES)}) in {', '.join(str(path) for path in given)}")
     return found

@@ -98,6 +98,11 @@ def is_image_name(name: str) -> bool:
     return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
 
 
+def images_below(folder: Path) -> list[Path]:
+    """Returns the files below `folder`, at any depth, whose names are those of images; hidden folders and links to folders are passed over."""
+    return sorted(folder / file.path for file in _images_below(str(folder), "."))
+
+
 def _find_images(root: Path) -> tuple[dict[str, list[ListedImage]], list[str]]:
     """Returns the images of each class that has any, and the names in `root` that were left out."""
     if not os.path.exists(root):  # unlike Path.exists, says no to names that are too long
