@@ -84,9 +84,15 @@ def build_parser() -> argparse.ArgumentParser:
     predict.add_argument("--json", action="store_true", help="print one list, with every class's probability, for programs")
 
     export = commands.add_parser("export", help="write the best setting for another program", description="Writes the best trial of a search.")
-    export.add_argument("search_dir", type=_path, metavar="SEARCH_DIR")
-    export.add_argument("--to", type=_path, metavar="DIR", help="folder to write to; left out, toml, json and command are printed")
-    export.add_argument("--format", choices=("toml", "json", "command"), default="toml", help="command: the call of the guide's train.py")
+    export.add_argument("search_dir", type=_path, metavar="SEARCH_DIR", help="a search's folder, or that of a training (train --out)")
+    export.add_argument("--to", type=_path, metavar="DIR", help="folder to write to; left out, onnx goes beside the weights, the rest is printed")
+    export.add_argument(
+        "--format",
+        choices=("toml", "json", "command", "onnx"),
+        default="toml",
+        help="command: the call of the guide's train.py; onnx: the network itself, checked against PyTorch (default: %(default)s)",
+    )
+
 
     doctor = commands.add_parser(
         "doctor",

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from tune_cropshield.cli import main
 from tune_cropshield.config import DataConfig, RunConfig, TrialConfig, load_config, save_config
 from tune_cropshield.errors import RunFailure, UserError
-from tune_cropshield.outcome.export import exported, write_best
+from tune_cropshield.outcome.export import best_run, write_best
 from tune_cropshield.outcome.study import best_trial
 from tune_cropshield.outcome.trained import read_run
 from tune_cropshield.search.folder import locked
@@ -98,7 +98,7 @@ def test_export_leaves_a_running_search_alone(search_dir: Path) -> None:
     journal = (search_dir / "study.journal").read_bytes()
 
     with locked(search_dir), pytest.raises(UserError, match="a search is running in"):
-        exported(search_dir, "toml")
+        best_run(search_dir)
 
     assert (search_dir / "study.journal").read_bytes() == journal
     assert not (search_dir / "best").exists()
@@ -118,7 +118,7 @@ def test_a_damaged_journal_is_refused_and_left_as_it_is(tmp_path: Path, content:
     (tmp_path / "study.journal").write_text(content)
 
     with pytest.raises(UserError, match=r"study\.journal is damaged: "):
-        exported(tmp_path, "toml")
+        best_run(tmp_path)
 
     assert [path.name for path in tmp_path.iterdir()] == ["study.journal"]
     assert (tmp_path / "study.journal").read_text() == content
@@ -128,7 +128,7 @@ def test_a_search_without_a_result_is_refused(tmp_path: Path) -> None:
     open_study(tmp_path)
 
     with pytest.raises(UserError, match="no trial of this search has a result yet"):
-        exported(tmp_path, "toml")
+        best_run(tmp_path)
 
     assert [path.name for path in tmp_path.iterdir()] == ["study.journal"]
 

@@ -78,11 +78,13 @@ def retrain_scripts(config: RunConfig, trial: FrozenTrial) -> dict[str, str]:
     return {"retrain.sh": "\n".join(shell), "retrain.ps1": "\n".join(power)}
 
 
-def exported(search_dir: Path, form: str) -> tuple[str, str]:
-    """Returns (file name, text) of the best trial's settings in `form`: "toml", "json" or "command". Writes best/ where it is missing.
+def best_run(search_dir: Path) -> Path:
+    """Returns the folder of a search's best trial, best/, written now where it is missing; of a trained run (`train --out`) that run itself.
 
-    Raises UserError when `search_dir` holds no search, or one that is still running and has no best/ yet.
+    Raises UserError when `search_dir` holds neither, or a search that is still running and has no best/ yet.
     """
+    if (search_dir / CONFIG).is_file() and (search_dir / WEIGHTS).is_file():
+        return search_dir
     best = search_dir / BEST
     if not (best / CONFIG).exists():
         from tune_cropshield.outcome.study import best_trial
@@ -92,9 +94,14 @@ def exported(search_dir: Path, form: str) -> tuple[str, str]:
         best_trial(read_study(search_dir))  # raises where there is nothing to write, before a file is touched
         with locked(search_dir):
             write_best(search_dir)
-    config = load_config(best / CONFIG)
+    return best
+
+
+def exported(run_dir: Path, form: str) -> tuple[str, str]:
+    """Returns (file name, text) of a run's settings in `form`: "toml", "json" or "command"."""
+    config = load_config(run_dir / CONFIG)
     if form == "toml":
-        return CONFIG, (best / CONFIG).read_text(encoding="utf-8")
+        return CONFIG, (run_dir / CONFIG).read_text(encoding="utf-8")
     if form == "json":
         return "config.json", json.dumps(config.model_dump(mode="json"), indent=2) + "\n"
     return "train_py_command.txt", train_py_command(config.trial) + "\n"
