@@ -78,6 +78,9 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--data", type=_path, metavar="DIR", help="photographs, instead of the configuration's")
     evaluate.add_argument("--split", choices=("val", "test"), default="val", help="test is meant to be read once, for the winner")
 
+    evaluate.add_argument("--to", type=_path, metavar="DIR", help="folder for the confusion matrix, .csv and .png (default: RUN_DIR)")
+    evaluate.add_argument("--json", action="store_true", help="print one object, for programs")
+
     predict = commands.add_parser("predict", help="classify photographs", description="Prints each photograph's class and probability.")
     predict.add_argument("run_dir", type=_path, metavar="RUN_DIR", help="a folder with config.toml and model.safetensors, like OUT/best")
     predict.add_argument("images", type=_path, nargs="+", metavar="IMAGE", help="photographs, or folders of them")
