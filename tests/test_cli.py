@@ -149,6 +149,11 @@ def test_too_many_unreadable_images_are_refused_and_named(capsys: pytest.Capture
         (["--vram", "lots"], "--vram: 'lots' is no GPU memory budget: write 8, 8GB, 8GiB, 8000MB, auto or rtx4060-laptop, rtx3050-laptop"),
         (["--seed", "-1"], "--seed: must be at least 0, but got -1"),
         (["--data", ""], "argument --data: must not be empty (tune-cropshield search --help tells more)"),
+        (["--dry-run", "--json-lines"], "--dry-run prints a plan for people: leave out --json-lines"),
+        (
+            ["--quiet", "--json-lines"],
+            "argument --json-lines: not allowed with argument --quiet (tune-cropshield search --help tells more)",
+        ),
         (["--resume"], "--resume needs --out: the folder of the search to go on with"),
         (["--resume", "--out", "gone"], "gone holds no search to go on with (search.toml is missing)"),
     ],

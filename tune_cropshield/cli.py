@@ -50,6 +50,10 @@ def build_parser() -> argparse.ArgumentParser:
     search.add_argument("--sampler", choices=("tpe", "random", "gp"), help="what proposes the settings")
     search.add_argument("--ray-address", metavar="ADDR", help="join a running Ray cluster that shares the folders")
 
+    shown = search.add_mutually_exclusive_group()
+    shown.add_argument("--quiet", action="store_true", help="print only what came of it")
+    shown.add_argument("--json-lines", action="store_true", help="print one JSON object per event on stdout, for programs")
+
     plan = commands.add_parser(
         "plan",
         help="say which batches fit a GPU's memory",

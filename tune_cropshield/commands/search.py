@@ -13,10 +13,11 @@ from rich.console import Console
 
 from tune_cropshield.commands.paths import cache_dir, check_can_be_made, find_space, generated_leaves
 from tune_cropshield.commands.pretrained import check_pretrained
+from tune_cropshield.commands.screen import view_for
 from tune_cropshield.data.folder import check_folder
 from tune_cropshield.errors import UserError
 from tune_cropshield.search.resources import Resources, divide, find_device, num_cores
-from tune_cropshield.search.view import SearchView, short, view_for
+from tune_cropshield.search.view import SearchView, short
 from tune_cropshield.space import SearchSpace, load_space
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ MAY_CHANGE_ON_RESUME = ("trials", "time_budget", "trials_per_gpu")
 def run(args: argparse.Namespace) -> int:
     """Searches, or with --dry-run says what would be searched."""
     console = Console(soft_wrap=True, highlight=False)
+    if args.dry_run and args.json_lines:
+        raise UserError("--dry-run prints a plan for people: leave out --json-lines")
     space = _resumed_space(args) if args.resume else _new_space(args)
     out = args.out or Path("results/runs") / f"{Path(args.space or space.trial.get('model', 'search')).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     if not args.resume and not args.dry_run:
@@ -46,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         _print_plan(space, resources, console)
         return 0
-    return _search(space, resources, out.absolute(), out, args, view_for(console))
+    return _search(space, resources, out.absolute(), out, args, view_for(console, args.quiet, args.json_lines))
 
 
 def _search(space: SearchSpace, resources: Resources, out: Path, shown_out: Path, args: argparse.Namespace, view: SearchView) -> int:
@@ -283,14 +286,13 @@ def _print_plan(space: SearchSpace, resources: Resources, console: Console) -> N
 
 def _conclude(outcome: Any, space: SearchSpace, out: Path, shown_out: Path, view: SearchView, ledger: str) -> int:
     """Says what came of it, and returns the exit code."""
-    from tune_cropshield.outcome.summary import summary_lines
+    from tune_cropshield.outcome.summary import summary_facts, summary_lines
 
-    for line in summary_lines(outcome.study, out, shown_out):
-        view.note(line)
-    view.note(ledger)
+    lines = [*summary_lines(outcome.study, out, shown_out), ledger]
     resume = f"python -m tune_cropshield search --out {shlex.quote(str(shown_out))} --resume"
     if outcome.stopped:
-        view.note(f"ended early: {outcome.stopped}. Go on:  {resume}")
+        lines.append(f"ended early: {outcome.stopped}. Go on:  {resume}")
+    view.result(lines, {**summary_facts(outcome.study, out), "stopped": outcome.stopped})
     if outcome.interrupted:
         return 130
     return 1 if outcome.failed or not any(trial.intermediate_values for trial in outcome.study.trials) else 0

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from tune_cropshield.outcome.export import BEST
 from tune_cropshield.outcome.study import best_trial
@@ -35,3 +36,20 @@ def summary_lines(study: optuna.Study, search_dir: Path, shown_dir: Path) -> lis
         )
     lines.append(f"best configuration and weights: {shown_dir / BEST}    all trials: {shown_dir / TABLE}")
     return lines
+
+
+def summary_facts(study: optuna.Study, search_dir: Path) -> dict[str, Any]:
+    """Returns the outcome for a program: counts of the trials by their end, the winner and the guide's setting, None where one has no result."""
+    trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
+    worked = any(trial.intermediate_values and trial.state != TrialState.FAIL for trial in trials)
+    return {
+        "dir": str(search_dir),
+        "trials": len(trials),
+        "outcomes": dict(Counter(str(trial.user_attrs.get(OUTCOME, "unfinished")) for trial in trials)),
+        "best": _facts(best_trial(study)) if worked else None,
+        "guide": _facts(trials[0]) if trials and trials[0].intermediate_values else None,
+    }
+
+
+def _facts(trial: FrozenTrial) -> dict[str, Any]:
+    return {"trial": trial.number, "best_val_acc": best_value(trial), "parameters": trial.params}

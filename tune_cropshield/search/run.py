@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import tempfile
@@ -21,7 +22,7 @@ from tune_cropshield.memory.plan import Plan
 from tune_cropshield.records import read_events
 from tune_cropshield.search import folder as files
 from tune_cropshield.search.journal import check_same, num_started, open_study, quiet_optuna, report_epochs, unfinished
-from tune_cropshield.search.outcomes import REASON, RETIRED
+from tune_cropshield.search.outcomes import FAILED, OUTCOME, REASON, RETIRED
 from tune_cropshield.search.resources import Resources
 from tune_cropshield.search.sampler import build_sampler
 from tune_cropshield.search.starts import start_points
@@ -115,7 +116,8 @@ def _tune(
 
     def describe(number: int) -> TrialLine:
         parameters = study.get_trials(deepcopy=False)[number].params
-        return TrialLine(number, parameters, str(pair_of(parameters, space, plan)), settings.epochs)
+        trial = trial_config(space, parameters, plan, resources)
+        return TrialLine(number, parameters, str(pair_of(parameters, space, plan)), settings.epochs, trial.lr, trial.max_norm)
 
     def trial_over(number: int) -> None:
         for step in read_events(files.trial_folder(out, number)):
@@ -128,6 +130,10 @@ def _tune(
 
     def was_pruned(trial_id: str) -> bool:
         return trial_id in halving.pruned
+
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)):
+        best = max(trial.intermediate_values.values(), default=math.nan)
+        view.recall(TrialLine(trial.number, trial.params, "", settings.epochs, best_val_acc=best), str(trial.user_attrs.get(OUTCOME, FAILED)))
 
     stopper = SearchStopper(parse_duration(settings.time_budget) if settings.time_budget else None)
     going_on = unfinished(study)
@@ -185,6 +191,7 @@ def _ended_by_signals(stopper: Any, view: SearchView) -> Iterator[threading.Even
 
     def end(number: int, frame: object) -> None:
         if interrupted.is_set():
+            view.leave()
             os._exit(130)
         interrupted.set()
         stopper.stop("interrupted")

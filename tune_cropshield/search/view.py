@@ -1,20 +1,16 @@
-"""What a person sees while a search runs: one line per running trial and the best so far; plain lines when nobody watches."""
+"""What is known while a search runs. This base shows nothing; how it is shown is its children's business."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from rich.console import Console, Group
-from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
-
+from tune_cropshield.search.outcomes import FINISHED
 from tune_cropshield.units import describe_seconds
 
 
@@ -24,8 +20,10 @@ class TrialLine:
 
     number: int
     parameters: dict[str, Any]
-    pair: str
+    pair: str  # micro-batch x accumulation
     epochs: int  # at most
+    lr: float = math.nan
+    max_norm: float | str = "none"
     epoch: int = 0
     val_acc: float = math.nan
     best_val_acc: float = math.nan
@@ -36,9 +34,9 @@ class TrialLine:
     def label(self) -> str:
         return f"t{self.number:03d}"
 
-    def settings(self) -> str:
+    def settings(self, leave_out: Sequence[str] = ()) -> str:
         """Returns the parameters in a few words."""
-        return " ".join(f"{name}={short(value)}" for name, value in self.parameters.items())
+        return " ".join(f"{name}={short(value)}" for name, value in self.parameters.items() if name not in leave_out)
 
 
 def short(value: object) -> str:
@@ -53,14 +51,22 @@ class SearchView:
     num_trials: int = 0
     running: dict[int, TrialLine] = field(default_factory=dict)
     ended: int = 0
+    ended_before: int = 0  # in earlier runs of the search
+    epochs_seen: int = 0  # in this run
+    outcomes: Counter[str] = field(default_factory=Counter)
     best: TrialLine | None = None
+    best_val_acc: float = -1.0  # of `best`, when it was found
     started: float = field(default_factory=time.monotonic)
     first_started: float | None = None  # the first trial; before it, workers start up, which says nothing about trials
 
     def begin(self, num_trials: int, num_ended: int) -> None:
         """The search begins; `num_ended` trials ended in earlier runs."""
-        self.num_trials, self.ended, self.started = num_trials, num_ended, time.monotonic()
-        self._ended_before = num_ended
+        self.num_trials, self.ended, self.ended_before, self.started = num_trials, num_ended, num_ended, time.monotonic()
+
+    def recall(self, line: TrialLine, outcome: str) -> None:
+        """A trial ended so in an earlier run of the search."""
+        self.outcomes[outcome] += 1
+        self._judge(line)
 
     def trial_started(self, line: TrialLine) -> None:
         """A trial begins or goes on."""
@@ -71,18 +77,38 @@ class SearchView:
     def epoch_done(self, number: int, metrics: dict[str, Any]) -> None:
         """A trial reported an epoch."""
         line = self.running[number]
+        self.epochs_seen += 1
         line.epoch, line.val_acc, line.best_val_acc = int(metrics["epoch"]), metrics["val_acc"], metrics["best_val_acc"]
         line.images_per_s, line.vram_mib = metrics["images_per_s"], metrics["peak_vram_mib"]
-        if self.best is None or line.best_val_acc > self.best.best_val_acc or line.number == self.best.number:
-            self.best = line
+        if self._judge(line):
+            self.new_best(line)
+
+    def _judge(self, line: TrialLine) -> bool:
+        """Takes in a trial's best so far, and tells whether it is better than everything before."""
+        if self.best is not None and line.number == self.best.number:
+            self.best = line  # a worker's death may have taken an epoch back
+        if not line.best_val_acc > self.best_val_acc:  # NaN is not
+            return False
+        self.best, self.best_val_acc = line, line.best_val_acc
+        return True
+
+    def new_best(self, line: TrialLine) -> None:
+        """A trial is better than everything before."""
 
     def trial_ended(self, number: int, outcome: str, reason: str | None) -> None:
         """A trial ended."""
         self.running.pop(number, None)
         self.ended += 1
+        self.outcomes[outcome] += 1
 
     def note(self, text: str) -> None:
-        """Something a person should know."""
+        """Something a person should know on the way."""
+
+    def result(self, lines: Sequence[str], facts: dict[str, Any]) -> None:
+        """What came of it: in sentences for people, as plain values for programs."""
+
+    def leave(self) -> None:
+        """The process is about to end without an orderly end: the terminal is put right."""
 
     @contextmanager
     def steps(self, label: str) -> Iterator[Any]:
@@ -94,99 +120,25 @@ class SearchView:
         """Shows progress for as long as the block runs."""
         yield
 
-    def seconds_left(self) -> float | None:
-        """Returns an estimate from the trials that ended in this run; None before the first."""
-        ended = self.ended - self._ended_before
-        if not ended or self.first_started is None:
-            return None
-        return (time.monotonic() - self.first_started) / ended * (self.num_trials - self.ended)
+    def left_text(self) -> str:
+        """Returns an estimate of the time left: from the trials that ended in this run, before the first from the epochs; "" before the first."""
+        if self.first_started is None or self.ended == self.num_trials:
+            return ""
+        spent, ended = time.monotonic() - self.first_started, self.ended - self.ended_before
+        if ended:
+            return f"about {describe_seconds(spent / ended * (self.num_trials - self.ended))} left"
+        if not self.epochs_seen:
+            return ""
+        epochs = (self.num_trials - self.ended) * max(line.epochs for line in self.running.values())
+        missing = epochs - sum(line.epoch for line in self.running.values())
+        return f"at most {describe_seconds(spent / self.epochs_seen * missing)} left"
+
+    def counts_text(self) -> str:
+        """Returns how the trials ended so far: "7 pruned, 2 finished"; "" before the first."""
+        return ", ".join(f"{count} {outcome}" for outcome, count in sorted(self.outcomes.items(), key=lambda item: (item[0] == FINISHED, item[0])))
 
     def best_text(self) -> str:
         """Returns the best so far in one line."""
         if self.first_started is None:
             return "starting the workers"
-        return f"best so far: {self.best.label} val_acc {self.best.best_val_acc:.4f} ({self.best.settings()})" if self.best else "no result yet"
-
-
-class PlainView(SearchView):
-    """One line per event, for logs and pipes."""
-
-    def note(self, text: str) -> None:
-        print(text, flush=True)
-
-    def trial_started(self, line: TrialLine) -> None:
-        super().trial_started(line)
-        print(f"{line.label} starts: {line.settings()} pair={line.pair}", flush=True)
-
-    def trial_ended(self, number: int, outcome: str, reason: str | None) -> None:
-        line = self.running[number]
-        super().trial_ended(number, outcome, reason)
-        left = self.seconds_left()
-        print(
-            f"{line.label} {outcome} after {line.epoch} of {line.epochs} epochs, best val_acc {line.best_val_acc:.4f}"
-            + (f": {reason}" if reason else "")
-            + f"; {self.ended} of {self.num_trials} trials"
-            + (f", about {describe_seconds(left)} left" if left else ""),
-            flush=True,
-        )
-
-    @contextmanager
-    def steps(self, label: str) -> Iterator[Any]:
-        print(label, flush=True)
-        yield lambda done, total: None
-
-
-class LiveView(SearchView):
-    """A table that is drawn again as results come in, on a terminal."""
-
-    def __init__(self, console: Console) -> None:
-        super().__init__()
-        self._console = console
-        self._live: Live | None = None
-
-    def note(self, text: str) -> None:
-        self._console.print(Text(text))
-
-    def trial_ended(self, number: int, outcome: str, reason: str | None) -> None:
-        line = self.running[number]
-        super().trial_ended(number, outcome, reason)
-        text = f"{line.label} {outcome:8} {line.epoch:3}/{line.epochs} epochs  val_acc {line.best_val_acc:.4f}  {line.settings()}"
-        self._console.print(Text(text + (f"  {reason}" if reason else ""), style="" if outcome == "finished" else "dim"), soft_wrap=False)
-
-    @contextmanager
-    def steps(self, label: str) -> Iterator[Any]:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=self._console, transient=True) as progress:
-            task = progress.add_task(label, total=None)
-            yield lambda done, total: progress.update(task, completed=done, total=total)
-
-    @contextmanager
-    def live(self) -> Iterator[None]:
-        with Live(get_renderable=self._render, console=self._console, refresh_per_second=4, transient=True) as self._live:
-            yield
-        self._live = None
-
-    def _render(self) -> Group:
-        table = Table(box=None, pad_edge=False)
-        for name in ("trial", "pair", "parameters", "epoch", "val_acc", "images/s", "VRAM"):
-            table.add_column(name, justify="left" if name in ("trial", "pair", "parameters") else "right", no_wrap=True, overflow="ellipsis")
-        for line in sorted(self.running.values(), key=lambda line: line.number):
-            table.add_row(
-                line.label,
-                line.pair,
-                line.settings(),
-                f"{line.epoch}/{line.epochs}",
-                "-" if math.isnan(line.val_acc) else f"{line.val_acc:.4f}",
-                "-" if math.isnan(line.images_per_s) else f"{line.images_per_s:.0f}",
-                f"{line.vram_mib:.0f} MiB" if line.vram_mib else "-",
-            )
-        left = self.seconds_left()
-        status = f"{self.ended} of {self.num_trials} trials, {describe_seconds(time.monotonic() - self.started)}"
-        if left is not None:
-            status += f", about {describe_seconds(left)} left"
-        return Group(table, Text(self.best_text(), style="bold", overflow="ellipsis", no_wrap=True), Text(status, style="dim"))
-
-
-def view_for(console: Console) -> SearchView:
-    """Returns the live table on a terminal, plain lines elsewhere."""
-    return LiveView(console) if console.is_terminal else PlainView()
+        return f"best so far: {self.best.label} val_acc {self.best_val_acc:.4f} ({self.best.settings()})" if self.best else "no result yet"
