@@ -72,6 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--config", type=_path, required=True, metavar="FILE.toml", help="for example OUT/best/config.toml")
     train.add_argument("--data", type=_path, metavar="DIR", help="photographs, instead of the configuration's")
     train.add_argument("--epochs", type=_whole_number, metavar="N", help="epochs, instead of the configuration's")
+    train.add_argument("--early-stopping", type=_whole_number, metavar="N", help="stop after so many epochs without a better val_acc")
     train.add_argument("--out", type=_path, metavar="DIR", help="folder for its files (default: results/runs/train-TIME)")
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     train.add_argument("--profile", action="store_true", help="write a trace of the second epoch and print where its time goes")

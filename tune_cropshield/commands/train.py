@@ -10,17 +10,18 @@ from rich.console import Console
 
 from tune_cropshield.commands.paths import cache_dir, check_can_be_made
 from tune_cropshield.commands.pretrained import check_pretrained
+from tune_cropshield.commands.screen import view_for
 from tune_cropshield.config import RunConfig, load_config
 from tune_cropshield.errors import DivergedError, UserError
-from tune_cropshield.records import CHECKPOINT, CONFIG, METRICS
+from tune_cropshield.records import CHECKPOINT, CONFIG, METRICS, WEIGHTS
 from tune_cropshield.search.resources import find_device
-from tune_cropshield.search.view import view_for
 
 
 def run(args: argparse.Namespace) -> int:
     """Trains the network of --config and writes its files to --out."""
     data_table = {"dir": str(args.data.absolute())} if args.data is not None else {}
-    config = load_config(args.config, {"data": data_table, "trial": {"epochs": args.epochs} if args.epochs is not None else {}})
+    wishes = {name: getattr(args, name) for name in ("epochs", "early_stopping") if getattr(args, name) is not None}
+    config = load_config(args.config, {"data": data_table, "trial": wishes})
     if not config.data.dir:
         raise UserError(f"{args.config} names no photographs: give --data DIR")
     if args.resume and args.out is None:
@@ -35,8 +36,7 @@ def run(args: argparse.Namespace) -> int:
     from tune_cropshield.data.dataset import DeviceData, open_data
     from tune_cropshield.trial import TrialReport, run_trial
 
-    console = Console(soft_wrap=True, highlight=False)
-    view = view_for(console)
+    view = view_for(Console(soft_wrap=True, highlight=False))
     trial = config.trial
     with view.steps("decoding photographs") as progress:
         data = open_data(config.data, {trial.image_size, *trial.progressive_sizes.values()}, cache_dir(), progress)
@@ -56,20 +56,33 @@ def run(args: argparse.Namespace) -> int:
         if profile is not None:
             profile.epoch_ended(metrics.epoch)
         best = " (best)" if done.best_epoch == metrics.epoch else ""
+        progress(metrics.epoch, trial.epochs)
         view.note(
             f"epoch {metrics.epoch:3}/{trial.epochs}  train_loss {metrics.train_loss:.4f}  val_loss {metrics.val_loss:.4f}  "
             f"val_acc {metrics.val_acc:.4f}{best}  {metrics.images_per_s:.0f} images/s  {metrics.epoch_s:.1f} s"
         )
 
     try:
-        last = run_trial(config, DeviceData(data, torch.device(device)), out, report, resume=args.resume)
+        with view.steps(f"files in {out}") as progress:
+            last = run_trial(config, DeviceData(data, torch.device(device)), out, report, resume=args.resume)
     except DivergedError as error:
         raise error from None
+    except KeyboardInterrupt:
+        view.note(f"go on: the same command with --out {out} --resume")
+        raise
     if profile is not None:
         for line in profile.table():
             view.note(line)
         view.note(f"trace, for ui.perfetto.dev: {out / TRACE}" + (" (steps eager, not as CUDA graphs)" if device == "cuda" else ""))
-    view.note(f"best: val_acc {last.best_val_acc!r} in epoch {last.best_epoch}; files in {out}")
+    if last.metrics.epoch < trial.epochs:
+        view.note(f"ended early: no better val_acc in {trial.early_stopping} epochs")
+    view.result(
+        [
+            f"best: val_acc {last.best_val_acc!r} in epoch {last.best_epoch}, the last one (epoch {last.metrics.epoch}) has {last.metrics.val_acc!r}",
+            f"the best epoch's weights: {out / WEIGHTS}",
+        ],
+        {},
+    )
     return 0
 
 
