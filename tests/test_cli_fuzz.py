@@ -129,14 +129,17 @@ def test_any_configuration_is_refused_where_there_are_no_photographs(place: Path
     check(["train", "--config", "file.toml", "--data", "gone", "--out", "out", "--device", "cpu"], place, capsys)
 
 
-SEARCH_FLAGS = "data space model image-size vram trials epochs time-budget out seed device trials-per-gpu sampler ray-address resume help"
+SEARCH_FLAGS = (
+    "data space model image-size vram trials epochs time-budget out seed device trials-per-gpu sampler ray-address resume quiet json-lines help"
+)
 FLAGS = {
     "search": [f"--{name}" for name in SEARCH_FLAGS.split()],
     "plan": ["--model", "--image-size", "--vram", "--precision", "--effective-batch", "--micro-batch", "--estimate", "--json"],
-    "train": ["--config", "--data", "--epochs", "--out", "--device", "--resume"],
-    "evaluate": ["--data", "--split"],
-    "predict": [],
+    "train": ["--config", "--data", "--epochs", "--out", "--device", "--resume", "--early-stopping"],
+    "evaluate": ["--data", "--split", "--to", "--json"],
+    "predict": ["--json"],
     "export": ["--to", "--format"],
+    "confirm": ["--top", "--seeds", "--data", "--device"],
     "sample-data": ["--classes", "--per-class", "--image-size"],
 }
 PLACES = ["empty", "full", "damaged", "file", "file/below", "gone", "/dev/null", "config.toml", "damaged/config.toml", "x" * 300, "/", "."]
@@ -154,7 +157,7 @@ def command_lines(draw: st.DrawFn) -> list[str]:
     """Draws a command with its own flags, right and wrong values, and stray words."""
     command = draw(st.sampled_from([*FLAGS, "tune"]))
     words = [command]
-    if command in ("evaluate", "predict", "export") and draw(st.integers(0, 9)):
+    if command in ("evaluate", "predict", "export", "confirm") and draw(st.integers(0, 9)):
         words.append(draw(st.sampled_from(PLACES)))
     if command == "predict":
         words += draw(st.lists(WORDS, max_size=2))
@@ -178,6 +181,8 @@ def command_lines(draw: st.DrawFn) -> list[str]:
 @example(["search", "--resume", "--out", "damaged", "--dry-run"])
 @example(["export", "damaged"])
 @example(["export", "damaged", "--to", "file"])
+@example(["export", "damaged", "--format", "onnx"])
+@example(["confirm", "damaged"])
 @example(["predict", "damaged", "full"])
 @example(["train", "--config", "config.toml", "--out", "damaged", "--resume", "--data", "gone"])
 @example([])

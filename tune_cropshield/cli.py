@@ -101,6 +101,16 @@ def build_parser() -> argparse.ArgumentParser:
         help="command: the call of the guide's train.py; onnx: the network itself, checked against PyTorch (default: %(default)s)",
     )
 
+    confirm = commands.add_parser(
+        "confirm",
+        help="say whether a search's win is more than seed noise",
+        description="Trains the best trials and the guide's setting again over several seeds, and tests whether the win is more than seed noise.",
+    )
+    confirm.add_argument("search_dir", type=_path, metavar="SEARCH_DIR", help="the same command goes on where it was stopped")
+    confirm.add_argument("--top", type=_whole_number, default=3, metavar="N", help="best trials to train again (default: %(default)s)")
+    confirm.add_argument("--seeds", type=_whole_number, default=3, metavar="N", help="seeds for each, new ones (default: %(default)s)")
+    confirm.add_argument("--data", type=_path, metavar="DIR", help="the photographs, where they have moved")
+    confirm.add_argument("--device", choices=("auto", "cpu", "cuda"), help="what to train on, instead of the search's")
 
     doctor = commands.add_parser(
         "doctor",

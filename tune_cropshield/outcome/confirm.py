@@ -1,0 +1,168 @@
+"""The winners of a search and the guide's setting, trained again over several seeds."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import optuna
+from optuna.trial import TrialState
+
+from tune_cropshield.config import RunConfig, load_config
+from tune_cropshield.data.dataset import DeviceData
+from tune_cropshield.errors import DivergedError, OutOfMemory, UserError
+from tune_cropshield.files import write_text_atomically
+from tune_cropshield.records import CHECKPOINT, CONFIG, read_metrics
+from tune_cropshield.search.folder import best_value, trial_folder
+from tune_cropshield.search.outcomes import DIVERGED, FINISHED, OUT_OF_MEMORY
+from tune_cropshield.trial import TrialReport, run_trial
+
+TABLE = "confirm.csv"
+RUNS = "confirm"  # folder of the runs
+GUIDE = 0  # the trial with the guide's setting
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A trial of the search that is trained again. searched: its best val_acc there."""
+
+    trial: int
+    config: RunConfig
+    searched: float
+
+
+@dataclass(frozen=True)
+class ConfirmedRun:
+    """One training: a row of confirm.csv. The figures are the best epoch's; a run that diverged before its first epoch has none."""
+
+    trial: int
+    seed: int
+    outcome: str
+    best_val_acc: float | None
+    best_epoch: int | None
+    val_macro_f1: float | None
+    val_loss: float | None
+    epochs: int
+    folder: str
+    reason: str = ""
+
+
+def candidates(search_dir: Path, study: optuna.Study, top: int) -> list[Candidate]:
+    """Returns the guide's setting and the `top` best other trials, best first; trials with equal settings count once.
+
+    Raises UserError when the guide's trial or all others have no result.
+    """
+    with_result = [trial for trial in study.get_trials(deepcopy=False) if trial.intermediate_values and trial.state != TrialState.FAIL]
+    if not any(trial.number == GUIDE for trial in with_result):
+        raise UserError(f"trial {GUIDE} of {search_dir} (the guide's setting) has no result to compare with")
+    chosen: list[Candidate] = []
+    for trial in sorted(with_result, key=lambda trial: (trial.number != GUIDE, -best_value(trial), trial.number)):
+        config = load_config(trial_folder(search_dir, trial.number) / CONFIG)
+        if all(config.trial != other.config.trial for other in chosen):
+            chosen.append(Candidate(trial.number, config, best_value(trial)))
+    if len(chosen) < 2:
+        raise UserError(f"{search_dir} holds no trial beside the guide's setting that has a result")
+    return chosen[: top + 1]
+
+
+def fresh_seeds(candidate: Candidate, count: int) -> list[int]:
+    """Returns the seeds that follow the search's own: the luck that the search picked its winners by does not count again."""
+    return [(candidate.config.trial.seed + offset) % 2**32 for offset in range(1, count + 1)]
+
+
+def run_folder(trial: int, seed: int) -> Path:
+    """Returns a run's folder inside the search's; short, since Windows paths are."""
+    return Path(RUNS) / f"t{trial:03d}-s{seed}"
+
+
+def confirm(
+    search_dir: Path,
+    chosen: Sequence[Candidate],
+    seeds: Sequence[int],
+    threads: int,
+    data: DeviceData,
+    started: Callable[[Candidate, int], Callable[[TrialReport], object]],
+) -> Iterator[ConfirmedRun]:
+    """Trains every candidate with every seed to its full length and yields each run; seed by seed, so that whole pairs are there early.
+
+    A run that confirm.csv holds is not repeated, one that was stopped goes on from its checkpoint. The seed changes the first weights, the order of
+    the photographs and their augmentation; the split has a seed of its own, so all runs are judged on the same photographs. threads: of the CPU,
+    the same for all. started: called when a run begins, with its candidate and seed; returns what is called after each of its epochs.
+    Diverging or running out of memory is a run's outcome; other failures are raised.
+    """
+    done = {(run.trial, run.seed): run for run in read_table(search_dir)}
+    for seed in seeds:
+        for candidate in chosen:
+            run = done.get((candidate.trial, seed))
+            if run is None:
+                trial = candidate.config.trial.model_copy(update={"seed": seed, "threads": threads})
+                config = candidate.config.model_copy(update={"trial": trial})
+                run = _train(search_dir, config, candidate.trial, data, started(candidate, seed))
+                done[candidate.trial, seed] = run
+                write_table(search_dir, list(done.values()))
+                (search_dir / run.folder / CHECKPOINT).unlink(missing_ok=True)
+            yield run
+
+
+def _train(search_dir: Path, config: RunConfig, trial: int, data: DeviceData, report: Callable[[TrialReport], object]) -> ConfirmedRun:
+    folder = run_folder(trial, config.trial.seed)
+    outcome, reason = FINISHED, ""
+    try:
+        run_trial(config, data, search_dir / folder, report, resume=True)
+    except DivergedError as error:
+        outcome, reason = DIVERGED, str(error)
+    except OutOfMemory as error:
+        outcome, reason = OUT_OF_MEMORY, str(error)
+    lines = read_metrics(search_dir / folder)
+    best = max(lines, key=lambda line: (line["val_acc"], -line["epoch"]), default={})
+    return ConfirmedRun(
+        trial=trial,
+        seed=config.trial.seed,
+        outcome=outcome,
+        best_val_acc=best.get("val_acc"),
+        best_epoch=best.get("epoch"),
+        val_macro_f1=best.get("val_macro_f1"),
+        val_loss=best.get("val_loss"),
+        epochs=len(lines),
+        folder=folder.as_posix(),
+        reason=reason,
+    )
+
+
+def write_table(search_dir: Path, runs: Sequence[ConfirmedRun]) -> None:
+    """Writes confirm.csv: a row per run that has ended."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(ConfirmedRun)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(run) for run in sorted(runs, key=lambda run: (run.trial, run.seed)))
+    write_text_atomically(search_dir / TABLE, text.getvalue())
+
+
+def read_table(search_dir: Path) -> list[ConfirmedRun]:
+    """Returns the runs in confirm.csv, none where there is no such file. Raises UserError when it is damaged."""
+    path = search_dir / TABLE
+    if not path.is_file():
+        return []
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return [_run(row) for row in csv.DictReader(file)]
+    except (KeyError, ValueError, TypeError, OSError) as error:
+        raise UserError(f"{path} cannot be read ({error}): delete it, and its runs are made again") from error
+
+
+def _run(row: dict[str, str]) -> ConfirmedRun:
+    return ConfirmedRun(
+        trial=int(row["trial"]),
+        seed=int(row["seed"]),
+        outcome=row["outcome"],
+        best_val_acc=float(row["best_val_acc"]) if row["best_val_acc"] else None,
+        best_epoch=int(row["best_epoch"]) if row["best_epoch"] else None,
+        val_macro_f1=float(row["val_macro_f1"]) if row["val_macro_f1"] else None,
+        val_loss=float(row["val_loss"]) if row["val_loss"] else None,
+        epochs=int(row["epochs"]),
+        folder=row["folder"],
+        reason=row["reason"],
+    )
