@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ CHECKPOINT = "last.pt"
 WEIGHTS = "model.safetensors"  # of the best epoch
 BEST_METRICS = "metrics.json"  # the best epoch's
 CLASSES = "classes.json"
+OF_BEST_EPOCH = ("epoch", "val_acc", "val_loss", "val_macro_f1", "train_loss")  # scalars of their own in TensorBoard: best_epoch, ...
 
 
 class RunFolder:
@@ -128,12 +130,16 @@ class ScalarEvents:
             start = SessionLog(status=SessionLog.START)
             self._writer.add_event(Event(step=first_epoch, wall_time=time.time(), session_log=start))
 
-    def add(self, metrics: EpochMetrics) -> None:
-        """Writes one point per metric at step `epoch` and makes it visible at once."""
+    def add(self, metrics: EpochMetrics, best: Mapping[str, float | int]) -> None:
+        """Writes one point per metric at step `epoch` and makes it visible at once.
+
+        best: the metrics of the best epoch so far. They become `best_epoch`, `best_val_acc` and the like: tables of runs, as TensorBoard's HParams
+        tab, show a scalar's last point, and the last epoch is not the best.
+        """
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        values = metrics.as_dict()
+        values = metrics.as_dict() | {f"best_{name}": best[name] for name in OF_BEST_EPOCH}
         step = int(values.pop("epoch"))
         summary = Summary(value=[Summary.Value(tag=name, simple_value=float(value)) for name, value in values.items()])
         self._writer.add_event(Event(step=step, wall_time=time.time(), summary=summary))

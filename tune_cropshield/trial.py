@@ -120,7 +120,7 @@ def trial_epochs(
                 progress.add(metrics, evaluation, trainer)
             clock.epoch_done(len(data.indices("train")) / metrics.images_per_s, metrics.data_wait_s)
             run.add_metrics(metrics)
-            events.add(metrics)
+            events.add(metrics, progress.best_metrics)
             if progress.finished(trial) or time.perf_counter() - last_saved >= checkpoint_every_s:
                 state = {"trainer": trainer.state(), "ladder": ladder.state(), "progress": progress.state(), "classes": list(data.data.classes)}
                 clock.enter(CHECKPOINT)

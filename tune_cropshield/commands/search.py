@@ -112,7 +112,7 @@ def _search_with(
         if not args.resume:
             files.check_new(out)
         files.save_settings(out, space, f"python -m tune_cropshield search --space {shlex.quote(files.SETTINGS)}")
-        view.note(f"watch it:  tensorboard --logdir {shlex.quote(str(shown_out))}")
+        view.note(f"board: tensorboard --logdir {shlex.quote(str(shown_out))}")
         outcome = run_search(space, data, plan, resources, out, view, ray_ready, _remembered(space, len(data.classes), plan))
         if has_result(outcome.study):
             write_best(out)

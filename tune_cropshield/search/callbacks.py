@@ -1,4 +1,4 @@
-"""Ray Tune's events, handed to the view and to whoever keeps the table of trials."""
+"""Ray Tune's events, handed to the view, to TensorBoard's HParams tab and to whoever keeps the table of trials."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
+from tune_cropshield.search.board import Board
 from tune_cropshield.search.outcomes import FAILED, LADDER_STEPS, METRIC, OUTCOME, PRUNED, REASON
 from tune_cropshield.search.view import SearchView, TrialLine
 
@@ -46,9 +47,7 @@ class ViewCallback(Callback):
                 self._view.note(f"t{number:03d} ran out of memory: it goes on with a smaller micro-batch and the same effective batch")
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        result = trial.last_result or {}
-        outcome = result.get(OUTCOME) or (PRUNED if self._was_pruned(trial.trial_id) else "stopped")
-        self._end(trial, outcome, result.get(REASON))
+        self._end(trial, outcome_of(trial, self._was_pruned) or "stopped", (trial.last_result or {}).get(REASON))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self._end(trial, FAILED, "its worker process died")
@@ -58,3 +57,30 @@ class ViewCallback(Callback):
         if number in self._view.running:
             self._view.trial_ended(number, outcome, reason)
         self._trial_over(number)
+
+
+class BoardCallback(Callback):
+    """Tells `board` which trials start and how they end; a trial that was interrupted has not ended."""
+
+    def __init__(self, board: Board, was_pruned: Callable[[str], bool]) -> None:
+        self._board, self._was_pruned = board, was_pruned
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns nothing, as in `ViewCallback`."""
+        return {}
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self._board.trial_started(trial.config["number"], trial.config["run"]["trial"])
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        if (outcome := outcome_of(trial, self._was_pruned)) is not None:
+            self._board.trial_ended(trial.config["number"], outcome)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self._board.trial_ended(trial.config["number"], FAILED)
+
+
+def outcome_of(trial: Trial, was_pruned: Callable[[str], bool]) -> str | None:
+    """Returns how a trial that Ray calls complete ended, None where it was only interrupted."""
+    outcome: str | None = (trial.last_result or {}).get(OUTCOME)
+    return outcome or (PRUNED if was_pruned(trial.trial_id) else None)

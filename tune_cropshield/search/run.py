@@ -98,7 +98,8 @@ def _tune(
 ) -> tuple[str | None, bool, bool]:
     from ray import tune  # only now: `ray_runtime` has set what Ray reads when it is imported
 
-    from tune_cropshield.search.callbacks import ViewCallback
+    from tune_cropshield.search.board import Board
+    from tune_cropshield.search.callbacks import BoardCallback, ViewCallback
     from tune_cropshield.search.scheduler import Halving
     from tune_cropshield.search.searcher import StudySearcher
     from tune_cropshield.search.stopper import SearchStopper
@@ -146,6 +147,8 @@ def _tune(
         going_on,
         num_new,
     )
+    board = Board(out, space, plan)
+    board.begin()
     with (
         tempfile.TemporaryDirectory(prefix="tune_cropshield-", ignore_cleanup_errors=True) as ray_results,
         _ended_by_signals(stopper, view) as interrupted,
@@ -176,7 +179,7 @@ def _tune(
                 verbose=0,
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),  # trials keep their own
                 failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS),
-                callbacks=[ViewCallback(view, describe, was_pruned, trial_over)],
+                callbacks=[ViewCallback(view, describe, was_pruned, trial_over), BoardCallback(board, was_pruned)],
             ),
         )
         with view.live(), quiet_optuna():

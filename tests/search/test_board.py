@@ -1,0 +1,207 @@
+"""TensorBoard: event files read back, and a real TensorBoard asked over HTTP. The trials' files are written as a search writes them."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard_server import TensorBoard, tensorboard
+
+from tune_cropshield.memory.plan import plan_for_cpu
+from tune_cropshield.records import ScalarEvents
+from tune_cropshield.search.board import Board
+from tune_cropshield.space import SearchSpace, load_space
+from tune_cropshield.training.metrics import EpochMetrics
+
+SPACE = """
+[trial]
+model = "tiny_cnn"
+image_size = 32
+label_smoothing = 0.1
+[space]
+lr = {log = [1e-4, 3e-2]}
+max_norm = {choice = ["none", 0.5, 1.0]}
+warmup_epochs = {uniform = [0.0, 2.0]}
+effective_batch = {choice = [16, 128]}
+[search]
+epochs = 3
+"""
+ACCURACIES = {0: [0.2, 0.6, 0.5], 1: [0.1], 2: [0.3, 0.2], 3: [0.4]}  # of each epoch of each trial
+OUTCOMES = {0: "finished", 1: "pruned", 2: "out of memory"}  # trial 3 was under way when the search was killed
+SUCCESS, FAILURE = "STATUS_SUCCESS", "STATUS_FAILURE"
+
+
+def metrics(epoch: int, val_acc: float) -> EpochMetrics:
+    return EpochMetrics(
+        epoch=epoch,
+        updates=10 * epoch,
+        train_loss=3.0 - epoch,
+        val_loss=2.0 - val_acc,
+        val_acc=val_acc,
+        val_macro_f1=val_acc / 2,
+        lr=1e-3,
+        grad_norm_p50=1.5,
+        grad_norm_p95=4.0,
+        clip_rate=0.25,
+        skipped_steps=0,
+        loss_scale=1.0,
+        images_per_s=100.0,
+        data_wait_s=0.5,
+        epoch_s=2.0,
+        peak_vram_mib=0.0,
+    )
+
+
+def settings(space: SearchSpace, number: int) -> dict[str, Any]:
+    """All settings of a trial, as the search hands them to its worker."""
+    searched = {"lr": 1e-3 * (number + 1), "max_norm": ["none", 0.5, 1.0, "none"][number], "warmup_epochs": 0.5, "effective_batch": 128}
+    return space.trial_config({**searched, "micro_batch": 64, "accumulation": 2}).model_dump()
+
+
+@pytest.fixture(scope="module")
+def search_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The event files of a search that was killed while its fourth trial ran."""
+    out = tmp_path_factory.mktemp("search")
+    (out / "space.toml").write_text(SPACE)
+    space = load_space(out / "space.toml")
+    board = Board(out, space, plan_for_cpu((16, 128)))
+    board.begin()
+    for number, accuracies in ACCURACIES.items():
+        board.trial_started(number, settings(space, number))
+        events = ScalarEvents(out / f"t{number:03d}")
+        best = metrics(1, accuracies[0])
+        for epoch, accuracy in enumerate(accuracies, 1):
+            line = metrics(epoch, accuracy)
+            best = max(best, line, key=lambda known: known.val_acc)
+            events.add(line, best.as_dict())
+        if number in OUTCOMES:
+            events.close()
+            board.trial_ended(number, OUTCOMES[number])
+        else:
+            board.trial_started(number, settings(space, number))  # a resumed search starts it again: nothing is written twice
+    return out
+
+
+@pytest.fixture(scope="module", params=["--load_fast=true", "--load_fast=false"], ids=["the fast loader", "the Python loader"])
+def board(search_dir: Path, request: pytest.FixtureRequest) -> Iterator[TensorBoard]:
+    """TensorBoard on the search; its two loaders read event files in different ways."""
+    with tensorboard(search_dir, request.param) as server:
+        server.wait_for_runs(4)
+        yield server
+
+
+def test_tensorboard_runs_without_tensorflow() -> None:
+    assert importlib.util.find_spec("tensorflow") is None  # so that the tests below show that none is needed
+
+
+def test_scalars_carry_the_metrics_own_names(board: TensorBoard) -> None:
+    tags = board.get("scalars/tags")
+
+    assert sorted(tags["t000"]) == sorted(
+        [
+            "updates",
+            "train_loss",
+            "val_loss",
+            "val_acc",
+            "val_macro_f1",
+            "lr",
+            "grad_norm_p50",
+            "grad_norm_p95",
+            "clip_rate",
+            "skipped_steps",
+            "loss_scale",
+            "images_per_s",
+            "data_wait_s",
+            "epoch_s",
+            "peak_vram_mib",
+            "best_epoch",
+            "best_val_acc",
+            "best_val_loss",
+            "best_val_macro_f1",
+            "best_train_loss",
+            "pruned",
+        ]
+    )
+
+
+def test_the_tab_knows_ranges_choices_with_none_and_constants(board: TensorBoard) -> None:
+    parameters = {info["name"]: info for info in board.post("hparams/experiment")["hparamInfos"]}
+
+    assert parameters["lr"]["domainInterval"] == {"minValue": 1e-4, "maxValue": 3e-2}
+    assert parameters["warmup_epochs"]["domainInterval"] == {"minValue": 0.0, "maxValue": 2.0}
+    assert (parameters["max_norm"]["type"], parameters["max_norm"]["domainDiscrete"]) == ("DATA_TYPE_STRING", ["0.5", "1.0", "none"])
+    assert parameters["effective_batch"]["domainDiscrete"] == [16.0, 128.0]
+    assert parameters["micro_batch"]["domainDiscrete"] == [16.0, 64.0]
+    assert parameters["accumulation"]["domainDiscrete"] == [1.0, 2.0]
+    assert parameters["model"]["domainDiscrete"] == ["tiny_cnn"]
+    assert parameters["label_smoothing"]["domainDiscrete"] == [0.1]
+
+
+def test_every_trial_is_there_with_every_parameter_also_the_one_that_was_killed(board: TensorBoard) -> None:
+    names = {info["name"] for info in board.post("hparams/experiment")["hparamInfos"]}
+    trials = board.trials()
+
+    assert sorted(trials) == ["t000", "t001", "t002", "t003"]
+    assert all(set(trial["hparams"]) == names for trial in trials.values())
+    assert trials["t001"]["hparams"]["lr"] == 2e-3
+    assert [trials[name]["hparams"]["max_norm"] for name in sorted(trials)] == ["none", "0.5", "1.0", "none"]
+    assert (trials["t003"]["hparams"]["micro_batch"], trials["t003"]["hparams"]["accumulation"]) == (64.0, 2.0)
+    assert trials["t003"]["hparams"]["label_smoothing"] == 0.1
+
+
+def test_every_trial_has_its_true_state(board: TensorBoard) -> None:
+    trials = board.trials()
+
+    assert {name: (trial["status"], trial["metrics"].get("pruned")) for name, trial in trials.items()} == {
+        "t000": (SUCCESS, 0.0),
+        "t001": (SUCCESS, 1.0),
+        "t002": (FAILURE, 0.0),
+        "t003": ("STATUS_UNKNOWN", None),
+    }
+
+
+def test_the_metrics_are_those_of_the_best_epoch(board: TensorBoard) -> None:
+    shown = board.trials()["t000"]["metrics"]
+
+    assert shown["best_val_acc"] == pytest.approx(0.6)
+    assert shown["best_epoch"] == 2.0
+    assert shown["best_val_loss"] == pytest.approx(1.4)
+    assert shown["best_val_macro_f1"] == pytest.approx(0.3)
+    assert shown["best_train_loss"] == pytest.approx(1.0)
+    assert shown["val_acc"] == pytest.approx(0.5)
+
+
+def test_a_trial_can_be_seen_before_its_first_epoch_and_each_epoch_at_once(tmp_path: Path) -> None:
+    (tmp_path / "space.toml").write_text(SPACE)
+    space = load_space(tmp_path / "space.toml")
+    board = Board(tmp_path, space, plan_for_cpu((16, 128)))
+    board.begin()
+    board.trial_started(0, settings(space, 0))
+    written = EventAccumulator(str(tmp_path / "t000"))
+    written.Reload()
+    assert written.SummaryMetadata("_hparams_/session_start_info").plugin_data.plugin_name == "hparams"
+
+    events = ScalarEvents(tmp_path / "t000")
+    for epoch, accuracy in [(1, 0.25), (2, 0.75), (3, 0.5)]:
+        events.add(metrics(epoch, accuracy), metrics(min(epoch, 2), 0.25 if epoch == 1 else 0.75).as_dict())
+        written = EventAccumulator(str(tmp_path / "t000"))
+        written.Reload()
+        assert [point.step for point in written.Scalars("val_acc")] == list(range(1, epoch + 1))
+    assert [point.value for point in written.Scalars("best_val_acc")] == [0.25, 0.75, 0.75]
+    assert [point.value for point in written.Scalars("best_epoch")] == [1.0, 2.0, 2.0]
+    events.close()
+
+
+def test_searched_pairs_are_a_column_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "space.toml").write_text(SPACE + 'pairs = "all"\n')
+    space = load_space(tmp_path / "space.toml")
+    Board(tmp_path, space, plan_for_cpu((16, 128))).trial_started(0, settings(space, 0))
+    written = EventAccumulator(str(tmp_path / "t000"))
+    written.Reload()
+    content = written.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+
+    assert b"pair" in content and b"64x2" in content

@@ -1,0 +1,66 @@
+"""What TensorBoard shows of a real search that was killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tensorboard_server import tensorboard
+
+from tune_cropshield.records import read_metrics
+from tune_cropshield.search.journal import read_study
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
+
+SPACE = """
+[trial]
+model = "tiny_cnn"
+image_size = 32
+augment = "none"
+schedule = "onecycle"
+[space]
+lr = {log = [1e-4, 3e-2]}
+max_norm = {choice = ["none", 1.0]}
+[search]
+trials = 8
+epochs = 9
+grace_epochs = 1
+reduction_factor = 2
+"""
+
+
+def test_the_trials_of_a_killed_search_are_there_with_their_parameters_and_states(drawn_leaves: Path, home: Path) -> None:
+    (home / "space.toml").write_text(SPACE)
+    out = home / "out"
+    command = [sys.executable, "-m", "tune_cropshield", "search", "--space", str(home / "space.toml"), "--data", str(drawn_leaves), "--out", str(out)]
+    with open(home / "output.txt", "w+") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+        try:
+            deadline = time.monotonic() + 150
+            while not (out / "trials.csv").exists() or not any(read_metrics(folder) for folder in out.glob("t00[2-9]")):
+                assert process.poll() is None and time.monotonic() < deadline, (home / "output.txt").read_text()
+                time.sleep(0.1)
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        output.seek(0)
+        assert f"board: tensorboard --logdir {out}\n" in output.read()
+
+    study = {f"t{trial.number:03d}": trial for trial in read_study(out).trials if trial.params}
+    with tensorboard(out) as board:
+        board.wait_for_runs(sum(bool(read_metrics(out / name)) for name in study))
+        shown = board.trials()
+
+    assert len(study) >= 3
+    assert sorted(shown) == sorted(study)
+    for name, trial in study.items():
+        assert shown[name]["hparams"]["lr"] == trial.params["lr"]
+        assert shown[name]["hparams"]["max_norm"] == str(trial.params["max_norm"])
+        known = {"COMPLETE": ("STATUS_SUCCESS", 0.0), "PRUNED": ("STATUS_SUCCESS", 1.0), "RUNNING": ("STATUS_UNKNOWN", None)}
+        assert (shown[name]["status"], shown[name]["metrics"].get("pruned")) == known[trial.state.name]
+    assert {trial.state.name for trial in study.values()} > {"RUNNING"}
