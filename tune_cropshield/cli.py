@@ -122,6 +122,9 @@ def build_parser() -> argparse.ArgumentParser:
     doctor.add_argument("--script", type=_path, metavar="train.py", help="read this script for the guide's known mistakes, and measure nothing")
     doctor.add_argument("--json", action="store_true", help="print one object (with --script: one list), for programs")
 
+    report = commands.add_parser("report", help="write a search's report.html", description="Writes SEARCH_DIR/report.html, which opens offline.")
+    report.add_argument("search_dir", type=_path, metavar="SEARCH_DIR", help="also of a search that is running or was interrupted")
+
     sample = commands.add_parser("sample-data", help="draw a leaf data set", description="Draws leaves with diseases, one folder per class.")
     sample.add_argument("dir", type=_path, metavar="DIR")
     sample.add_argument("--classes", type=_whole_number, default=6, metavar="N")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from tune_cropshield.search.view import SearchView, short
 from tune_cropshield.space import SearchSpace, load_space
 
 if TYPE_CHECKING:
+    from tune_cropshield.data.dataset import LeafData
     from tune_cropshield.memory.plan import Plan
 
 # Images that a search would train on were no trial pruned. Measuring how to train them fastest takes about half a minute, mostly imports, and can win
@@ -79,7 +80,9 @@ def _search_with(
     from tune_cropshield.outcome.export import write_best
     from tune_cropshield.outcome.ledger import write_ledger
     from tune_cropshield.search import folder as files
+    from tune_cropshield.search.plan_file import save_plan
     from tune_cropshield.search.run import has_result, run_search
+    from tune_cropshield.search.start_log import note_start
     from tune_cropshield.search.starts import guide_differs
 
     cache = cache_dir()
@@ -112,12 +115,26 @@ def _search_with(
         if not args.resume:
             files.check_new(out)
         files.save_settings(out, space, f"python -m tune_cropshield search --space {shlex.quote(files.SETTINGS)}")
+        save_plan(out, plan)
+        note_start(out, args.argv, data, resources)
         view.note(f"board: tensorboard --logdir {shlex.quote(str(shown_out))}")
         outcome = run_search(space, data, plan, resources, out, view, ray_ready, _remembered(space, len(data.classes), plan))
         if has_result(outcome.study):
             write_best(out)
         ledger = write_ledger(out, resources.concurrent_trials, began, time.time())
-    return _conclude(outcome, space, out, shown_out, view, ledger)
+        report = _write_report(out, shown_out, cache, data)
+    return _conclude(outcome, space, out, shown_out, view, (ledger, report))
+
+
+def _write_report(out: Path, shown_out: Path, cache: Path, data: LeafData) -> str:
+    """Writes report.html and returns a line that says where it is, or why it is not: the search's results are safe either way."""
+    try:
+        from tune_cropshield.outcome.report import write_report
+
+        return f"report: {shown_out / write_report(out, cache, data).name}"
+    except Exception as error:
+        why = " ".join(str(error).split()) or type(error).__name__
+        return f"report.html could not be written ({why}); try again:  python -m tune_cropshield report {shlex.quote(str(shown_out))}"
 
 
 def with_fastest_kernels(space: SearchSpace, resources: Resources, num_classes: int, view: SearchView, worth_measuring: bool) -> SearchSpace:
@@ -284,11 +301,11 @@ def _print_plan(space: SearchSpace, resources: Resources, console: Console) -> N
     console.print(f"worst case: {settings.trials} trials x {settings.epochs} epochs = {settings.trials * settings.epochs} epochs, were none pruned")
 
 
-def _conclude(outcome: Any, space: SearchSpace, out: Path, shown_out: Path, view: SearchView, ledger: str) -> int:
-    """Says what came of it, and returns the exit code."""
+def _conclude(outcome: Any, space: SearchSpace, out: Path, shown_out: Path, view: SearchView, more: Sequence[str]) -> int:
+    """Says what came of it, `more` at the end, and returns the exit code."""
     from tune_cropshield.outcome.summary import summary_facts, summary_lines
 
-    lines = [*summary_lines(outcome.study, out, shown_out), ledger]
+    lines = [*summary_lines(outcome.study, out, shown_out), *more]
     resume = f"python -m tune_cropshield search --out {shlex.quote(str(shown_out))} --resume"
     if outcome.stopped:
         lines.append(f"ended early: {outcome.stopped}. Go on:  {resume}")

@@ -1,0 +1,106 @@
+"""How the search went: its history, and every trial's curve with those that were pruned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import optuna
+
+from tune_cropshield.outcome.report import words
+from tune_cropshield.outcome.report.page import Block, Chart, Section, Text, chart_text
+from tune_cropshield.outcome.report.search_record import SearchRecord, TrialRecord
+from tune_cropshield.outcome.report.theme import BLUE, GREEN, INK, MUTED, outcome_color, outcome_symbol
+from tune_cropshield.search.journal import quiet_optuna
+from tune_cropshield.search.outcomes import PRUNED
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+
+def section(record: SearchRecord) -> Section:
+    """Returns the optimisation history and the intermediate curves."""
+    title = "The course of the search"
+    if not record.with_result:
+        return Section("course", title, [Text("No trial has finished an epoch.")])
+    blocks: list[Block] = [Text(_endings(record)), _history(record), _curves(record)]
+    return Section("course", title, blocks)
+
+
+def _endings(record: SearchRecord) -> str:
+    parts = [f"{words.counted(len(record.trials), 'trial')}: {len(record.complete)} trained to the end, {len(record.pruned)} pruned"]
+    unfinished = len(record.trials) - len(record.complete) - len(record.pruned) - len(record.failed)
+    if unfinished:
+        parts.append(f"{unfinished} interrupted, with what they had reached")
+    text = ", ".join(parts) + "."
+    for trial in record.failed[:5]:
+        text += f" Trial {trial.number} ended otherwise ({trial.outcome}{': ' + trial.reason if trial.reason else ''})."
+    return text
+
+
+def _history(record: SearchRecord) -> Chart:
+    with quiet_optuna():
+        figure = optuna.visualization.plot_optimization_history(record.judged_study, target_name="best val_acc")
+    figure.data = [trace for trace in figure.data if trace.mode != "markers"]  # the trials, without their outcomes
+    figure.update_traces(line={"color": INK, "width": 1.5, "shape": "hv"}, name="best so far", mode="lines")
+    add_trials(figure, record, [trial.number for trial in record.with_result], [trial.accuracy for trial in record.with_result])
+    if record.guide.accuracy is not None:
+        figure.add_hline(record.guide.accuracy, line={"color": BLUE, "width": 1, "dash": "dash"})
+    figure.update_layout(xaxis_title="trial", yaxis_title="best val_acc", showlegend=True)
+    best = words.accuracy(record.winner.accuracy if record.winner is not None else None)
+    alt = f"Scatter chart of each trial's best validation accuracy by trial number, with the best so far as a line that ends at {best}."
+    return Chart(figure, "Optimisation history", alt, "The dashed line is the guide's setting.")
+
+
+def add_trials(figure: Figure, record: SearchRecord, x: Sequence[object], y: Sequence[object]) -> None:
+    """Adds a point for each trial that has a result, x and y in their order, one trace for each way to end."""
+    trials = record.with_result
+    for outcome in dict.fromkeys(trial.outcome for trial in trials):
+        chosen = [index for index, trial in enumerate(trials) if trial.outcome == outcome]
+        figure.add_scatter(
+            x=[x[index] for index in chosen],
+            y=[y[index] for index in chosen],
+            mode="markers",
+            name=outcome,
+            marker={"color": outcome_color(outcome), "symbol": outcome_symbol(outcome), "size": 8},
+            text=[hover_text(trials[index]) for index in chosen],
+            hovertemplate="%{text}<extra></extra>",
+        )
+
+
+def hover_text(trial: TrialRecord) -> str:
+    """Returns what is shown of a trial under the pointer."""
+    ended = f"trial {trial.number}, {trial.outcome} after {words.counted(len(trial.lines), 'epoch')}"
+    settings = [f"{name} {words.setting(value)}" for name, value in trial.parameters.items()]
+    return "<br>".join(chart_text(line) for line in (ended, f"val_acc {words.accuracy(trial.accuracy)}", *settings))
+
+
+def _curves(record: SearchRecord) -> Chart:
+    with quiet_optuna():
+        figure = optuna.visualization.plot_intermediate_values(record.study)
+    by_name = {f"Trial{trial.number}": trial for trial in record.trials}
+    winner = record.winner.number if record.winner is not None else None
+    for trace in figure.data:
+        trial = by_name[trace.name]
+        special = {winner: (GREEN, "solid", "winner"), 0: (BLUE, "dash", "the guide's setting")}.get(trial.number)
+        color, dash, name = special or (MUTED, "solid", f"trial {trial.number}")
+        trace.update(mode="lines+markers" if len(trace.x) == 1 else "lines", marker={"size": 4, "color": color}, name=name)
+        trace.update(line={"color": color, "dash": dash, "width": 2.5 if special else 1}, opacity=1 if special else 0.45, showlegend=bool(special))
+    ends = [(max(trial.frozen.intermediate_values), trial) for trial in record.pruned if trial.frozen.intermediate_values]
+    figure.add_scatter(
+        x=[epoch for epoch, _ in ends],
+        y=[trial.frozen.intermediate_values[epoch] for epoch, trial in ends],
+        mode="markers",
+        name=PRUNED,
+        marker={"symbol": "x-thin", "size": 8, "line": {"width": 1.5, "color": INK}},
+        text=[hover_text(trial) for _, trial in ends],
+        hovertemplate="%{text}<extra></extra>",
+    )
+    figure.update_layout(xaxis_title="epoch", yaxis_title="best val_acc so far", showlegend=True)
+    rungs = record.space.search.rungs if record.space is not None else ()
+    for rung in rungs:
+        figure.add_vline(rung, line={"color": MUTED, "width": 1, "dash": "dot"})
+    caption = f"Dotted: the rungs, after epochs {', '.join(map(str, rungs))}. " if rungs else ""
+    caption += "Crosses: where successive halving ended a trial."
+    alt = f"Line chart of each trial's best validation accuracy so far over epochs; crosses mark the {len(ends)} trials that were pruned."
+    return Chart(figure, "Intermediate curves", alt, caption)

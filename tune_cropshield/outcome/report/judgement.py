@@ -1,0 +1,111 @@
+"""The winner on the validation split, photograph by photograph."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tune_cropshield.data.dataset import DeviceData, LeafData, open_data
+from tune_cropshield.errors import UserError
+from tune_cropshield.outcome.trained import load_trained, read_run
+from tune_cropshield.search.resources import find_device
+from tune_cropshield.training.precision import DTYPES, autocast, resolve_precision
+from tune_cropshield.trial import validation_batches
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+THUMBNAIL_PX = 112
+MOST_MISTAKES = 12
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A photograph taken for another class. probability: of the class it was taken for; jpeg: a small picture of it."""
+
+    path: str
+    truth: str
+    taken_for: str
+    probability: float
+    jpeg: bytes
+
+    @property
+    def data_uri(self) -> str:
+        return "data:image/jpeg;base64," + base64.b64encode(self.jpeg).decode()
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """confusion: rows are true classes, columns predicted ones. mistakes: the most confident ones, the worst first; num_mistakes: of all."""
+
+    classes: tuple[str, ...]
+    confusion: list[list[int]]
+    mistakes: tuple[Mistake, ...]
+    num_mistakes: int
+
+
+def judge(run_dir: Path, cache_dir: Path, data: LeafData | None = None) -> Judgement:
+    """Returns how the network in `run_dir` does on its validation split. data: the photographs where they are open already.
+
+    Raises UserError when the weights or photographs are gone, or the photographs' classes are no longer those it was trained on.
+    """
+    config, classes, weights = read_run(run_dir)
+    import torch
+
+    trial = config.trial
+    if data is None:
+        data = open_data(config.data, {trial.final_size}, cache_dir)
+    if list(data.classes) != classes:
+        raise UserError(f"the classes of {config.data.dir} are no longer those it was trained on")
+    device = torch.device(find_device("auto"))
+    precision = resolve_precision(trial.precision, device)
+    network = load_trained(trial, len(classes), weights, device)
+    parts = []
+    with torch.inference_mode():
+        for images_BCHW, _ in validation_batches(trial, DeviceData(data, device), "val", DTYPES[precision]):
+            with autocast(precision, device):
+                logits_BK = network(images_BCHW)
+            parts.append(logits_BK.float().softmax(dim=1).cpu())
+    indices_N = torch.from_numpy(data.split.val)
+    return _judged(torch.cat(parts), indices_N, data, trial.final_size)
+
+
+def _judged(shares_NK: Tensor, indices_N: Tensor, data: LeafData, image_size: int) -> Judgement:
+    labels_N = data.store.labels[indices_N]
+    probabilities_N, predicted_N = shares_NK.max(dim=1)
+    num_classes = len(data.classes)
+    confusion = (labels_N * num_classes + predicted_N).bincount(minlength=num_classes**2).reshape(num_classes, num_classes).tolist()
+    wrong = (predicted_N != labels_N).nonzero()[:, 0].tolist()
+    worst = sorted(wrong, key=lambda place: -float(probabilities_N[place]))[:MOST_MISTAKES]
+    store = data.store_for(image_size)
+    mistakes = tuple(
+        Mistake(
+            path=store.paths[index],
+            truth=data.classes[int(labels_N[place])],
+            taken_for=data.classes[int(predicted_N[place])],
+            probability=float(probabilities_N[place]),
+            jpeg=_jpeg(store.images[index]),
+        )
+        for place, index in ((place, int(indices_N[place])) for place in worst)
+    )
+    return Judgement(tuple(data.classes), confusion, mistakes, len(wrong))
+
+
+def _jpeg(image_HWC: Tensor) -> bytes:
+    from PIL import Image
+
+    picture = Image.fromarray(image_HWC.numpy())
+    picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+    content = io.BytesIO()
+    picture.save(content, "JPEG", quality=80)
+    return content.getvalue()
+
+
+def recall_and_precision(confusion: Sequence[Sequence[int]], place: int) -> tuple[float | None, float | None]:
+    """Returns both shares for the class at `place`; None where it was never met, or never predicted."""
+    right, met, predicted = confusion[place][place], sum(confusion[place]), sum(row[place] for row in confusion)
+    return right / met if met else None, right / predicted if predicted else None

@@ -1,0 +1,94 @@
+"""What the winner gets wrong: its confusion matrix, its classes, and its most confident mistakes."""
+
+from __future__ import annotations
+
+from tune_cropshield.outcome.report import words
+from tune_cropshield.outcome.report.judgement import Judgement, recall_and_precision
+from tune_cropshield.outcome.report.page import Block, Chart, Gallery, Section, Table, Text, Thumbnail, chart_text
+from tune_cropshield.outcome.report.theme import SEQUENTIAL
+
+TITLE = "What the winner gets wrong"
+MOST_CONFUSIONS = 5  # named in words
+MOST_NUMBERED = 40  # classes; with more, counts in the cells cannot be read
+
+
+def section(judgement: Judgement | str) -> Section:
+    """Returns the section, or why there is none."""
+    if isinstance(judgement, str):
+        return Section("mistakes", TITLE, [Text(judgement)])
+    total = sum(map(sum, judgement.confusion))
+    text = f"Of {total} validation photographs the winner takes {judgement.num_mistakes} for another class."
+    blocks: list[Block] = [Text(text, strong=True)]
+    if confusions := _most_confused(judgement):
+        blocks.append(Text("Most often confused: " + "; ".join(confusions) + "."))
+    blocks += [_matrix(judgement), _classes(judgement)]
+    if judgement.mistakes:
+        blocks.append(_gallery(judgement))
+    return Section("mistakes", TITLE, blocks)
+
+
+def _most_confused(judgement: Judgement) -> list[str]:
+    cells = [
+        (count, judgement.classes[true], judgement.classes[taken])
+        for true, row in enumerate(judgement.confusion)
+        for taken, count in enumerate(row)
+        if true != taken and count
+    ]
+    cells.sort(key=lambda cell: -cell[0])
+    return [f"{truth} taken for {taken} ({count})" for count, truth, taken in cells[:MOST_CONFUSIONS]]
+
+
+def _matrix(judgement: Judgement) -> Chart:
+    import plotly.graph_objects as go
+
+    names = [chart_text(name) for name in judgement.classes]
+    places = [str(place) for place in range(1, len(names) + 1)]
+    shares = [[count / (sum(row) or 1) for count in row] for row in judgement.confusion]
+    hover = [
+        [f"{truth}<br>taken for {taken}: {count} of {sum(row)}" for taken, count in zip(names, row, strict=True)]
+        for truth, row in zip(names, judgement.confusion, strict=True)
+    ]
+    numbered = len(names) <= MOST_NUMBERED
+    figure = go.Figure(
+        go.Heatmap(
+            z=shares,
+            x=places,
+            y=places,
+            text=[[str(count) if count else "" for count in row] for row in judgement.confusion] if numbered else None,
+            texttemplate="%{text}" if numbered else None,
+            customdata=hover,
+            hovertemplate="%{customdata}<extra></extra>",
+            colorscale=SEQUENTIAL,
+            zmin=0,
+            zmax=1,
+            xgap=1,
+            ygap=1,
+            showscale=False,
+        )
+    )
+    figure.update_xaxes(title="predicted class", type="category", side="bottom", showgrid=False, ticks="")
+    figure.update_yaxes(title="true class", type="category", autorange="reversed", showgrid=False, ticks="")
+    figure.update_layout(margin={"t": 8})
+    alt = f"Confusion matrix of {len(names)} classes. " + ("Most often confused: " + "; ".join(_most_confused(judgement)) or "No mistakes.")
+    caption = "The table names the numbered classes. The darker a cell, the larger its share of the true class; the diagonal is right."
+    return Chart(figure, "Confusion matrix", alt, caption, height=min(max(30 * len(names), 300), 560))
+
+
+def _classes(judgement: Judgement) -> Table:
+    rows = []
+    for place, name in enumerate(judgement.classes):
+        recall, precision = recall_and_precision(judgement.confusion, place)
+        rows.append((str(place + 1), name, str(sum(judgement.confusion[place])), words.percent(recall), words.percent(precision)))
+    return Table(("no.", "class", "photographs", "recall", "precision"), rows, "The classes on the validation split", text_columns=2)
+
+
+def _gallery(judgement: Judgement) -> Gallery:
+    thumbnails = [
+        Thumbnail(
+            mistake.data_uri,
+            f"{mistake.truth}, taken for {mistake.taken_for}",
+            (f"{mistake.truth}", f"taken for {mistake.taken_for}", f"{words.percent(mistake.probability)} sure", mistake.path),
+        )
+        for mistake in judgement.mistakes
+    ]
+    return Gallery("The most confident mistakes", thumbnails)

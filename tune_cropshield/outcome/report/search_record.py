@@ -1,0 +1,152 @@
+"""A search as its folder tells it: what the report is made from. Reads, writes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from tune_cropshield.config import RunConfig, load_config
+from tune_cropshield.errors import UserError
+from tune_cropshield.memory.plan import Pair, Plan
+from tune_cropshield.outcome.report.theme import UNFINISHED
+from tune_cropshield.outcome.study import best_trial
+from tune_cropshield.records import CONFIG, read_events, read_metrics
+from tune_cropshield.search.folder import SETTINGS, trial_folder
+from tune_cropshield.search.journal import quiet_optuna, read_study
+from tune_cropshield.search.outcomes import FINISHED, OUTCOME, PRUNED, REASON
+from tune_cropshield.search.plan_file import load_plan
+from tune_cropshield.search.start_log import read_starts
+from tune_cropshield.space import SearchSpace, load_space
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial. lines: of metrics.jsonl, an epoch each; events: of events.jsonl; config: None where its process died before writing it."""
+
+    frozen: FrozenTrial
+    folder: Path
+    lines: list[dict[str, Any]]
+    events: list[dict[str, Any]]
+    config: RunConfig | None
+
+    @property
+    def number(self) -> int:
+        return self.frozen.number
+
+    @property
+    def name(self) -> str:
+        """The name of its folder."""
+        return self.folder.name
+
+    @property
+    def outcome(self) -> str:
+        """How it ended; "unfinished" while it runs, or where its search was interrupted."""
+        return str(self.frozen.user_attrs.get(OUTCOME, UNFINISHED))
+
+    @property
+    def reason(self) -> str:
+        return str(self.frozen.user_attrs.get(REASON, ""))
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return self.frozen.params
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The metrics of its best epoch, the first of equals; None before the first."""
+        return max(self.lines, key=lambda line: (line["val_acc"], -line["epoch"]), default=None)
+
+    @property
+    def accuracy(self) -> float | None:
+        """The best accuracy so far; None before the first epoch."""
+        return float(self.best["val_acc"]) if self.best is not None else None
+
+    @property
+    def pair(self) -> Pair | None:
+        return Pair(*self.config.trial.pair) if self.config is not None else None
+
+    def setting(self, name: str) -> Any:
+        """Returns a setting of the trial, searched or not; None where it is not known."""
+        return getattr(self.config.trial, name) if self.config is not None else self.parameters.get(name)
+
+
+@dataclass(frozen=True)
+class SearchRecord:
+    """A whole search. space: None where search.toml is missing or of another version; plan, starts: empty for older searches."""
+
+    folder: Path
+    study: optuna.Study
+    space: SearchSpace | None
+    plan: Plan | None
+    starts: list[dict[str, Any]]
+    trials: list[TrialRecord]
+    winner: TrialRecord | None  # None while no trial has a result
+    guide: TrialRecord  # trial 0: the guide's recommended setting
+
+    @property
+    def with_result(self) -> list[TrialRecord]:
+        return [trial for trial in self.trials if trial.best is not None]
+
+    @property
+    def complete(self) -> list[TrialRecord]:
+        """The trials that were trained to their end."""
+        return [trial for trial in self.trials if trial.frozen.state == TrialState.COMPLETE]
+
+    @property
+    def pruned(self) -> list[TrialRecord]:
+        return [trial for trial in self.trials if trial.outcome == PRUNED]
+
+    @property
+    def failed(self) -> list[TrialRecord]:
+        """The trials that ended in any other way: diverged, out of memory, failed."""
+        return [trial for trial in self.trials if trial.outcome not in (FINISHED, PRUNED, UNFINISHED)]
+
+    @property
+    def parameter_names(self) -> list[str]:
+        """What was searched, in the order of the trials' parameters."""
+        return list(dict.fromkeys(name for trial in self.trials for name in trial.parameters))
+
+    @cached_property
+    def judged_study(self) -> optuna.Study:
+        """The study with every trial that has a result as complete, at the best accuracy it reached: Optuna's charts leave out pruned ones."""
+        with quiet_optuna():
+            study = optuna.create_study(direction="maximize")
+            study.add_trials([_judged(trial) for trial in self.trials])
+        return study
+
+
+def _judged(trial: TrialRecord) -> FrozenTrial:
+    state, value = (TrialState.COMPLETE, trial.accuracy) if trial.best is not None else (TrialState.FAIL, None)
+    return optuna.trial.create_trial(state=state, value=value, params=trial.frozen.params, distributions=trial.frozen.distributions)
+
+
+def read_search(search_dir: Path) -> SearchRecord:
+    """Returns the search in `search_dir`, running or not. Raises UserError when there is none, its journal is damaged, or no trial was started."""
+    study = read_study(search_dir)
+    started = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
+    if not started:
+        raise UserError(f"no trial of the search in {search_dir} was started yet")
+    trials = [_read_trial(trial_folder(search_dir, trial.number), trial) for trial in started]
+    try:
+        winner_number = best_trial(study).number
+        winner = next((trial for trial in trials if trial.number == winner_number and trial.best is not None), None)
+    except UserError:
+        winner = None
+    try:
+        space = load_space(search_dir / SETTINGS)
+    except UserError:
+        space = None
+    return SearchRecord(search_dir, study, space, load_plan(search_dir), read_starts(search_dir), trials, winner, trials[0])
+
+
+def _read_trial(folder: Path, trial: FrozenTrial) -> TrialRecord:
+    try:
+        config = load_config(folder / CONFIG)
+    except UserError:
+        config = None
+    return TrialRecord(trial, folder, read_metrics(folder), read_events(folder), config)

@@ -1,0 +1,107 @@
+"""The time section: where the trials' time went, and what pruning saved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from tune_cropshield.outcome.report import words
+from tune_cropshield.outcome.report.page import Block, Chart, Section, Table, Text
+from tune_cropshield.outcome.report.search_record import SearchRecord, TrialRecord
+from tune_cropshield.outcome.report.theme import AMBER, BLUE, GREEN, GREY, RED
+from tune_cropshield.units import describe_seconds
+
+COLORS = (GREEN, AMBER, BLUE, GREY, RED)
+TRAINING, WAITING, OUTSIDE = "training and evaluation", "waiting for images", "start, checkpoints and waiting for others"
+
+
+def section(record: SearchRecord) -> Section:
+    """Returns the shares of the time, the epochs that pruning saved, and the slowest trials."""
+    title = "Time"
+    if not record.with_result:
+        return Section("time", title, [Text("No trial has finished an epoch.")])
+    shares = time_shares(record)
+    blocks: list[Block] = [Text(_saved(record), strong=True), Text(_waited(shares)), _shares_chart(shares), _table(shares), _trials_chart(record)]
+    return Section("time", title, blocks)
+
+
+def time_shares(record: SearchRecord) -> dict[str, float]:
+    """Returns {what the time went into: seconds}, summed over all trials.
+
+    Epochs and waits are those of metrics.jsonl. What is outside of epochs is known only for trials that ran without a break: the rest of the time
+    between their start and their end in the study.
+    """
+    epochs = sum(line["epoch_s"] for trial in record.trials for line in trial.lines)
+    waits = sum(line["data_wait_s"] for trial in record.trials for line in trial.lines)
+    shares = {TRAINING: max(epochs - waits, 0.0), WAITING: waits}
+    outside = sum(max(_duration(trial) - sum(line["epoch_s"] for line in trial.lines), 0.0) for trial in record.trials)
+    return {**shares, OUTSIDE: outside} if len(record.starts) < 2 else shares
+
+
+def _duration(trial: TrialRecord) -> float:
+    started, ended = trial.frozen.datetime_start, trial.frozen.datetime_complete
+    return (ended - started).total_seconds() if started is not None and ended is not None else 0.0
+
+
+def epochs_saved(record: SearchRecord) -> tuple[int, float]:
+    """Returns how many epochs were not trained because trials were pruned, and how many seconds they would have taken at those trials' own pace."""
+    epochs, seconds = 0, 0.0
+    for trial in record.pruned:
+        if trial.config is not None and trial.lines:
+            saved = max(trial.config.trial.epochs - len(trial.lines), 0)
+            epochs += saved
+            seconds += saved * sum(line["epoch_s"] for line in trial.lines) / len(trial.lines)
+    return epochs, seconds
+
+
+def _saved(record: SearchRecord) -> str:
+    trained = sum(len(trial.lines) for trial in record.trials)
+    epochs, seconds = epochs_saved(record)
+    text = f"{words.counted(trained, 'epoch')} were trained."
+    if not epochs:
+        return f"{text} Pruning saved none."
+    return (
+        f"{text} Pruning saved {epochs} more, {words.percent(epochs / (epochs + trained))} of all that would have been trained without it: about "
+        f"{describe_seconds(seconds)} of trial time."
+    )
+
+
+def _waited(shares: Mapping[str, float]) -> str:
+    inside = shares[TRAINING] + shares[WAITING]
+    share = shares[WAITING] / inside if inside else 0.0
+    text = f"Inside epochs, {words.percent(share)} of the time was spent waiting for images"
+    return f"{text}: the data path, not the network, set the pace." if share > 0.2 else f"{text}: the data path did not hold training up."
+
+
+def _shares_chart(shares: Mapping[str, float]) -> Chart:
+    import plotly.graph_objects as go
+
+    total = sum(shares.values()) or 1.0
+    figure = go.Figure()
+    for (name, seconds), color in zip(shares.items(), COLORS, strict=False):
+        share = words.percent(seconds / total)
+        hover = f"{name}: {describe_seconds(seconds)} ({share})<extra></extra>"
+        figure.add_bar(y=[""], x=[seconds], name=f"{name} ({share})", orientation="h", marker={"color": color}, hovertemplate=hover)
+    figure.update_layout(barmode="stack", xaxis_title="seconds of all trials together", showlegend=True, legend={"traceorder": "normal"})
+    named = ", ".join(f"{name} {describe_seconds(seconds)}" for name, seconds in shares.items())
+    return Chart(figure, "Where the time went", f"Stacked bar of the time of all trials: {named}.", height=210)
+
+
+def _trials_chart(record: SearchRecord) -> Chart:
+    import plotly.graph_objects as go
+
+    trials = record.with_result
+    means = [sum(line["epoch_s"] for line in trial.lines) / len(trial.lines) for trial in trials]
+    waits = [sum(line["data_wait_s"] for line in trial.lines) / len(trial.lines) for trial in trials]
+    x = [trial.number for trial in trials]
+    figure = go.Figure()
+    figure.add_bar(x=x, y=[mean - wait for mean, wait in zip(means, waits, strict=True)], name="training and evaluation", marker={"color": GREEN})
+    figure.add_bar(x=x, y=waits, name="waiting for images", marker={"color": AMBER})
+    figure.update_layout(barmode="stack", xaxis_title="trial", yaxis_title="seconds per epoch", showlegend=True)
+    alt = f"Stacked bars of each trial's seconds per epoch, from {words.number(min(means))} to {words.number(max(means))}."
+    return Chart(figure, "Seconds per epoch of each trial", alt, height=260, wide=True)
+
+
+def _table(shares: Mapping[str, float]) -> Table:
+    total = sum(shares.values()) or 1.0
+    rows: Sequence[Sequence[str]] = [(name, describe_seconds(seconds), words.percent(seconds / total)) for name, seconds in shares.items()]
+    return Table(("the time of all trials", "time", "share"), rows, "Trials that run at once count one by one")
