@@ -105,7 +105,7 @@ def _multiplier(always: Sequence[ClippedTrial], kind: str, optimizer: str) -> st
     factors = [trial.bound / trial.norm_p50 for trial in always if isinstance(trial.bound, (int, float)) and trial.norm_p50 > 0]
     if kind != "max_norm" or not factors:
         return "A bound that changes every update rescales training rather than guarding it."
-    factor = f"{words.number(min(factors))} to {words.number(max(factors))}" if len(factors) > 1 else words.number(factors[0])
+    factor = f"{words.number(min(factors), 2)} to {words.number(max(factors), 2)}" if len(factors) > 1 else words.number(factors[0], 2)
     if optimizer == "sgd":
         return f"There the typical update was multiplied by {factor}: under SGD that is the same as a learning rate so many times as large."
     return (

@@ -22,7 +22,8 @@ def section(record: SearchRecord) -> Section:
     plan = record.plan
     if plan is None and not used:
         return Section("memory", title, [Text("Neither a plan nor a trial's figures are there.")])
-    pairs = sorted({*used, *(plan.figures if plan is not None else ())}, key=lambda pair: (pair.effective_batch, -pair.micro_batch))
+    planned = plan.figures if plan is not None and plan.share_mib is not None else {}
+    pairs = sorted({*used, *planned}, key=lambda pair: (pair.effective_batch, -pair.micro_batch))
     blocks: list[Block] = [Text(_summary(record, used), strong=True)]
     on_gpu = any(_peak_mib(trials) for trials in used.values()) or (plan is not None and plan.share_mib is not None)
     if steps := sum(event.get("event") == "out of memory" for trial in record.trials for event in trial.events):

@@ -52,7 +52,7 @@ def _parallel(record: SearchRecord, names: list[str]) -> Chart:
             trace.update(name=f"winner (trial {trial.number})" if winner else "the guide's setting (trial 0)")
     figure.data = lines  # without the colour bar
     for annotation in figure.layout.annotations:
-        annotation.update(text=_plain(annotation.text), font={"size": 11, "color": MUTED})
+        annotation.update(text=_plain(annotation.text), font={"size": 11, "color": MUTED}, bgcolor="rgba(255,255,255,0.85)")
     legend = {"x": 0, "xanchor": "left", "y": -0.02, "yanchor": "top"}
     figure.update_layout(showlegend=True, xaxis_side="top", legend=legend, margin={"l": 52, "r": 24, "t": 28, "b": 24})
     alt = f"Parallel coordinates: a line per trial through {', '.join(names)} and its accuracy, the darker the more accurate."

@@ -16,8 +16,6 @@ def number(value: float | None, digits: int = 3) -> str:
     """Returns `value` with so many significant digits, a dash for None and NaN."""
     if value is None or math.isnan(value):
         return "–"
-    if value != 0 and not 1e-3 <= abs(value) < 1e5:
-        return f"{value:.{digits - 1}e}"
     if abs(value) >= 10 ** (digits - 1):
         return f"{value:,.0f}"
     return f"{value:.{digits}g}"
