@@ -122,11 +122,11 @@ def _search_with(
         if has_result(outcome.study):
             write_best(out)
         ledger = write_ledger(out, resources.concurrent_trials, began, time.time())
-        report = _write_report(out, shown_out, cache, data)
+        report = report_line(out, shown_out, cache, data)
     return _conclude(outcome, space, out, shown_out, view, (ledger, report))
 
 
-def _write_report(out: Path, shown_out: Path, cache: Path, data: LeafData) -> str:
+def report_line(out: Path, shown_out: Path, cache: Path, data: LeafData) -> str:
     """Writes report.html and returns a line that says where it is, or why it is not: the search's results are safe either way."""
     try:
         from tune_cropshield.outcome.report import write_report

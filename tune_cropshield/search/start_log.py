@@ -38,7 +38,7 @@ def note_start(folder: Path, argv: Sequence[str], data: LeafData, resources: Res
         "test": len(split.test),
         **device,
         "platform": platform.platform(),
-        "versions": {"tune_cropshield": tune_cropshield.__version__, "python": sys.version.split()[0], **_versions()},
+        "versions": {"tune-cropshield": tune_cropshield.__version__, "python": sys.version.split()[0], **_versions()},
     }
     with open(folder / STARTS, "a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")

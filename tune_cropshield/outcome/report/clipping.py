@@ -70,6 +70,7 @@ def _points(figure: Figure, trials: Sequence[ClippedTrial], x: list[object], y: 
         x=x,
         y=y,
         mode="markers",
+        cliponaxis=False,
         name=name,
         marker={"color": color, "symbol": symbol, "size": 8, "opacity": 0.75},
         text=[hover_text(trial.trial) for trial in trials],

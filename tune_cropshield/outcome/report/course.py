@@ -29,9 +29,8 @@ def section(record: SearchRecord) -> Section:
 
 def _endings(record: SearchRecord) -> str:
     parts = [f"{words.counted(len(record.trials), 'trial')}: {len(record.complete)} trained to the end, {len(record.pruned)} pruned"]
-    unfinished = len(record.trials) - len(record.complete) - len(record.pruned) - len(record.failed)
-    if unfinished:
-        parts.append(f"{unfinished} interrupted, with what they had reached")
+    if record.unfinished:
+        parts.append(f"{len(record.unfinished)} interrupted, with what they had reached")
     text = ", ".join(parts) + "."
     for trial in record.failed[:5]:
         text += f" Trial {trial.number} ended otherwise ({trial.outcome}{': ' + trial.reason if trial.reason else ''})."
@@ -86,6 +85,7 @@ def _curves(record: SearchRecord) -> Chart:
         color, dash, name = special or (MUTED, "solid", f"trial {trial.number}")
         trace.update(mode="lines+markers" if len(trace.x) == 1 else "lines", marker={"size": 4, "color": color}, name=name)
         trace.update(line={"color": color, "dash": dash, "width": 2.5 if special else 1}, opacity=1 if special else 0.45, showlegend=bool(special))
+    figure.data = sorted(figure.data, key=lambda trace: bool(trace.showlegend))  # the two that stand out are drawn last
     ends = [(max(trial.frozen.intermediate_values), trial) for trial in record.pruned if trial.frozen.intermediate_values]
     figure.add_scatter(
         x=[epoch for epoch, _ in ends],

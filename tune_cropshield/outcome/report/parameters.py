@@ -50,7 +50,7 @@ def _parallel(record: SearchRecord, names: list[str]) -> Chart:
             winner = trial.number == record.winner.number
             trace.update(line={"color": GREEN if winner else BLUE, "width": 3, "dash": "solid" if winner else "dash"}, opacity=1, showlegend=True)
             trace.update(name=f"winner (trial {trial.number})" if winner else "the guide's setting (trial 0)")
-    figure.data = lines  # without the colour bar
+    figure.data = sorted(lines, key=lambda trace: bool(trace.showlegend))  # without the colour bar; what stands out is drawn last
     for annotation in figure.layout.annotations:
         annotation.update(text=_plain(annotation.text), font={"size": 11, "color": MUTED}, bgcolor="rgba(255,255,255,0.85)")
     legend = {"x": 0, "xanchor": "left", "y": -0.02, "yanchor": "top"}

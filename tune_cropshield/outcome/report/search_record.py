@@ -107,6 +107,10 @@ class SearchRecord:
         return [trial for trial in self.trials if trial.outcome not in (FINISHED, PRUNED, UNFINISHED)]
 
     @property
+    def unfinished(self) -> list[TrialRecord]:
+        return [trial for trial in self.trials if trial.outcome == UNFINISHED]
+
+    @property
     def parameter_names(self) -> list[str]:
         """What was searched, in the order of the trials' parameters."""
         return list(dict.fromkeys(name for trial in self.trials for name in trial.parameters))

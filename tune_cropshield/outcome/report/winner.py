@@ -32,14 +32,14 @@ def key_figures(record: SearchRecord) -> list[KeyFigure]:
     """Returns the numbers at the head of the report."""
     gain = gain_points(record)
     epochs = sum(len(trial.lines) for trial in record.trials)
-    figures = [
+    endings = {"finished": len(record.complete), "pruned": len(record.pruned), "failed": len(record.failed), "unfinished": len(record.unfinished)}
+    return [
         KeyFigure(words.accuracy(record.winner.accuracy if record.winner is not None else None), "best val_acc"),
         KeyFigure(words.accuracy(record.guide.accuracy), "the guide's setting"),
         KeyFigure("–" if gain is None else f"{gain:+.1f}", "points gained"),
-        KeyFigure(str(len(record.trials)), f"trials: {len(record.complete)} finished, {len(record.pruned)} pruned, {len(record.failed)} failed"),
+        KeyFigure(str(len(record.trials)), f"trials: {', '.join(f'{count} {name}' for name, count in endings.items() if count)}"),
         KeyFigure(str(epochs), "epochs trained"),
     ]
-    return figures
 
 
 def section(record: SearchRecord) -> Section:
@@ -81,7 +81,7 @@ def _chance(record: SearchRecord, winner: TrialRecord) -> str | None:
     return (
         f"Accuracy is measured on {count} photographs: one of them is {100 / count:.1f} points, and which photographs these are moves it by "
         f"about ± {spread:.1f} points (95 %). The winner was also chosen as the best of {len(record.with_result)}, on one seed each, which "
-        "flatters it: the confirm command trains it and the guide's setting again over several seeds, and the test split is still unread."
+        "flatters it: the confirm command trains it and the guide's setting again over several seeds; the test split is there for one last look."
     )
 
 
