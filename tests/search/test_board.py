@@ -129,8 +129,11 @@ def test_scalars_carry_the_metrics_own_names(board: TensorBoard) -> None:
 
 
 def test_the_tab_knows_ranges_choices_with_none_and_constants(board: TensorBoard) -> None:
-    parameters = {info["name"]: info for info in board.post("hparams/experiment")["hparamInfos"]}
+    shown = board.post("hparams/experiment")["hparamInfos"]
+    parameters = {info["name"]: info for info in shown}
 
+    differing = ["accumulation", "effective_batch", "lr", "max_norm", "micro_batch", "warmup_epochs"]
+    assert [info["name"] for info in shown][:6] == differing  # first: only the first few columns are shown unasked
     assert parameters["lr"]["domainInterval"] == {"minValue": 1e-4, "maxValue": 3e-2}
     assert parameters["warmup_epochs"]["domainInterval"] == {"minValue": 0.0, "maxValue": 2.0}
     assert (parameters["max_norm"]["type"], parameters["max_norm"]["domainDiscrete"]) == ("DATA_TYPE_STRING", ["0.5", "1.0", "none"])

@@ -24,7 +24,9 @@ from tune_cropshield.space import SearchSpace
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.summary_pb2 import Summary
-    from tensorboard.plugins.hparams.summary_v2 import HParam, Metric
+    from tensorboard.plugins.hparams.api_pb2 import HParamInfo
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+    from tensorboard.plugins.hparams.summary_v2 import Metric
 
 START = "events.out.tfevents.0000000000.hparams"  # before the scalars' files, which carry the time
 END = "events.out.tfevents.9999999999.hparams"
@@ -56,11 +58,14 @@ class Board:
 
     def begin(self) -> None:
         """Writes which parameters and metrics the search has."""
-        from tensorboard.plugins.hparams.summary_v2 import Metric, hparams_config_pb
+        from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
+        from tensorboard.plugins.hparams.metadata import EXPERIMENT_TAG
+        from tensorboard.plugins.hparams.summary_v2 import Metric
 
-        hparams = [_hparam(name, values) for name, values in self._domains.items()]
-        metrics = [Metric(tag, description=text, dataset_type=_dataset_type(Metric, tag)) for tag, text in METRICS.items()]
-        _write(self._out / START, hparams_config_pb(hparams, metrics))
+        metrics = [Metric(tag, description=text, dataset_type=_dataset_type(Metric, tag)).as_proto() for tag, text in METRICS.items()]
+        hparams = [_hparam_info(name, values) for name, values in self._domains.items()]
+        experiment = api_pb2.Experiment(hparam_infos=hparams, metric_infos=metrics, time_created_secs=time.time())
+        _write(self._out / START, _record(EXPERIMENT_TAG, plugin_data_pb2.HParamsPluginData(experiment=experiment)))
 
     def trial_started(self, number: int, trial: Mapping[str, Any]) -> None:
         """Writes the parameters of a trial, given all its settings by name; once, however often it is gone on with."""
@@ -75,19 +80,13 @@ class Board:
 
     def trial_ended(self, number: int, outcome: str) -> None:
         """Writes how a trial ended: success for finished and pruned ones (told apart by the metric `pruned`), failure for the rest."""
-        from tensorboard.compat.proto.summary_pb2 import Summary
         from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
-        from tensorboard.plugins.hparams.metadata import NULL_TENSOR, SESSION_END_INFO_TAG, create_summary_metadata
+        from tensorboard.plugins.hparams.metadata import SESSION_END_INFO_TAG
 
         status = api_pb2.STATUS_FAILURE if outcome in FAILURES else api_pb2.STATUS_SUCCESS
         end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
-        metadata = create_summary_metadata(plugin_data_pb2.HParamsPluginData(session_end_info=end))
-        summary = Summary(
-            value=[
-                Summary.Value(tag=SESSION_END_INFO_TAG, metadata=metadata, tensor=NULL_TENSOR),
-                Summary.Value(tag=PRUNED_METRIC, simple_value=float(outcome == PRUNED)),
-            ]
-        )
+        summary = _record(SESSION_END_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_end_info=end))
+        summary.value.add(tag=PRUNED_METRIC, simple_value=float(outcome == PRUNED))
         _write(trial_folder(self._out, number) / END, summary)
 
 
@@ -125,22 +124,34 @@ def _value(value: Any, as_text: bool) -> Any:
     return "none" if value is None else str(value)
 
 
-def _hparam(name: str, domain: Domain | tuple[Any, ...]) -> HParam:
-    from tensorboard.plugins.hparams.summary_v2 import Discrete, HParam, RealInterval
+def _hparam_info(name: str, domain: Domain | tuple[Any, ...]) -> HParamInfo:
+    """Returns what TensorBoard is told of a column. Those that differ between trials come first there, and only the first few are shown unasked."""
+    from tensorboard.plugins.hparams.api_pb2 import HParamInfo
+    from tensorboard.plugins.hparams.summary_v2 import Discrete, RealInterval
 
     values = _discrete(domain)
+    info = HParamInfo(name=name, differs=values is None or len(values) > 1)
     if values is None:
         assert isinstance(domain, Domain)
         low, high = domain.range
-        return HParam(name, RealInterval(float(low), float(high)))
-    values = tuple(_value(value, _is_text(domain)) for value in values)
-    return HParam(name, Discrete([float(value) for value in values] if _is_number(values[0]) else list(values)))
+        RealInterval(float(low), float(high)).update_hparam_info(info)
+    else:
+        values = tuple(_value(value, _is_text(domain)) for value in values)
+        Discrete([float(value) for value in values] if _is_number(values[0]) else list(values)).update_hparam_info(info)
+    return info
 
 
 def _dataset_type(metric: type[Metric], tag: str) -> int | None:
     if "val_" in tag:
         return int(metric.VALIDATION)
     return int(metric.TRAINING) if "train_" in tag else None
+
+
+def _record(tag: str, data: HParamsPluginData) -> Summary:
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.plugins.hparams.metadata import NULL_TENSOR, create_summary_metadata
+
+    return Summary(value=[Summary.Value(tag=tag, metadata=create_summary_metadata(data), tensor=NULL_TENSOR)])
 
 
 def _write(path: Path, summary: Summary) -> None:

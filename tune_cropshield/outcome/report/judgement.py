@@ -66,9 +66,9 @@ def judge(run_dir: Path, cache_dir: Path, data: LeafData | None = None) -> Judge
     network = load_trained(trial, len(classes), weights, device)
     parts = []
     with torch.inference_mode():
-        for images_BCHW, _ in validation_batches(trial, DeviceData(data, device), "val", DTYPES[precision]):
+        for batch in validation_batches(trial, DeviceData(data, device), "val", DTYPES[precision]):
             with autocast(precision, device):
-                logits_BK = network(images_BCHW)
+                logits_BK = network(batch.images())
             parts.append(logits_BK.float().softmax(dim=1).cpu())
     indices_N = torch.from_numpy(data.split.val)
     return _judged(torch.cat(parts), indices_N, data, trial.final_size)
