@@ -15,7 +15,7 @@ from tensorboard_server import tensorboard
 from tune_cropshield.records import read_metrics
 from tune_cropshield.search.journal import read_study
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
 
 SPACE = """
 [trial]
@@ -41,7 +41,7 @@ def test_the_trials_of_a_killed_search_are_there_with_their_parameters_and_state
     with open(home / "output.txt", "w+") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
         try:
-            deadline = time.monotonic() + 150
+            deadline = time.monotonic() + 250
             while not (out / "trials.csv").exists() or not any(read_metrics(folder) for folder in out.glob("t00[2-9]")):
                 assert process.poll() is None and time.monotonic() < deadline, (home / "output.txt").read_text()
                 time.sleep(0.1)

@@ -43,7 +43,7 @@ def build_page(record: SearchRecord, judgement: Judgement | str) -> Page:
         clipping.section(record),
         memory.section(record),
         time_spent.section(record),
-        mistakes.section(judgement),
+        mistakes.section(record, judgement),
         repeat.trials_section(record),
         repeat.section(record),
     )
@@ -65,7 +65,8 @@ def _judgement(record: SearchRecord, cache_dir: Path, data: LeafData | None) -> 
     if record.winner is None:
         return "There is no winner yet."
     try:
-        return judge(record.winner.folder, cache_dir, data)
+        on_cpu = bool(record.starts) and record.starts[-1].get("device") == "cpu"
+        return judge(record.winner.folder, cache_dir, data, "cpu" if on_cpu else "auto")
     except (UserError, RunFailure) as error:
         return f"The winner could not be looked at photograph by photograph: {error}."
     except RuntimeError as error:  # a GPU that is busy or full

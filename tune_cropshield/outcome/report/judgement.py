@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from tune_cropshield.data.dataset import DeviceData, LeafData, open_data
 from tune_cropshield.errors import UserError
@@ -47,10 +47,15 @@ class Judgement:
     mistakes: tuple[Mistake, ...]
     num_mistakes: int
 
+    @property
+    def accuracy(self) -> float:
+        return 1 - self.num_mistakes / sum(map(sum, self.confusion))
 
-def judge(run_dir: Path, cache_dir: Path, data: LeafData | None = None) -> Judgement:
+
+def judge(run_dir: Path, cache_dir: Path, data: LeafData | None = None, device_name: Literal["auto", "cpu"] = "auto") -> Judgement:
     """Returns how the network in `run_dir` does on its validation split. data: the photographs where they are open already.
 
+    device_name: "cpu" for a network that was trained on one, so that the same pictures are wrong; "auto" takes a GPU where there is one.
     Raises UserError when the weights or photographs are gone, or the photographs' classes are no longer those it was trained on.
     """
     config, classes, weights = read_run(run_dir)
@@ -61,7 +66,7 @@ def judge(run_dir: Path, cache_dir: Path, data: LeafData | None = None) -> Judge
         data = open_data(config.data, {trial.final_size}, cache_dir)
     if list(data.classes) != classes:
         raise UserError(f"the classes of {config.data.dir} are no longer those it was trained on")
-    device = torch.device(find_device("auto"))
+    device = torch.device(find_device(device_name))
     precision = resolve_precision(trial.precision, device)
     network = load_trained(trial, len(classes), weights, device)
     parts = []

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 from tune_cropshield.outcome.report import words
 from tune_cropshield.outcome.report.judgement import Judgement, recall_and_precision
 from tune_cropshield.outcome.report.page import Block, Chart, Gallery, Section, Table, Text, Thumbnail, chart_text
+from tune_cropshield.outcome.report.search_record import SearchRecord
 from tune_cropshield.outcome.report.theme import SEQUENTIAL
 
 TITLE = "What the winner gets wrong"
@@ -12,13 +15,17 @@ MOST_CONFUSIONS = 5  # named in words
 MOST_NUMBERED = 40  # classes; with more, counts in the cells cannot be read
 
 
-def section(judgement: Judgement | str) -> Section:
+def section(record: SearchRecord, judgement: Judgement | str) -> Section:
     """Returns the section, or why there is none."""
     if isinstance(judgement, str):
         return Section("mistakes", TITLE, [Text(judgement)])
     total = sum(map(sum, judgement.confusion))
     text = f"Of {total} validation photographs the winner takes {judgement.num_mistakes} for another class."
     blocks: list[Block] = [Text(text, strong=True)]
+    searched = record.winner.accuracy if record.winner is not None else None
+    if searched is not None and not math.isclose(judgement.accuracy, searched, abs_tol=1e-9):
+        again = f"Looked at again for this report its val_acc is {judgement.accuracy:.4f}, in the search it was {searched:.4f}"
+        blocks.append(Text(f"{again}: the photographs or the device are not the same."))
     if confusions := _most_confused(judgement):
         blocks.append(Text("Most often confused: " + "; ".join(confusions) + "."))
     blocks += [_matrix(judgement), _classes(judgement)]
