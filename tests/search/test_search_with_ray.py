@@ -133,6 +133,8 @@ def test_a_search_ends_with_a_table_a_best_configuration_and_weights_that_train_
         accuracies = [line["val_acc"] for line in read_metrics(out / f"t{trial.number:03d}")]
         assert list(trial.intermediate_values.values()) == [max(accuracies[: count + 1]) for count in range(len(accuracies))]
     assert not list(out.glob("t*/last.pt"))  # no checkpoint is needed any more
+    assert f"report: {out / 'report.html'}\n" in output
+    assert (out / "report.html").stat().st_size > 4e6  # with plotly's script
 
     # The ledger: what two slots had of seconds, no more and no less, and the steps are those of the metrics.
     ledger = json.loads((out / "ledger.json").read_text())["whole"]
@@ -172,6 +174,7 @@ def test_a_search_interrupted_then_killed_has_lost_and_repeated_nothing_and_can_
     assert process.returncode == 130, output
     assert "--resume" in output
     assert (out / "best" / "config.toml").exists()
+    assert (out / "report.html").exists()
     before = finished(read_study(out))
 
     process = search("--resume")

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from tune_cropshield.outcome.report import words
 from tune_cropshield.outcome.report.page import Block, Chart, Section, Table, Text
 from tune_cropshield.outcome.report.search_record import SearchRecord, TrialRecord
-from tune_cropshield.outcome.report.theme import AMBER, BLUE, GREEN, GREY, RED
+from tune_cropshield.outcome.report.theme import AMBER, BLUE, GREEN, GREY, INK, MUTED, RED
 from tune_cropshield.units import describe_seconds
 
-COLORS = (GREEN, AMBER, BLUE, GREY, RED)
+COLORS = (GREEN, AMBER, BLUE, GREY, RED, INK, MUTED)
 TRAINING, WAITING, OUTSIDE = "training and evaluation", "waiting for images", "start, checkpoints and waiting for others"
 
 
@@ -20,7 +20,7 @@ def section(record: SearchRecord) -> Section:
     if not record.with_result:
         return Section("time", title, [Text("No trial has finished an epoch.")])
     shares = time_shares(record)
-    blocks: list[Block] = [Text(_saved(record), strong=True), Text(_waited(shares)), _shares_chart(shares), _table(shares), _trials_chart(record)]
+    blocks: list[Block] = [Text(_saved(record), strong=True), Text(_waited(record)), _shares_chart(shares), _table(shares), _trials_chart(record)]
     return Section("time", title, blocks)
 
 
@@ -30,11 +30,14 @@ def time_shares(record: SearchRecord) -> dict[str, float]:
     Epochs and waits are those of metrics.jsonl. What is outside of epochs is known only for trials that ran without a break: the rest of the time
     between their start and their end in the study.
     """
-    epochs = sum(line["epoch_s"] for trial in record.trials for line in trial.lines)
-    waits = sum(line["data_wait_s"] for trial in record.trials for line in trial.lines)
+    epochs, waits = _summed(record, "epoch_s"), _summed(record, "data_wait_s")
     shares = {TRAINING: max(epochs - waits, 0.0), WAITING: waits}
     outside = sum(max(_duration(trial) - sum(line["epoch_s"] for line in trial.lines), 0.0) for trial in record.trials)
     return {**shares, OUTSIDE: outside} if len(record.starts) < 2 else shares
+
+
+def _summed(record: SearchRecord, metric: str) -> float:
+    return float(sum(line[metric] for trial in record.trials for line in trial.lines))
 
 
 def _duration(trial: TrialRecord) -> float:
@@ -65,9 +68,9 @@ def _saved(record: SearchRecord) -> str:
     )
 
 
-def _waited(shares: Mapping[str, float]) -> str:
-    inside = shares[TRAINING] + shares[WAITING]
-    share = shares[WAITING] / inside if inside else 0.0
+def _waited(record: SearchRecord) -> str:
+    epochs = _summed(record, "epoch_s")
+    share = _summed(record, "data_wait_s") / epochs if epochs else 0.0
     text = f"Inside epochs, {words.percent(share)} of the time was spent waiting for images"
     return f"{text}: the data path, not the network, set the pace." if share > 0.2 else f"{text}: the data path did not hold training up."
 
