@@ -60,7 +60,7 @@ class ViewCallback(Callback):
 
 
 class BoardCallback(Callback):
-    """Tells `board` which trials start and how they end; a trial that was interrupted has not ended."""
+    """Tells `board` how trials end; one that was interrupted has not ended."""
 
     def __init__(self, board: Board, was_pruned: Callable[[str], bool]) -> None:
         self._board, self._was_pruned = board, was_pruned
@@ -68,9 +68,6 @@ class BoardCallback(Callback):
     def __getstate__(self) -> dict[str, Any]:
         """Returns nothing, as in `ViewCallback`."""
         return {}
-
-    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._board.trial_started(trial.config["number"], trial.config["run"]["trial"])
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         if (outcome := outcome_of(trial, self._was_pruned)) is not None:

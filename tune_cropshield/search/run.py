@@ -110,10 +110,14 @@ def _tune(
     for trial in study.get_trials(deepcopy=False):
         halving.replay(str(trial.number), trial.intermediate_values)
 
+    board = Board(out, space, plan)
+    board.begin()
+
     def make_config(number: int, parameters: dict[str, Any]) -> dict[str, Any]:
         trial = trial_config(space, parameters, plan, resources)
-        run = RunConfig(data=DataConfig(**space.data.model_dump()), trial=trial)
-        return {"number": number, "folder": str(files.trial_folder(out, number)), "run": run.model_dump()}
+        run = RunConfig(data=DataConfig(**space.data.model_dump()), trial=trial).model_dump()
+        board.trial_started(number, run["trial"])
+        return {"number": number, "folder": str(files.trial_folder(out, number)), "run": run}
 
     def describe(number: int) -> TrialLine:
         parameters = study.get_trials(deepcopy=False)[number].params
@@ -147,8 +151,6 @@ def _tune(
         going_on,
         num_new,
     )
-    board = Board(out, space, plan)
-    board.begin()
     with (
         tempfile.TemporaryDirectory(prefix="tune_cropshield-", ignore_cleanup_errors=True) as ray_results,
         _ended_by_signals(stopper, view) as interrupted,
