@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from html.parser import HTMLParser
@@ -129,6 +130,18 @@ def test_the_time_that_was_spent_waiting_for_images_is_told(tmp_path: Path, draw
     assert "60 % of the time was spent waiting for images: the data path, not the network, set the pace." in text
     assert "training and evaluation 1 min 40 s 40 %" in text
     assert "Pruning saved none." in text
+
+
+def test_a_ledger_of_card_time_is_shown_where_there_is_one(tmp_path: Path, drawn_leaves: Path, cache: Path) -> None:
+    invent_search(tmp_path / "s", drawn_leaves, cache, [InventedTrial(settings(), [0.5])])
+    parts = {"setup": 10.0, "data_wait": 0.0, "step": 60.0, "evaluation": 20.0, "checkpoint": 2.0, "report": 0.0}
+    whole = {"slots": 2, "wall_s": 50.0, "parts": parts, "idle_s": 8.0}
+    (tmp_path / "s" / "ledger.json").write_text(json.dumps({"whole": whole}))
+
+    text = read(write_report(tmp_path / "s", cache))
+
+    assert "set-up 10 s 10 % data wait 0 s 0 % steps 1 min 60 %" in text
+    assert "idle 8 s 8.0 %" in text
 
 
 def test_the_winners_mistakes_are_shown_with_pictures(tmp_path: Path, drawn_leaves: Path, cache: Path) -> None:

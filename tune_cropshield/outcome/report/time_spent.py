@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from tune_cropshield.outcome.ledger import NAMES, read_ledger
 from tune_cropshield.outcome.report import words
 from tune_cropshield.outcome.report.page import Block, Chart, Section, Table, Text
 from tune_cropshield.outcome.report.search_record import SearchRecord, TrialRecord
@@ -19,9 +21,18 @@ def section(record: SearchRecord) -> Section:
     title = "Time"
     if not record.with_result:
         return Section("time", title, [Text("No trial has finished an epoch.")])
-    shares = time_shares(record)
+    shares = ledger_shares(record.folder) or time_shares(record)
     blocks: list[Block] = [Text(_saved(record), strong=True), Text(_waited(record)), _shares_chart(shares), _table(shares), _trials_chart(record)]
     return Section("time", title, blocks)
+
+
+def ledger_shares(search_dir: Path) -> dict[str, float] | None:
+    """Returns {part: seconds} of the card time of the search's last run, idle time included; None where no ledger was kept."""
+    kept = read_ledger(search_dir)
+    if kept is None:
+        return None
+    whole = kept["whole"]
+    return {**{NAMES.get(part, part): seconds for part, seconds in whole["parts"].items()}, "idle": max(whole["idle_s"], 0.0)}
 
 
 def time_shares(record: SearchRecord) -> dict[str, float]:
