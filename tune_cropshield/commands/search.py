@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +16,7 @@ from rich.console import Console
 from tune_cropshield.commands.paths import cache_dir, check_can_be_made, find_space, generated_leaves
 from tune_cropshield.commands.pretrained import check_pretrained
 from tune_cropshield.commands.screen import view_for
-from tune_cropshield.data.folder import check_folder
+from tune_cropshield.data.folder import check_folder, list_images
 from tune_cropshield.errors import UserError
 from tune_cropshield.search.resources import Resources, divide, find_device, num_cores
 from tune_cropshield.search.view import SearchView, short
@@ -93,7 +95,7 @@ def _search_with(
         space = space.model_copy(update={"data": space.data.model_copy(update={"dir": str(leaves)})})
     trial = space.trial_config()
     sizes = {trial.image_size, *trial.progressive_sizes.values()}
-    with view.steps("decoding photographs") as progress:
+    with view.steps("decoding photographs") as progress, _estimating_meanwhile(space, resources):
         data = open_data(space.data, sizes, cache, progress)
     check_pretrained(trial, len(data.classes))
     for path, reason in data.store.unreadable:
@@ -124,6 +126,19 @@ def _search_with(
         ledger = write_ledger(out, resources.concurrent_trials, began, time.time())
         report = report_line(out, shown_out, cache, data)
     return _conclude(outcome, space, out, shown_out, view, (ledger, report))
+
+
+@contextmanager
+def _estimating_meanwhile(space: SearchSpace, resources: Resources) -> Iterator[None]:
+    """On a GPU, has the network's memory estimated while the block runs: seconds for which the plan need not wait then."""
+    if resources.device == "cpu":
+        yield
+        return
+    from tune_cropshield.memory.gpu_plan import at_largest_size, estimate_for
+
+    with ThreadPoolExecutor(1) as pool:  # what fails here fails again, and is told, where the plan asks for the estimate
+        pool.submit(estimate_for, at_largest_size(space.trial_config()), len(list_images(Path(space.data.dir))))
+        yield
 
 
 def report_line(out: Path, shown_out: Path, cache: Path, data: LeafData) -> str:

@@ -9,6 +9,7 @@ Against an H200 (EfficientNet-B0, ResNet-50 and the guide's CNN, 8 to 256 images
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -165,6 +166,7 @@ class MemoryEstimate:
         return allocator
 
 
+@functools.lru_cache(maxsize=8)  # a trace takes seconds, and a plan is made in several steps
 def estimate_memory(
     model_name: str,
     num_classes: int,
