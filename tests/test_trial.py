@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ from tune_cropshield.config import DataConfig, RunConfig, TrialConfig, load_conf
 from tune_cropshield.data.dataset import DeviceData, open_data
 from tune_cropshield.errors import DivergedError, RunFailure
 from tune_cropshield.outcome.trained import load_trained
-from tune_cropshield.records import read_metrics
+from tune_cropshield.records import RunFolder, read_digest, read_events, read_metrics
 from tune_cropshield.training.evaluate import Evaluator
 from tune_cropshield.training.metrics import METRIC_NAMES
 from tune_cropshield.trial import TrialReport, run_trial, trial_epochs, validation_batches
@@ -106,10 +109,11 @@ def test_different_learning_rates_end_with_different_weights(drawn_leaves: Path,
 def test_a_resumed_run_equals_an_uninterrupted_one(settings: dict[str, Any], drawn_leaves: Path, data: DeviceData, tmp_path: Path) -> None:
     run = config(drawn_leaves, **settings)
     run_trial(run, data, tmp_path / "whole", report=lambda report: None)
-    epochs = trial_epochs(run, data, tmp_path / "parts", checkpoint_every_s=0)
+    epochs = trial_epochs(run, data, tmp_path / "parts", checkpoint_every_s=1000)
     for _ in range(2):
         next(epochs)
-    epochs.close()
+    epochs.close()  # saves a checkpoint
+    assert RunFolder(tmp_path / "parts").checkpoint()[0]["progress"]["metrics"]["epoch"] == 2
     run_trial(run, data, tmp_path / "parts", report=lambda report: None, resume=True)
     assert exact(tmp_path / "parts") == exact(tmp_path / "whole")
     whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
@@ -118,16 +122,18 @@ def test_a_resumed_run_equals_an_uninterrupted_one(settings: dict[str, Any], dra
 
 def test_epochs_after_the_last_checkpoint_are_trained_again_and_not_written_twice(drawn_leaves: Path, data: DeviceData, tmp_path: Path) -> None:
     run = config(drawn_leaves)
-    epochs = trial_epochs(run, data, tmp_path, checkpoint_every_s=0)
+    killed = tmp_path / "killed"
+    epochs = trial_epochs(run, data, tmp_path / "run", checkpoint_every_s=1000)
     next(epochs)
     epochs.close()
-    epochs = trial_epochs(run, data, tmp_path, resume=True, checkpoint_every_s=1000)
-    next(epochs)
-    epochs.close()  # epoch 2 is in metrics.jsonl, but in no checkpoint
-    assert [line["epoch"] for line in read_metrics(tmp_path)] == [1, 2]
-    run_trial(run, data, tmp_path, report=lambda report: None, resume=True)
-    assert [line["epoch"] for line in read_metrics(tmp_path)] == [1, 2, 3, 4]
-    accumulator = EventAccumulator(str(tmp_path))
+    epochs = trial_epochs(run, data, tmp_path / "run", resume=True, checkpoint_every_s=1000)
+    assert [next(epochs).metrics.epoch for _ in range(2)] == [1, 2]  # the epoch that was known is reported again
+    shutil.copytree(tmp_path / "run", killed)  # as a power cut would leave it: epoch 2 is in metrics.jsonl, but in no checkpoint
+    epochs.close()
+    assert [line["epoch"] for line in read_metrics(killed)] == [1, 2]
+    run_trial(run, data, killed, report=lambda report: None, resume=True)
+    assert [line["epoch"] for line in read_metrics(killed)] == [1, 2, 3, 4]
+    accumulator = EventAccumulator(str(killed))
     accumulator.Reload()
     assert [event.step for event in accumulator.Scalars("val_acc")] == [1, 2, 3, 4]
 
@@ -188,10 +194,54 @@ def test_a_loss_that_explodes_ends_the_trial_with_where_and_when(drawn_leaves: P
     assert math.isfinite(caught.value.grad_norm)
 
 
-def test_a_damaged_checkpoint_is_named_and_nothing_of_it_is_used(drawn_leaves: Path, data: DeviceData, tmp_path: Path) -> None:
-    train(drawn_leaves, data, tmp_path, epochs=1)
-    content = bytearray((tmp_path / "last.pt").read_bytes())
+# Damage
+
+
+def flip_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
-    (tmp_path / "last.pt").write_bytes(content)
-    with pytest.raises(RunFailure, match=r"last\.pt is damaged"):
-        run_trial(config(drawn_leaves, epochs=2), data, tmp_path, resume=True)
+    path.write_bytes(content)
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(("damage", "both", "goes_on_after"), [(flip_a_byte, False, 2), (cut_short, False, 2), (flip_a_byte, True, 0)])
+def test_a_damaged_checkpoint_is_told_and_training_goes_on_from_the_one_before(
+    damage: Callable[[Path], None], both: bool, goes_on_after: int, drawn_leaves: Path, data: DeviceData, tmp_path: Path
+) -> None:
+    run_trial(config(drawn_leaves), data, tmp_path / "whole", report=lambda report: None)
+    epochs = trial_epochs(config(drawn_leaves), data, tmp_path / "hurt", checkpoint_every_s=0)
+    for _ in range(3):
+        next(epochs)
+    epochs.close()
+    damage(tmp_path / "hurt" / "last.pt")
+    if both:
+        damage(tmp_path / "hurt" / "previous.pt")
+    reports: list[TrialReport] = []
+    run_trial(config(drawn_leaves), data, tmp_path / "hurt", reports.append, resume=True)
+    assert reports[0].metrics.epoch == max(goes_on_after, 1)
+    assert "last.pt is damaged" in reports[0].notes[0] and reports[0].notes[0].endswith(f": it goes on after epoch {goes_on_after}")
+    (event,) = read_events(tmp_path / "hurt")
+    assert (event["event"], event["goes_on_after_epoch"], len(event["reasons"])) == ("damaged checkpoint", goes_on_after, 1 + both)
+    assert exact(tmp_path / "hurt") == exact(tmp_path / "whole")
+
+
+def test_a_checkpoint_of_another_version_is_refused(drawn_leaves: Path, data: DeviceData, tmp_path: Path) -> None:
+    torch.save({"version": 1}, tmp_path / "last.pt")
+    with pytest.raises(RunFailure, match=r"last\.pt is a checkpoint of another version: this one reads version 2"):
+        run_trial(config(drawn_leaves), data, tmp_path, resume=True)
+
+
+def test_what_a_killed_writer_left_is_cleared_away(drawn_leaves: Path, data: DeviceData, tmp_path: Path) -> None:
+    (tmp_path / ".last.pt.12345.tmp").write_bytes(b"half")
+    train(drawn_leaves, data, tmp_path, epochs=1)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_the_digest_is_that_of_the_weights(drawn_leaves: Path, data: DeviceData, tmp_path: Path) -> None:
+    train(drawn_leaves, data, tmp_path, epochs=1)
+    digest = hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest()
+    assert (tmp_path / "model.sha256").read_text() == f"{digest}  model.safetensors\n"
+    assert read_digest(tmp_path) == digest

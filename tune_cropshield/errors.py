@@ -3,7 +3,8 @@
 UserError            the input is at fault: one clear message, exit code 2
 ├── ConfigError      a configuration or search-space file; holds every fault found in it
 ├── DataError        the image folder
-└── DeviceError      the hardware asked for is not there, or a budget it cannot hold
+├── DeviceError      the hardware asked for is not there, or a budget it cannot hold
+└── DiskFull         no space is left for what must be written; everything so far is whole
 RunFailure           the work itself failed: exit code 1
 ├── DivergedError    loss, gradients or a metric stopped being finite
 ├── OutOfMemory      a trial does not fit the memory, not even at a smaller micro-batch
@@ -33,6 +34,10 @@ class DataError(UserError):
 
 class DeviceError(UserError):
     """The device asked for is missing, or too small for what was asked of it."""
+
+
+class DiskFull(UserError):
+    """No space is left on the disk. What was written before is whole, and the work can go on once there is space."""
 
 
 class RunFailure(RuntimeError):

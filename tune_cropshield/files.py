@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from tune_cropshield.errors import RunFailure
+from tune_cropshield.errors import DiskFull
 
 
 def write_text_atomically(path: Path, text: str) -> None:
@@ -16,32 +17,65 @@ def write_text_atomically(path: Path, text: str) -> None:
     write_atomically(path, lambda file: file.write(text.encode()))
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object], keep_as: Path | None = None) -> None:
     """Calls `write` with a binary file beside `path`, flushes it to the disk and renames it to `path`.
 
-    Raises RunFailure when the disk is full; the old file, if any, is then untouched and nothing half-written is left.
+    keep_as: what `path` held before is kept under this name.
+    Raises DiskFull when the disk is full; the old file, if any, is then untouched and nothing half-written is left.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(aside, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    except BaseException as error:
+        with told_when_full(path):
+            with open(aside, "wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            if keep_as is not None and path.exists():
+                os.replace(path, keep_as)
+            os.replace(aside, path)
+    except BaseException:
         aside.unlink(missing_ok=True)
+        raise
+
+
+def append_line(path: Path, line: str) -> None:
+    """Appends `line`; raises DiskFull when the disk is full, and half of it never stays."""
+    with open(path, "ab") as file, told_when_full(path):
+        end = file.tell()
+        try:
+            file.write(line.encode() + b"\n")
+            file.flush()
+        except OSError:
+            os.truncate(path, end)
+            raise
+
+
+def is_leftover(path: Path) -> bool:
+    """Tells whether `path` is what a process that was killed while it wrote left aside."""
+    return path.name.startswith(".") and path.suffix == ".tmp" and path.is_file()
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes what killed processes left in `folder`. No other process may be writing there."""
+    for path in folder.iterdir():
+        if is_leftover(path):
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def told_when_full(path: Path) -> Iterator[None]:
+    """Turns a full disk, in whatever form a library reports it, into DiskFull with the name of the file."""
+    try:
+        yield
+    except Exception as error:
         if is_disk_full(error):
-            raise disk_full(path) from error
+            raise DiskFull(f"no space left on the disk while writing {path}: free some, then go on with --resume") from error
         raise
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Tells whether `error` says that no space is left; torch.save reports it as a RuntimeError of its own."""
+    """Tells whether `error` says that no space is left; torch.save and safetensors report it in errors of their own."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
-    return isinstance(error, RuntimeError) and "file write failed" in str(error)
-
-
-def disk_full(path: Path) -> RunFailure:
-    """Returns the one message for a full disk."""
-    return RunFailure(f"no space left on the disk while writing {path}: free some, then go on with --resume")
+    texts = ("No space left", "Disk quota exceeded", "file write failed")
+    return not isinstance(error, DiskFull) and any(text in str(error) for text in texts)

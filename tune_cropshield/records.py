@@ -1,15 +1,15 @@
-"""The files of one run: config.toml, metrics.jsonl, TensorBoard events, the last checkpoint, and the best epoch's weights."""
+"""The files of one run: config.toml, metrics.jsonl, TensorBoard events, the last checkpoints, and the best epoch's weights."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tune_cropshield.errors import RunFailure
-from tune_cropshield.files import disk_full, is_disk_full, write_text_atomically
+from tune_cropshield.files import append_line, told_when_full, write_text_atomically
 from tune_cropshield.training.metrics import EpochMetrics
 
 if TYPE_CHECKING:
@@ -17,12 +17,15 @@ if TYPE_CHECKING:
 
 CONFIG = "config.toml"
 METRICS = "metrics.jsonl"  # a line per epoch
-EVENTS = "events.jsonl"  # what else happened: a line per step down for want of memory
+EVENTS = "events.jsonl"  # what else happened: memory that ran out, fp16 that was given up, a damaged checkpoint
 CHECKPOINT = "last.pt"
+CHECKPOINT_BEFORE = "previous.pt"  # the one before, in case the last is damaged
 WEIGHTS = "model.safetensors"  # of the best epoch
+WEIGHTS_DIGEST = "model.sha256"  # of that file, as `sha256sum --check` reads it
 BEST_METRICS = "metrics.json"  # the best epoch's
 CLASSES = "classes.json"
 OF_BEST_EPOCH = ("epoch", "val_acc", "val_loss", "val_macro_f1", "train_loss")  # scalars of their own in TensorBoard: best_epoch, ...
+TENSORBOARD = "events.out.tfevents"  # how its files' names begin
 
 
 class RunFolder:
@@ -31,20 +34,33 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def checkpoint(self) -> dict[str, Any] | None:
-        """Returns the last checkpoint, or None when there is none yet. Raises RunFailure when it is damaged."""
-        from tune_cropshield.training.checkpoint import load_checkpoint
+    def checkpoint(self) -> tuple[dict[str, Any] | None, list[str]]:
+        """Returns the last checkpoint that is whole, None when there is none, and what is wrong with those after it.
 
-        try:
-            return load_checkpoint(self.path / CHECKPOINT)
-        except FileNotFoundError:
-            return None
+        Raises RunFailure for a checkpoint of another version.
+        """
+        from tune_cropshield.training.checkpoint import DamagedCheckpoint, load_checkpoint
+
+        damage: list[str] = []
+        for name in (CHECKPOINT, CHECKPOINT_BEFORE):
+            try:
+                return load_checkpoint(self.path / name), damage
+            except FileNotFoundError:
+                pass
+            except DamagedCheckpoint as error:
+                damage.append(str(error))
+        return None, damage
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
-        """Replaces the last checkpoint."""
+        """Makes `state` the last checkpoint; the one before stays too, until `drop_checkpoints`."""
         from tune_cropshield.training.checkpoint import save_checkpoint
 
-        save_checkpoint(self.path / CHECKPOINT, state)
+        save_checkpoint(self.path / CHECKPOINT, state, keep_as=self.path / CHECKPOINT_BEFORE)
+
+    def drop_checkpoints(self) -> None:
+        """Deletes the checkpoints: nobody goes on with this run."""
+        for name in (CHECKPOINT, CHECKPOINT_BEFORE):
+            (self.path / name).unlink(missing_ok=True)
 
     def metrics(self) -> list[dict[str, Any]]:
         """Returns the epochs written so far; a last line that a kill cut short is passed over."""
@@ -57,24 +73,28 @@ class RunFolder:
 
     def add_metrics(self, metrics: EpochMetrics) -> None:
         """Appends an epoch's line."""
-        self._append(METRICS, metrics.as_dict())
+        append_line(self.path / METRICS, json.dumps(metrics.as_dict()))
 
     def add_event(self, event: dict[str, Any]) -> None:
         """Appends a line to the events."""
-        self._append(EVENTS, event)
-
-    def _append(self, name: str, line: dict[str, Any]) -> None:
-        try:
-            with open(self.path / name, "a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-        except OSError as error:
-            raise disk_full(self.path / name) if is_disk_full(error) else RunFailure(str(error)) from error
+        append_line(self.path / EVENTS, json.dumps(event))
 
     def save_best(self, weights: dict[str, Tensor], metrics: dict[str, Any], classes: tuple[str, ...]) -> None:
-        """Writes the best epoch's weights (torchvision's names, no pickle), its metrics and the classes' names."""
+        """Writes the best epoch's weights (torchvision's names, no pickle) and their digest, its metrics and the classes' names."""
         write_weights(self.path / WEIGHTS, weights)
+        with open(self.path / WEIGHTS, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        write_text_atomically(self.path / WEIGHTS_DIGEST, f"{digest}  {WEIGHTS}\n")
         write_json(self.path / BEST_METRICS, metrics)
         write_json(self.path / CLASSES, list(classes))
+
+
+def read_digest(run_dir: Path) -> str | None:
+    """Returns the SHA-256 (hex) of a run's best weights, None before its first epoch."""
+    try:
+        return (run_dir / WEIGHTS_DIGEST).read_text(encoding="utf-8").split()[0]
+    except FileNotFoundError:
+        return None
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
@@ -101,17 +121,16 @@ def write_json(path: Path, value: object) -> None:
 
 
 def write_weights(path: Path, weights: dict[str, Tensor]) -> None:
-    """Writes a state dict as safetensors, aside and renamed. Raises RunFailure when the disk is full."""
+    """Writes a state dict as safetensors, aside and renamed. Raises DiskFull when the disk is full."""
     from safetensors.torch import save_file
 
     aside = path.with_name(f".{path.name}.tmp")
     try:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, aside)
-        aside.replace(path)
-    except Exception as error:  # safetensors wraps the operating system's error in its own
+        with told_when_full(path):
+            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, aside)
+            aside.replace(path)
+    except BaseException:
         aside.unlink(missing_ok=True)
-        if is_disk_full(error) or "No space left" in str(error):
-            raise disk_full(path) from error
         raise
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,18 +17,20 @@ from tune_cropshield.config import RunConfig, TrialConfig, save_config
 from tune_cropshield.data.dataset import DeviceData
 from tune_cropshield.data.mixing import Mixing
 from tune_cropshield.data.windows import EvaluationBatch, Window, WindowSettings, evaluation_batches, training_windows
+from tune_cropshield.errors import DivergedError
+from tune_cropshield.fallback import PrecisionChange, Training
+from tune_cropshield.files import remove_leftovers, told_when_full
 from tune_cropshield.memory.budget import cap_allocator
 from tune_cropshield.memory.card import MIB
 from tune_cropshield.memory.ladder import Ladder, LadderStep
 from tune_cropshield.memory.oom import gpu_errors_named
 from tune_cropshield.memory.spill import EpochMemory, SpillGuard, driver_may_spill
 from tune_cropshield.records import CONFIG, RunFolder, ScalarEvents
-from tune_cropshield.training.build import build_trainer
 from tune_cropshield.training.metrics import EpochMetrics, Evaluation
 from tune_cropshield.training.precision import DTYPES, INITIAL_SCALE
 from tune_cropshield.training.trainer import TrainedEpoch, Trainer
 
-CHECKPOINT_EVERY_S = 10.0  # a kill costs at most this much training and the epoch under way
+CHECKPOINT_EVERY_S = 10.0  # a kill costs at most this much training and the epoch under way, an orderly end only the latter
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class TrialReport:
     best_val_acc: float  # the best so far: what pruning, the sampler and the kept weights all go by
     finished: bool  # the last epoch, or early stopping
     ladder_steps: tuple[LadderStep, ...] = ()  # how often memory ran out, and what was made smaller; empty in all but accidents
+    notes: tuple[str, ...] = ()  # what else a person should know: sentences, each in every report after it
 
 
 def run_trial(
@@ -53,8 +57,9 @@ def run_trial(
 ) -> TrialReport:
     """Trains one network to its end and returns the last report. Arguments and errors are those of `trial_epochs`."""
     last = None
-    for last in trial_epochs(config, data, folder, resume=resume, checkpoint_every_s=checkpoint_every_s, memory_mib=memory_mib):
-        report(last)
+    with closing(trial_epochs(config, data, folder, resume=resume, checkpoint_every_s=checkpoint_every_s, memory_mib=memory_mib)) as epochs:
+        for last in epochs:
+            report(last)
     assert last is not None
     return last
 
@@ -68,73 +73,127 @@ def trial_epochs(
     checkpoint_every_s: float = CHECKPOINT_EVERY_S,
     memory_mib: float | None = None,
     loss_scale: float = INITIAL_SCALE,
-) -> Iterator[TrialReport]:
+) -> Generator[TrialReport]:
     """Trains one network, yielding a report after each epoch, and writes its files (see `records`) into `folder`.
 
-    resume: go on from the folder's last checkpoint, with the same numbers as if it had never stopped; without a checkpoint, from the start. A run
-    whose last epoch is done yields that epoch's report again. Closing the iterator early keeps the best weights so far.
+    Before an epoch is reported, its metrics are written, and the weights where they are the best so far.
+    resume: go on from the folder's last checkpoint, with the same numbers as if it had never stopped; without a checkpoint, from the start. The
+    checkpoint's epoch is reported again first: whoever listens may have been killed before hearing of it. A damaged checkpoint is passed over for
+    the one before, and events.jsonl says so.
+    Closing the iterator early saves a checkpoint, so that only an epoch under way is lost.
     memory_mib: what this process's allocator may reserve on a GPU, the data's resident stores included; None: all there is. When it runs out
-    all the same, training goes on at half the micro-batch, and events.jsonl says so.
+    all the same, training goes on at half the micro-batch; where fp16 does not do, it goes on in a wider precision: events.jsonl says so.
     loss_scale: fp16's first scale, where an earlier trial of this model has found a good one.
     Raises DivergedError when training stops being finite, OutOfMemory when smaller micro-batches do not help, DeadContextError when the GPU takes
-    no more work from this process, RunFailure when the disk is full or the checkpoint damaged.
+    no more work from this process, DiskFull, and RunFailure for a checkpoint of another version.
     """
+    with told_when_full(folder):
+        yield from _epochs(config, data, folder, resume, checkpoint_every_s, memory_mib, loss_scale)
+
+
+def _epochs(
+    config: RunConfig,
+    data: DeviceData,
+    folder: Path,
+    resume: bool,
+    checkpoint_every_s: float,
+    memory_mib: float | None,
+    loss_scale: float,
+) -> Generator[TrialReport]:
     trial = config.trial
     folder.mkdir(parents=True, exist_ok=True)
     clock = TrialClock(folder)
+    remove_leftovers(folder)
     run = RunFolder(folder)
     if trial.threads is not None:
         torch.set_num_threads(trial.threads)
     save_config(config, folder / CONFIG)
     cap_allocator(memory_mib, data.device)
+    notes: list[str] = []
+
+    def precision_changed(change: PrecisionChange) -> None:
+        run.add_event({"event": "precision", **asdict(change)})
+        notes.append(change.told)
+
+    def new_ladder(trainer: Trainer) -> Ladder:
+        return Ladder(
+            trainer,
+            trial.effective_batch,
+            trial.pair[0],
+            evaluation_batch(trial),
+            even=bool(trial.mixup or trial.cutmix),
+            note=lambda step: run.add_event({"event": "out of memory", **asdict(step)}),
+        )
+
     with gpu_errors_named():
-        trainer = build_trainer(trial, len(data.data.classes), data.labels_N[data.indices("train")].cpu(), data.device, loss_scale)
-    ladder = Ladder(
-        trainer,
-        trial.effective_batch,
-        trial.pair[0],
-        evaluation_batch(trial),
-        even=bool(trial.mixup or trial.cutmix),
-        note=lambda step: run.add_event({"event": "out of memory", **asdict(step)}),
-    )
+        training = Training(trial, data, new_ladder, precision_changed, loss_scale)
     progress = Progress()
-    if resume and (state := run.checkpoint()) is not None:
-        trainer.load_state(state["trainer"])
-        ladder.load_state(state["ladder"])
-        progress.load_state(state["progress"])
+    if resume:
+        state, damage = run.checkpoint()
+        if state is not None:
+            progress.load_state(state["progress"])
+            training.load_state(state["training"], progress.epochs_done)
+        if damage:
+            run.add_event({"event": "damaged checkpoint", "reasons": damage, "goes_on_after_epoch": progress.epochs_done})
+            notes.append(f"{'; '.join(damage)}: it goes on after epoch {progress.epochs_done}")
     run.keep_metrics_until(progress.epochs_done)
-    if progress.metrics is not None and progress.finished(trial):
-        yield progress.report(trial, ladder)
-        return
+    if progress.metrics is not None:
+        run.save_best(progress.best_weights, progress.best_metrics, data.data.classes)
+        yield progress.report(trial, training.ladder, notes)
+        if progress.finished(trial):
+            return
     spill_guard = SpillGuard(memory_mib) if data.device.type == "cuda" and driver_may_spill() else None
-    events = ScalarEvents(folder, progress.epochs_done + 1)
-    last_saved = time.perf_counter()
-    clock.write("setup")
-    try:
+    with _ending(clock), closing(ScalarEvents(folder, progress.epochs_done + 1)) as events:
+        last_saved, saved_epoch = time.perf_counter(), progress.epochs_done
+        clock.write("setup")
         while not progress.finished(trial):
             clock.enter(STEP)
             with gpu_errors_named():
-                metrics, evaluation = _run_epoch(trial, ladder, data, progress.epochs_done)
+                metrics, evaluation = _run_epoch_in_some_precision(trial, training, data, progress.epochs_done)
                 if spill_guard is not None:
-                    _leave_system_memory(spill_guard, ladder, metrics, trial.size_at(progress.epochs_done), data)
-                progress.add(metrics, evaluation, trainer)
+                    _leave_system_memory(spill_guard, training.ladder, metrics, trial.size_at(progress.epochs_done), data)
+                training.epoch_was_good(metrics.epoch)
+                is_best = progress.add(metrics, evaluation, training.ladder.trainer)
             clock.epoch_done(len(data.indices("train")) / metrics.images_per_s, metrics.data_wait_s)
             run.add_metrics(metrics)
             events.add(metrics, progress.best_metrics)
+            clock.enter(CHECKPOINT)
+            if is_best:
+                run.save_best(progress.best_weights, progress.best_metrics, data.data.classes)
             if progress.finished(trial) or time.perf_counter() - last_saved >= checkpoint_every_s:
-                state = {"trainer": trainer.state(), "ladder": ladder.state(), "progress": progress.state(), "classes": list(data.data.classes)}
-                clock.enter(CHECKPOINT)
-                run.save_checkpoint(state)
-                clock.enter(REPORT)
-                last_saved = time.perf_counter()
+                run.save_checkpoint({"training": training.state(), "progress": progress.state()})
+                last_saved, saved_epoch = time.perf_counter(), progress.epochs_done
+            clock.enter(REPORT)
             clock.write("epoch")
-            yield progress.report(trial, ladder)
+            try:
+                yield progress.report(trial, training.ladder, notes)
+            except GeneratorExit:
+                clock.enter(CHECKPOINT)
+                if saved_epoch < progress.epochs_done:
+                    run.save_checkpoint({"training": training.state(), "progress": progress.state()})
+                raise
+
+
+@contextmanager
+def _ending(clock: TrialClock) -> Iterator[None]:
+    """Writes the clock's last line when the block ends, however it does."""
+    try:
+        yield
     finally:
         clock.enter(CHECKPOINT)
-        events.close()
-        if progress.metrics is not None:
-            run.save_best(progress.best_weights, progress.best_metrics, data.data.classes)
         clock.write("end")
+
+
+def _run_epoch_in_some_precision(trial: TrialConfig, training: Training, data: DeviceData, epoch: int) -> tuple[EpochMetrics, Evaluation]:
+    """Does `_run_epoch`, and once more in a wider precision where fp16 fails."""
+    try:
+        return _run_epoch(trial, training.ladder, data, epoch)
+    except DivergedError as error:
+        if not training.can_widen:
+            raise
+        failure = error.what  # not the error itself: it holds on to the old trainer's memory
+    training.widen(failure)
+    return _run_epoch(trial, training.ladder, data, epoch)
 
 
 def _run_epoch(trial: TrialConfig, ladder: Ladder, data: DeviceData, epoch: int) -> tuple[EpochMetrics, Evaluation]:
@@ -237,22 +296,25 @@ class Progress:
     def best_val_acc(self) -> float:
         return float(self.best_metrics["val_acc"]) if self.best_metrics else -1.0
 
-    def add(self, metrics: EpochMetrics, evaluation: Evaluation, trainer: Trainer) -> None:
-        """Takes in an epoch; keeps a copy of the weights, on the CPU, when it is the best so far."""
+    def add(self, metrics: EpochMetrics, evaluation: Evaluation, trainer: Trainer) -> bool:
+        """Takes in an epoch and tells whether it is the best so far; then a copy of its weights is kept, on the CPU."""
         self.metrics = metrics
-        if evaluation.accuracy > self.best_val_acc:
-            self.best_metrics = metrics.as_dict()
-            self.best_weights = {name: value.detach().to("cpu", copy=True) for name, value in trainer.evaluated_model.state_dict().items()}
+        if evaluation.accuracy <= self.best_val_acc:
+            return False
+        self.best_metrics = metrics.as_dict()
+        self.best_weights = {name: value.detach().to("cpu", copy=True) for name, value in trainer.evaluated_model.state_dict().items()}
+        return True
 
     def finished(self, trial: TrialConfig) -> bool:
         """Tells whether no epoch is left: all are done, or early stopping has waited long enough."""
         waited = self.epochs_done - int(self.best_metrics.get("epoch", 0))
         return self.epochs_done >= trial.epochs or bool(trial.early_stopping and waited >= trial.early_stopping)
 
-    def report(self, trial: TrialConfig, ladder: Ladder) -> TrialReport:
+    def report(self, trial: TrialConfig, ladder: Ladder, notes: list[str]) -> TrialReport:
         """Returns what is known after the last epoch."""
         assert self.metrics is not None
-        return TrialReport(self.metrics, int(self.best_metrics["epoch"]), self.best_val_acc, self.finished(trial), tuple(ladder.steps))
+        steps = tuple(ladder.steps)
+        return TrialReport(self.metrics, int(self.best_metrics["epoch"]), self.best_val_acc, self.finished(trial), steps, tuple(notes))
 
     def state(self) -> dict[str, Any]:
         """Returns what `load_state` needs."""

@@ -349,13 +349,13 @@ def on_small_disk(mount_point: Path, options: str) -> tuple[str, ...]:
     return prefix
 
 
-def test_a_full_disk_is_a_run_failure_that_says_how_much_is_needed_and_where(make_folder: MakeFolder, tmp_path: Path) -> None:
+def test_a_full_disk_is_told_with_how_much_is_needed_and_where(make_folder: MakeFolder, tmp_path: Path) -> None:
     """First the disk is too small from the start, then it fills up half-way."""
     root = make_folder({"a": 20, "b": 20})
     prefix = on_small_disk(tmp_path / "disk", "size=2m")
     code = """
 import os
-from tune_cropshield.errors import RunFailure
+from tune_cropshield.errors import DiskFull
 cache = Path(sys.argv[2])
 def fill(done, total):
     if done == total // 2:
@@ -366,7 +366,7 @@ def fill(done, total):
 for size, progress in ((160, None), (64, fill)):
     try:
         open_store(Path(sys.argv[1]), size, cache, progress=progress)
-    except RunFailure as error:
+    except DiskFull as error:
         print(error)
     print([path.name for path in cache.iterdir() if path.is_dir()])
 """

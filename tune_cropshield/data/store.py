@@ -33,7 +33,7 @@ from filelock import FileLock, Timeout
 
 from tune_cropshield.data.decode import DECODER_VERSION, DecodeError, FileReadError, decode_rgb
 from tune_cropshield.data.folder import ImageFile, ImageFolder, scan_folder
-from tune_cropshield.errors import DataError, RunFailure
+from tune_cropshield.errors import DataError, DiskFull, RunFailure
 
 if TYPE_CHECKING:
     from torch import Tensor  # seconds to import, and needed only once a store is mapped: a bad folder is told about at once
@@ -131,7 +131,7 @@ def open_store(
     progress: called in the calling thread after each image while building; never called when the store is there.
     workers: decoding threads, one per core when None.
     Raises DataError for a folder that cannot be used (see `scan_folder`), too many unreadable images, a class without a readable image or a
-    `cache_dir` that must not be written; RunFailure when the disk is full.
+    `cache_dir` that must not be written; DiskFull when the disk is full.
     """
     assert size > 0 and (workers is None or workers > 0)
     cache_dir = Path(os.path.abspath(cache_dir))
@@ -284,7 +284,7 @@ def _storage_errors_told(cache_dir: Path, needed_bytes: int) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             free = shutil.disk_usage(cache_dir).free
-            raise RunFailure(
+            raise DiskFull(
                 f"no space left for the image store: it needs {-(-needed_bytes // MIB)} MiB in {str(cache_dir)!r}, "
                 f"where {free // MIB} MiB are free; free some, or choose another cache folder or a smaller image size"
             ) from error

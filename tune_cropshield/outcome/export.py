@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from tune_cropshield.config import RunConfig, load_config, save_config
 from tune_cropshield.errors import RunFailure
-from tune_cropshield.files import disk_full, is_disk_full, write_text_atomically
+from tune_cropshield.files import told_when_full, write_text_atomically
 from tune_cropshield.guide import train_py_command
-from tune_cropshield.records import BEST_METRICS, CLASSES, CONFIG, WEIGHTS, RunFolder, write_json
+from tune_cropshield.records import BEST_METRICS, CLASSES, CONFIG, WEIGHTS, write_json
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial  # half a second to import, and not needed where best/ is there
@@ -24,7 +24,7 @@ def write_best(search_dir: Path) -> Path:
     """Writes search_dir/best, aside and renamed, from the best trial and returns its path.
 
     config.toml and config.json, model.safetensors of the best epoch, classes.json, metrics.json (that epoch's) and retrain.sh/.ps1.
-    Raises UserError when no trial of the search has a result, RunFailure when the disk is full or a file of the trial is missing.
+    Raises UserError when no trial of the search has a result, DiskFull when the disk is full, RunFailure when a file of the trial is missing.
     """
     from tune_cropshield.outcome.study import best_trial
     from tune_cropshield.search.folder import trial_folder
@@ -32,38 +32,26 @@ def write_best(search_dir: Path) -> Path:
 
     trial = best_trial(read_study(search_dir))
     run_dir = trial_folder(search_dir, trial.number)
-    _finish_records(run_dir)
     config = load_config(run_dir / CONFIG)
     aside, target = search_dir / f".{BEST}.tmp", search_dir / BEST
     shutil.rmtree(aside, ignore_errors=True)
     try:
-        aside.mkdir()
-        save_config(config, aside / CONFIG)
-        write_json(aside / "config.json", config.model_dump(mode="json"))
-        for name in (WEIGHTS, CLASSES, BEST_METRICS):
-            shutil.copyfile(run_dir / name, aside / name)
-        for name, text in retrain_scripts(config, trial).items():
-            write_text_atomically(aside / name, text)
-        (aside / "retrain.sh").chmod(0o755)
-        shutil.rmtree(target, ignore_errors=True)
-        aside.replace(target)
+        with told_when_full(target):
+            aside.mkdir()
+            save_config(config, aside / CONFIG)
+            write_json(aside / "config.json", config.model_dump(mode="json"))
+            for name in (WEIGHTS, CLASSES, BEST_METRICS):
+                shutil.copyfile(run_dir / name, aside / name)
+            for name, text in retrain_scripts(config, trial).items():
+                write_text_atomically(aside / name, text)
+            (aside / "retrain.sh").chmod(0o755)
+            shutil.rmtree(target, ignore_errors=True)
+            aside.replace(target)
     except OSError as error:
-        raise disk_full(target) if is_disk_full(error) else RunFailure(f"{target} cannot be written: {error}") from error
+        raise RunFailure(f"{target} cannot be written: {error}") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return target
-
-
-def _finish_records(run_dir: Path) -> None:
-    """Writes a trial's best weights from its checkpoint, where its process died before it could."""
-    run = RunFolder(run_dir)
-    state = run.checkpoint()
-    if state is None:
-        return
-    progress = state["progress"]
-    written = json.loads((run_dir / BEST_METRICS).read_text()) if (run_dir / BEST_METRICS).exists() else {"epoch": 0}
-    if written["epoch"] < progress["best_metrics"]["epoch"]:
-        run.save_best(progress["best_weights"], progress["best_metrics"], tuple(state["classes"]))
 
 
 def retrain_scripts(config: RunConfig, trial: FrozenTrial) -> dict[str, str]:

@@ -30,6 +30,12 @@ def resolve_precision(wanted: Literal["auto", "fp16", "bf16", "fp32"], device: t
     return "fp16" if device.type == "cuda" else "fp32"
 
 
+def wider_precision(device: torch.device) -> Precision:
+    """Returns what to train in where fp16's range does not do: bf16 on a GPU that computes in it, else fp32."""
+    computes_in_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if computes_in_bf16 else "fp32"
+
+
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[None]:
     """Returns the context in which forward passes run; it does nothing in fp32.
 

@@ -48,7 +48,8 @@ class Trainer:
         return self.step.average.model if self.step.average is not None else self.step.model
 
     def train_epoch(self, windows: Iterable[Window], epoch: int, attempt: Callable[[Window], bool] | None = None) -> TrainedEpoch:
-        """Makes one update per window. Raises DivergedError as soon as a gradient is known not to be finite, in fp16 once scaling cannot help.
+        """Makes one update per window. Raises DivergedError as soon as a gradient is known not to be finite; in fp16 at the end of an epoch that
+        left every update out, or lowered the loss scale to where it cannot help.
 
         attempt: trains a window in the step's place and tells whether its update was made; `windows` then hands the window out again.
         """
@@ -56,17 +57,18 @@ class Trainer:
         step.model.train()
         step.log.start()
         started = time.perf_counter()
-        images = 0
+        images = made = 0
         for window in windows:
             if attempt is None:
                 step.train_window(window)
             elif not attempt(window):
                 continue
             images += window.num_samples
+            made += 1
             if not step.scaler.is_enabled() and step.log.skipped_so_far():
                 raise self._diverged("a gradient", epoch)
         updates = step.log.summary()
-        if step.scaler.is_enabled() and step.scaler.get_scale() < SMALLEST_LOSS_SCALE:
+        if step.scaler.is_enabled() and (updates.skipped_steps == made or step.scaler.get_scale() < SMALLEST_LOSS_SCALE):
             raise self._diverged("a gradient (at every loss scale)", epoch)
         return TrainedEpoch(updates, images, time.perf_counter() - started)
 
