@@ -25,7 +25,6 @@ WEIGHTS_DIGEST = "model.sha256"  # of that file, as `sha256sum --check` reads it
 BEST_METRICS = "metrics.json"  # the best epoch's
 CLASSES = "classes.json"
 OF_BEST_EPOCH = ("epoch", "val_acc", "val_loss", "val_macro_f1", "train_loss")  # scalars of their own in TensorBoard: best_epoch, ...
-TENSORBOARD = "events.out.tfevents"  # how its files' names begin
 
 
 class RunFolder:

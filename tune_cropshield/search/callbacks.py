@@ -9,7 +9,7 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial
 
 from tune_cropshield.search.board import Board
-from tune_cropshield.search.outcomes import FAILED, LADDER_STEPS, METRIC, OUTCOME, PRUNED, REASON
+from tune_cropshield.search.outcomes import DISK_FULL, FAILED, LADDER_STEPS, NOTES, OUTCOME, PRUNED, REASON, has_metric
 from tune_cropshield.search.view import SearchView, TrialLine
 
 
@@ -28,6 +28,7 @@ class ViewCallback(Callback):
     ) -> None:
         self._view, self._describe, self._was_pruned, self._trial_over = view, describe, was_pruned, trial_over
         self._ladder_steps: dict[int, int] = {}
+        self._told: dict[int, set[str]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Returns nothing: Ray pickles a search's parts into a snapshot that is never read, and a terminal cannot be pickled."""
@@ -39,15 +40,21 @@ class ViewCallback(Callback):
             self._view.trial_started(self._describe(number))
 
     def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any) -> None:
-        if METRIC in result:
+        if has_metric(result):
             number = trial.config["number"]
             self._view.epoch_done(number, result)
+            told = self._told.setdefault(number, set())
+            for note in result.get(NOTES, ()):
+                if note not in told:
+                    self._view.note(f"t{number:03d}: {note}")
+                    told.add(note)
             if result.get(LADDER_STEPS, 0) > self._ladder_steps.get(number, 0):
                 self._ladder_steps[number] = result[LADDER_STEPS]
                 self._view.note(f"t{number:03d} ran out of memory: it goes on with a smaller micro-batch and the same effective batch")
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._end(trial, outcome_of(trial, self._was_pruned) or "stopped", (trial.last_result or {}).get(REASON))
+        result = trial.last_result or {}
+        self._end(trial, outcome_of(trial, self._was_pruned) or "stopped", result.get(REASON) or result.get(DISK_FULL))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self._end(trial, FAILED, "its worker process died")

@@ -16,8 +16,8 @@ from filelock import FileLock, Timeout
 from optuna.trial import FrozenTrial, TrialState
 
 from tune_cropshield.errors import UserError
-from tune_cropshield.files import write_text_atomically
-from tune_cropshield.records import CHECKPOINT, WEIGHTS, read_metrics
+from tune_cropshield.files import is_leftover, write_text_atomically
+from tune_cropshield.records import WEIGHTS, RunFolder, read_digest, read_metrics
 from tune_cropshield.search.journal import JOURNAL
 from tune_cropshield.search.outcomes import OUTCOME, REASON
 from tune_cropshield.space import SearchSpace
@@ -30,6 +30,10 @@ LOCK = ".lock"
 # trials.csv holds the metrics of the best epoch; `lr` there is the parameter, so the metric takes another name.
 COLUMN_OF_METRIC = {name: "epoch_lr" if name == "lr" else name for name in METRIC_NAMES if name not in ("epoch", "val_acc")}
 WEIGHTS_BUDGET_BYTES = 2 * 10**9  # of the best trials' weights; the worse ones' go
+
+
+# Parameters that no training can miss. A clipping norm may never be reached, a weight decay may be too small to change a float.
+ALWAYS_FELT = ("lr", "effective_batch", "optimizer", "augment", "mixup", "cutmix", "label_smoothing", "dropout")
 
 
 def trial_folder(search_dir: Path, number: int) -> Path:
@@ -46,7 +50,7 @@ def check_new(folder: Path) -> None:
     """Raises UserError when `folder` cannot take a new search: it holds one, or something else, or cannot be written to."""
     if holds_search(folder):
         raise UserError(f"{folder} already holds a search: go on with it (--resume) or give another folder (--out)")
-    if folder.exists() and (not folder.is_dir() or any(path.name != LOCK for path in folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or any(path.name != LOCK and not is_leftover(path) for path in folder.iterdir())):
         raise UserError(f"{folder} exists and is no empty folder: give another one (--out)")
 
 
@@ -99,6 +103,23 @@ def _row(folder: Path, trial: FrozenTrial) -> dict[str, Any]:
     return row | {"outcome": trial.user_attrs.get(OUTCOME, "unfinished"), "reason": trial.user_attrs.get(REASON, "")}
 
 
+def equal_weights(folder: Path, study: optuna.Study, number: int) -> str | None:
+    """Returns a sentence when trial `number` ended with the very weights of an earlier one although what was asked of them differs, else None."""
+    trials = study.get_trials(deepcopy=False)
+    digest = read_digest(trial_folder(folder, number))
+    for other in trials[:number] if digest is not None else ():
+        if read_digest(trial_folder(folder, other.number)) == digest:
+            mine, theirs = trials[number].params, other.params
+            different = [name for name in ALWAYS_FELT if name in mine and name in theirs and mine[name] != theirs[name]]
+            if different:
+                settings = ", ".join(f"{name} ({theirs[name]} and {mine[name]})" for name in different)
+                return (
+                    f"trials {other.number} and {number} have the very same weights although they differ in {settings}: "
+                    "settings do not reach the training, so that comparing trials would mean nothing"
+                )
+    return None
+
+
 def best_so_far(run_dir: Path) -> dict[int, float]:
     """Returns {epoch: highest accuracy up to it} of a trial's metrics.jsonl."""
     lines = read_metrics(run_dir)
@@ -113,6 +134,7 @@ def best_value(trial: FrozenTrial) -> float:
 def drop_losers(folder: Path, study: optuna.Study, budget_bytes: int = WEIGHTS_BUDGET_BYTES) -> None:
     """Deletes what cannot be needed any more: ended trials' checkpoints, and the weights of all but the best trials that fit the budget."""
     trials = sorted(study.get_trials(deepcopy=False), key=lambda trial: (-best_value(trial), trial.number))
+    winner = next((trial for trial in trials if trial.state != TrialState.FAIL), None)
     kept = 0
     for trial in trials:
         run_dir = trial_folder(folder, trial.number)
@@ -120,7 +142,7 @@ def drop_losers(folder: Path, study: optuna.Study, budget_bytes: int = WEIGHTS_B
             continue
         weights = run_dir / WEIGHTS
         if weights.exists():
-            (run_dir / CHECKPOINT).unlink(missing_ok=True)  # the weights are written, so nothing reads the checkpoint again
+            RunFolder(run_dir).drop_checkpoints()  # the weights are written, so nothing reads the checkpoints again
             kept += weights.stat().st_size
-            if kept > budget_bytes and trial is not trials[0]:
+            if kept > budget_bytes and trial is not winner:
                 weights.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.samplers import BaseSampler
@@ -15,6 +16,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
 from tune_cropshield.errors import UserError
+from tune_cropshield.files import told_when_full
 
 JOURNAL = "study.journal"
 STUDY_NAME = "search"
@@ -30,7 +32,7 @@ def open_study(search_dir: Path, sampler: BaseSampler | None = None) -> optuna.S
     if path.exists() and path.stat().st_size:
         read_study(search_dir)  # Optuna would begin a new study after a damaged line
     path.with_name(path.name + ".lock").unlink(missing_ok=True)
-    storage = JournalStorage(JournalFileBackend(str(path), JournalFileOpenLock(str(path))))  # the symlink lock needs privileges on Windows
+    storage = JournalStorage(_Journal(path))
     with quiet_optuna():
         return optuna.create_study(storage=storage, study_name=STUDY_NAME, direction="maximize", sampler=sampler, load_if_exists=True)
 
@@ -45,10 +47,26 @@ def read_study(search_dir: Path) -> optuna.Study:
         raise UserError(f"{search_dir} holds no search ({JOURNAL} is missing)")
     try:
         with quiet_optuna():
-            storage = JournalStorage(JournalFileBackend(str(path), JournalFileOpenLock(str(path))))
+            storage = JournalStorage(_Journal(path))
             return optuna.load_study(study_name=STUDY_NAME, storage=storage)
     except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:  # what Optuna makes of a damaged line, or of none
         raise UserError(f"{path} is damaged: {' '.join(str(error).split()) or type(error).__name__}") from error
+
+
+class _Journal(JournalFileBackend):
+    """Lines that are appended whole or not at all. Raises DiskFull."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path), JournalFileOpenLock(str(path)))  # the symlink lock needs privileges on Windows
+        self._path = path
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        with told_when_full(self._path):
+            try:
+                super().append_logs(logs)
+            except OSError:
+                _drop_half_line(self._path)  # the next line would otherwise stand behind it
+                raise
 
 
 def check_same(study: optuna.Study, marks: dict[str, str]) -> None:
@@ -89,15 +107,6 @@ def quiet_optuna() -> Iterator[None]:
 def unfinished(study: optuna.Study) -> list[FrozenTrial]:
     """Returns the trials that were running when the search stopped, in their order."""
     return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-
-
-def report_epochs(study: optuna.Study, trial: FrozenTrial, best_so_far: dict[int, float]) -> None:
-    """Reports those epochs of a running trial, {epoch: best accuracy so far}, that the study does not know yet."""
-    with quiet_optuna():
-        running = optuna.Trial(study, trial._trial_id)
-        for epoch, value in best_so_far.items():
-            if epoch not in trial.intermediate_values:
-                running.report(value, epoch)
 
 
 def num_started(study: optuna.Study) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import secrets
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ ENVIRONMENT = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a failed trial reports no accuracy
 }
 OBJECT_STORE_BYTES = 100 * 2**20  # only configurations travel; the pictures are memory-mapped
+
+START_ATTEMPTS = 3
 
 
 @contextmanager
@@ -82,13 +85,33 @@ def _init(num_cpus: int, num_gpus: int, address: str | None) -> None:
     import ray
 
     logging.getLogger("ray").setLevel(logging.ERROR)  # it would warn that it handles no signals: we do
+    quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
+    _protect_token()
+    if address is not None:
+        try:
+            ray.init(address=address, **quiet)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise UserError(f"--ray-address {address}: no Ray cluster answers there ({str(error).splitlines()[0]})") from error
+        return
     own = {"num_cpus": num_cpus, "num_gpus": num_gpus, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
-    try:
-        ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", configure_logging=False, **({} if address else own))
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        if address is None:
-            raise RunFailure(f"Ray does not start on this machine: {error}") from error
-        raise UserError(f"--ray-address {address}: no Ray cluster answers there ({str(error).splitlines()[0]})") from error
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
+            ray.init(address="local", **quiet, **own)
+            return
+        except Exception as error:  # Ray raises a bare Exception after 30 s, which a busy machine may well take
+            ray.shutdown()
+            if attempt == START_ATTEMPTS:
+                raise RunFailure(f"Ray does not start on this machine, tried {START_ATTEMPTS} times: {error}") from error
+
+
+def _protect_token() -> None:
+    """Makes sure that there is a token for Ray which nobody else may read: Ray itself would write one that everybody may."""
     token = Path.home() / ".ray" / "auth_token"
-    if token.exists():
-        token.chmod(0o600)  # Ray writes it readable for everybody
+    try:
+        token.parent.mkdir(exist_ok=True)
+        with open(os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+            file.write(secrets.token_hex(32))
+    except FileExistsError:
+        token.chmod(0o600)
+    except OSError as error:
+        raise UserError(f"{token}, where Ray keeps its secret, cannot be written ({error.strerror}): set HOME to a folder of yours") from None

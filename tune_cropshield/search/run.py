@@ -18,10 +18,13 @@ from optuna.trial import TrialState
 
 from tune_cropshield.config import DataConfig, RunConfig
 from tune_cropshield.data.dataset import LeafData
+from tune_cropshield.errors import DiskFull
+from tune_cropshield.files import remove_leftovers, told_when_full
 from tune_cropshield.memory.plan import Plan
 from tune_cropshield.records import read_events
 from tune_cropshield.search import folder as files
-from tune_cropshield.search.journal import check_same, num_started, open_study, quiet_optuna, report_epochs, unfinished
+from tune_cropshield.search.endings import complete_endings
+from tune_cropshield.search.journal import check_same, num_started, open_study, quiet_optuna, unfinished
 from tune_cropshield.search.outcomes import FAILED, OUTCOME, REASON, RETIRED
 from tune_cropshield.search.resources import Resources
 from tune_cropshield.search.sampler import build_sampler
@@ -31,8 +34,15 @@ from tune_cropshield.search.view import SearchView, TrialLine
 from tune_cropshield.space import SearchSpace
 from tune_cropshield.units import parse_duration
 
-FORMAT = "1"  # of trials' settings, checkpoints and metrics: raised when an older search can no longer be gone on with
+FORMAT = "2"  # of trials' settings, checkpoints and metrics: raised when an older search can no longer be gone on with
 WORKER_DEATHS = 3  # a trial whose process died so often is given up
+
+
+def trial_worker() -> type[Any]:
+    """Returns what Ray runs. Its import comes late: `ray_runtime` first sets what Ray reads when it is imported."""
+    from tune_cropshield.search.worker import TrialWorker
+
+    return TrialWorker
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,7 @@ def run_search(
     view: SearchView,
     ray_ready: Callable[[], None],
     too_large: Callable[[int, str], object] = lambda micro_batch, reason: None,
+    worker: Callable[[], type[Any]] = trial_worker,
 ) -> SearchOutcome:
     """Runs `space.search.trials` trials in all in the folder `out`, which must be the caller's alone, and returns how it ended.
 
@@ -61,15 +72,20 @@ def run_search(
     own parameters, and the halving's rungs are as they were. Every trial's files are in their folder when this returns.
     ray_ready: returns when Ray is there (see `ray_runtime`); not called when nothing is left to do.
     too_large: called with a micro-batch that ran out of memory all the same, and with what was said.
+    worker: returns the class whose instances train the trials; TrialWorker, or one made from it.
+    Raises DiskFull when something cannot be written; everything before it is whole, and the search can be gone on with.
     """
     settings = space.search
-    study = open_study(out)
+    with told_when_full(out):
+        remove_leftovers(out)
+        study = open_study(out)
     check_same(study, {"data": data.store.fingerprint[:16], "format": FORMAT})
     num_existing = num_started(study)
     study.sampler = build_sampler(settings.sampler, settings.seed, num_existing, settings.trials)
     with quiet_optuna():
         for start in start_points(space, plan):
             study.enqueue_trial(start, skip_if_exists=True)
+    complete_endings(study, lambda number: files.best_so_far(files.trial_folder(out, number)))
     going_on = unfinished(study)
     num_ended = num_existing - len(going_on)
     num_new = max(settings.trials - num_existing, 0)
@@ -77,9 +93,7 @@ def run_search(
         return SearchOutcome(study, None, False, False)
     view.begin(num_existing + num_new, num_ended)
     ray_ready()
-    stopped, interrupted, failed = _tune(space, data, plan, resources, out, view, study, num_new, too_large)
-    for trial in unfinished(study):  # the epochs that were under way when the search was asked to end
-        report_epochs(study, trial, files.best_so_far(files.trial_folder(out, trial.number)))
+    stopped, interrupted, failed = _tune(space, data, plan, resources, out, view, study, num_new, too_large, worker)
     files.drop_losers(out, study)
     files.write_table(out, study)
     return SearchOutcome(study, stopped, interrupted, failed)
@@ -95,6 +109,7 @@ def _tune(
     study: optuna.Study,
     num_new: int,
     too_large: Callable[[int, str], object],
+    worker: Callable[[], type[Any]],
 ) -> tuple[str | None, bool, bool]:
     from ray import tune  # only now: `ray_runtime` has set what Ray reads when it is imported
 
@@ -103,7 +118,6 @@ def _tune(
     from tune_cropshield.search.scheduler import Halving
     from tune_cropshield.search.searcher import StudySearcher
     from tune_cropshield.search.stopper import SearchStopper
-    from tune_cropshield.search.worker import TrialWorker
 
     settings = space.search
     halving = Halving(settings.epochs, settings.grace_epochs, settings.reduction_factor)
@@ -130,8 +144,13 @@ def _tune(
                 too_large(step["before"], step["reason"])
             if step.get("event") == RETIRED:
                 view.note(f"before t{number:03d}, {step[REASON]}")
-        files.write_table(out, study)
         files.drop_losers(out, study)
+        if (fault := files.equal_weights(out, study, number)) is not None:
+            stopper.fail(fault)
+        try:
+            files.write_table(out, study)
+        except DiskFull as error:
+            stopper.stop_for_space(error)
 
     def was_pruned(trial_id: str) -> bool:
         return trial_id in halving.pruned
@@ -150,6 +169,7 @@ def _tune(
         lambda trial_id, number: halving.adopt(trial_id, str(number)),
         going_on,
         num_new,
+        stopper.stop_for_space,
     )
     with (
         tempfile.TemporaryDirectory(prefix="tune_cropshield-", ignore_cleanup_errors=True) as ray_results,
@@ -158,7 +178,7 @@ def _tune(
         tuner = tune.Tuner(
             tune.with_resources(
                 tune.with_parameters(
-                    TrialWorker,
+                    worker(),
                     data=data,
                     device=resources.device,
                     memory_mib=plan.share_mib,
@@ -186,6 +206,8 @@ def _tune(
         )
         with view.live(), quiet_optuna():
             tuner.fit()
+    if stopper.disk_full is not None:
+        raise stopper.disk_full
     return stopper.reason, interrupted.is_set(), stopper.failed
 
 
@@ -200,7 +222,7 @@ def _ended_by_signals(stopper: Any, view: SearchView) -> Iterator[threading.Even
             os._exit(130)
         interrupted.set()
         stopper.stop("interrupted")
-        view.note("stopping: the trials under way end after their epoch (once more to stop at once)")
+        view.note("stopping: the trials under way have 15 s to end their epoch, which is else trained again (once more to stop at once)")
 
     previous = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +9,7 @@ from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
-from tune_cropshield.search.outcomes import METRIC
+from tune_cropshield.search.outcomes import METRIC, has_metric
 
 BASELINE = 0  # the guide's setting is trained to its end, however bad: the gain is measured against it
 
@@ -40,7 +39,7 @@ class Halving(ASHAScheduler):
 
     def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
         """Returns STOP for a trial below its rung's cut-off, else CONTINUE."""
-        if not _is_finite(result.get(METRIC)):
+        if not has_metric(result):
             return str(TrialScheduler.CONTINUE)
         decision = str(super().on_trial_result(tune_controller, trial, result))
         if decision == TrialScheduler.STOP:
@@ -51,7 +50,7 @@ class Halving(ASHAScheduler):
 
     def on_trial_complete(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> None:
         """Takes in the last result of a trial that ended by itself."""
-        if _is_finite(result.get(METRIC)):
+        if has_metric(result):
             super().on_trial_complete(tune_controller, trial, result)
 
 
@@ -60,7 +59,3 @@ class _Recorded:
 
     def __init__(self, trial_id: str) -> None:
         self.trial_id = trial_id
-
-
-def _is_finite(value: object) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,25 @@ from ray import tune
 
 from tune_cropshield.config import RunConfig
 from tune_cropshield.data.dataset import DeviceData, LeafData
-from tune_cropshield.errors import DeadContextError, DivergedError, OutOfMemory
+from tune_cropshield.errors import DeadContextError, DiskFull, DivergedError, OutOfMemory
+from tune_cropshield.files import told_when_full
 from tune_cropshield.memory.budget import cap_allocator
 from tune_cropshield.memory.card import MIB
 from tune_cropshield.memory.given_back import give_back, why_retire
 from tune_cropshield.records import RunFolder
-from tune_cropshield.search.outcomes import DIVERGED, FAILED, FINISHED, LADDER_STEPS, METRIC, OUT_OF_MEMORY, OUTCOME, REASON, RETIRED
+from tune_cropshield.search.outcomes import (
+    DISK_FULL,
+    DIVERGED,
+    FAILED,
+    FINISHED,
+    LADDER_STEPS,
+    METRIC,
+    NOTES,
+    OUT_OF_MEMORY,
+    OUTCOME,
+    REASON,
+    RETIRED,
+)
 from tune_cropshield.training.precision import INITIAL_SCALE, carried_scale
 from tune_cropshield.trial import TrialReport, trial_epochs
 
@@ -63,12 +77,13 @@ class TrialWorker(tune.Trainable):
         run = RunConfig.model_validate(config["run"])
         self._kind = (run.trial.model, run.trial.precision)
         loss_scale = self._loss_scales.get(self._kind, INITIAL_SCALE)
-        self._epochs: Iterator[TrialReport] = trial_epochs(
+        self._epochs: Generator[TrialReport] | None = trial_epochs(
             run, self._data, self._folder, resume=True, memory_mib=self._memory_mib, loss_scale=loss_scale
         )
 
     def step(self) -> dict[str, Any]:
-        """Trains one epoch and returns its metrics, and how the trial ended if it did."""
+        """Trains one epoch and returns its metrics, and how the trial ended if it did. On a full disk the trial stops without having ended."""
+        assert self._epochs is not None
         try:
             report = next(self._epochs)
         except DivergedError as error:
@@ -79,19 +94,24 @@ class TrialWorker(tune.Trainable):
             self._note_traceback()
             print(error, flush=True)
             os._exit(DEAD_CONTEXT)  # Ray starts another process, and the trial goes on there from its checkpoint
+        except DiskFull as error:
+            return {"done": True, DISK_FULL: str(error)}
         except Exception as error:
             self._note_traceback()
             return {"done": True, OUTCOME: FAILED, REASON: f"{type(error).__name__}: {error}".split("\n")[0]}
         self._loss_scales[self._kind] = carried_scale(report.metrics.loss_scale)
-        result = {**report.metrics.as_dict(), METRIC: report.best_val_acc, "best_epoch": report.best_epoch, "done": report.finished}
-        result[LADDER_STEPS] = len(report.ladder_steps)
+        result: dict[str, Any] = {**report.metrics.as_dict(), METRIC: report.best_val_acc, "best_epoch": report.best_epoch, "done": report.finished}
+        result |= {LADDER_STEPS: len(report.ladder_steps), NOTES: report.notes}
         return {**result, OUTCOME: FINISHED} if report.finished else result
 
     def _note_traceback(self) -> None:
-        (self._folder / ERROR_FILE).write_text(traceback.format_exc(), encoding="utf-8")
+        with suppress(DiskFull), told_when_full(self._folder / ERROR_FILE):
+            (self._folder / ERROR_FILE).write_text(traceback.format_exc(), encoding="utf-8")
 
     def cleanup(self) -> None:
-        """Ends the trial: its best weights are written, its memory is given back."""
-        self._epochs.close()  # type: ignore[attr-defined]
-        self._epochs = iter(())
+        """Ends the trial, or stops it with a checkpoint to go on from; its memory is given back."""
+        if self._epochs is not None:
+            with suppress(DiskFull):  # it then goes on from an older checkpoint
+                self._epochs.close()
+        self._epochs = None
         give_back(self._data.device)

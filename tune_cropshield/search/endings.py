@@ -1,0 +1,48 @@
+"""How a trial's end is written into the study, in an order that a kill half-way through cannot turn into another end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import optuna
+from optuna.trial import TrialState
+
+from tune_cropshield.search.journal import quiet_optuna, unfinished
+from tune_cropshield.search.outcomes import DIVERGED, FAILED, FINISHED, OUT_OF_MEMORY, OUTCOME, PRUNED, REASON
+
+MEMORY_CONSTRAINT = "memory"
+
+
+def end_trial(study: optuna.Study, trial: optuna.Trial, outcome: str, reason: str | None, best_so_far: dict[int, float]) -> None:
+    """Tells the study that a running trial ended, and reports those of its epochs, {epoch: best accuracy so far}, that it does not know.
+
+    The outcome comes first: `complete_endings` finishes from there. Without it, a pruned trial's last epoch, once reported, would count as passed.
+    """
+    if outcome == FINISHED and not (best_so_far and math.isfinite(max(best_so_far.values()))):
+        outcome, reason = FAILED, "it reported no accuracy"
+    trial.set_user_attr(OUTCOME, outcome)
+    if reason:
+        trial.set_user_attr(REASON, reason)
+    with quiet_optuna():
+        known = study.get_trials(deepcopy=False)[trial.number].intermediate_values
+        for epoch in sorted(best_so_far.keys() - known.keys()):
+            trial.report(best_so_far[epoch], epoch)
+        trial.set_constraint(MEMORY_CONSTRAINT, 1.0 if outcome == OUT_OF_MEMORY else 0.0)  # above 0 means that it did not fit
+        if outcome == FINISHED:
+            study.tell(trial, max(best_so_far.values()))
+        elif outcome in (PRUNED, DIVERGED, OUT_OF_MEMORY):
+            # A trial that diverged before its first epoch has no value: Optuna then takes it as the worst there is, and learns from it.
+            study.tell(trial, state=TrialState.PRUNED)
+        else:
+            study.tell(trial, state=TrialState.FAIL)
+
+
+def complete_endings(study: optuna.Study, best_so_far: Callable[[int], dict[int, float]]) -> None:
+    """Ends the trials whose end an earlier run had begun to write. best_so_far: (trial number) -> {epoch: best accuracy so far}."""
+    for frozen in unfinished(study):
+        outcome = frozen.user_attrs.get(OUTCOME)
+        if outcome is not None:
+            with quiet_optuna():
+                trial = optuna.Trial(study, frozen._trial_id)
+            end_trial(study, trial, outcome, frozen.user_attrs.get(REASON), best_so_far(frozen.number))
