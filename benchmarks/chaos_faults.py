@@ -128,26 +128,27 @@ def journal_ends_in_half_a_line(home: Path, leaves: Path) -> dict[str, Any]:
 def full_disk(home: Path, leaves: Path) -> dict[str, Any]:
     """A disk on which a few trials fit; later it is made larger. Twice: once a file fills it up between trials, once the trials themselves do."""
     rows = []
-    for name, kib, filler in (("small", 1700, 0), ("filled", 8000, 8000)):
+    for name, kib, filled_by_others in (("small", 1700, False), ("filled", 8000, True)):
         disk = home / name
         disk.mkdir()
         mount = ["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", str(disk)]
         if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
             return {"said": "left out: no right to mount a small disk", "right": True}
         try:
-            rows.append(_on_disk(home, leaves, disk, filler))
+            rows.append(_on_disk(home, leaves, disk, filled_by_others))
         finally:
             subprocess.run(["umount", "-l", str(disk)], check=False)
     return {"exit_code": rows[0]["exit_code"], "said": rows[0]["said"], "detail": json.dumps(rows), "right": all(row["right"] for row in rows)}
 
 
-def _on_disk(home: Path, leaves: Path, disk: Path, filler_kib: int) -> dict[str, Any]:
+def _on_disk(home: Path, leaves: Path, disk: Path, filled_by_others: bool) -> dict[str, Any]:
     out = disk / "out"
     search = Search(home, leaves, out)
-    if filler_kib:
+    if filled_by_others:
         search.wait_until(lambda: (out / "t003").exists())
-        with open(disk / "filler", "wb") as file, contextlib.suppress(OSError):
-            file.write(bytes(filler_kib * 1024))
+        with open(disk / "filler", "wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(4096))
     code = search.wait()
     errors = [line for line in search.output().splitlines() if line.startswith("error: ") or "Traceback" in line]
     faults, before = unreadable(out), endings(out)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,10 +11,12 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from small_disks import mounted
 
 from tune_cropshield.cli import main
 from tune_cropshield.config import DataConfig, RunConfig, TrialConfig, save_config
 from tune_cropshield.training.models import build_model
+from tune_cropshield.training.sizes import check_sizes
 
 CONFIG = '[trial]\nmodel = "tiny_cnn"\nimage_size = 32\neffective_batch = 8\nepochs = 1\n'
 
@@ -189,6 +190,36 @@ def test_a_gpu_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str], 
         assert told.startswith("--device cuda: ") and told.endswith("use --device cpu, or auto")
 
 
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--model", "alexnet", "--image-size", "16"], "image_size: alexnet cannot take pictures of 16 px ("),
+        (["--model", "vit_b_16", "--image-size", "64"], "image_size: vit_b_16 cannot take pictures of 64 px ("),
+    ],
+)
+def test_a_size_that_the_network_cannot_take_is_refused_with_one_that_it_can(
+    capsys: pytest.CaptureFixture[str], config: Path, flags: list[str], told: str
+) -> None:
+    works = {"alexnet": "): 64 px works", "vit_b_16": "): 224 px works"}[flags[1]]
+    for command in (["search", "--dry-run"], ["search", "--data", str(draw(Path(f"data{flags[1]}"), 2, 4)), "--out", "out"]):
+        (found,) = refused(capsys, *command, "--device", "cpu", *flags)
+        assert found.startswith(told) and found.endswith(works)
+        shutil.rmtree(f"data{flags[1]}", ignore_errors=True)
+
+
+def test_the_sizes_of_a_training_are_checked_too(capsys: pytest.CaptureFixture[str], config: Path) -> None:
+    config.write_text('[trial]\nmodel = "alexnet"\nimage_size = 64\nprogressive_sizes = {"1" = 32}\n')
+
+    (told,) = refused(capsys, "train", "--config", config, "--data", draw(Path("data"), 2, 4), "--out", "out", "--device", "cpu")
+
+    assert told.startswith("image_size: alexnet cannot take pictures of 32 px (") and told.endswith("): 64 px works")
+
+
+@pytest.mark.parametrize("model", ["tiny_cnn", "cropshield_cnn"])
+def test_our_own_networks_take_every_size_that_may_be_asked_for(model: str) -> None:
+    check_sizes(model, (16, 17, 48, 225, 1024))
+
+
 # Search spaces
 
 
@@ -247,12 +278,37 @@ def test_a_path_below_a_file_is_refused_before_any_work(capsys: pytest.CaptureFi
 @pytest.fixture
 def small_disk(home: Path) -> Iterator[Path]:
     """A disk of 64 KiB."""
-    folder = home / "disk"
-    folder.mkdir()
-    if shutil.which("mount") is None or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True).returncode:
-        pytest.skip("no right to mount a small disk")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
+    with mounted(home / "disk", "size=64k") as folder:
+        yield folder
+
+
+@pytest.fixture
+def read_only_disk(home: Path) -> Iterator[Path]:
+    """A disk that nobody may write to, not even root."""
+    with mounted(home / "disk", "ro") as folder:
+        yield folder
+
+
+def test_a_folder_that_must_not_be_written_to_is_refused_before_any_work(
+    capsys: pytest.CaptureFixture[str], config: Path, run_dir: Path, read_only_disk: Path
+) -> None:
+    out = read_only_disk / "out"
+    told = [f"{out} cannot be used: {read_only_disk} must not be written to; give another folder (--out)"]
+    data = draw(Path("data"), 2, 4)
+
+    assert refused(capsys, "search", "--data", data, "--out", out, "--device", "cpu") == told
+    assert refused(capsys, "train", "--config", config, "--data", data, "--out", out, "--device", "cpu") == told
+    assert refused(capsys, "sample-data", out)[0] == f"leaves cannot be drawn into {str(out)!r}: Read-only file system"
+
+
+def test_a_cache_that_must_not_be_written_to_is_refused(
+    capsys: pytest.CaptureFixture[str], read_only_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(read_only_disk))
+
+    (told,) = refused(capsys, "search", "--data", draw(Path("data"), 2, 4), "--out", "out", "--device", "cpu")
+
+    assert told == f"the cache folder {str(read_only_disk / 'tune_cropshield')!r} cannot be written: Read-only file system"
 
 
 def test_leaves_on_a_full_disk_are_refused_and_nothing_of_them_stays(capsys: pytest.CaptureFixture[str], small_disk: Path) -> None:

@@ -6,9 +6,12 @@ import argparse
 import importlib
 import io
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -175,8 +178,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     args.argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        command = importlib.import_module(f"tune_cropshield.commands.{args.command.replace('-', '_')}")
-        return int(command.run(args))
+        with _terminated_as_interrupted():
+            command = importlib.import_module(f"tune_cropshield.commands.{args.command.replace('-', '_')}")
+            return int(command.run(args))
     except UserError as error:
         return _complain(str(error), BAD_INPUT)
     except RunFailure as error:
@@ -189,6 +193,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception:
         traceback.print_exc()
         return _complain("this is a fault of tune_cropshield: please report it with the lines above", FAILED)
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Inside, SIGTERM raises KeyboardInterrupt, so that everything that was opened is closed."""
+    if threading.current_thread() is not threading.main_thread():  # signals are not its business
+        yield
+        return
+
+    def interrupt(number: int, frame: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _complain(message: str, code: int) -> int:

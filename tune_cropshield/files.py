@@ -74,8 +74,12 @@ def told_when_full(path: Path) -> Iterator[None]:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Tells whether `error` says that no space is left; torch.save and safetensors report it in errors of their own."""
+    """Tells whether `error`, or what led to it, says that no space is left; torch.save and safetensors report it in errors of their own."""
+    if isinstance(error, DiskFull):
+        return False  # told already
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
-    texts = ("No space left", "Disk quota exceeded", "file write failed")
-    return not isinstance(error, DiskFull) and any(text in str(error) for text in texts)
+    if any(text in str(error) for text in ("No space left", "Disk quota exceeded", "file write failed")):
+        return True
+    before = error.__cause__ or error.__context__
+    return before is not None and is_disk_full(before)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from tune_cropshield.commands.image_sizes import check_image_sizes
 from tune_cropshield.commands.paths import cache_dir, check_can_be_made, find_space, generated_leaves
 from tune_cropshield.commands.pretrained import check_pretrained
 from tune_cropshield.commands.screen import view_for
@@ -39,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run and args.json_lines:
         raise UserError("--dry-run prints a plan for people: leave out --json-lines")
     space = _resumed_space(args) if args.resume else _new_space(args)
+    check_image_sizes(space.trial_config())
     out = args.out or Path("results/runs") / f"{Path(args.space or space.trial.get('model', 'search')).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     if not args.resume and not args.dry_run:
         from tune_cropshield.search.folder import check_new

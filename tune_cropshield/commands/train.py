@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from tune_cropshield.commands.image_sizes import check_image_sizes
 from tune_cropshield.commands.paths import cache_dir, check_can_be_made
 from tune_cropshield.commands.pretrained import check_pretrained
 from tune_cropshield.commands.screen import view_for
@@ -30,6 +31,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("--profile traces a training from its start: leave out --resume")
     out = args.out or Path("results/runs") / f"train-{time.strftime('%Y%m%d-%H%M%S')}"
     _check_folder(out, config, args.resume)
+    check_image_sizes(config.trial)
     device = find_device(args.device)
     import torch
 

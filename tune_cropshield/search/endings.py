@@ -25,10 +25,11 @@ def end_trial(study: optuna.Study, trial: optuna.Trial, outcome: str, reason: st
     if reason:
         trial.set_user_attr(REASON, reason)
     with quiet_optuna():
-        known = study.get_trials(deepcopy=False)[trial.number].intermediate_values
-        for epoch in sorted(best_so_far.keys() - known.keys()):
+        known = study.get_trials(deepcopy=False)[trial.number]
+        for epoch in sorted(best_so_far.keys() - known.intermediate_values.keys()):
             trial.report(best_so_far[epoch], epoch)
-        trial.set_constraint(MEMORY_CONSTRAINT, 1.0 if outcome == OUT_OF_MEMORY else 0.0)  # above 0 means that it did not fit
+        if MEMORY_CONSTRAINT not in known.constraints:
+            trial.set_constraint(MEMORY_CONSTRAINT, 1.0 if outcome == OUT_OF_MEMORY else 0.0)  # above 0 means that it did not fit
         if outcome == FINISHED:
             study.tell(trial, max(best_so_far.values()))
         elif outcome in (PRUNED, DIVERGED, OUT_OF_MEMORY):

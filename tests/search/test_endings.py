@@ -1,0 +1,216 @@
+"""What the study is told, on its own: no Ray runtime, nothing is trained."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.distributions import FloatDistribution
+from optuna.trial import TrialState
+from small_disks import fill, mounted
+
+from tune_cropshield.errors import DiskFull
+from tune_cropshield.search.endings import complete_endings
+from tune_cropshield.search.folder import drop_losers, equal_weights, write_table
+from tune_cropshield.search.journal import open_study, read_study, unfinished
+from tune_cropshield.search.outcomes import METRIC, OUTCOME
+from tune_cropshield.search.ray_runtime import ENVIRONMENT
+from tune_cropshield.search.searcher import StudySearcher
+
+RATES = {"lr": FloatDistribution(1e-5, 1e-1, log=True), "weight_decay": FloatDistribution(1e-6, 1e-2, log=True)}
+
+
+def searcher(study: optuna.Study, pruned: set[str] = frozenset(), full: list[DiskFull] | None = None, num_new: int = 3) -> StudySearcher:  # type: ignore[assignment]
+    """A searcher of new trials after the unfinished ones."""
+    assert ENVIRONMENT["RAY_USAGE_STATS_ENABLED"] == "0"
+    return StudySearcher(
+        study,
+        RATES,
+        lambda number, parameters: {"number": number, **parameters},
+        lambda trial_id: trial_id in pruned,
+        lambda trial_id, number: None,
+        unfinished(study),
+        num_new,
+        (full if full is not None else []).append,
+    )
+
+
+def result(epoch: int, value: float | None, **more: Any) -> dict[str, Any]:
+    return {"epoch": epoch, METRIC: value, **more}
+
+
+def test_pruned_finished_and_failed_trials_are_told_as_such(tmp_path: Path) -> None:
+    study = open_study(tmp_path)
+    search = searcher(study, pruned={"b"})
+    for trial_id in ("a", "b", "c"):
+        search.suggest(trial_id)
+        search.on_trial_result(trial_id, result(1, 0.5))
+    assert search.suggest("d") == "FINISHED"
+    search.on_trial_complete("a", result(2, 0.7, outcome="finished"))
+    search.on_trial_complete("b", result(2, 0.6))
+    search.on_trial_complete("c", None, error=True)
+    trials = read_study(tmp_path).trials
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]
+    assert [trial.value for trial in trials] == [0.7, 0.6, None]
+    assert [trial.intermediate_values for trial in trials] == [{1: 0.5, 2: 0.7}, {1: 0.5, 2: 0.6}, {1: 0.5}]
+    assert trials[2].user_attrs["reason"] == "its worker process died"
+
+
+@pytest.mark.parametrize("value", [None, float("nan")])
+def test_an_accuracy_that_is_none_or_nan_is_no_result(value: float | None, tmp_path: Path) -> None:
+    study = open_study(tmp_path)
+    search = searcher(study)
+    search.suggest("a")
+    search.on_trial_result("a", result(1, value))
+    search.on_trial_complete("a", result(2, value, outcome="finished"))
+    (trial,) = study.trials
+    assert (trial.state, trial.intermediate_values, trial.user_attrs["reason"]) == (TrialState.FAIL, {}, "it reported no accuracy")
+
+
+def test_an_interrupted_trial_stays_unfinished(tmp_path: Path) -> None:
+    study = open_study(tmp_path)
+    search = searcher(study)
+    search.suggest("a")
+    search.on_trial_complete("a", result(1, 0.5))
+    assert [trial.number for trial in unfinished(study)] == [0]
+
+
+def journal_lines(folder: Path) -> list[bytes]:
+    return (folder / "study.journal").read_bytes().splitlines(keepends=True)
+
+
+@pytest.mark.parametrize(("outcome", "state"), [("finished", TrialState.COMPLETE), ("pruned", TrialState.PRUNED), ("failed", TrialState.FAIL)])
+def test_a_kill_at_any_line_of_an_ending_leaves_the_trial_as_it_was_or_ended_the_same_way(outcome: str, state: TrialState, tmp_path: Path) -> None:
+    (tmp_path / "whole").mkdir()
+    study = open_study(tmp_path / "whole")
+    search = searcher(study)
+    search.suggest("a")
+    search.on_trial_result("a", result(1, 0.5))
+    begun = len(journal_lines(tmp_path / "whole"))
+    search.on_trial_complete("a", result(2, 0.6, outcome=outcome))
+    lines = journal_lines(tmp_path / "whole")
+    assert len(lines) >= begun + 4
+    for kept in range(begun, len(lines) + 1):
+        killed = tmp_path / f"killed-{kept}"
+        killed.mkdir()
+        (killed / "study.journal").write_bytes(b"".join(lines[:kept]) + b'{"op_code":')
+        again = open_study(killed)
+        complete_endings(again, lambda number: {1: 0.5, 2: 0.6})
+        (trial,) = again.trials
+        if kept == begun:  # nothing of the end was written: it will be judged again
+            assert (trial.state, trial.intermediate_values) == (TrialState.RUNNING, {1: 0.5})
+        else:
+            assert (trial.state, trial.intermediate_values) == (state, {1: 0.5, 2: 0.6})
+
+
+def test_a_trial_killed_between_its_parameters_gets_the_rest_of_them(tmp_path: Path) -> None:
+    (tmp_path / "whole").mkdir()
+    searcher(open_study(tmp_path / "whole")).suggest("a")
+    lines = journal_lines(tmp_path / "whole")
+    last = next(number for number, line in enumerate(lines) if json.loads(line).get("param_name") == "weight_decay")
+    (tmp_path / "study.journal").write_bytes(b"".join(lines[:last]))
+    study = open_study(tmp_path)
+    assert set(study.trials[0].params) == {"lr"}
+    config = searcher(study).suggest("a")
+    assert isinstance(config, dict)
+    assert (config["number"], config["lr"]) == (0, study.trials[0].params["lr"])
+    assert 1e-6 <= config["weight_decay"] <= 1e-2
+
+
+# A full disk
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """64 KiB."""
+    with mounted(tmp_path / "disk", "size=64k") as folder:
+        yield folder
+
+
+def test_on_a_full_disk_the_searcher_asks_for_the_end_once_and_the_journal_stays_whole(disk: Path) -> None:
+    study = open_study(disk)
+    full: list[DiskFull] = []
+    search = searcher(study, full=full)
+    for trial_id in ("a", "b"):
+        assert isinstance(search.suggest(trial_id), dict)
+    filler = fill(disk)
+    epoch = 0
+    while not full:  # a page of the journal is partly free
+        epoch += 1
+        search.on_trial_result("a", result(epoch, 0.5))
+    search.on_trial_complete("a", result(epoch + 1, 0.5, outcome="finished"))
+    search.on_trial_result("b", result(1, 0.4))
+    assert search.suggest("c") == "FINISHED"
+    assert len(full) == 1 and "while writing" in str(full[0]) and str(disk / "study.journal") in str(full[0])
+    assert (disk / "study.journal").read_bytes().endswith(b"}\n")
+    known = read_study(disk).trials
+    assert [trial.state for trial in known] == [TrialState.RUNNING] * 2
+    assert list(known[0].intermediate_values) == list(range(1, epoch))
+
+    filler.unlink()
+    again = open_study(disk)
+    search = searcher(again)
+    assert [search.suggest(name)["number"] for name in ("a", "b", "c")] == [0, 1, 2]  # type: ignore[index]
+    search.on_trial_complete("a", result(epoch, 0.5, outcome="finished"))
+    assert again.trials[0].state == TrialState.COMPLETE
+
+
+def test_a_table_that_does_not_fit_leaves_the_old_one(disk: Path) -> None:
+    study = open_study(disk)
+    searcher(study).suggest("a")
+    write_table(disk, study)
+    before = (disk / "trials.csv").read_text()
+    fill(disk)
+    with pytest.raises(DiskFull, match=r"trials\.csv"):
+        write_table(disk, study)
+    assert (disk / "trials.csv").read_text() == before
+
+
+# Weights
+
+
+def ended_trial(study: optuna.Study, folder: Path, value: float, weights: bytes, state: TrialState = TrialState.COMPLETE, **params: float) -> None:
+    """Adds an ended trial with a file of weights."""
+    told = value if state == TrialState.COMPLETE else None
+    distributions = {name: FloatDistribution(0, 1) for name in params}
+    study.add_trial(
+        optuna.trial.create_trial(
+            params=params, distributions=distributions, value=told, state=state, intermediate_values={1: value}, user_attrs={OUTCOME: "finished"}
+        )
+    )
+    run = folder / f"t{len(study.trials) - 1:03d}"
+    run.mkdir()
+    (run / "model.safetensors").write_bytes(weights)
+    (run / "model.sha256").write_text(f"{weights.hex()}  model.safetensors\n")
+
+
+def test_equal_weights_from_different_learning_rates_are_told_with_both_trials(tmp_path: Path) -> None:
+    study = open_study(tmp_path)
+    ended_trial(study, tmp_path, 0.5, b"ab", lr=0.1, max_norm=1.0)
+    ended_trial(study, tmp_path, 0.5, b"ac", lr=0.2, max_norm=1.0)
+    ended_trial(study, tmp_path, 0.5, b"ab", lr=0.2, max_norm=1.0)
+    assert equal_weights(tmp_path, study, 1) is None
+    assert equal_weights(tmp_path, study, 2) == (
+        "trials 0 and 2 have the very same weights although they differ in lr (0.1 and 0.2): "
+        "settings do not reach the training, so that comparing trials would mean nothing"
+    )
+
+
+def test_equal_weights_are_right_where_only_a_clipping_norm_that_nothing_reached_differs(tmp_path: Path) -> None:
+    study = open_study(tmp_path)
+    ended_trial(study, tmp_path, 0.5, b"ab", lr=0.1, max_norm=0.5)
+    ended_trial(study, tmp_path, 0.5, b"ab", lr=0.1, max_norm=1.0)
+    assert equal_weights(tmp_path, study, 1) is None
+
+
+def test_only_the_best_weights_that_fit_the_budget_stay_and_the_winners_always(tmp_path: Path) -> None:
+    study = open_study(tmp_path)
+    ended_trial(study, tmp_path, 0.9, bytes(100), TrialState.FAIL, lr=0.1)
+    ended_trial(study, tmp_path, 0.8, bytes(100), lr=0.2)
+    ended_trial(study, tmp_path, 0.3, bytes(100), lr=0.3)
+    drop_losers(tmp_path, study, budget_bytes=50)
+    assert [path.parent.name for path in tmp_path.glob("t*/model.safetensors")] == ["t001"]
