@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -19,6 +20,7 @@ import pytest
 import torch
 from optuna.trial import TrialState
 from safetensors.torch import load_file, save_file
+from small_disks import mounted
 
 from tune_cropshield.data.dataset import open_data
 from tune_cropshield.memory.plan import plan_for_cpu
@@ -26,13 +28,14 @@ from tune_cropshield.records import read_metrics
 from tune_cropshield.search.journal import read_study
 from tune_cropshield.search.ray_runtime import ray_runtime
 from tune_cropshield.search.resources import divide
-from tune_cropshield.search.run import SearchOutcome, run_search
+from tune_cropshield.search.run import SearchOutcome, run_search, trial_worker
 from tune_cropshield.search.trial_settings import effective_batches
 from tune_cropshield.search.view import SearchView
 from tune_cropshield.space import load_space
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 
+TIMINGS = ("images_per_s", "data_wait_s", "epoch_s")
 SPACE = """
 [trial]
 model = "tiny_cnn"
@@ -58,11 +61,12 @@ def search(drawn_leaves: Path, home: Path) -> Iterator[Callable[..., subprocess.
     """Starts `search` on the drawn leaves with a space of its own; kills what is left of it afterwards."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(*arguments: str, space: str = SPACE) -> subprocess.Popen[str]:
+    def start(*arguments: str, space: str = SPACE, out: Path = home / "out") -> subprocess.Popen[str]:
         (home / "space.toml").write_text(space)
         given = [] if "--resume" in arguments else ["--space", str(home / "space.toml"), "--data", str(drawn_leaves)]
-        command = [sys.executable, "-m", "tune_cropshield", "search", *given, "--out", str(home / "out"), *arguments]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+        command = [sys.executable, "-m", "tune_cropshield", "search", *given, "--out", str(out), *arguments]
+        environment = {**os.environ, "HOME": str(home)}  # Ray's secret is there
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, env=environment)
         started.append(process)
         return process
 
@@ -94,6 +98,24 @@ def finished(study: optuna.Study) -> dict[int, tuple[TrialState, dict[int, float
         trial.number: (trial.state, trial.intermediate_values, trial.params)
         for trial in study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
     }
+
+
+def is_running(process: int) -> bool:
+    """Tells whether a process is there and no zombie."""
+    try:
+        return bool(Path(f"/proc/{process}/cmdline").read_bytes())
+    except OSError:
+        return False
+
+
+def descendants(ancestor: int) -> list[int]:
+    """Returns the running processes that descend from `ancestor`."""
+    found = []
+    for process in (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()):
+        with contextlib.suppress(OSError):
+            if is_running(process) and descends_from(process, ancestor):
+                found.append(process)
+    return found
 
 
 def listening_addresses() -> set[str]:
@@ -169,10 +191,15 @@ def test_a_search_interrupted_then_killed_has_lost_and_repeated_nothing_and_can_
     process = search("--trials", "6", "--epochs", "6")
     wait_for(lambda: num_epochs(out) >= 7, 120)
     assert listening_addresses() <= {"127.0.0.1", "[::1]", "[::ffff:127.0.0.1]"}
-    process.send_signal(signal.SIGINT)
+    assert (home / ".ray" / "auth_token").stat().st_mode & 0o777 == 0o600
+    processes = descendants(process.pid)
+    assert len(processes) >= 4
+    process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
     assert "--resume" in output
+    wait_for(lambda: not any(is_running(left) for left in processes), 20)
+    assert {path.name for path in out.glob("t*/last.pt")} == {"last.pt"}  # nothing of the trials under way is lost
     assert (out / "best" / "config.toml").exists()
     assert (out / "report.html").exists()
     before = finished(read_study(out))
@@ -207,13 +234,14 @@ def runtime() -> Iterator[None]:
         yield
 
 
-def search_here(space_text: str, leaves: Path, cache: Path, out: Path) -> SearchOutcome:
+def search_here(space_text: str, leaves: Path, cache: Path, out: Path, worker: Callable[[], type[Any]] = trial_worker) -> SearchOutcome:
     """Searches in this process, one trial at a time."""
     out.mkdir()
     (out / "space.toml").write_text(space_text)
     space = load_space(out / "space.toml", {"data": {"dir": str(leaves)}})
     data = open_data(space.data, {32}, cache)
-    return run_search(space, data, plan_for_cpu(effective_batches(space)), divide("cpu", 1, 8), out, SearchView(), lambda: None)
+    plan = plan_for_cpu(effective_batches(space))
+    return run_search(space, data, plan, divide("cpu", 1, 8), out, SearchView(), lambda: None, worker=worker)
 
 
 def test_a_trial_that_diverges_is_pruned_with_its_reason_and_the_search_goes_on(
@@ -250,6 +278,65 @@ def test_a_trial_whose_worker_is_killed_goes_on_from_its_checkpoint(runtime: Non
     assert len(killed) == 1
     assert sorted(finished(outcome.study)) == [0]
     assert [line["epoch"] for line in read_metrics(out / "t000")] == list(range(1, 61))
+
+
+def deaf_worker() -> type[Any]:
+    """A worker that trains every trial with the settings of its first."""
+    from tune_cropshield.search.worker import TrialWorker
+
+    class DeafWorker(TrialWorker):
+        def _start(self, config: dict[str, Any]) -> None:
+            self.first = getattr(self, "first", config["run"])
+            super()._start({**config, "run": self.first})
+
+    return DeafWorker
+
+
+def test_a_search_whose_settings_do_not_reach_the_training_ends_and_names_both_trials(
+    runtime: None, drawn_leaves: Path, shared_cache: Path, tmp_path: Path
+) -> None:
+    outcome = search_here(SPACE, drawn_leaves, shared_cache, tmp_path / "out", deaf_worker)
+    assert outcome.failed
+    assert outcome.stopped is not None
+    assert outcome.stopped.startswith("trials 0 and 1 have the very same weights although they differ in lr (0.0001 and 0.001): ")
+    assert len(rows(tmp_path / "out")) < 5
+
+
+def test_on_one_worker_the_same_seed_gives_the_same_search_to_the_last_digit(
+    runtime: None, drawn_leaves: Path, shared_cache: Path, tmp_path: Path
+) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        search_here(SPACE.replace("trials = 5", f"trials = 5\nseed = {seed}"), drawn_leaves, shared_cache, tmp_path / name)
+    tables = [[{k: v for k, v in row.items() if k not in TIMINGS} for row in rows(tmp_path / name)] for name in "abc"]
+    assert [len(table) for table in tables] == [5, 5, 5]
+    assert tables[0] == tables[1]
+    assert tables[0] != tables[2]
+    digests = [[(tmp_path / name / f"t{number:03d}" / "model.sha256").read_text() for number in range(5)] for name in "ab"]
+    assert digests[0] == digests[1]
+    assert len(set(digests[0])) == 5
+
+
+def test_a_full_disk_ends_a_search_whole_and_it_goes_on_when_there_is_space(search: Callable[..., subprocess.Popen[str]], home: Path) -> None:
+    with mounted(home / "disk", "size=1200k") as disk:
+        out = disk / "out"
+        process = search("--trials", "8", "--trials-per-gpu", "1", out=out)
+        output, _ = process.communicate(timeout=200)
+        assert process.returncode == 2, output
+        told = [line for line in output.splitlines() if line.startswith("error: ")]
+        assert len(told) == 1 and told[0].startswith("error: no space left on the disk while writing "), output
+        assert "Traceback" not in output
+        before = finished(read_study(out))
+        assert 1 <= len(before) < 8
+        assert not list(out.rglob(".*.tmp"))
+        assert all(path.read_text().endswith("\n") or not path.read_text() for path in out.rglob("*.jsonl"))
+
+        subprocess.run(["mount", "-o", "remount,size=100m", disk], check=True)
+        process = search("--resume", out=out)
+        output, _ = process.communicate(timeout=200)
+        assert process.returncode == 0, output
+        after = finished(read_study(out))
+        assert sorted(after) == list(range(8))
+        assert {number: after[number] for number in before} == before
 
 
 def descends_from(process: int, ancestor: int) -> bool:

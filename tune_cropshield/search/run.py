@@ -222,7 +222,7 @@ def _ended_by_signals(stopper: Any, view: SearchView) -> Iterator[threading.Even
             os._exit(130)
         interrupted.set()
         stopper.stop("interrupted")
-        view.note("stopping: the trials under way have 15 s to end their epoch, which is else trained again (once more to stop at once)")
+        view.note("stopping: the trials under way have 10 s to end their epoch, which is else trained again (once more to stop at once)")
 
     previous = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
