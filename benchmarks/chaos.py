@@ -21,6 +21,7 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,12 @@ from tune_cropshield.records import read_metrics
 MOMENTS = ("start", "checkpoint", "between trials", "export", "any")
 
 
+@dataclass(frozen=True)
 class Timing:
     """When things happened in the undisturbed search, seconds from its start."""
 
-    def __init__(self, first_epoch_s: float, end_s: float) -> None:
-        self.first_epoch_s, self.end_s = first_epoch_s, end_s
+    first_epoch_s: float
+    end_s: float
 
 
 def undisturbed(home: Path, leaves: Path) -> tuple[dict[int, Ending], Timing]:

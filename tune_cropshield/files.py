@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -30,8 +30,9 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object], keep_as: 
                 write(file)
                 file.flush()
                 os.fsync(file.fileno())
-            if keep_as is not None and path.exists():
-                os.replace(path, keep_as)
+            if keep_as is not None:
+                with suppress(FileNotFoundError):  # there was none, or somebody has just deleted it
+                    os.replace(path, keep_as)
             os.replace(aside, path)
     except BaseException:
         aside.unlink(missing_ok=True)
