@@ -128,7 +128,7 @@ def journal_ends_in_half_a_line(home: Path, leaves: Path) -> dict[str, Any]:
 def full_disk(home: Path, leaves: Path) -> dict[str, Any]:
     """A disk on which a few trials fit; later it is made larger. Twice: once a file fills it up between trials, once the trials themselves do."""
     rows = []
-    for name, kib, filled_by_others in (("small", 1700, False), ("filled", 8000, True)):
+    for name, kib, filled_by_others in (("small", 3000, False), ("filled", 8000, True)):
         disk = home / name
         disk.mkdir()
         mount = ["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", str(disk)]

@@ -317,7 +317,7 @@ def test_on_one_worker_the_same_seed_gives_the_same_search_to_the_last_digit(
 
 
 def test_a_full_disk_ends_a_search_whole_and_it_goes_on_when_there_is_space(search: Callable[..., subprocess.Popen[str]], home: Path) -> None:
-    with mounted(home / "disk", "size=1200k") as disk:
+    with mounted(home / "disk", "size=3000k") as disk:
         out = disk / "out"
         process = search("--trials", "8", "--trials-per-gpu", "1", out=out)
         output, _ = process.communicate(timeout=200)
