@@ -33,7 +33,7 @@ from tune_cropshield.search.trial_settings import effective_batches
 from tune_cropshield.search.view import SearchView
 from tune_cropshield.space import load_space
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]  # a busy machine may take a minute to start Ray
 
 TIMINGS = ("images_per_s", "data_wait_s", "epoch_s")
 SPACE = """
