@@ -130,8 +130,9 @@ def main() -> None:
         time.time = clock_that_jumps_back(10.0)
     worker = faulty_worker(arguments.fault)
     resources = divide("cpu", 1, arguments.trials)
-    with ray_runtime(resources.cpus, 0, None):
-        outcome = run_search(space, data, plan_for_cpu(effective_batches(space)), resources, arguments.out, PlainView(), worker=worker)
+    plan = plan_for_cpu(effective_batches(space))
+    with ray_runtime(resources.cpus, 0, None) as ray_ready:
+        outcome = run_search(space, data, plan, resources, arguments.out, PlainView(), ray_ready, worker=worker)
     print(json.dumps({"stopped": outcome.stopped, "failed": outcome.failed}))
     sys.stdout.flush()
 

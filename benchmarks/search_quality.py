@@ -112,20 +112,24 @@ def random_search(arguments: argparse.Namespace, leaves: LeafData, out: Path) ->
 def ours(arguments: argparse.Namespace, leaves: LeafData, out: Path) -> None:
     """Runs this project's own search."""
     from tune_cropshield.memory.plan import plan_for_cpu
+    from tune_cropshield.search.ray_runtime import ray_runtime
     from tune_cropshield.search.resources import Resources
     from tune_cropshield.search.run import run_search
     from tune_cropshield.search.trial_settings import effective_batches
     from tune_cropshield.search.view import SearchView
 
     space = searched_space(arguments, out)
-    run_search(space, leaves, plan_for_cpu(effective_batches(space)), Resources("cpu", 1, 0, 1, 1, 1, 0), out, SearchView())
+    plan, resources = plan_for_cpu(effective_batches(space)), Resources("cpu", 1, 0, 1, 1, 1, 0)
+    with ray_runtime(1, 0, None) as ray_ready:
+        run_search(space, leaves, plan, resources, out, SearchView(), ray_ready)
 
 
 def stock(arguments: argparse.Namespace, leaves: LeafData, out: Path) -> None:
     """Runs Ray Tune's own OptunaSearch and ASHA, with the grace, the factor and the number of trials of ours."""
     from tune_cropshield.search.ray_runtime import ray_runtime
 
-    with ray_runtime(1, 0, None):
+    with ray_runtime(1, 0, None) as ray_ready:
+        ray_ready()
         from ray import tune
         from ray.tune.schedulers import ASHAScheduler
         from ray.tune.search import ConcurrencyLimiter

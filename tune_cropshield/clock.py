@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tune_cropshield.files import append_line
+
 TIMES = "times.jsonl"  # in a trial's folder
 SETUP, DATA_WAIT, STEP, EVALUATION, CHECKPOINT, REPORT = PARTS = ("setup", "data_wait", "step", "evaluation", "checkpoint", "report")
 
@@ -43,8 +45,7 @@ class TrialClock:
         """Writes a line and begins the next."""
         self.enter(self._part)
         line = {"what": what, "worker": os.getpid(), "ended": self._at, **{part: round(seconds, 6) for part, seconds in self._seconds.items()}}
-        with open(self._path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        append_line(self._path, json.dumps(line))
         self._seconds = dict.fromkeys(PARTS, 0.0)
 
 
