@@ -24,8 +24,8 @@ from small_disks import mounted
 
 from tune_cropshield.data.dataset import open_data
 from tune_cropshield.memory.plan import plan_for_cpu
-from tune_cropshield.records import read_metrics
-from tune_cropshield.search.journal import read_study
+from tune_cropshield.records import RunFolder, read_metrics
+from tune_cropshield.search.journal import read_study, unfinished
 from tune_cropshield.search.ray_runtime import ray_runtime
 from tune_cropshield.search.resources import divide
 from tune_cropshield.search.run import SearchOutcome, run_search, trial_worker
@@ -199,7 +199,10 @@ def test_a_search_interrupted_then_killed_has_lost_and_repeated_nothing_and_can_
     assert process.returncode == 130, output
     assert "--resume" in output
     wait_for(lambda: not any(is_running(left) for left in processes), 20)
-    assert {path.name for path in out.glob("t*/last.pt")} == {"last.pt"}  # nothing of the trials under way is lost
+    under_way = [out / f"t{trial.number:03d}" for trial in unfinished(read_study(out))]
+    saved = {folder.name: RunFolder(folder).checkpoint()[0] for folder in under_way if read_metrics(folder)}
+    trained = {folder.name: read_metrics(folder)[-1]["epoch"] for folder in under_way if read_metrics(folder)}
+    assert {name: state["progress"]["metrics"]["epoch"] for name, state in saved.items() if state is not None} == trained  # no epoch is lost
     assert (out / "best" / "config.toml").exists()
     assert (out / "report.html").exists()
     before = finished(read_study(out))
