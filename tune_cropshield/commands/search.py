@@ -19,6 +19,7 @@ from tune_cropshield.commands.pretrained import check_pretrained
 from tune_cropshield.commands.screen import view_for
 from tune_cropshield.data.folder import check_folder, list_images
 from tune_cropshield.errors import UserError
+from tune_cropshield.files import told_when_full
 from tune_cropshield.search.resources import Resources, divide, find_device, num_cores
 from tune_cropshield.search.view import SearchView, short
 from tune_cropshield.space import SearchSpace, load_space
@@ -54,7 +55,8 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         _print_plan(space, resources, console)
         return 0
-    return _search(space, resources, out.absolute(), out, args, view_for(console, args.quiet, args.json_lines))
+    with told_when_full(out):
+        return _search(space, resources, out.absolute(), out, args, view_for(console, args.quiet, args.json_lines))
 
 
 def _search(space: SearchSpace, resources: Resources, out: Path, shown_out: Path, args: argparse.Namespace, view: SearchView) -> int:
