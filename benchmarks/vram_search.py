@@ -156,7 +156,7 @@ def search_optimistically(arguments: argparse.Namespace, model: str, budget_text
     from tune_cropshield.search.ray_runtime import ray_runtime
     from tune_cropshield.search.resources import divide
     from tune_cropshield.search.run import run_search
-    from tune_cropshield.search.view import view_for
+    from tune_cropshield.commands.screen import view_for
     from tune_cropshield.space import load_space
 
     budget = resolve_budget(budget_text, find_card())
