@@ -153,10 +153,10 @@ def search_optimistically(arguments: argparse.Namespace, model: str, budget_text
     """Returns the pairs that were searched."""
     from rich.console import Console
 
+    from tune_cropshield.commands.screen import view_for
     from tune_cropshield.search.ray_runtime import ray_runtime
     from tune_cropshield.search.resources import divide
     from tune_cropshield.search.run import run_search
-    from tune_cropshield.commands.screen import view_for
     from tune_cropshield.space import load_space
 
     budget = resolve_budget(budget_text, find_card())
@@ -188,8 +188,8 @@ def add_search(results: Results, arguments: argparse.Namespace, model: str, budg
         trials=len(trials),
         outcomes=json.dumps({name: sum(trial["outcome"] == name for trial in trials) for name in sorted({trial["outcome"] for trial in trials})}),
         out_of_memory=sum("memory" in trial["reason"].lower() for trial in trials),
-        ladder_steps=sum(len(steps) for steps in events),
-        trials_on_the_ladder=sum(bool(steps) for steps in events),
+        ladder_steps=sum(step["event"] == "out of memory" for steps in events for step in steps),
+        trials_on_the_ladder=sum(any(step["event"] == "out of memory" for step in steps) for steps in events),
         effective_batches_kept=all(updates_are_right(folder, images) for folder in folders),
         pairs=" ".join(sorted({trial.get("pair", "") for trial in trials})),
         most_reserved_mib=max((line["peak_vram_mib"] for folder in folders for line in read_metrics(folder)), default=None),

@@ -110,6 +110,7 @@ def _epochs(
     save_config(config, folder / CONFIG)
     cap_allocator(memory_mib, data.device)
     notes: list[str] = []
+    reasons: set[str] = set()  # why steps were not captured as graphs, each told once
 
     def precision_changed(change: PrecisionChange) -> None:
         run.add_event({"event": "precision", **asdict(change)})
@@ -153,6 +154,10 @@ def _epochs(
                 if spill_guard is not None:
                     _leave_system_memory(spill_guard, training.ladder, metrics, trial.size_at(progress.epochs_done), data)
                 training.epoch_was_good(metrics.epoch)
+                if (eager := training.ladder.trainer.step.runner.reason) is not None and eager not in reasons:
+                    run.add_event({"event": "no CUDA graphs", "reason": eager})
+                    notes.append(f"steps run kernel by kernel, not as CUDA graphs: {eager}")
+                    reasons.add(eager)
                 is_best = progress.add(metrics, evaluation, training.ladder.trainer)
             clock.epoch_done(len(data.indices("train")) / metrics.images_per_s, metrics.data_wait_s)
             run.add_metrics(metrics)
