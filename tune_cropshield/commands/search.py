@@ -5,33 +5,27 @@ from __future__ import annotations
 import argparse
 import shlex
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from tune_cropshield.commands.gpu_findings import MEASURING_PAYS_FROM, estimating_meanwhile, packed, plan_for, remembered, with_fastest_kernels
 from tune_cropshield.commands.image_sizes import check_image_sizes
 from tune_cropshield.commands.paths import cache_dir, check_can_be_made, find_space, generated_leaves
 from tune_cropshield.commands.pretrained import check_pretrained
 from tune_cropshield.commands.screen import view_for
-from tune_cropshield.data.folder import check_folder, list_images
+from tune_cropshield.data.folder import check_folder
 from tune_cropshield.errors import UserError
 from tune_cropshield.files import told_when_full
-from tune_cropshield.search.resources import Resources, divide, find_device, num_cores
+from tune_cropshield.search.resources import Resources, divide, find_device
 from tune_cropshield.search.view import SearchView, short
 from tune_cropshield.space import SearchSpace, load_space
 
 if TYPE_CHECKING:
     from tune_cropshield.data.dataset import LeafData
-    from tune_cropshield.memory.plan import Plan
 
-# Images that a search would train on were no trial pruned. Measuring how to train them fastest takes about half a minute, mostly imports, and can win
-# half of the search's time: shorter ones, of about two minutes at some thousand images/s, go by what is known or usual.
-MEASURING_PAYS_FROM = 500_000
-GUIDES_CLASSES = 22  # a dry run reads no photographs
 MAY_CHANGE_ON_RESUME = ("trials", "time_budget", "trials_per_gpu")
 
 
@@ -99,7 +93,7 @@ def _search_with(
         space = space.model_copy(update={"data": space.data.model_copy(update={"dir": str(leaves)})})
     trial = space.trial_config()
     sizes = {trial.image_size, *trial.progressive_sizes.values()}
-    with view.steps("decoding photographs") as progress, _estimating_meanwhile(space, resources):
+    with view.steps("decoding photographs") as progress, estimating_meanwhile(space, resources):
         data = open_data(space.data, sizes, cache, progress)
     check_pretrained(trial, len(data.classes))
     for path, reason in data.store.unreadable:
@@ -124,25 +118,12 @@ def _search_with(
         save_plan(out, plan)
         note_start(out, args.argv, data, resources)
         view.note(f"board: tensorboard --logdir {shlex.quote(str(shown_out))}")
-        outcome = run_search(space, data, plan, resources, out, view, ray_ready, _remembered(space, len(data.classes), plan))
+        outcome = run_search(space, data, plan, resources, out, view, ray_ready, remembered(space, len(data.classes), plan))
         if has_result(outcome.study):
             write_best(out)
         ledger = write_ledger(out, resources.concurrent_trials, began, time.time())
         report = report_line(out, shown_out, cache, data)
     return _conclude(outcome, space, out, shown_out, view, (ledger, report))
-
-
-@contextmanager
-def _estimating_meanwhile(space: SearchSpace, resources: Resources) -> Iterator[None]:
-    """On a GPU, has the network's memory estimated while the block runs: seconds for which the plan need not wait then."""
-    if resources.device == "cpu":
-        yield
-        return
-    from tune_cropshield.memory.gpu_plan import at_largest_size, estimate_for
-
-    with ThreadPoolExecutor(1) as pool:  # what fails here fails again, and is told, where the plan asks for the estimate
-        pool.submit(estimate_for, at_largest_size(space.trial_config()), len(list_images(Path(space.data.dir))))
-        yield
 
 
 def report_line(out: Path, shown_out: Path, cache: Path, data: LeafData) -> str:
@@ -154,112 +135,6 @@ def report_line(out: Path, shown_out: Path, cache: Path, data: LeafData) -> str:
     except Exception as error:
         why = " ".join(str(error).split()) or type(error).__name__
         return f"report.html could not be written ({why}); try again:  python -m tune_cropshield report {shlex.quote(str(shown_out))}"
-
-
-def with_fastest_kernels(space: SearchSpace, resources: Resources, num_classes: int, view: SearchView, worth_measuring: bool) -> SearchSpace:
-    """Returns `space` with precision "auto" settled, and the layout with it: measured on a GPU, left to the rule of `resolve_precision` on a CPU."""
-    trial = space.trial_config()
-    decided = trial.precision != "auto" or "precision" in space.space or "channels_last" in {*space.space, *space.trial}
-    if resources.device == "cpu" or decided:
-        return space
-    from tune_cropshield.memory.budget import resolve_budget
-    from tune_cropshield.memory.card import find_card
-    from tune_cropshield.memory.gpu_kernels import fastest_kernels
-    from tune_cropshield.search.trial_settings import effective_batches, mixes_somewhere
-
-    card = find_card()
-    assert card is not None
-    with view.steps("measuring which precision and layout are fastest"):
-        settings, why = fastest_kernels(
-            trial,
-            num_classes,
-            effective_batches(space),
-            resolve_budget(space.search.vram, card),
-            card,
-            cache_dir(),
-            even=mixes_somewhere(space),
-            worth_measuring=worth_measuring,
-        )
-    view.note(why)
-    return space.model_copy(update={"trial": {**space.trial, **settings}})
-
-
-def packed(space: SearchSpace, resources: Resources, num_classes: int, view: SearchView, worth_measuring: bool) -> Resources:
-    """Returns `resources` with as many trials on each GPU as train the most images per second together, where that was left to us."""
-    if resources.device == "cpu" or space.search.trials_per_gpu != "auto" or space.search.trials < 2:
-        return resources
-    from tune_cropshield.memory.budget import resolve_budget
-    from tune_cropshield.memory.card import find_card
-    from tune_cropshield.memory.gpu_packing import trials_together
-    from tune_cropshield.search.trial_settings import effective_batches, mixes_somewhere
-
-    card = find_card()
-    assert card is not None
-    budget, cores = resolve_budget(space.search.vram, card), num_cores() // resources.gpus
-    with view.steps("measuring how many trials share the GPU best"):
-        number, why = trials_together(
-            space.trial_config(),
-            num_classes,
-            effective_batches(space),
-            budget,
-            card,
-            cache_dir(),
-            cores=cores,
-            even=mixes_somewhere(space),
-            worth_measuring=worth_measuring,
-        )
-    view.note(why)
-    return divide(resources.device, number, space.search.trials)
-
-
-def plan_for(space: SearchSpace, resources: Resources, num_classes: int | None, view: SearchView) -> Plan:
-    """Returns the pairs that trials may take on this device: measured on a GPU, only estimated there while `num_classes` is not known."""
-    from tune_cropshield.memory.plan import plan_for_cpu, plan_from_estimate
-    from tune_cropshield.search.trial_settings import effective_batches, mixes_somewhere
-
-    batches, even = effective_batches(space), mixes_somewhere(space)
-    if resources.device == "cpu":
-        return plan_for_cpu(batches, even)
-    from tune_cropshield.memory.budget import resolve_budget
-    from tune_cropshield.memory.card import find_card
-    from tune_cropshield.memory.gpu_plan import estimate_for, plan_for_gpu
-
-    trial, card = space.trial_config(), find_card()
-    assert card is not None
-    budget = resolve_budget(space.search.vram, card)
-    if num_classes is None:
-        estimate = estimate_for(trial, GUIDES_CLASSES)
-        return plan_from_estimate(estimate, batches, budget.share_mib(resources.trials_per_gpu), budget.context_mib, even, trial.model)
-    with view.steps("measuring which batches fit the GPU") as measuring:
-        plan = plan_for_gpu(
-            trial,
-            num_classes,
-            batches,
-            budget,
-            card,
-            cache_dir(),
-            num_trials=resources.trials_per_gpu,
-            even=even,
-            trust_ample_memory=True,
-            measuring=measuring,
-        )
-    for note in plan.notes:
-        view.note(note)
-    return plan
-
-
-def _remembered(space: SearchSpace, num_classes: int, plan: Plan) -> Callable[[int, str], object]:
-    """Returns what lowers the measurements kept of this model: the next plan does not propose a micro-batch that ran out of memory."""
-    if plan.source != "probe":
-        return lambda micro_batch, reason: None
-    from tune_cropshield.memory.card import find_card
-    from tune_cropshield.memory.gpu_plan import at_largest_size, gpu_precision
-    from tune_cropshield.memory.probe_cache import ProbeCache, identity
-
-    trial, card = at_largest_size(space.trial_config()), find_card()
-    assert card is not None and plan.share_mib is not None
-    cache, share_mib = ProbeCache(cache_dir(), identity(trial, num_classes, gpu_precision(trial), card)), plan.share_mib
-    return lambda micro_batch, reason: cache.lower(micro_batch, share_mib, reason)
 
 
 def _new_space(args: argparse.Namespace) -> SearchSpace:
