@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,9 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from tune_cropshield.data.generated import draw_leaves
+from tune_cropshield.search.ray_runtime import ENVIRONMENT
+
+os.environ.update(ENVIRONMENT)  # before any test module imports Ray, which reads it then
 
 REAL_LEAVES = Path(__file__).parents[2] / "shared" / "data" / "leaves"  # beside a checkout where the photographs are at hand
 
