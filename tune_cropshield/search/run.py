@@ -77,7 +77,8 @@ def run_search(
     """
     settings = space.search
     with told_when_full(out):
-        remove_leftovers(out)
+        for folder in (out, *out.glob("t[0-9]*")):  # of trials that nobody goes on with, too
+            remove_leftovers(folder)
         study = open_study(out)
     check_same(study, {"data": data.store.fingerprint[:16], "format": FORMAT})
     num_existing = num_started(study)
