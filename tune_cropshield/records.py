@@ -21,6 +21,7 @@ EVENTS = "events.jsonl"  # what else happened: memory that ran out, fp16 that wa
 CHECKPOINT = "last.pt"
 CHECKPOINT_BEFORE = "previous.pt"  # the one before, in case the last is damaged
 WEIGHTS = "model.safetensors"  # of the best epoch
+PREDICTIONS = "predictions.safetensors"  # that epoch's, of the validation split in its order: `predicted` class numbers, and their `probability`
 WEIGHTS_DIGEST = "model.sha256"  # of that file, as `sha256sum --check` reads it
 BEST_METRICS = "metrics.json"  # the best epoch's
 CLASSES = "classes.json"
@@ -78,12 +79,13 @@ class RunFolder:
         """Appends a line to the events."""
         append_line(self.path / EVENTS, json.dumps(event))
 
-    def save_best(self, weights: dict[str, Tensor], metrics: dict[str, Any], classes: tuple[str, ...]) -> None:
-        """Writes the best epoch's weights (torchvision's names, no pickle) and their digest, its metrics and the classes' names."""
+    def save_best(self, weights: dict[str, Tensor], predictions: dict[str, Tensor], metrics: dict[str, Any], classes: tuple[str, ...]) -> None:
+        """Writes the best epoch's weights (torchvision's names, no pickle) and their digest, its predictions and metrics, and the classes' names."""
         write_weights(self.path / WEIGHTS, weights)
         with open(self.path / WEIGHTS, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         write_text_atomically(self.path / WEIGHTS_DIGEST, f"{digest}  {WEIGHTS}\n")
+        write_weights(self.path / PREDICTIONS, predictions)
         write_json(self.path / BEST_METRICS, metrics)
         write_json(self.path / CLASSES, list(classes))
 
@@ -120,7 +122,7 @@ def write_json(path: Path, value: object) -> None:
 
 
 def write_weights(path: Path, weights: dict[str, Tensor]) -> None:
-    """Writes a state dict as safetensors, aside and renamed. Raises DiskFull when the disk is full."""
+    """Writes named tensors as safetensors, aside and renamed. Raises DiskFull when the disk is full."""
     from safetensors.torch import save_file
 
     aside = path.with_name(f".{path.name}.tmp")
@@ -136,7 +138,7 @@ def write_weights(path: Path, weights: dict[str, Tensor]) -> None:
 class ScalarEvents:
     """TensorBoard scalars of one run, under the metrics' own names. Needs no TensorFlow.
 
-    first_epoch: 1, or the epoch a resumed run goes on with: TensorBoard then forgets points from there on that a killed run had written.
+    first_epoch: 1, or the epoch a resumed run goes on with: TensorBoard forgets points from there on that a killed run had written.
     """
 
     def __init__(self, path: Path, first_epoch: int = 1) -> None:
@@ -144,9 +146,8 @@ class ScalarEvents:
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         self._writer = EventFileWriter(str(path), flush_secs=10)
-        if first_epoch > 1:
-            start = SessionLog(status=SessionLog.START)
-            self._writer.add_event(Event(step=first_epoch, wall_time=time.time(), session_log=start))
+        start = SessionLog(status=SessionLog.START)
+        self._writer.add_event(Event(step=first_epoch, wall_time=time.time(), session_log=start))
 
     def add(self, metrics: EpochMetrics, best: Mapping[str, float | int]) -> None:
         """Writes one point per metric at step `epoch` and makes it visible at once.
