@@ -14,6 +14,7 @@ from tune_cropshield.config import TrialConfig
 from tune_cropshield.data.feed import ImageFeed
 from tune_cropshield.data.mixing import Mixing
 from tune_cropshield.data.windows import WindowSettings, evaluation_batches, training_windows
+from tune_cropshield.errors import DivergedError
 from tune_cropshield.training import build
 from tune_cropshield.training.build import build_trainer
 from tune_cropshield.training.graphs import CudaGraphs
@@ -186,7 +187,8 @@ def test_a_skipped_update_leaves_weights_alone_inside_a_graph() -> None:
     step = run.trainer.step
     updates, before = int(step.updates), run.weights()
     step.scaler._scale.fill_(2.0**120)  # type: ignore[union-attr]  # every gradient overflows
-    run.train(2)
+    with pytest.raises(DivergedError, match="at every loss scale"):
+        run.train(2)
     assert int(step.updates) == updates
     assert all(torch.equal(run.weights()[name], value) for name, value in before.items() if name.endswith(("weight", "bias")))
     assert step.scaler.get_scale() == 2.0**117
