@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from chaos_faults import FAULTS
-from chaos_search import EPOCHS, TRIALS, Ending, Search, alive, command_of, differences, endings, epochs_trained, trial_workers, unreadable
+from chaos_search import EPOCHS, TRIALS, Ending, Search, alive, differences, endings, epochs_trained, trial_workers, unreadable
 from vram_harness import Results
 
 from tune_cropshield.data.generated import draw_leaves
@@ -70,9 +70,8 @@ def wait_for_moment(search: Search, moment: str, timing: Timing, chance: random.
     return search.wait_until(lambda: sum(folder.is_dir() for folder in search.out.glob("t[0-9]*")) > ended, every_s=0.002)
 
 
-def watch_leftovers(processes: list[int], since: float, seconds: dict[str, float]) -> threading.Thread:
-    """Notes, in the background, how long the processes of a killed search live on: those that train, and all."""
-    workers = [process for process in processes if "Trainable" in command_of(process)]
+def watch_leftovers(workers: list[int], processes: list[int], since: float, seconds: dict[str, float]) -> threading.Thread:
+    """Notes, in the background, how long the processes of a killed search live on: those that trained, and all."""
 
     def watch() -> None:
         for name, watched in (("workers_gone_s", workers), ("all_gone_s", processes)):
@@ -96,9 +95,10 @@ def kill_driver(results: Results, home: Path, leaves: Path, arguments: argparse.
         search = Search(home, leaves, home / f"driver-{number}")
         met = wait_for_moment(search, moment, timing, chance)
         killed_at = search.seconds()
+        workers = trial_workers(search)
         others = search.kill(whole_tree)
         lingering: dict[str, float] = {}
-        watcher = watch_leftovers(others, time.monotonic(), lingering)
+        watcher = watch_leftovers(workers, others, time.monotonic(), lingering)
         before = endings(search.out)
         halves = [path.name for path in search.out.rglob(".*.tmp")] if search.out.exists() else []
         begun = (search.out / "search.toml").exists()

@@ -19,6 +19,7 @@ from optuna.trial import TrialState
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tune_cropshield.clock import read_times
 from tune_cropshield.config import load_config
 from tune_cropshield.records import read_metrics
 from tune_cropshield.search.journal import read_study
@@ -148,7 +149,8 @@ def command_of(process: int) -> str:
 
 def trial_workers(search: Search) -> list[int]:
     """Returns the processes in which trials are trained."""
-    return [process for process in descendants(search.process.pid) if "Trainable" in command_of(process)]
+    trained = {line["worker"] for folder in search.out.glob("t[0-9]*") for line in read_times(folder)}
+    return [process for process in descendants(search.process.pid) if process in trained and command_of(process)]
 
 
 def alive(processes: list[int]) -> list[int]:

@@ -26,11 +26,11 @@ from tune_cropshield.data.dataset import open_data
 from tune_cropshield.memory.plan import plan_for_cpu
 from tune_cropshield.search import folder as files
 from tune_cropshield.search.outcomes import METRIC
+from tune_cropshield.search.plain_view import PlainView
 from tune_cropshield.search.ray_runtime import ray_runtime
 from tune_cropshield.search.resources import divide
 from tune_cropshield.search.run import run_search
 from tune_cropshield.search.trial_settings import effective_batches
-from tune_cropshield.search.view import PlainView
 from tune_cropshield.space import load_space
 
 JUMP_S = 3600.0
@@ -131,8 +131,8 @@ def main() -> None:
     worker = faulty_worker(arguments.fault)
     resources = divide("cpu", 1, arguments.trials)
     plan = plan_for_cpu(effective_batches(space))
-    with ray_runtime(resources.cpus, 0, None) as ray_ready:
-        outcome = run_search(space, data, plan, resources, arguments.out, PlainView(), ray_ready, worker=worker)
+    with ray_runtime(resources.cpus, 0, None) as ray:
+        outcome = run_search(space, data, plan, resources, arguments.out, PlainView(), ray.ready, worker=worker)
     print(json.dumps({"stopped": outcome.stopped, "failed": outcome.failed}))
     sys.stdout.flush()
 
