@@ -120,16 +120,16 @@ def ours(arguments: argparse.Namespace, leaves: LeafData, out: Path) -> None:
 
     space = searched_space(arguments, out)
     plan, resources = plan_for_cpu(effective_batches(space)), Resources("cpu", 1, 0, 1, 1, 1, 0)
-    with ray_runtime(1, 0, None) as ray_ready:
-        run_search(space, leaves, plan, resources, out, SearchView(), ray_ready)
+    with ray_runtime(1, 0, None) as ray:
+        run_search(space, leaves, plan, resources, out, SearchView(), ray.ready)
 
 
 def stock(arguments: argparse.Namespace, leaves: LeafData, out: Path) -> None:
     """Runs Ray Tune's own OptunaSearch and ASHA, with the grace, the factor and the number of trials of ours."""
     from tune_cropshield.search.ray_runtime import ray_runtime
 
-    with ray_runtime(1, 0, None) as ray_ready:
-        ray_ready()
+    with ray_runtime(1, 0, None) as ray:
+        ray.ready()
         from ray import tune
         from ray.tune.schedulers import ASHAScheduler
         from ray.tune.search import ConcurrencyLimiter

@@ -170,8 +170,8 @@ def search_optimistically(arguments: argparse.Namespace, model: str, budget_text
     plan = dataclasses.replace(plan, pairs={batch: (Pair(batch, 1),) for batch in batches if batch <= largest})
     space = load_space(write_space(out.parent / f"{out.name}.toml", model, arguments, tuple(plan.pairs)))
     resources = divide(device().type, 1, arguments.trials)
-    with ray_runtime(resources.cpus, resources.gpus, None) as ray_ready:
-        run_search(space, leaves(arguments), plan, resources, out, view_for(Console(file=sys.stderr)), ray_ready)
+    with ray_runtime(resources.cpus, resources.gpus, None) as ray:
+        run_search(space, leaves(arguments), plan, resources, out, view_for(Console(file=sys.stderr)), ray.ready)
     return [str(pair) for batch in plan.effective_batches for pair in plan.pairs[batch]]
 
 

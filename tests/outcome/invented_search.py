@@ -87,7 +87,7 @@ def invent_search(folder: Path, leaves: Path, cache: Path, trials: list[Invented
     plan = plan or plan_for_cpu((16, 32, 64, 128))
     save_settings(folder, space, "python -m tune_cropshield search --space search.toml")
     save_plan(folder, plan)
-    note_start(folder, ["search", "--data", str(leaves)], data, ONE_CPU)
+    note_start(folder, ["search", "--data", str(leaves)], data, ONE_CPU, None)
     study = open_study(folder)
     for number, trial in enumerate(trials):
         _add_to_study(study, trial)
@@ -124,7 +124,7 @@ def _write_records(folder: Path, space: SearchSpace, plan: Plan, data: LeafData,
     if lines:
         torch.manual_seed(0)
         best = max(lines, key=lambda line: line.val_acc)
-        run.save_best(build_model("tiny_cnn", len(data.classes)).state_dict(), best.as_dict(), data.classes)
+        run.save_best(build_model("tiny_cnn", len(data.classes)).state_dict(), {}, best.as_dict(), data.classes)
 
 
 def _epoch(epoch: int, accuracy: float, trial: InventedTrial, plan: Plan) -> EpochMetrics:

@@ -15,6 +15,7 @@ from tune_cropshield.search.view import SearchView
 from tune_cropshield.space import SearchSpace
 
 if TYPE_CHECKING:
+    from tune_cropshield.memory.card import Card
     from tune_cropshield.memory.plan import Plan
 
 # Images that a search would train on were no trial pruned. Measuring how to train them fastest takes about half a minute, mostly imports, and can win
@@ -36,19 +37,16 @@ def estimating_meanwhile(space: SearchSpace, resources: Resources) -> Iterator[N
         yield
 
 
-def with_fastest_kernels(space: SearchSpace, resources: Resources, num_classes: int, view: SearchView, worth_measuring: bool) -> SearchSpace:
+def with_fastest_kernels(space: SearchSpace, card: Card | None, num_classes: int, view: SearchView, worth_measuring: bool) -> SearchSpace:
     """Returns `space` with precision "auto" settled, and the layout with it: measured on a GPU, left to the rule of `resolve_precision` on a CPU."""
     trial = space.trial_config()
     decided = trial.precision != "auto" or "precision" in space.space or "channels_last" in {*space.space, *space.trial}
-    if resources.device == "cpu" or decided:
+    if card is None or decided:
         return space
     from tune_cropshield.memory.budget import resolve_budget
-    from tune_cropshield.memory.card import find_card
     from tune_cropshield.memory.gpu_kernels import fastest_kernels
     from tune_cropshield.search.trial_settings import effective_batches, mixes_somewhere
 
-    card = find_card()
-    assert card is not None
     with view.steps("measuring which precision and layout are fastest"):
         settings, why = fastest_kernels(
             trial,
@@ -64,17 +62,14 @@ def with_fastest_kernels(space: SearchSpace, resources: Resources, num_classes: 
     return space.model_copy(update={"trial": {**space.trial, **settings}})
 
 
-def packed(space: SearchSpace, resources: Resources, num_classes: int, view: SearchView, worth_measuring: bool) -> Resources:
+def packed(space: SearchSpace, resources: Resources, card: Card | None, num_classes: int, view: SearchView, worth_measuring: bool) -> Resources:
     """Returns `resources` with as many trials on each GPU as train the most images per second together, where that was left to us."""
-    if resources.device == "cpu" or space.search.trials_per_gpu != "auto" or space.search.trials < 2:
+    if card is None or space.search.trials_per_gpu != "auto" or space.search.trials < 2:
         return resources
     from tune_cropshield.memory.budget import resolve_budget
-    from tune_cropshield.memory.card import find_card
     from tune_cropshield.memory.gpu_packing import trials_together
     from tune_cropshield.search.trial_settings import effective_batches, mixes_somewhere
 
-    card = find_card()
-    assert card is not None
     budget, cores = resolve_budget(space.search.vram, card), num_cores() // resources.gpus
     with view.steps("measuring how many trials share the GPU best"):
         number, why = trials_together(
@@ -92,20 +87,23 @@ def packed(space: SearchSpace, resources: Resources, num_classes: int, view: Sea
     return divide(resources.device, number, space.search.trials)
 
 
-def plan_for(space: SearchSpace, resources: Resources, num_classes: int | None, view: SearchView) -> Plan:
-    """Returns the pairs that trials may take on this device: measured on a GPU, only estimated there while `num_classes` is not known."""
+def plan_for(
+    space: SearchSpace, resources: Resources, card: Card | None, num_classes: int | None, view: SearchView, worth_measuring: bool = True
+) -> Plan:
+    """Returns the pairs that trials may take on this device: measured on a GPU, only estimated there while `num_classes` is not known.
+
+    worth_measuring: else the search is so short that its trials do best to share one micro-batch (see `Plan.with_common_micro_batch`).
+    """
     from tune_cropshield.memory.plan import plan_for_cpu, plan_from_estimate
     from tune_cropshield.search.trial_settings import effective_batches, mixes_somewhere
 
     batches, even = effective_batches(space), mixes_somewhere(space)
-    if resources.device == "cpu":
+    if card is None:
         return plan_for_cpu(batches, even)
     from tune_cropshield.memory.budget import resolve_budget
-    from tune_cropshield.memory.card import find_card
     from tune_cropshield.memory.gpu_plan import estimate_for, plan_for_gpu
 
-    trial, card = space.trial_config(), find_card()
-    assert card is not None
+    trial = space.trial_config()
     budget = resolve_budget(space.search.vram, card)
     if num_classes is None:
         estimate = estimate_for(trial, GUIDES_CLASSES)
@@ -123,20 +121,22 @@ def plan_for(space: SearchSpace, resources: Resources, num_classes: int | None, 
             trust_ample_memory=True,
             measuring=measuring,
         )
+    alone = resources.trials_per_gpu == 1  # where several share a GPU, it works for the others while one prepares its kernels
+    if plan.source == "estimate" and alone and not worth_measuring and space.search.pairs != "all":
+        plan = plan.with_common_micro_batch()
     for note in plan.notes:
         view.note(note)
     return plan
 
 
-def remembered(space: SearchSpace, num_classes: int, plan: Plan) -> Callable[[int, str], object]:
+def remembered(space: SearchSpace, card: Card | None, num_classes: int, plan: Plan) -> Callable[[int, str], object]:
     """Returns what lowers the measurements kept of this model: the next plan does not propose a micro-batch that ran out of memory."""
-    if plan.source != "probe":
+    if plan.source != "probe" or card is None:
         return lambda micro_batch, reason: None
-    from tune_cropshield.memory.card import find_card
     from tune_cropshield.memory.gpu_plan import at_largest_size, gpu_precision
     from tune_cropshield.memory.probe_cache import ProbeCache, identity
 
-    trial, card = at_largest_size(space.trial_config()), find_card()
-    assert card is not None and plan.share_mib is not None
+    assert plan.share_mib is not None
+    trial = at_largest_size(space.trial_config())
     cache, share_mib = ProbeCache(cache_dir(), identity(trial, num_classes, gpu_precision(trial), card)), plan.share_mib
     return lambda micro_batch, reason: cache.lower(micro_batch, share_mib, reason)

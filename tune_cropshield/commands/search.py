@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import shlex
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
@@ -16,15 +18,19 @@ from tune_cropshield.commands.image_sizes import check_image_sizes
 from tune_cropshield.commands.paths import cache_dir, check_can_be_made, find_space, generated_leaves
 from tune_cropshield.commands.pretrained import check_pretrained
 from tune_cropshield.commands.screen import view_for
+from tune_cropshield.commands.warm_start import warm_start
 from tune_cropshield.data.folder import check_folder
 from tune_cropshield.errors import UserError
 from tune_cropshield.files import told_when_full
-from tune_cropshield.search.resources import Resources, divide, find_device
+from tune_cropshield.memory.plan import MOST_TOGETHER
+from tune_cropshield.search.resources import divide, find_device, num_cores, num_gpus
 from tune_cropshield.search.view import SearchView, short
 from tune_cropshield.space import SearchSpace, load_space
 
 if TYPE_CHECKING:
     from tune_cropshield.data.dataset import LeafData
+    from tune_cropshield.memory.card import Card
+    from tune_cropshield.search.ray_runtime import RayRuntime
 
 MAY_CHANGE_ON_RESUME = ("trials", "time_budget", "trials_per_gpu")
 
@@ -35,7 +41,6 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run and args.json_lines:
         raise UserError("--dry-run prints a plan for people: leave out --json-lines")
     space = _resumed_space(args) if args.resume else _new_space(args)
-    check_image_sizes(space.trial_config())
     out = args.out or Path("results/runs") / f"{Path(args.space or space.trial.get('model', 'search')).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     if not args.resume and not args.dry_run:
         from tune_cropshield.search.folder import check_new
@@ -44,38 +49,27 @@ def run(args: argparse.Namespace) -> int:
         check_can_be_made(out, "--out")
     if space.data.dir and not args.dry_run:
         check_folder(Path(space.data.dir))
-    device = find_device(space.search.device)
-    resources = divide(device, space.search.trials_per_gpu, space.search.trials)
+    if space.search.device == "cuda" and not num_gpus():
+        find_device("cuda")  # says why not, before anything is started
     if args.dry_run:
-        _print_plan(space, resources, console)
+        _print_plan(space, console)
         return 0
     with told_when_full(out):
-        return _search(space, resources, out.absolute(), out, args, view_for(console, args.quiet, args.json_lines))
+        return _search(space, out.absolute(), out, args, view_for(console, args.quiet, args.json_lines))
 
 
-def _search(space: SearchSpace, resources: Resources, out: Path, shown_out: Path, args: argparse.Namespace, view: SearchView) -> int:
-    from tune_cropshield.model_names import OWN_MODELS
+def _search(space: SearchSpace, out: Path, shown_out: Path, args: argparse.Namespace, view: SearchView) -> int:
     from tune_cropshield.search.ray_runtime import ray_runtime
-    from tune_cropshield.search.resources import most_at_once
 
-    # Most of the time that Ray takes to start is waiting: photographs are decoded meanwhile.
-    others = () if space.trial_config().model in OWN_MODELS else ("torchvision.models",)
+    # Most of the time that Ray takes to start is waiting: PyTorch is loaded and photographs are decoded meanwhile.
     began = time.time()
-    workers = min(most_at_once(resources), space.search.trials) if space.search.trials_per_gpu == "auto" else resources.concurrent_trials
-    with ray_runtime(resources.cpus, resources.gpus, args.ray_address, workers, others) as ray_ready:
-        return _search_with(ray_ready, space, resources, out, shown_out, args, view, began)
+    workers, warm_up = warm_start(space, MEASURING_PAYS_FROM)
+    gpus = 0 if space.search.device == "cpu" else None
+    with ray_runtime(max(num_cores(), workers, MOST_TOGETHER * num_gpus()), gpus, args.ray_address, workers, warm_up) as ray:
+        return _search_with(ray, space, out, shown_out, args, view, began)
 
 
-def _search_with(
-    ray_ready: Callable[[], None],
-    space: SearchSpace,
-    resources: Resources,
-    out: Path,
-    shown_out: Path,
-    args: argparse.Namespace,
-    view: SearchView,
-    began: float,
-) -> int:
+def _search_with(ray: RayRuntime, space: SearchSpace, out: Path, shown_out: Path, args: argparse.Namespace, view: SearchView, began: float) -> int:
     from tune_cropshield.data.dataset import open_data
     from tune_cropshield.outcome.export import write_best
     from tune_cropshield.outcome.ledger import write_ledger
@@ -85,6 +79,9 @@ def _search_with(
     from tune_cropshield.search.start_log import note_start
     from tune_cropshield.search.starts import guide_differs
 
+    device, card = _device_and_card(space)
+    resources = divide(device, space.search.trials_per_gpu, space.search.trials)
+    check_image_sizes(space.trial_config())
     cache = cache_dir()
     if not space.data.dir:
         with view.steps("drawing leaves (no --data given)"):
@@ -107,23 +104,39 @@ def _search_with(
     for name, (advised, taken) in guide_differs(space).items():
         view.note(f"trial 0 takes {name} = {short(taken)}: the guide's {short(advised)} is not in the space")
     worth_measuring = space.search.trials * space.search.epochs * len(split.train) >= MEASURING_PAYS_FROM
-    space = with_fastest_kernels(space, resources, len(data.classes), view, worth_measuring)
-    resources = packed(space, resources, len(data.classes), view, worth_measuring)
-    plan = plan_for(space, resources, len(data.classes), view)
+    space = with_fastest_kernels(space, card, len(data.classes), view, worth_measuring)
+    resources = packed(space, resources, card, len(data.classes), view, worth_measuring)
+    plan = plan_for(space, resources, card, len(data.classes), view, worth_measuring)
     files.make_folder(out)
     with files.locked(out):
         if not args.resume:
             files.check_new(out)
         files.save_settings(out, space, f"python -m tune_cropshield search --space {shlex.quote(files.SETTINGS)}")
         save_plan(out, plan)
-        note_start(out, args.argv, data, resources)
+        note_start(out, args.argv, data, resources, card)
         view.note(f"board: tensorboard --logdir {shlex.quote(str(shown_out))}")
-        outcome = run_search(space, data, plan, resources, out, view, ray_ready, remembered(space, len(data.classes), plan))
+        threading.Thread(target=_load_what_the_report_needs, name="report", daemon=True).start()  # this process mostly waits while trials run
+        outcome = run_search(space, data, plan, resources, out, view, ray.ready, remembered(space, card, len(data.classes), plan))
         if has_result(outcome.study):
             write_best(out)
         ledger = write_ledger(out, resources.concurrent_trials, began, time.time())
         report = report_line(out, shown_out, cache, data)
     return _conclude(outcome, space, out, shown_out, view, (ledger, report))
+
+
+def _load_what_the_report_needs() -> None:
+    for name in ("plotly.graph_objects", "optuna.visualization", "tune_cropshield.outcome.report"):
+        importlib.import_module(name)
+
+
+def _device_and_card(space: SearchSpace) -> tuple[Literal["cpu", "cuda"], Card | None]:
+    """Returns the device to search on, and the GPU as it is before any process of ours lies on it; None on a CPU."""
+    device = find_device(space.search.device)
+    if device == "cpu":
+        return device, None
+    from tune_cropshield.memory.card import find_card
+
+    return device, find_card()
 
 
 def report_line(out: Path, shown_out: Path, cache: Path, data: LeafData) -> str:
@@ -171,12 +184,15 @@ def _resumed_space(args: argparse.Namespace) -> SearchSpace:
     return load_space(args.out / files.SETTINGS, {"search": search})
 
 
-def _print_plan(space: SearchSpace, resources: Resources, console: Console) -> None:
+def _print_plan(space: SearchSpace, console: Console) -> None:
     """Says what would be searched: space, pairs, rungs, worst case."""
     from tune_cropshield.search.starts import start_points
 
     trial, settings = space.trial_config(), space.search
-    plan = plan_for(space, resources, None, SearchView())
+    check_image_sizes(trial)
+    device, card = _device_and_card(space)
+    resources = divide(device, settings.trials_per_gpu, settings.trials)
+    plan = plan_for(space, resources, card, None, SearchView())
     console.print(f"{trial.model} at {trial.image_size} px on {resources.device}, {resources.concurrent_trials} trials at once")
     console.print("searched:")
     for name, domain in space.space.items():

@@ -139,15 +139,21 @@ class MemoryEstimate:
         """Returns the peak allocated by a forward pass without gradients, weights and optimizer state lying beside it."""
         return (self._always(batch) + self.evaluation.peak(batch)) / MIB
 
-    def largest_micro_batch(self, budget_mib: float, accumulation: int = 1) -> int:
-        """Returns the largest micro-batch whose reserved peak fits `budget_mib`, 0 when not even 1 does.
+    def largest_micro_batch(self, budget_mib: float, accumulation: int = 1, at_most: int = LARGEST_BATCH_TRIED) -> int:
+        """Returns the largest micro-batch up to `at_most` whose reserved peak fits `budget_mib`, 0 when not even 1 does.
 
         The budget is the allocator's: the GPU's memory less CONTEXT_MIB and other programs.
         """
-        fits, too_large = 0, LARGEST_BATCH_TRIED
+
+        def fitting(batch: int) -> bool:
+            return self.peak_allocated_mib(batch, accumulation) <= budget_mib and self.peak_reserved_mib(batch, accumulation) <= budget_mib
+
+        if fitting(at_most):
+            return at_most
+        fits, too_large = 0, at_most
         while too_large - fits > 1:
             middle = (fits + too_large) // 2
-            if self.peak_allocated_mib(middle, accumulation) <= budget_mib and self.peak_reserved_mib(middle, accumulation) <= budget_mib:
+            if fitting(middle):
                 fits = middle
             else:
                 too_large = middle

@@ -11,7 +11,8 @@ from tune_cropshield.memory.budget import Budget
 from tune_cropshield.memory.card import Card
 from tune_cropshield.memory.gpu_plan import at_largest_size, gpu_precision, plan_for_gpu
 from tune_cropshield.memory.packed_step import Share
-from tune_cropshield.memory.packing import MOST_TOGETHER, SpeedCache, best_number, measure_packing
+from tune_cropshield.memory.packing import SpeedCache, best_number, measure_packing
+from tune_cropshield.memory.plan import MOST_TOGETHER
 from tune_cropshield.memory.probe_cache import identity
 
 SAME_BUDGET_MIB = 1024.0  # what is free on a card changes a little all the time: within this it is the same measurement

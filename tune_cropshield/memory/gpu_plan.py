@@ -104,12 +104,12 @@ def plan_for_gpu(
     except EstimateUnavailable as error:
         estimate = None
         notes.append(f"{error}: every figure is measured")
-    largest = estimate.largest_micro_batch(PLANNED_SHARE * share_mib, 2) if estimate is not None else None
+    most = max(candidates(batches, even))
+    largest = estimate.largest_micro_batch(PLANNED_SHARE * share_mib, 2, most) if estimate is not None else None
     known = usable(kept, share_mib)
     missing = _missing([only] if only is not None else sizes_to_measure(candidates(batches, even), largest, even), known)
     subject = f"{trial.model} at {trial.image_size} px"
-    ample_for = estimate.largest_micro_batch(AMPLE * share_mib, 2) if estimate is not None and trust_ample_memory else 0
-    if missing and estimate is not None and max(candidates(batches, even)) <= ample_for:
+    if missing and estimate is not None and trust_ample_memory and estimate.largest_micro_batch(AMPLE * share_mib, 2, most) == most:
         plan = plan_from_estimate(estimate, batches, share_mib, budget.context_mib, even, subject, only)
         ample = f"every pair of {subject} takes less than half of the {share_mib:.0f} MiB that each trial may reserve: estimated, not measured"
         return replace(plan, notes=(*notes, *plan.notes, ample))

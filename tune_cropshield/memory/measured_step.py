@@ -27,17 +27,25 @@ TIMED_WINDOWS = 8
 PICTURES = 16  # of random pixels; every micro-batch is gathered from these
 
 
-def measure(trial: TrialConfig, num_classes: int, micro_batch: int, device: torch.device, cap_mib: float) -> Point:
+def measure(
+    trial: TrialConfig,
+    num_classes: int,
+    micro_batch: int,
+    device: torch.device,
+    cap_mib: float,
+    warm_up: int = WARM_UP_WINDOWS,
+    timed: int = TIMED_WINDOWS,
+) -> Point:
     """Returns the point of `trial`, whatever its own pair, at `micro_batch`.
 
     Windows of two micro-steps (augmented and mixed as in a trial), unscaling, clipping, the optimizer; an evaluation batch; without CUDA graphs
     also a ragged last window, whose other sizes fragment memory (graphs share their memory, and each further size takes seconds to prepare).
-    images/s is the median over the timed windows. cap_mib: the cap in force, for the record. A step that runs out of memory, or only keeps
-    within it by giving cached memory back all the time, does not fit. On a CPU the memory figures are 0.
+    images/s is the median over the `timed` windows that follow `warm_up` others. cap_mib: the cap in force, for the record. A step that runs out of
+    memory, or only keeps within it by giving cached memory back all the time, does not fit. On a CPU the memory figures are 0.
     """
     reason = ""
     try:
-        return _measure(trial, num_classes, micro_batch, device, cap_mib)
+        return _measure(trial, num_classes, micro_batch, device, cap_mib, warm_up, timed)
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -49,7 +57,7 @@ def measure(trial: TrialConfig, num_classes: int, micro_batch: int, device: torc
     return Point(micro_batch, cap_mib, reason=reason)
 
 
-def _measure(trial: TrialConfig, num_classes: int, micro_batch: int, device: torch.device, cap_mib: float) -> Point:
+def _measure(trial: TrialConfig, num_classes: int, micro_batch: int, device: torch.device, cap_mib: float, warm_up: int, timed: int) -> Point:
     cuda = device.type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats(device)
@@ -57,7 +65,7 @@ def _measure(trial: TrialConfig, num_classes: int, micro_batch: int, device: tor
     effective_batch = MICRO_STEPS * micro_batch
     size = trial.final_size
     ragged = 0 if cuda and trial.cuda_graphs else micro_batch + 2 * math.ceil(micro_batch / 6)  # one whole and a third; even where that is
-    indices = torch.arange((WARM_UP_WINDOWS + TIMED_WINDOWS) * effective_batch + ragged) % PICTURES
+    indices = torch.arange((warm_up + timed) * effective_batch + ragged) % PICTURES
     side = store_side(size)
     feed = ImageFeed(torch.randint(256, (PICTURES, side, side, 3), dtype=torch.uint8), device, resident=cuda)
     labels_N = torch.randint(num_classes, (PICTURES,)).to(device)
@@ -84,7 +92,7 @@ def _measure(trial: TrialConfig, num_classes: int, micro_batch: int, device: tor
     if _retries(device) > retries_before:
         return Point(micro_batch, cap_mib, reason="the allocator had to give cached memory back to go on")
     allocated, reserved = (torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)) if cuda else (0, 0)
-    speed = effective_batch / statistics.median(seconds[WARM_UP_WINDOWS : WARM_UP_WINDOWS + TIMED_WINDOWS])
+    speed = effective_batch / statistics.median(seconds[warm_up : warm_up + timed])
     return Point(micro_batch, cap_mib, allocated / MIB, reserved / MIB, speed)
 
 

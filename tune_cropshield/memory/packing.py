@@ -14,9 +14,9 @@ from typing import Any
 from tune_cropshield.errors import RunFailure
 from tune_cropshield.files import write_text_atomically
 from tune_cropshield.memory.packed_step import Share, serve
+from tune_cropshield.memory.plan import MOST_TOGETHER
 from tune_cropshield.memory.probe_cache import FOLDER
 
-MOST_TOGETHER = 4
 SECONDS = 2.0  # of training together, for each number of processes
 MUST_GAIN = 1.10  # less is within what a search loses to trials that wait for each other's ends
 AS_FAST = 0.97  # fewer processes this close to the fastest are as good: each has more memory

@@ -7,12 +7,14 @@ import logging
 import os
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tune_cropshield.errors import RunFailure, UserError
-from tune_cropshield.search.warm_up import load_what_trials_need
+from tune_cropshield.search.warm_up import WarmUp
 
 # Read by Ray when it is imported or started; none of them is a setting of ours.
 ENVIRONMENT = {
@@ -28,80 +30,125 @@ ENVIRONMENT = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_GLOBAL_CHECKPOINT_S": "100000",  # Ray's snapshots are never read: the journal is the state
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a failed trial reports no accuracy
+    "RAY_prestart_worker_first_driver": "0",  # it would start a process per core that no trial uses
+    "RAY_idle_worker_killing_time_threshold_ms": "3600000",  # those that wait for trials are kept
 }
+# Ray Tune asks for this environment for its trials, and Ray starts another process for whoever asks for another.
+WORKER_ENVIRONMENT = {"PL_DISABLE_FORK": "1", "RAY_CHDIR_TO_TRIAL_DIR": ENVIRONMENT["RAY_CHDIR_TO_TRIAL_DIR"]}
 OBJECT_STORE_BYTES = 100 * 2**20  # only configurations travel; the pictures are memory-mapped
 
 START_ATTEMPTS = 3
+START_ASKED_S = 0.2  # for Ray to begin with a process, which then takes at least half a second to be up
+QUIET = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
+
+
+class RayRuntime:
+    """Ray, which starts in the background: most of the seconds are waiting."""
+
+    def __init__(self) -> None:
+        self._started, self._over = threading.Event(), threading.Event()
+        self._failure: BaseException | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self, init: Callable[[], None], warm_up: Callable[[], None]) -> None:
+        """Starts Ray by `init`, has `warm_up` called when it is there, and loads Ray Tune."""
+
+        def live() -> None:
+            try:
+                init()
+                warm_up()
+                importlib.import_module("ray.tune")
+            except BaseException as error:
+                self._failure = error
+            self._started.set()
+            self._over.wait()  # on Linux, Ray's processes are killed when the thread that started them ends
+            importlib.import_module("ray").shutdown()
+
+        self._thread = threading.Thread(target=live, name="ray")
+        self._thread.start()
+
+    def ready(self) -> None:
+        """Returns when Ray is there. Raises RunFailure when it does not start and UserError when nothing answers at its address."""
+        if self._thread is not None:
+            self._started.wait()
+            if self._failure is not None:
+                raise self._failure
+
+    def close(self) -> None:
+        """Ends Ray. This thread waits meanwhile: where one of Ray's objects ends after Ray, the whole process does."""
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join()
 
 
 @contextmanager
 def ray_runtime(
-    num_cpus: int, num_gpus: int, address: str | None, warm_workers: int = 0, worker_modules: tuple[str, ...] = ()
-) -> Iterator[Callable[[], None]]:
+    num_cpus: int, num_gpus: int | None, address: str | None, warm_workers: int = 0, warm_up: WarmUp | None = None
+) -> Iterator[RayRuntime]:
     """Starts Ray on this machine, or joins the cluster at `address`, for as long as the block runs. Inside another such block it uses that one's.
 
-    It starts in the background, since most of its seconds are waiting: the block begins at once, and calls what it is given before it uses Ray.
-    That call returns when Ray is there; it raises RunFailure when it does not start and UserError when nothing answers at `address`.
-    warm_workers: so many processes on this machine then load what trials need, and `worker_modules`, before there are any.
+    The block begins at once, and calls `ready` before it uses Ray. num_gpus: None for as many as Ray finds.
+    warm_workers: so many processes on this machine do `warm_up` meanwhile, before there are any trials for them.
     """
     os.environ.update(ENVIRONMENT)
     import ray
 
-    if ray.is_initialized():
-        yield lambda: None
-        return
-    started, over = threading.Event(), threading.Event()
-    failures: list[BaseException] = []
-
-    def live() -> None:
-        try:
-            _init(num_cpus, num_gpus, address)
-            if address is None:
-                load = ray.remote(num_cpus=max(num_cpus // max(warm_workers, 1), 1))(load_what_trials_need)
-                for _ in range(warm_workers):
-                    load.remote(worker_modules)  # a trial's actor takes the process over; what fails there fails in the trial too
-            importlib.import_module("ray.tune")
-        except BaseException as error:
-            failures.append(error)
-        started.set()
-        over.wait()  # on Linux, Ray's processes are killed when the thread that started them ends
-        ray.shutdown()
-
-    def ready() -> None:
-        started.wait()
-        if failures:
-            raise failures[0]
-
-    thread = threading.Thread(target=live, name="ray")
-    thread.start()
+    logging.getLogger("ray").setLevel(logging.ERROR)  # it would warn that it handles no signals: we do
+    runtime = RayRuntime()
+    if not ray.is_initialized() and address is not None:
+        runtime.start(lambda: _join(address), lambda: None)
+    elif not ray.is_initialized():
+        runtime.start(lambda: _init(num_cpus, num_gpus, warm_up), lambda: _start_processes(warm_workers))
     try:
-        yield ready
+        yield runtime
     finally:
-        over.set()
-        thread.join()
+        runtime.close()
 
 
-def _init(num_cpus: int, num_gpus: int, address: str | None) -> None:
+def _join(address: str) -> None:
     import ray
 
-    logging.getLogger("ray").setLevel(logging.ERROR)  # it would warn that it handles no signals: we do
-    quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
     _protect_token()
-    if address is not None:
-        try:
-            ray.init(address=address, **quiet)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise UserError(f"--ray-address {address}: no Ray cluster answers there ({str(error).splitlines()[0]})") from error
-        return
-    own = {"num_cpus": num_cpus, "num_gpus": num_gpus, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
+    try:
+        ray.init(address=address, **QUIET)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise UserError(f"--ray-address {address}: no Ray cluster answers there ({str(error).splitlines()[0]})") from error
+
+
+def _init(num_cpus: int, num_gpus: int | None, warm_up: WarmUp | None) -> None:
+    import ray
+
+    _protect_token()
+    own: dict[str, Any] = {"num_cpus": num_cpus, "num_gpus": num_gpus, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
+    if warm_up is not None:
+        own["runtime_env"] = {"worker_process_setup_hook": lambda: warm_up.run()}  # a function, and no method, for Ray asks its name
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
-            ray.init(address="local", **quiet, **own)
+            ray.init(address="local", **QUIET, **own)
             return
         except Exception as error:  # Ray raises a bare Exception after 30 s, which a busy machine may well take
             ray.shutdown()
             if attempt == START_ATTEMPTS:
                 raise RunFailure(f"Ray does not start on this machine, tried {START_ATTEMPTS} times: {error}") from error
+
+
+class _Placeholder:
+    """An actor that never comes up."""
+
+
+def _start_processes(number: int) -> None:
+    """Has Ray start `number` processes that the first trials' actors take over.
+
+    Ray gives an actor no process that has run a task. But one that it starts for an actor that is killed before the process is up stays, free for
+    another actor of the same environment. Where the kill comes too late or too early no process waits, and the trial's is started with the trial.
+    """
+    import ray
+
+    placeholder = ray.remote(num_cpus=0, runtime_env={"env_vars": WORKER_ENVIRONMENT})(_Placeholder)
+    actors = [placeholder.remote() for _ in range(number)]
+    time.sleep(START_ASKED_S if actors else 0.0)
+    for actor in actors:
+        ray.kill(actor)
 
 
 def _protect_token() -> None:

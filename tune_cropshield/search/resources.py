@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tune_cropshield.errors import DeviceError
+from tune_cropshield.memory.plan import MOST_TOGETHER
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Resources:
 
 def find_device(wanted: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:
     """Returns the device to train on; raises DeviceError when a GPU is asked for and there is none that this torch can use."""
-    if wanted == "cpu" or (wanted == "auto" and not _has_driver()):
+    if wanted == "cpu" or (wanted == "auto" and not num_gpus()):
         return "cpu"
     import torch  # seconds, on a machine without a GPU for nothing
 
@@ -41,16 +42,24 @@ def find_device(wanted: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"
     return "cpu"
 
 
-def _has_driver() -> bool:
-    """Tells whether NVIDIA's driver is there, in milliseconds."""
+def gpus_free_mib() -> list[float]:
+    """Returns the free memory of each GPU that NVIDIA's driver shows, none without a driver: in milliseconds, before anything slow is loaded."""
     import pynvml
 
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
-        return False
-    pynvml.nvmlShutdown()
-    return True
+        return []
+    try:
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        return [float(pynvml.nvmlDeviceGetMemoryInfo(handle).free) / 2**20 for handle in handles]
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def num_gpus() -> int:
+    """Returns how many GPUs NVIDIA's driver shows."""
+    return len(gpus_free_mib())
 
 
 def num_cores() -> int:
@@ -58,9 +67,12 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def most_at_once(resources: Resources) -> int:
-    """Returns how many trials may come to run at once, before it was measured how many of them share a GPU best."""
-    return max(resources.concurrent_trials, min(4 * resources.gpus, resources.cpus // 2))
+def most_at_once(device: Literal["auto", "cpu", "cuda"], trials_per_gpu: int | Literal["auto"], num_trials: int) -> int:
+    """Returns how many trials may come to run at once, before anything slow is loaded, and before it was measured how many share a GPU best."""
+    gpus = 0 if device == "cpu" else num_gpus()
+    if trials_per_gpu == "auto":
+        return min(max(min(MOST_TOGETHER * gpus, num_cores() // 2), gpus) if gpus else num_cores(), num_trials)
+    return min(trials_per_gpu * max(gpus, 1), num_trials)
 
 
 def divide(device: Literal["cpu", "cuda"], trials_per_gpu: int | Literal["auto"], num_trials: int) -> Resources:

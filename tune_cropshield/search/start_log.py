@@ -9,23 +9,23 @@ import time
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tune_cropshield
 from tune_cropshield.data.dataset import LeafData
 from tune_cropshield.search.resources import Resources
 
+if TYPE_CHECKING:
+    from tune_cropshield.memory.card import Card
+
 STARTS = "starts.jsonl"
 PACKAGES = ("torch", "torchvision", "ray", "optuna")
 
 
-def note_start(folder: Path, argv: Sequence[str], data: LeafData, resources: Resources) -> None:
-    """Appends a line to starts.jsonl. argv: the command line behind the program's name."""
+def note_start(folder: Path, argv: Sequence[str], data: LeafData, resources: Resources, card: Card | None) -> None:
+    """Appends a line to starts.jsonl. argv: the command line behind the program's name; card: the GPU, None on a CPU."""
     device: dict[str, Any] = {"device": resources.device, "cores": resources.cpus, "trials_at_once": resources.concurrent_trials}
     if resources.device == "cuda":
-        from tune_cropshield.memory.card import find_card
-
-        card = find_card()
         device |= {"gpus": resources.gpus, **({"gpu": card.name, "driver": card.driver} if card is not None else {})}
     split = data.split
     line = {

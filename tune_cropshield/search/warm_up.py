@@ -3,12 +3,57 @@
 from __future__ import annotations
 
 import importlib
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from tune_cropshield.config import TrialConfig
 
 # Loaded by a trial's first epoch only, and slow.
 LATER = ("tensorboard.compat.proto.event_pb2", "tensorboard.summary.writer.event_file_writer", "safetensors.torch")
+NUM_CLASSES = 2  # not known yet; kernels but the last layer's do not depend on it
 
 
-def load_what_trials_need(other_modules: tuple[str, ...] = ()) -> None:
-    """Imports PyTorch, Ray Tune and our own modules into this process; a GPU is left alone, since Ray has not yet said which one."""
-    for name in ("tune_cropshield.search.worker", *LATER, *other_modules):
-        importlib.import_module(name)
+@dataclass(frozen=True)
+class WarmUp:
+    """modules: to import beside what every trial needs. trial: its step is run once on the GPU, at its micro-batch: a process's context, its
+    libraries and cuDNN's kernels for a network take more seconds than the imports."""
+
+    modules: tuple[str, ...] = ()
+    trial: TrialConfig | None = None
+
+    def run(self) -> None:
+        """Does it, in this process. What fails is printed, and fails again in the trial, which says so: Ray would take it for its own."""
+        if self.trial is None:
+            self._import()
+        else:
+            with suppress_and_print():
+                self._step_once(self.trial)
+
+    def _import(self) -> None:
+        with suppress_and_print():
+            for name in ("tune_cropshield.search.worker", *LATER, *self.modules):
+                importlib.import_module(name)
+
+    def _step_once(self, trial: TrialConfig) -> None:
+        import torch
+
+        from tune_cropshield.memory.measured_step import measure
+
+        others = threading.Thread(target=self._import, name="imports")  # after PyTorch's, which two threads had better not import at once
+        others.start()
+        if torch.cuda.device_count() == 1:  # of several, Ray has not yet said which one
+            # In this thread, which will train: cuDNN's kernels are kept for each thread.
+            measure(trial, NUM_CLASSES, trial.pair[0], torch.device("cuda", 0), 0.0, warm_up=1, timed=1)
+        others.join()
+
+
+@contextmanager
+def suppress_and_print() -> Iterator[None]:
+    """Prints what the block raises, into the process's log."""
+    try:
+        yield
+    except Exception:
+        traceback.print_exc()

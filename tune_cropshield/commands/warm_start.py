@@ -1,0 +1,43 @@
+"""What the processes that wait for a search's first trials do meanwhile."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from tune_cropshield.data.folder import list_images
+from tune_cropshield.memory.plan import SMALLEST_FOR_BATCH_NORM
+from tune_cropshield.model_names import OWN_MODELS
+from tune_cropshield.search.resources import gpus_free_mib, most_at_once
+from tune_cropshield.search.trial_settings import effective_batches, mixes_somewhere
+from tune_cropshield.search.warm_up import WarmUp
+from tune_cropshield.space import SearchSpace
+
+# On a smaller card memory is measured, and that is to find nothing else lying on it.
+ROOMY_MIB = 16_000.0  # for each process
+
+
+def warm_start(space: SearchSpace, pays_from: int) -> tuple[int, WarmUp]:
+    """Returns how many processes are to wait for trials, and what they do before.
+
+    In a short search on a roomy GPU each runs a step of the trials to come; in one of at least `pays_from` images to train on, how they will train is
+    measured first, and nothing may disturb that.
+    """
+    settings, trial = space.search, space.trial_config()
+    modules = () if trial.model in OWN_MODELS else ("torchvision.models",)
+    workers = most_at_once(settings.device, settings.trials_per_gpu, settings.trials)
+    free_mib = [] if settings.device == "cpu" else gpus_free_mib()
+    if len(free_mib) != 1 or not space.data.dir or settings.trials * settings.epochs * _num_images(Path(space.data.dir)) >= pays_from:
+        return workers, WarmUp(modules)
+    if settings.trials_per_gpu == "auto":
+        workers = 1  # so short a search measures nothing, and trains one trial at a time
+    micro_batch = math.gcd(*effective_batches(space))  # see Plan.with_common_micro_batch
+    fits = free_mib[0] / workers >= ROOMY_MIB and micro_batch >= SMALLEST_FOR_BATCH_NORM and not (mixes_somewhere(space) and micro_batch % 2)
+    if not fits or settings.pairs == "all":
+        return workers, WarmUp(modules)
+    pair = {"effective_batch": micro_batch, "micro_batch": micro_batch, "accumulation": 1, "pretrained": False, "progressive_sizes": {}}
+    return workers, WarmUp(modules, trial.model_copy(update=pair))
+
+
+def _num_images(folder: Path) -> int:
+    return sum(len(paths) for paths in list_images(folder).values())
