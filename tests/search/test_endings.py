@@ -49,10 +49,15 @@ def test_pruned_finished_and_failed_trials_are_told_as_such(tmp_path: Path) -> N
     for trial_id in ("a", "b", "c"):
         search.suggest(trial_id)
         search.on_trial_result(trial_id, result(1, 0.5))
-    assert search.suggest("d") == "FINISHED"
+    assert search.suggest("d") is None  # none is left, but one of the three may have to be started again
     search.on_trial_complete("a", result(2, 0.7, outcome="finished"))
     search.on_trial_complete("b", result(2, 0.6))
     search.on_trial_complete("c", None, error=True)
+    assert search.starts_again("c")
+    assert search.suggest("d") == {"number": 2, **study.trials[2].params}
+    search.on_trial_complete("d", None, error=True)
+    assert not search.starts_again("d")
+    assert search.suggest("e") == "FINISHED"
     trials = read_study(tmp_path).trials
     assert [trial.state for trial in trials] == [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]
     assert [trial.value for trial in trials] == [0.7, 0.6, None]
@@ -69,6 +74,16 @@ def test_an_accuracy_that_is_none_or_nan_is_no_result(value: float | None, tmp_p
     search.on_trial_complete("a", result(2, value, outcome="finished"))
     (trial,) = study.trials
     assert (trial.state, trial.intermediate_values, trial.user_attrs["reason"]) == (TrialState.FAIL, {}, "it reported no accuracy")
+
+
+def test_a_trial_that_says_it_finished_without_an_accuracy_has_failed_and_keeps_what_it_had_reported(tmp_path: Path) -> None:
+    study = open_study(tmp_path)
+    search = searcher(study)
+    search.suggest("a")
+    search.on_trial_result("a", result(1, 0.5))
+    search.on_trial_complete("a", result(2, None, outcome="finished"))
+    (trial,) = study.trials
+    assert (trial.state, trial.intermediate_values, trial.user_attrs["reason"]) == (TrialState.FAIL, {1: 0.5}, "it reported no accuracy")
 
 
 def test_an_interrupted_trial_stays_unfinished(tmp_path: Path) -> None:

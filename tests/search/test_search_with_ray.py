@@ -22,6 +22,7 @@ from optuna.trial import TrialState
 from safetensors.torch import load_file, save_file
 from small_disks import mounted
 
+from tune_cropshield.clock import read_times
 from tune_cropshield.data.dataset import open_data
 from tune_cropshield.memory.plan import plan_for_cpu
 from tune_cropshield.records import RunFolder, read_metrics
@@ -232,8 +233,8 @@ def test_a_search_interrupted_then_killed_has_lost_and_repeated_nothing_and_can_
 @pytest.fixture(scope="module")
 def runtime() -> Iterator[None]:
     """One Ray for the searches below."""
-    with ray_runtime(2, 0, None) as ready:
-        ready()
+    with ray_runtime(2, 0, None) as ray:
+        ray.ready()
         yield
 
 
@@ -267,10 +268,9 @@ def test_a_trial_whose_worker_is_killed_goes_on_from_its_checkpoint(runtime: Non
 
     def kill_the_worker() -> None:
         wait_for(lambda: num_epochs(out) >= 3, 100)
-        found = subprocess.run(["pgrep", "-f", "^ray::.*Trainable"], capture_output=True, text=True, check=False).stdout.split()
-        for worker in (int(pid) for pid in found if descends_from(int(pid), os.getpid())):
-            os.kill(worker, signal.SIGKILL)
-            killed.append(worker)
+        worker = read_times(out / "t000")[-1]["worker"]
+        os.kill(worker, signal.SIGKILL)
+        killed.append(worker)
 
     killed: list[int] = []
     killer = threading.Thread(target=kill_the_worker)
@@ -278,9 +278,32 @@ def test_a_trial_whose_worker_is_killed_goes_on_from_its_checkpoint(runtime: Non
     space = SPACE.replace("trials = 5", "trials = 1").replace("epochs = 4", "epochs = 60")
     outcome = search_here(space, drawn_leaves, shared_cache, out)
     killer.join()
-    assert len(killed) == 1
+    assert killed != [os.getpid()] and read_times(out / "t000")[-1]["worker"] not in (*killed, os.getpid())
     assert sorted(finished(outcome.study)) == [0]
     assert [line["epoch"] for line in read_metrics(out / "t000")] == list(range(1, 61))
+
+
+def test_a_trial_whose_worker_dies_before_it_runs_is_started_again(runtime: None, drawn_leaves: Path, shared_cache: Path, tmp_path: Path) -> None:
+    outcome = search_here(SPACE.replace("trials = 5", "trials = 3"), drawn_leaves, shared_cache, tmp_path / "out", worker=worker_that_dies)
+    assert (tmp_path / "out" / "t001" / "died").exists()
+    assert sorted(finished(outcome.study)) == [0, 1, 2]
+    assert [row["reason"] for row in rows(tmp_path / "out")] == ["", "", ""]
+
+
+def worker_that_dies() -> type[Any]:
+    """A worker that dies when it is to take up trial 1, once."""
+    from tune_cropshield.search.worker import TrialWorker
+
+    class MortalWorker(TrialWorker):
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            mark = Path(new_config["folder"]) / "died"
+            if new_config["number"] == 1 and not mark.exists():
+                mark.parent.mkdir(exist_ok=True)
+                mark.touch()
+                os._exit(1)
+            return bool(super().reset_config(new_config))
+
+    return MortalWorker
 
 
 def deaf_worker() -> type[Any]:

@@ -9,14 +9,14 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial
 
 from tune_cropshield.search.board import Board
-from tune_cropshield.search.outcomes import DISK_FULL, FAILED, LADDER_STEPS, NOTES, OUTCOME, PRUNED, REASON, has_metric
+from tune_cropshield.search.outcomes import DISK_FULL, FAILED, LADDER_STEPS, NOTES, PRUNED, has_metric, told_outcome
 from tune_cropshield.search.view import SearchView, TrialLine
 
 
 class ViewCallback(Callback):
     """Tells `view` what happens. describe: (number) -> the line of a trial; trial_over: called with the number of each trial that ended.
 
-    A trial whose worker died and that goes on elsewhere has not ended. was_pruned and stopping tell a pruned trial from an interrupted one.
+    A trial whose worker died and that goes on elsewhere (starts_again) has not ended. was_pruned tells a pruned trial from an interrupted one.
     """
 
     def __init__(
@@ -24,9 +24,11 @@ class ViewCallback(Callback):
         view: SearchView,
         describe: Callable[[int], TrialLine],
         was_pruned: Callable[[str], bool],
+        starts_again: Callable[[str], bool],
         trial_over: Callable[[int], object],
     ) -> None:
         self._view, self._describe, self._was_pruned, self._trial_over = view, describe, was_pruned, trial_over
+        self._starts_again = starts_again
         self._ladder_steps: dict[int, int] = {}
         self._told: dict[int, set[str]] = {}
 
@@ -54,10 +56,11 @@ class ViewCallback(Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         result = trial.last_result or {}
-        self._end(trial, outcome_of(trial, self._was_pruned) or "stopped", result.get(REASON) or result.get(DISK_FULL))
+        self._end(trial, outcome_of(trial, self._was_pruned) or "stopped", told_outcome(result)[1] or result.get(DISK_FULL))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._end(trial, FAILED, "its worker process died")
+        if not self._starts_again(trial.trial_id):
+            self._end(trial, FAILED, "its worker process died")
 
     def _end(self, trial: Trial, outcome: str, reason: str | None) -> None:
         number = trial.config["number"]
@@ -67,10 +70,10 @@ class ViewCallback(Callback):
 
 
 class BoardCallback(Callback):
-    """Tells `board` how trials end; one that was interrupted has not ended."""
+    """Tells `board` how trials end; one that was interrupted, or starts again elsewhere, has not ended."""
 
-    def __init__(self, board: Board, was_pruned: Callable[[str], bool]) -> None:
-        self._board, self._was_pruned = board, was_pruned
+    def __init__(self, board: Board, was_pruned: Callable[[str], bool], starts_again: Callable[[str], bool]) -> None:
+        self._board, self._was_pruned, self._starts_again = board, was_pruned, starts_again
 
     def __getstate__(self) -> dict[str, Any]:
         """Returns nothing, as in `ViewCallback`."""
@@ -81,10 +84,11 @@ class BoardCallback(Callback):
             self._board.trial_ended(trial.config["number"], outcome)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._board.trial_ended(trial.config["number"], FAILED)
+        if not self._starts_again(trial.trial_id):
+            self._board.trial_ended(trial.config["number"], FAILED)
 
 
 def outcome_of(trial: Trial, was_pruned: Callable[[str], bool]) -> str | None:
     """Returns how a trial that Ray calls complete ended, None where it was only interrupted."""
-    outcome: str | None = (trial.last_result or {}).get(OUTCOME)
+    outcome, _ = told_outcome(trial.last_result or {})
     return outcome or (PRUNED if was_pruned(trial.trial_id) else None)

@@ -9,7 +9,7 @@ import optuna
 from optuna.trial import TrialState
 
 from tune_cropshield.search.journal import quiet_optuna, unfinished
-from tune_cropshield.search.outcomes import DIVERGED, FAILED, FINISHED, OUT_OF_MEMORY, OUTCOME, PRUNED, REASON
+from tune_cropshield.search.outcomes import DIVERGED, FAILED, FINISHED, NO_ACCURACY, OUT_OF_MEMORY, OUTCOME, PRUNED, REASON
 
 MEMORY_CONSTRAINT = "memory"
 
@@ -20,7 +20,7 @@ def end_trial(study: optuna.Study, trial: optuna.Trial, outcome: str, reason: st
     The outcome comes first: `complete_endings` finishes from there. Without it, a pruned trial's last epoch, once reported, would count as passed.
     """
     if outcome == FINISHED and not (best_so_far and math.isfinite(max(best_so_far.values()))):
-        outcome, reason = FAILED, "it reported no accuracy"
+        outcome, reason = FAILED, NO_ACCURACY
     trial.set_user_attr(OUTCOME, outcome)
     if reason:
         trial.set_user_attr(REASON, reason)

@@ -34,7 +34,7 @@ from tune_cropshield.search.view import SearchView, TrialLine
 from tune_cropshield.space import SearchSpace
 from tune_cropshield.units import parse_duration
 
-FORMAT = "2"  # of trials' settings, checkpoints and metrics: raised when an older search can no longer be gone on with
+FORMAT = "3"  # of trials' settings, checkpoints and metrics: raised when an older search can no longer be gone on with
 WORKER_DEATHS = 3  # a trial whose process died so often is given up
 
 
@@ -190,7 +190,7 @@ def _tune(
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 scheduler=halving,
-                num_samples=len(going_on) + num_new,
+                num_samples=-1,  # the searcher says when there are no more
                 max_concurrent_trials=resources.concurrent_trials,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: f"t{trial.config['number']:03d}",
@@ -202,7 +202,10 @@ def _tune(
                 verbose=0,
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),  # trials keep their own
                 failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS),
-                callbacks=[ViewCallback(view, describe, was_pruned, trial_over), BoardCallback(board, was_pruned)],
+                callbacks=[
+                    BoardCallback(board, was_pruned, searcher.starts_again),
+                    ViewCallback(view, describe, was_pruned, searcher.starts_again, trial_over),
+                ],
             ),
         )
         with view.live(), quiet_optuna():

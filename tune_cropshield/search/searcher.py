@@ -19,7 +19,7 @@ from ray.tune.search import Searcher
 from tune_cropshield.errors import DiskFull
 from tune_cropshield.search.endings import end_trial
 from tune_cropshield.search.journal import quiet_optuna
-from tune_cropshield.search.outcomes import FAILED, METRIC, OUTCOME, PRUNED, REASON, has_metric
+from tune_cropshield.search.outcomes import FAILED, METRIC, PRUNED, has_metric, told_outcome
 
 
 class StudySearcher(Searcher):
@@ -48,6 +48,8 @@ class StudySearcher(Searcher):
         self._trials: dict[str, optuna.Trial] = {}  # by Ray's trial id
         self._reported: dict[str, dict[int, float]] = {}
         self._disk_full, self._stopped = disk_full, False
+        self._restarted: set[int] = set()  # trials whose worker died before they ran
+        self._given_up: set[str] = set()  # what Ray called them then
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -59,9 +61,11 @@ class StudySearcher(Searcher):
             self._stopped = True
             self._disk_full(error)
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        """Returns the next trial's configuration, or FINISHED."""
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """Returns the next trial's configuration, None while there is none but one under way may have to be started again, or FINISHED."""
         with self._writing():
+            if not self._stopped and self._trials and not (self._unfinished or self._num_new > 0):
+                return None
             if self._stopped or not (self._unfinished or self._num_new > 0):
                 return str(Searcher.FINISHED)
             if self._unfinished:
@@ -89,18 +93,31 @@ class StudySearcher(Searcher):
                 self._reported[trial_id][epoch] = value
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tells the study how the trial ended. Ray leaves out the result that made it stop: it is reported here."""
+        """Tells the study how the trial ended. Ray leaves out the result that made it stop: it is reported here.
+
+        error: its worker died. While a trial runs, Ray starts it again by itself; one whose worker dies before that is started again from here, once.
+        """
         trial = self._trials.pop(trial_id, None)
         if trial is None or self._stopped:
             return
         result = result or {}
         best_so_far = self._reported.pop(trial_id)
+        if error and trial.number not in self._restarted:
+            self._restarted.add(trial.number)
+            self._given_up.add(trial_id)
+            self._unfinished.append(self._study.get_trials(deepcopy=False)[trial.number])
+            return
         if has_metric(result):
             best_so_far.setdefault(int(result["epoch"]), float(result[METRIC]))
-        outcome = FAILED if error else result.get(OUTCOME) or (PRUNED if self._was_pruned(trial_id) else None)
+        outcome, reason = (FAILED, "its worker process died") if error else told_outcome(result)
+        outcome = outcome or (PRUNED if self._was_pruned(trial_id) else None)
         if outcome is not None:
             with self._writing():
-                end_trial(self._study, trial, outcome, "its worker process died" if error else result.get(REASON), best_so_far)
+                end_trial(self._study, trial, outcome, reason, best_so_far)
+
+    def starts_again(self, trial_id: str) -> bool:
+        """Tells whether the trial of which Ray says that it failed is only waiting for another worker."""
+        return trial_id in self._given_up
 
     def __getstate__(self) -> dict[str, Any]:
         """Returns nothing: Ray's snapshot of a search is never read."""
