@@ -139,7 +139,7 @@ def _epochs(
             notes.append(f"{'; '.join(damage)}: it goes on after epoch {progress.epochs_done}")
     run.keep_metrics_until(progress.epochs_done)
     if progress.metrics is not None:
-        run.save_best(progress.best_weights, progress.best_metrics, data.data.classes)
+        run.save_best(progress.best_weights, progress.best_predictions, progress.best_metrics, data.data.classes)
         yield progress.report(trial, training.ladder, notes)
         if progress.finished(trial):
             return
@@ -164,7 +164,7 @@ def _epochs(
             events.add(metrics, progress.best_metrics)
             clock.enter(CHECKPOINT)
             if is_best:
-                run.save_best(progress.best_weights, progress.best_metrics, data.data.classes)
+                run.save_best(progress.best_weights, progress.best_predictions, progress.best_metrics, data.data.classes)
             if progress.finished(trial) or time.perf_counter() - last_saved >= checkpoint_every_s:
                 run.save_checkpoint({"training": training.state(), "progress": progress.state()})
                 last_saved, saved_epoch = time.perf_counter(), progress.epochs_done
@@ -292,6 +292,7 @@ class Progress:
         self.metrics: EpochMetrics | None = None  # the last epoch's
         self.best_metrics: dict[str, Any] = {}
         self.best_weights: dict[str, Tensor] = {}
+        self.best_predictions: dict[str, Tensor] = {}
 
     @property
     def epochs_done(self) -> int:
@@ -307,6 +308,7 @@ class Progress:
         if evaluation.accuracy <= self.best_val_acc:
             return False
         self.best_metrics = metrics.as_dict()
+        self.best_predictions = {"predicted": evaluation.predicted_N, "probability": evaluation.probability_N}
         self.best_weights = {name: value.detach().to("cpu", copy=True) for name, value in trainer.evaluated_model.state_dict().items()}
         return True
 
@@ -324,9 +326,10 @@ class Progress:
     def state(self) -> dict[str, Any]:
         """Returns what `load_state` needs."""
         assert self.metrics is not None
-        return {"metrics": self.metrics.as_dict(), "best_metrics": self.best_metrics, "best_weights": self.best_weights}
+        best = {"best_metrics": self.best_metrics, "best_weights": self.best_weights, "best_predictions": self.best_predictions}
+        return {"metrics": self.metrics.as_dict(), **best}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Takes up what `state` returned."""
         self.metrics = EpochMetrics(**state["metrics"])
-        self.best_metrics, self.best_weights = state["best_metrics"], state["best_weights"]
+        self.best_metrics, self.best_weights, self.best_predictions = (state[f"best_{name}"] for name in ("metrics", "weights", "predictions"))

@@ -21,26 +21,44 @@ class Evaluator:
         self._model, self._precision, self._device, self._runner = model, precision, device, runner or Eager()
         self._confusion_KK = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
         self._loss = torch.zeros((), dtype=torch.float64, device=device)
+        self._make_room(0)
+
+    def _make_room(self, batch_size: int) -> None:
+        """Makes the places for a batch's predictions, where a captured graph finds them again."""
+        self._predicted_B = torch.zeros(batch_size, dtype=torch.int64, device=self._device)
+        self._probability_B = torch.zeros(batch_size, device=self._device)
 
     def evaluate(self, batches: Iterable[EvaluationBatch]) -> Evaluation:
-        """Returns the mean loss and the confusion matrix over `batches`, all on the device.
+        """Returns the figures over `batches`, all on the device.
 
-        The model is left in the mode (training or not) it came in. The device is waited for once, at the end. No batches: the loss is NaN.
+        The model is left in the mode (training or not) it came in. The device is waited for at the end alone. No batches: the loss is NaN.
         """
         was_training = self._model.training
         self._model.eval()
         self._confusion_KK.zero_()
         self._loss.zero_()
+        predicted, probability = [self._predicted_B[:0]], [self._probability_B[:0]]
         with torch.no_grad():
             for batch in batches:
+                size = len(batch.labels_B)
+                if size > len(self._predicted_B):
+                    self._runner.forget()  # what is captured writes to the old places
+                    self._make_room(size)
                 self._runner.run("evaluation", self._add, batch)
+                predicted.append(self._predicted_B[:size].clone())
+                probability.append(self._probability_B[:size].clone())
         self._model.train(was_training)
         confusion_KK = self._confusion_KK.cpu()
-        count = int(confusion_KK.sum())
-        return Evaluation(float(self._loss) / count if count else float("nan"), confusion_KK)
+        count = int(confusion_KK.sum())  # without those that only fill the last batch
+        loss = float(self._loss) / count if count else float("nan")
+        return Evaluation(loss, confusion_KK, torch.cat(predicted)[:count].cpu(), torch.cat(probability)[:count].cpu())
 
     def _add(self, batch: EvaluationBatch) -> None:
         with autocast(self._precision, self._device):
             logits_BK = self._model(batch.images())
-        self._loss += F.cross_entropy(logits_BK.float(), batch.labels_B, reduction="sum")
-        count_confusion(self._confusion_KK, logits_BK, batch.labels_B)
+        logits_BK = logits_BK.float()
+        self._loss += F.cross_entropy(logits_BK, batch.labels_B, reduction="sum")
+        probability_B, predicted_B = logits_BK.softmax(dim=1).max(dim=1)
+        count_confusion(self._confusion_KK, predicted_B, batch.labels_B)
+        self._predicted_B[: len(predicted_B)] = predicted_B
+        self._probability_B[: len(predicted_B)] = probability_B

@@ -40,10 +40,15 @@ METRIC_NAMES = tuple(EpochMetrics.__dataclass_fields__)
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A split's figures. confusion_KK: int64 on the CPU, rows are true classes, columns predicted ones."""
+    """A split's figures. confusion_KK: int64 on the CPU, rows are true classes, columns predicted ones.
+
+    predicted_N: int64 on the CPU, the class that each sample was taken for, in their order; probability_N: fp32, that class's.
+    """
 
     loss: float
     confusion_KK: Tensor
+    predicted_N: Tensor
+    probability_N: Tensor
 
     @property
     def accuracy(self) -> float:
@@ -64,8 +69,8 @@ class Evaluation:
         return self.confusion_KK.sum(0) + self.confusion_KK.sum(1) > 0
 
 
-def count_confusion(confusion_KK: Tensor, logits_BK: Tensor, labels_B: Tensor) -> None:
+def count_confusion(confusion_KK: Tensor, predicted_B: Tensor, labels_B: Tensor) -> None:
     """Adds a batch's (true, predicted) pairs to `confusion_KK` (int64), on the device, without waiting for it. Negative labels do not count."""
     num_classes = confusion_KK.shape[0]
-    cells_B = labels_B.clamp(min=0) * num_classes + logits_BK.argmax(dim=1)
+    cells_B = labels_B.clamp(min=0) * num_classes + predicted_B
     confusion_KK.view(-1).scatter_add_(0, cells_B, (labels_B >= 0).to(cells_B.dtype))

@@ -15,7 +15,7 @@ class UpdateSummary:
     train_loss: float  # weighted mean over the epoch's samples in applied updates
     grad_norm_p50: float
     grad_norm_p95: float
-    last_grad_norm: float  # of the last applied update; NaN when there was none
+    last_grad_norm: float  # of the last applied update, of this epoch or one before; NaN when there was none
     clip_rate: float  # share of applied updates that clipping changed
     last_lr: float  # of the last update
     skipped_steps: int
@@ -27,6 +27,7 @@ class UpdateLog:
     def __init__(self, capacity: int, device: torch.device) -> None:
         self._rows = torch.zeros(capacity, 6, device=device)  # loss * weight, weight, norm, clipped, applied, lr
         self._count = torch.zeros(1, dtype=torch.int64, device=device)
+        self._last_norm = torch.full((), torch.nan, device=device)
         # A copy of "an update was skipped" that the host may look at without waiting: it can be a few updates late on a GPU.
         self._skipped = torch.zeros((), device=device)
         self._skipped_on_host = torch.zeros((), pin_memory=device.type == "cuda")
@@ -41,6 +42,7 @@ class UpdateLog:
         """Notes one update; all arguments are 0-dim tensors on the device."""
         self._rows.index_copy_(0, self._count, torch.stack([loss * weight, weight, grad_norm, clipped.float(), applied, lr])[None])
         self._count += 1
+        self._last_norm.copy_(torch.where(applied > 0, grad_norm, self._last_norm))
         self._skipped += 1 - applied
         self._skipped_on_host.copy_(self._skipped, non_blocking=True)
 
@@ -58,7 +60,7 @@ class UpdateLog:
             train_loss=float(applied[:, 0].sum() / applied[:, 1].sum()),
             grad_norm_p50=quantiles[0],
             grad_norm_p95=quantiles[1],
-            last_grad_norm=float(norms[-1]) if len(norms) else float("nan"),
+            last_grad_norm=float(self._last_norm),
             clip_rate=float(applied[:, 3].mean()) if len(norms) else 0.0,
             last_lr=float(rows[-1, 5]),
             skipped_steps=int((rows[:, 4] == 0).sum()),

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tune_cropshield.data.dataset import DeviceData, LeafData, open_data
+from tune_cropshield.data.windows import NOBODY
 from tune_cropshield.errors import UserError
 from tune_cropshield.outcome.trained import load_trained, read_run
+from tune_cropshield.records import BEST_METRICS, PREDICTIONS
 from tune_cropshield.search.resources import find_device
 from tune_cropshield.training.precision import DTYPES, autocast, resolve_precision
 from tune_cropshield.trial import validation_batches
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from tune_cropshield.config import TrialConfig
 
 THUMBNAIL_PX = 112
 MOST_MISTAKES = 12
@@ -53,7 +58,8 @@ class Judgement:
 
 
 def judge(run_dir: Path, cache_dir: Path, data: LeafData | None = None, device_name: Literal["auto", "cpu"] = "auto") -> Judgement:
-    """Returns how the network in `run_dir` does on its validation split. data: the photographs where they are open already.
+    """Returns how the network in `run_dir` does on its validation split: what it said when it was trained, where that is kept and still fits the
+    photographs, else what it says now. data: the photographs where they are open already.
 
     device_name: "cpu" for a network that was trained on one, so that the same pictures are wrong; "auto" takes a GPU where there is one.
     Raises UserError when the weights or photographs are gone, or the photographs' classes are no longer those it was trained on.
@@ -66,6 +72,32 @@ def judge(run_dir: Path, cache_dir: Path, data: LeafData | None = None, device_n
         data = open_data(config.data, {trial.final_size}, cache_dir)
     if list(data.classes) != classes:
         raise UserError(f"the classes of {config.data.dir} are no longer those it was trained on")
+    indices_N = torch.from_numpy(data.split.val)
+    kept = _kept_predictions(run_dir, data.store.labels[indices_N])
+    predicted_N, probabilities_N = kept if kept is not None else _predictions_now(trial, classes, weights, data, device_name)
+    return _judged(predicted_N, probabilities_N, indices_N, data, trial.final_size)
+
+
+def _kept_predictions(run_dir: Path, labels_N: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Returns what was predicted in the best epoch, and how surely; None where it was not kept, or is not of these photographs."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        kept = load_file(run_dir / PREDICTIONS)
+        accuracy = json.loads((run_dir / BEST_METRICS).read_text(encoding="utf-8"))["val_acc"]
+        predicted_N, probability_N = kept["predicted"], kept["probability"]
+    except (OSError, SafetensorError, ValueError, KeyError):
+        return None
+    same = len(predicted_N) == len(labels_N) and int((predicted_N == labels_N).sum()) / len(labels_N) == accuracy
+    return (predicted_N, probability_N) if same else None
+
+
+def _predictions_now(
+    trial: TrialConfig, classes: Sequence[str], weights: Path, data: LeafData, device_name: Literal["auto", "cpu"]
+) -> tuple[Tensor, Tensor]:
+    import torch
+
     device = torch.device(find_device(device_name))
     precision = resolve_precision(trial.precision, device)
     network = load_trained(trial, len(classes), weights, device)
@@ -74,14 +106,13 @@ def judge(run_dir: Path, cache_dir: Path, data: LeafData | None = None, device_n
         for batch in validation_batches(trial, DeviceData(data, device), "val", DTYPES[precision]):
             with autocast(precision, device):
                 logits_BK = network(batch.images())
-            parts.append(logits_BK.float().softmax(dim=1).cpu())
-    indices_N = torch.from_numpy(data.split.val)
-    return _judged(torch.cat(parts), indices_N, data, trial.final_size)
+            parts.append(logits_BK.float().softmax(dim=1).cpu()[batch.labels_B.cpu() != NOBODY])
+    probability_N, predicted_N = torch.cat(parts).max(dim=1)
+    return predicted_N, probability_N
 
 
-def _judged(shares_NK: Tensor, indices_N: Tensor, data: LeafData, image_size: int) -> Judgement:
+def _judged(predicted_N: Tensor, probabilities_N: Tensor, indices_N: Tensor, data: LeafData, image_size: int) -> Judgement:
     labels_N = data.store.labels[indices_N]
-    probabilities_N, predicted_N = shares_NK.max(dim=1)
     num_classes = len(data.classes)
     confusion = (labels_N * num_classes + predicted_N).bincount(minlength=num_classes**2).reshape(num_classes, num_classes).tolist()
     wrong = (predicted_N != labels_N).nonzero()[:, 0].tolist()
