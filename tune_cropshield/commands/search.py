@@ -18,12 +18,11 @@ from tune_cropshield.commands.image_sizes import check_image_sizes
 from tune_cropshield.commands.paths import cache_dir, check_can_be_made, find_space, generated_leaves
 from tune_cropshield.commands.pretrained import check_pretrained
 from tune_cropshield.commands.screen import view_for
-from tune_cropshield.commands.warm_start import warm_start
 from tune_cropshield.data.folder import check_folder
 from tune_cropshield.errors import UserError
 from tune_cropshield.files import told_when_full
 from tune_cropshield.memory.plan import MOST_TOGETHER
-from tune_cropshield.search.resources import divide, find_device, num_cores, num_gpus
+from tune_cropshield.search.resources import divide, find_device, gpus_free_mib, num_cores
 from tune_cropshield.search.view import SearchView, short
 from tune_cropshield.space import SearchSpace, load_space
 
@@ -49,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         check_can_be_made(out, "--out")
     if space.data.dir and not args.dry_run:
         check_folder(Path(space.data.dir))
-    if space.search.device == "cuda" and not num_gpus():
+    if space.search.device == "cuda" and not gpus_free_mib():
         find_device("cuda")  # says why not, before anything is started
     if args.dry_run:
         _print_plan(space, console)
@@ -59,13 +58,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _search(space: SearchSpace, out: Path, shown_out: Path, args: argparse.Namespace, view: SearchView) -> int:
+    from tune_cropshield.commands.warm_start import warm_start
     from tune_cropshield.search.ray_runtime import ray_runtime
 
     # Most of the time that Ray takes to start is waiting: PyTorch is loaded and photographs are decoded meanwhile.
     began = time.time()
-    workers, warm_up = warm_start(space, MEASURING_PAYS_FROM)
-    gpus = 0 if space.search.device == "cpu" else None
-    with ray_runtime(max(num_cores(), workers, MOST_TOGETHER * num_gpus()), gpus, args.ray_address, workers, warm_up) as ray:
+    free_mib = [] if space.search.device == "cpu" else gpus_free_mib()
+    workers, warm_up = warm_start(space, free_mib, MEASURING_PAYS_FROM)
+    gpus = None if free_mib else 0
+    with ray_runtime(max(num_cores(), workers, MOST_TOGETHER * len(free_mib)), gpus, args.ray_address, workers, warm_up) as ray:
         return _search_with(ray, space, out, shown_out, args, view, began)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from tune_cropshield.data.folder import list_images
 from tune_cropshield.memory.plan import SMALLEST_FOR_BATCH_NORM
 from tune_cropshield.model_names import OWN_MODELS
-from tune_cropshield.search.resources import gpus_free_mib, most_at_once
+from tune_cropshield.search.resources import most_at_once
 from tune_cropshield.search.trial_settings import effective_batches, mixes_somewhere
 from tune_cropshield.search.warm_up import WarmUp
 from tune_cropshield.space import SearchSpace
@@ -17,16 +18,15 @@ from tune_cropshield.space import SearchSpace
 ROOMY_MIB = 16_000.0  # for each process
 
 
-def warm_start(space: SearchSpace, pays_from: int) -> tuple[int, WarmUp]:
-    """Returns how many processes are to wait for trials, and what they do before.
+def warm_start(space: SearchSpace, free_mib: Sequence[float], pays_from: int) -> tuple[int, WarmUp]:
+    """Returns how many processes are to wait for trials, and what they do before. free_mib: of each GPU to search on, none for a CPU.
 
     In a short search on a roomy GPU each runs a step of the trials to come; in one of at least `pays_from` images to train on, how they will train is
     measured first, and nothing may disturb that.
     """
     settings, trial = space.search, space.trial_config()
     modules = () if trial.model in OWN_MODELS else ("torchvision.models",)
-    workers = most_at_once(settings.device, settings.trials_per_gpu, settings.trials)
-    free_mib = [] if settings.device == "cpu" else gpus_free_mib()
+    workers = most_at_once(len(free_mib), settings.trials_per_gpu, settings.trials)
     if len(free_mib) != 1 or not space.data.dir or settings.trials * settings.epochs * _num_images(Path(space.data.dir)) >= pays_from:
         return workers, WarmUp(modules)
     if settings.trials_per_gpu == "auto":

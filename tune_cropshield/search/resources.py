@@ -30,7 +30,7 @@ class Resources:
 
 def find_device(wanted: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:
     """Returns the device to train on; raises DeviceError when a GPU is asked for and there is none that this torch can use."""
-    if wanted == "cpu" or (wanted == "auto" and not num_gpus()):
+    if wanted == "cpu" or (wanted == "auto" and not gpus_free_mib()):
         return "cpu"
     import torch  # seconds, on a machine without a GPU for nothing
 
@@ -57,22 +57,18 @@ def gpus_free_mib() -> list[float]:
         pynvml.nvmlShutdown()
 
 
-def num_gpus() -> int:
-    """Returns how many GPUs NVIDIA's driver shows."""
-    return len(gpus_free_mib())
-
-
 def num_cores() -> int:
     """Returns how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def most_at_once(device: Literal["auto", "cpu", "cuda"], trials_per_gpu: int | Literal["auto"], num_trials: int) -> int:
-    """Returns how many trials may come to run at once, before anything slow is loaded, and before it was measured how many share a GPU best."""
-    gpus = 0 if device == "cpu" else num_gpus()
-    if trials_per_gpu == "auto":
-        return min(max(min(MOST_TOGETHER * gpus, num_cores() // 2), gpus) if gpus else num_cores(), num_trials)
-    return min(trials_per_gpu * max(gpus, 1), num_trials)
+def most_at_once(num_gpus: int, trials_per_gpu: int | Literal["auto"], num_trials: int) -> int:
+    """Returns how many trials may come to run at once on `num_gpus`, 0 for a CPU, before it was measured how many share a GPU best."""
+    if trials_per_gpu != "auto":
+        return min(trials_per_gpu * max(num_gpus, 1), num_trials)
+    if not num_gpus:
+        return min(num_cores(), num_trials)
+    return min(max(min(MOST_TOGETHER * num_gpus, num_cores() // 2), num_gpus), num_trials)
 
 
 def divide(device: Literal["cpu", "cuda"], trials_per_gpu: int | Literal["auto"], num_trials: int) -> Resources:
