@@ -40,15 +40,24 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object], keep_as: 
 
 
 def append_line(path: Path, line: str) -> None:
-    """Appends `line`; raises DiskFull when the disk is full, and half of it never stays."""
+    """Appends `line`; raises DiskFull when the disk is full, and half of it never stays. Half a line that a power cut left before is removed."""
     with open(path, "ab") as file, told_when_full(path):
         end = file.tell()
+        if end and not _ends_in_newline(path):
+            end = path.read_bytes().rfind(b"\n") + 1
+            file.truncate(end)
         try:
             file.write(line.encode() + b"\n")
             file.flush()
         except OSError:
             os.truncate(path, end)
             raise
+
+
+def _ends_in_newline(path: Path) -> bool:
+    with open(path, "rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
 
 
 def is_leftover(path: Path) -> bool:

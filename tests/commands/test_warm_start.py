@@ -56,11 +56,12 @@ def test_in_a_short_search_on_a_roomy_gpu_each_process_tries_the_micro_batch_tha
     [
         ({"trials_per_gpu": 3}, [SMALL], LONG),
         ({"trials_per_gpu": 3}, [ROOMY / 2], LONG),
+        ({"trials_per_gpu": 3, "vram": "8GB"}, [ROOMY], LONG),
         ({"trials_per_gpu": 3}, [ROOMY, ROOMY], LONG),
         ({"trials_per_gpu": 3}, [ROOMY], 6 * 2 * 120),
         ({"trials_per_gpu": 3, "pairs": "all"}, [ROOMY], LONG),
     ],
-    ids=["a small card", "too little for three", "two cards", "a long search", "every pair"],
+    ids=["a small card", "too little for three", "a small budget", "two cards", "a long search", "every pair"],
 )
 def test_the_gpu_is_left_alone_where_it_is_measured_or_not_known_which_it_will_be(
     search: dict[str, Any], free_mib: list[float], pays_from: int, space: Any

@@ -9,17 +9,20 @@ from typing import Any
 
 import optuna
 import pytest
-from optuna.distributions import FloatDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState
 from small_disks import fill, mounted
 
 from tune_cropshield.errors import DiskFull
+from tune_cropshield.memory.plan import plan_for_cpu
 from tune_cropshield.search.endings import complete_endings
 from tune_cropshield.search.folder import drop_losers, equal_weights, write_table
 from tune_cropshield.search.journal import open_study, read_study, unfinished
 from tune_cropshield.search.outcomes import METRIC, OUTCOME
 from tune_cropshield.search.ray_runtime import ENVIRONMENT
 from tune_cropshield.search.searcher import StudySearcher
+from tune_cropshield.search.trial_settings import EFFECTIVE_BATCH, as_begun, distributions, pair_of
+from tune_cropshield.space import load_space
 
 RATES = {"lr": FloatDistribution(1e-5, 1e-1, log=True), "weight_decay": FloatDistribution(1e-6, 1e-2, log=True)}
 
@@ -49,20 +52,31 @@ def test_pruned_finished_and_failed_trials_are_told_as_such(tmp_path: Path) -> N
     for trial_id in ("a", "b", "c"):
         search.suggest(trial_id)
         search.on_trial_result(trial_id, result(1, 0.5))
-    assert search.suggest("d") is None  # none is left, but one of the three may have to be started again
+    assert search.suggest("d") is None  # none is left, but of those under way one may have to be started again
     search.on_trial_complete("a", result(2, 0.7, outcome="finished"))
     search.on_trial_complete("b", result(2, 0.6))
     search.on_trial_complete("c", None, error=True)
-    assert search.starts_again("c")
-    assert search.suggest("d") == {"number": 2, **study.trials[2].params}
-    search.on_trial_complete("d", None, error=True)
-    assert not search.starts_again("d")
-    assert search.suggest("e") == "FINISHED"
+    assert not search.starts_again("c")
+    assert search.suggest("d") == "FINISHED"
     trials = read_study(tmp_path).trials
     assert [trial.state for trial in trials] == [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]
     assert [trial.value for trial in trials] == [0.7, 0.6, None]
     assert [trial.intermediate_values for trial in trials] == [{1: 0.5, 2: 0.7}, {1: 0.5, 2: 0.6}, {1: 0.5}]
     assert trials[2].user_attrs["reason"] == "its worker process died"
+
+
+def test_a_trial_whose_worker_dies_before_its_first_result_is_started_again_once(tmp_path: Path) -> None:
+    study = open_study(tmp_path)
+    search = searcher(study, num_new=1)
+    started = search.suggest("a")
+    search.on_trial_complete("a", None, error=True)
+    assert search.starts_again("a")
+    assert study.trials[0].state == TrialState.RUNNING
+    assert search.suggest("b") == started == {"number": 0, **study.trials[0].params}
+    search.on_trial_complete("b", None, error=True)
+    assert not search.starts_again("b")
+    assert search.suggest("c") == "FINISHED"
+    assert (study.trials[0].state, study.trials[0].user_attrs["reason"]) == (TrialState.FAIL, "its worker process died")
 
 
 @pytest.mark.parametrize("value", [None, float("nan")])
@@ -84,6 +98,18 @@ def test_a_trial_that_says_it_finished_without_an_accuracy_has_failed_and_keeps_
     search.on_trial_complete("a", result(2, None, outcome="finished"))
     (trial,) = study.trials
     assert (trial.state, trial.intermediate_values, trial.user_attrs["reason"]) == (TrialState.FAIL, {1: 0.5}, "it reported no accuracy")
+
+
+def test_a_resumed_search_draws_from_the_batches_it_was_begun_with_whatever_fits_by_now(tmp_path: Path) -> None:
+    space = load_space(Path("search_spaces/demo.toml"), {})
+    begun, now = plan_for_cpu((16, 32, 64)), plan_for_cpu((16, 32))
+    study = open_study(tmp_path)
+    study.ask(distributions(space, begun))
+    found = as_begun(distributions(space, now), study)
+    assert found[EFFECTIVE_BATCH] == CategoricalDistribution((16, 32, 64))
+    assert study.ask(found).params[EFFECTIVE_BATCH] in (16, 32, 64)
+    assert str(pair_of({EFFECTIVE_BATCH: 64}, space, now)) == "16x4"  # the smallest micro-batch, where no pair is known to fit
+    assert str(pair_of({EFFECTIVE_BATCH: 32}, space, now)) == "32x1"
 
 
 def test_an_interrupted_trial_stays_unfinished(tmp_path: Path) -> None:

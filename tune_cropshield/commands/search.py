@@ -108,6 +108,8 @@ def _search_with(ray: RayRuntime, space: SearchSpace, out: Path, shown_out: Path
     space = with_fastest_kernels(space, card, len(data.classes), view, worth_measuring)
     resources = packed(space, resources, card, len(data.classes), view, worth_measuring)
     plan = plan_for(space, resources, card, len(data.classes), view, worth_measuring)
+    if args.ray_address is not None:
+        ray.ready()  # says that nothing answers there before anything is written
     files.make_folder(out)
     with files.locked(out):
         if not args.resume:

@@ -9,6 +9,7 @@ from pathlib import Path
 from tune_cropshield.data.folder import list_images
 from tune_cropshield.memory.plan import SMALLEST_FOR_BATCH_NORM
 from tune_cropshield.model_names import OWN_MODELS
+from tune_cropshield.named_budgets import parse_budget
 from tune_cropshield.search.resources import most_at_once
 from tune_cropshield.search.trial_settings import effective_batches, mixes_somewhere
 from tune_cropshield.search.warm_up import WarmUp
@@ -32,7 +33,9 @@ def warm_start(space: SearchSpace, free_mib: Sequence[float], pays_from: int) ->
     if settings.trials_per_gpu == "auto":
         workers = 1  # so short a search measures nothing, and trains one trial at a time
     micro_batch = math.gcd(*effective_batches(space))  # see Plan.with_common_micro_batch
-    fits = free_mib[0] / workers >= ROOMY_MIB and micro_batch >= SMALLEST_FOR_BATCH_NORM and not (mixes_somewhere(space) and micro_batch % 2)
+    budget = parse_budget(settings.vram)
+    room_mib = free_mib[0] if budget is None else min(free_mib[0], budget.ours_mib)
+    fits = room_mib / workers >= ROOMY_MIB and micro_batch >= SMALLEST_FOR_BATCH_NORM and not (mixes_somewhere(space) and micro_batch % 2)
     if not fits or settings.pairs == "all":
         return workers, WarmUp(modules)
     pair = {"effective_batch": micro_batch, "micro_batch": micro_batch, "accumulation": 1, "pretrained": False, "progressive_sizes": {}}

@@ -15,7 +15,7 @@ from tune_cropshield.config import RunConfig, load_config
 from tune_cropshield.data.dataset import DeviceData
 from tune_cropshield.errors import DivergedError, OutOfMemory, UserError
 from tune_cropshield.files import write_text_atomically
-from tune_cropshield.records import CHECKPOINT, CONFIG, read_metrics
+from tune_cropshield.records import CONFIG, RunFolder, read_metrics
 from tune_cropshield.search.folder import best_value, trial_folder
 from tune_cropshield.search.outcomes import DIVERGED, FINISHED, OUT_OF_MEMORY
 from tune_cropshield.trial import TrialReport, run_trial
@@ -103,7 +103,7 @@ def confirm(
                 run = _train(search_dir, config, candidate.trial, data, started(candidate, seed))
                 done[candidate.trial, seed] = run
                 write_table(search_dir, list(done.values()))
-                (search_dir / run.folder / CHECKPOINT).unlink(missing_ok=True)
+                RunFolder(search_dir / run.folder).drop_checkpoints()
             yield run
 
 

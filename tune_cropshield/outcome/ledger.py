@@ -89,6 +89,8 @@ def write_ledger(search_dir: Path, slots: int, began: float, ended: float) -> st
 def sentence(whole: Ledger, later: Ledger) -> str:
     """Returns the ledger in one line; parts below half a percent are left out."""
     total = whole.slots * whole.wall_s
+    if total <= 0:
+        return "card time: not known, for the clock was set back during the search"
     shares = {**{NAMES.get(part, part): seconds for part, seconds in whole.parts.items()}, "idle": whole.idle_s}
     said = [f"{100 * seconds / total:.0f} % {name}" for name, seconds in sorted(shares.items(), key=lambda item: -item[1]) if seconds >= total / 200]
     text = f"card time, {whole.slots} x {whole.wall_s:.0f} s: {', '.join(said)}"

@@ -9,12 +9,13 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial
 
 from tune_cropshield.search.board import Board
-from tune_cropshield.search.outcomes import DISK_FULL, FAILED, LADDER_STEPS, NOTES, PRUNED, has_metric, told_outcome
+from tune_cropshield.search.outcomes import DISK_FULL, FAILED, LADDER_STEPS, NOTES, PRUNED, WORKER_DIED, has_metric, told_outcome
 from tune_cropshield.search.view import SearchView, TrialLine
 
 
 class ViewCallback(Callback):
-    """Tells `view` what happens. describe: (number) -> the line of a trial; trial_over: called with the number of each trial that ended.
+    """Tells `view` what happens. describe: (number) -> the line of a trial; trial_over: called with the number of each trial that ended;
+    worker_died: with the reason, where a trial failed of that.
 
     A trial whose worker died and that goes on elsewhere (starts_again) has not ended. was_pruned tells a pruned trial from an interrupted one.
     """
@@ -26,9 +27,10 @@ class ViewCallback(Callback):
         was_pruned: Callable[[str], bool],
         starts_again: Callable[[str], bool],
         trial_over: Callable[[int], object],
+        worker_died: Callable[[str], object],
     ) -> None:
         self._view, self._describe, self._was_pruned, self._trial_over = view, describe, was_pruned, trial_over
-        self._starts_again = starts_again
+        self._starts_again, self._worker_died = starts_again, worker_died
         self._ladder_steps: dict[int, int] = {}
         self._told: dict[int, set[str]] = {}
 
@@ -60,7 +62,8 @@ class ViewCallback(Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         if not self._starts_again(trial.trial_id):
-            self._end(trial, FAILED, "its worker process died")
+            self._worker_died(WORKER_DIED)
+            self._end(trial, FAILED, WORKER_DIED)
 
     def _end(self, trial: Trial, outcome: str, reason: str | None) -> None:
         number = trial.config["number"]

@@ -140,9 +140,9 @@ def drop_losers(folder: Path, study: optuna.Study, budget_bytes: int = WEIGHTS_B
         run_dir = trial_folder(folder, trial.number)
         if not trial.state.is_finished():
             continue
+        RunFolder(run_dir).drop_checkpoints()  # a trial that has ended is never gone on with
         weights = run_dir / WEIGHTS
         if weights.exists():
-            RunFolder(run_dir).drop_checkpoints()  # the weights are written, so nothing reads the checkpoints again
             kept += weights.stat().st_size
             if kept > budget_bytes and trial is not winner:
                 weights.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ METRIC = "best_val_acc"  # best so far, so that pruning, the sampler and the kep
 OUTCOME = "outcome"  # user attribute of a trial that has ended: one of the values below
 REASON = "reason"  # user attribute: a sentence, for outcomes other than finished and pruned
 FINISHED, PRUNED, DIVERGED, OUT_OF_MEMORY, FAILED = "finished", "pruned", "diverged", "out of memory", "failed"
+WORKER_DIED = "its worker process died"
 NO_ACCURACY = "it reported no accuracy"
 RETIRED = "worker retired"  # in a trial's events: the process that was to train it still held memory of the one before
 LADDER_STEPS = "ladder_steps"  # in a result: how often memory ran out and the trial went on with smaller micro-batches

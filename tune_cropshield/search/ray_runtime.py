@@ -6,6 +6,7 @@ import importlib
 import logging
 import os
 import secrets
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -38,6 +39,7 @@ WORKER_ENVIRONMENT = {"PL_DISABLE_FORK": "1", "RAY_CHDIR_TO_TRIAL_DIR": ENVIRONM
 OBJECT_STORE_BYTES = 100 * 2**20  # only configurations travel; the pictures are memory-mapped
 
 START_ATTEMPTS = 3
+ANSWER_WITHIN_S = 5.0
 START_ASKED_S = 0.2  # for Ray to begin with a process, which then takes at least half a second to be up
 QUIET = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
 
@@ -109,10 +111,22 @@ def _join(address: str) -> None:
     import ray
 
     _protect_token()
+    _check_answers(address)
     try:
         ray.init(address=address, **QUIET)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise UserError(f"--ray-address {address}: no Ray cluster answers there ({str(error).splitlines()[0]})") from error
+
+
+def _check_answers(address: str) -> None:
+    """Raises UserError where nothing listens at `address`, host:port: Ray would go on asking for minutes. Other forms are Ray's business."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and port.isdecimal()):
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_WITHIN_S).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(f"--ray-address {address}: nothing answers there ({error})") from error
 
 
 def _init(num_cpus: int, num_gpus: int | None, warm_up: WarmUp | None) -> None:

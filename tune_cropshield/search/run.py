@@ -29,7 +29,7 @@ from tune_cropshield.search.outcomes import FAILED, OUTCOME, REASON, RETIRED
 from tune_cropshield.search.resources import Resources
 from tune_cropshield.search.sampler import build_sampler
 from tune_cropshield.search.starts import start_points
-from tune_cropshield.search.trial_settings import distributions, pair_of, trial_config
+from tune_cropshield.search.trial_settings import as_begun, distributions, pair_of, trial_config
 from tune_cropshield.search.view import SearchView, TrialLine
 from tune_cropshield.space import SearchSpace
 from tune_cropshield.units import parse_duration
@@ -84,8 +84,9 @@ def run_search(
     num_existing = num_started(study)
     study.sampler = build_sampler(settings.sampler, settings.seed, num_existing, settings.trials)
     with quiet_optuna():
-        for start in start_points(space, plan):
-            study.enqueue_trial(start, skip_if_exists=True)
+        if not num_existing:  # else they are there, however the plan has changed since
+            for start in start_points(space, plan):
+                study.enqueue_trial(start, skip_if_exists=True)
     complete_endings(study, lambda number: files.best_so_far(files.trial_folder(out, number)))
     going_on = unfinished(study)
     num_ended = num_existing - len(going_on)
@@ -140,6 +141,14 @@ def _tune(
         return TrialLine(number, parameters, str(pair_of(parameters, space, plan)), settings.epochs, trial.lr, trial.max_norm)
 
     def trial_over(number: int) -> None:
+        try:
+            book(number)
+        except DiskFull as error:
+            stopper.stop_for_space(error)
+        except (OSError, ValueError) as error:  # a table that is open elsewhere, say: Ray would take it for the trial's failure, and train it again
+            view.note(f"after t{number:03d}: {error}")
+
+    def book(number: int) -> None:
         for step in read_events(files.trial_folder(out, number)):
             if step.get("part") == "training":
                 too_large(step["before"], step["reason"])
@@ -148,15 +157,13 @@ def _tune(
         files.drop_losers(out, study)
         if (fault := files.equal_weights(out, study, number)) is not None:
             stopper.fail(fault)
-        try:
-            files.write_table(out, study)
-        except DiskFull as error:
-            stopper.stop_for_space(error)
+        files.write_table(out, study)
 
     def was_pruned(trial_id: str) -> bool:
         return trial_id in halving.pruned
 
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)):
+        board.trial_ended(trial.number, str(trial.user_attrs.get(OUTCOME, FAILED)))  # again: the kill may have come before it was written
         best = max(trial.intermediate_values.values(), default=math.nan)
         view.recall(TrialLine(trial.number, trial.params, "", settings.epochs, best_val_acc=best), str(trial.user_attrs.get(OUTCOME, FAILED)))
 
@@ -164,7 +171,7 @@ def _tune(
     going_on = unfinished(study)
     searcher = StudySearcher(
         study,
-        distributions(space, plan),
+        as_begun(distributions(space, plan), study),
         make_config,
         was_pruned,
         lambda trial_id, number: halving.adopt(trial_id, str(number)),
@@ -204,7 +211,7 @@ def _tune(
                 failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS),
                 callbacks=[
                     BoardCallback(board, was_pruned, searcher.starts_again),
-                    ViewCallback(view, describe, was_pruned, searcher.starts_again, trial_over),
+                    ViewCallback(view, describe, was_pruned, searcher.starts_again, trial_over, stopper.trial_ended),
                 ],
             ),
         )

@@ -24,6 +24,7 @@ class Halving(ASHAScheduler):
     def __init__(self, epochs: int, grace_epochs: int, reduction_factor: float) -> None:
         super().__init__(time_attr="epoch", metric=METRIC, mode="max", max_t=epochs, grace_period=grace_epochs, reduction_factor=reduction_factor)
         self.pruned: set[str] = set()
+        self._known_as: dict[str, str] = {}  # key of an unfinished trial -> under which its entries stand now
 
     def replay(self, key: str, values: Mapping[int, float]) -> None:
         """Enters what an earlier run of the search recorded, {epoch: best so far}, into the rungs; nobody is stopped by it."""
@@ -32,10 +33,12 @@ class Halving(ASHAScheduler):
             self._brackets[0].on_result(recorded, epoch, values[epoch])
 
     def adopt(self, trial_id: str, key: str) -> None:
-        """Lets an unfinished trial that goes on as `trial_id` keep the rung entries it had as `key`, so that it is not judged twice."""
+        """Lets an unfinished trial that goes on as `trial_id`, perhaps again, keep the rung entries it had as `key`: it is not judged twice."""
+        known_as = self._known_as.get(key, key)
         for _, recorded in self._brackets[0]._rungs:
-            if key in recorded:
-                recorded[trial_id] = recorded.pop(key)
+            if known_as in recorded:
+                recorded[trial_id] = recorded.pop(known_as)
+        self._known_as[key] = trial_id
 
     def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:
         """Returns STOP for a trial below its rung's cut-off, else CONTINUE."""

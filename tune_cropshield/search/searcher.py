@@ -19,7 +19,7 @@ from ray.tune.search import Searcher
 from tune_cropshield.errors import DiskFull
 from tune_cropshield.search.endings import end_trial
 from tune_cropshield.search.journal import quiet_optuna
-from tune_cropshield.search.outcomes import FAILED, METRIC, PRUNED, has_metric, told_outcome
+from tune_cropshield.search.outcomes import FAILED, METRIC, PRUNED, WORKER_DIED, has_metric, told_outcome
 
 
 class StudySearcher(Searcher):
@@ -50,6 +50,7 @@ class StudySearcher(Searcher):
         self._disk_full, self._stopped = disk_full, False
         self._restarted: set[int] = set()  # trials whose worker died before they ran
         self._given_up: set[str] = set()  # what Ray called them then
+        self._ran: set[str] = set()
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -84,6 +85,7 @@ class StudySearcher(Searcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Reports an epoch's best-so-far; an epoch trained again after a worker's death is reported once. None and NaN are no results."""
+        self._ran.add(trial_id)
         if self._stopped or trial_id not in self._trials or not has_metric(result):
             return
         epoch, value = int(result["epoch"]), float(result[METRIC])
@@ -102,14 +104,14 @@ class StudySearcher(Searcher):
             return
         result = result or {}
         best_so_far = self._reported.pop(trial_id)
-        if error and trial.number not in self._restarted:
+        if error and trial_id not in self._ran and trial.number not in self._restarted:
             self._restarted.add(trial.number)
             self._given_up.add(trial_id)
             self._unfinished.append(self._study.get_trials(deepcopy=False)[trial.number])
             return
         if has_metric(result):
             best_so_far.setdefault(int(result["epoch"]), float(result[METRIC]))
-        outcome, reason = (FAILED, "its worker process died") if error else told_outcome(result)
+        outcome, reason = (FAILED, WORKER_DIED) if error else told_outcome(result)
         outcome = outcome or (PRUNED if self._was_pruned(trial_id) else None)
         if outcome is not None:
             with self._writing():

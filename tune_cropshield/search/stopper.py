@@ -28,11 +28,15 @@ class SearchStopper(tune.Stopper):
         if DISK_FULL in result:
             self.stop_for_space(DiskFull(result[DISK_FULL]))
         elif result.get("done"):
-            self._endings.append(result.get(REASON) if result.get(OUTCOME) == FAILED else None)
-            first = self._endings[:SAME_FAILURES]
-            if len(first) == SAME_FAILURES and first[0] is not None and len(set(first)) == 1:
-                self.fail(f"the first {SAME_FAILURES} trials all failed: {first[0]}")
+            self.trial_ended(result.get(REASON) if result.get(OUTCOME) == FAILED else None)
         return False
+
+    def trial_ended(self, failure: str | None) -> None:
+        """Takes in why a trial failed, None where it did not."""
+        self._endings.append(failure)
+        first = self._endings[:SAME_FAILURES]
+        if len(first) == SAME_FAILURES and first[0] is not None and len(set(first)) == 1:
+            self.fail(f"the first {SAME_FAILURES} trials all failed: {first[0]}")
 
     def stop(self, reason: str) -> None:
         """Asks for the end; the first reason stays."""

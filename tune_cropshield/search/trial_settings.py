@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from tune_cropshield.config import TrialConfig
-from tune_cropshield.memory.plan import Pair, Plan, parse_pair
+from tune_cropshield.memory.plan import SMALLEST_FOR_BATCH_NORM, Pair, Plan, micro_batches_of, parse_pair
 from tune_cropshield.search.resources import Resources
 from tune_cropshield.space import SearchSpace
 
@@ -42,11 +43,24 @@ def distributions(space: SearchSpace, plan: Plan) -> dict[str, BaseDistribution]
     return result
 
 
+def as_begun(found: dict[str, BaseDistribution], study: optuna.Study) -> dict[str, BaseDistribution]:
+    """Returns `found` with the choices that a resumed search's own trials were drawn from, in their order: Optuna knows no others any more.
+
+    What fits may have changed since: other memory is free, or a micro-batch ran out of it. A pair that does not fit goes down the ladder.
+    """
+    begun = {name: known for trial in study.get_trials(deepcopy=False) for name, known in trial.distributions.items()}
+    return {name: begun[name] if isinstance(begun.get(name), CategoricalDistribution) else own for name, own in found.items()}
+
+
 def pair_of(parameters: dict[str, Any], space: SearchSpace, plan: Plan) -> Pair:
     """Returns the micro-batch and accumulation of a trial with these parameters."""
     if PAIR in parameters:
         return parse_pair(parameters[PAIR])
-    return plan.best(parameters.get(EFFECTIVE_BATCH, space.trial_config().effective_batch))
+    batch = parameters.get(EFFECTIVE_BATCH, space.trial_config().effective_batch)
+    if EFFECTIVE_BATCH in parameters and not plan.pairs.get(batch):  # it fitted when the search was begun
+        micro_batch = min(size for size in micro_batches_of(batch) if size >= min(SMALLEST_FOR_BATCH_NORM, batch))
+        return Pair(micro_batch, batch // micro_batch)
+    return plan.best(batch)
 
 
 def trial_config(space: SearchSpace, parameters: dict[str, Any], plan: Plan, resources: Resources) -> TrialConfig:

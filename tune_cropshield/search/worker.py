@@ -57,21 +57,23 @@ class TrialWorker(tune.Trainable):
         cap_allocator(memory_mib, torch.device(device))  # before anything lies on it
         self._data = DeviceData(data, torch.device(device), resident_bytes)
         self._memory_mib = memory_mib
+        self._retired = False
         self._loss_scales: dict[tuple[str, str], float] = {}  # (model, precision) -> where the last such trial ended
         gc.collect()
         gc.freeze()  # what imports have made stays: to look through it between trials takes half a second, for nothing
         self._start(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Takes up another trial in the same process, which ends itself instead when the last one has left memory behind."""
+        """Takes up another trial in the same process, which ends itself at its first step instead when the last one has left memory behind."""
         self.cleanup()
         if (reason := why_retire(self._left_mib, self._data.resident_bytes / MIB)) is not None:
             folder = Path(new_config["folder"])
             folder.mkdir(parents=True, exist_ok=True)
             RunFolder(folder).add_event({"event": RETIRED, REASON: reason})
             print(reason, flush=True)
-            os._exit(LEFT_MEMORY)  # the trial begins in another process
-        self._start(new_config)
+            self._retired = True
+        else:
+            self._start(new_config)
         return True
 
     def _start(self, config: dict[str, Any]) -> None:
@@ -85,6 +87,8 @@ class TrialWorker(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Trains one epoch and returns its metrics, and how the trial ended if it did. On a full disk the trial stops without having ended."""
+        if self._retired:
+            os._exit(LEFT_MEMORY)  # only here, where Ray takes the trial for running: it then begins in another process
         assert self._epochs is not None
         try:
             report = next(self._epochs)

@@ -42,7 +42,8 @@ class Evaluator:
             for batch in batches:
                 size = len(batch.labels_B)
                 if size > len(self._predicted_B):
-                    self._runner.forget()  # what is captured writes to the old places
+                    if len(self._predicted_B):
+                        self._runner.forget()  # what is captured writes to the old places
                     self._make_room(size)
                 self._runner.run("evaluation", self._add, batch)
                 predicted.append(self._predicted_B[:size].clone())
