@@ -11,8 +11,9 @@ import pytest
 from tune_cropshield.domain import Domain
 from tune_cropshield.errors import ConfigError
 from tune_cropshield.memory.plan import plan_for_cpu
+from tune_cropshield.search.folder import save_settings
 from tune_cropshield.search.starts import start_points
-from tune_cropshield.search.trial_settings import effective_batches
+from tune_cropshield.search.trial_settings import effective_batches, settings_mark
 from tune_cropshield.space import load_space
 
 SPACES = Path(__file__).parents[1] / "search_spaces"
@@ -26,6 +27,16 @@ def faults(folder: Path, text: str, overrides: dict[str, dict[str, Any]] | None 
     with pytest.raises(ConfigError) as error:
         load_space(path, overrides)
     return [fault.replace(f"{path}: ", "") for fault in error.value.faults]
+
+
+def test_a_search_may_be_gone_on_with_longer_but_not_with_other_trials(tmp_path: Path) -> None:
+    file = SPACES / "demo.toml"
+    mark = settings_mark(load_space(file, {}))
+    assert settings_mark(load_space(file, {"search": {"trials": 99, "time_budget": "2h", "trials_per_gpu": 2, "vram": "8GB"}})) == mark
+    for change in ({"trial": {"image_size": 40}}, {"search": {"epochs": 5}}, {"data": {"split_seed": 7}}):
+        assert settings_mark(load_space(file, change)) != mark
+    save_settings(tmp_path, load_space(file, {}), "search")
+    assert settings_mark(load_space(tmp_path / "search.toml", {})) == mark
 
 
 def test_the_shipped_spaces_are_those_tested_here() -> None:

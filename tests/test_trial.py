@@ -231,7 +231,7 @@ def test_a_damaged_checkpoint_is_told_and_training_goes_on_from_the_one_before(
 
 def test_a_checkpoint_of_another_version_is_refused(drawn_leaves: Path, data: DeviceData, tmp_path: Path) -> None:
     torch.save({"version": 1}, tmp_path / "last.pt")
-    with pytest.raises(RunFailure, match=r"last\.pt is a checkpoint of another version: this one reads version 2"):
+    with pytest.raises(RunFailure, match=r"last\.pt is a checkpoint of another version: this one reads version 3"):
         run_trial(config(drawn_leaves), data, tmp_path, resume=True)
 
 

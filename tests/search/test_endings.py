@@ -101,7 +101,7 @@ def test_a_trial_that_says_it_finished_without_an_accuracy_has_failed_and_keeps_
 
 
 def test_a_resumed_search_draws_from_the_batches_it_was_begun_with_whatever_fits_by_now(tmp_path: Path) -> None:
-    space = load_space(Path("search_spaces/demo.toml"), {})
+    space = load_space(Path(__file__).parents[2] / "search_spaces" / "demo.toml", {})
     begun, now = plan_for_cpu((16, 32, 64)), plan_for_cpu((16, 32))
     study = open_study(tmp_path)
     study.ask(distributions(space, begun))

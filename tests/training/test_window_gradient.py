@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from tune_cropshield.data.feed import ImageFeed
 from tune_cropshield.data.targets import Targets
+from tune_cropshield.data.windows import WindowSettings, training_windows
 from tune_cropshield.training.clipping import chosen_clipping
 from tune_cropshield.training.loss import loss_sum, target_weight
 from tune_cropshield.training.optim import build_optimizer
@@ -20,7 +25,7 @@ CPU = torch.device("cpu")
 
 
 def small_network() -> nn.Module:
-    """Without batch norm, whose statistics do depend on the split; in float64, so that sums agree to rounding."""
+    """Without batch norm, whose statistics do depend on the split."""
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(4 * 6 * 6, CLASSES))
 
@@ -56,7 +61,7 @@ def gradients_of(model: nn.Module) -> Tensor:
     mixed=st.booleans(),
     seed=st.integers(0, 2**16),
 )
-def test_a_windows_gradient_is_that_of_torchs_loss_on_the_whole_window(
+def test_a_windows_gradient_is_that_of_the_mean_loss_over_the_whole_window(
     samples: int, micro_batch: int, smoothing: float, weighted: bool, mixed: bool, seed: int
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -76,6 +81,7 @@ def test_a_windows_gradient_is_that_of_torchs_loss_on_the_whole_window(
     split_gradient = gradients_of(model)
 
     model.zero_grad()
+    # The mean that torch computes; for mixed targets, which torch does not weight, the mean by the same rule: weighted losses over their weights.
     own, partner = (
         nn.functional.cross_entropy(model(images), target, class_weights, reduction="none", label_smoothing=smoothing)
         for target in (labels, partners)
@@ -90,7 +96,7 @@ def test_a_windows_gradient_is_that_of_torchs_loss_on_the_whole_window(
 
 
 def test_dividing_each_micro_batchs_mean_by_the_accumulation_is_not_the_windows_gradient() -> None:
-    """What the guide does; the check above would notice it."""
+    """What the guide does: off by far more than the tolerance above."""
     torch.manual_seed(1)
     images, labels = torch.randn(20, 3, 8, 8), torch.randint(CLASSES, (20,))
     model = small_network()
@@ -100,6 +106,47 @@ def test_dividing_each_micro_batchs_mean_by_the_accumulation_is_not_the_windows_
     model.zero_grad()
     nn.functional.cross_entropy(model(images), labels).backward()
     assert float((guides - gradients_of(model)).norm() / gradients_of(model).norm()) > 0.05
+
+
+def test_a_weight_of_the_micro_batch_in_the_windows_place_is_noticed() -> None:
+    torch.manual_seed(1)
+    images, targets = torch.randn(20, 3, 8, 8), Targets(torch.randint(CLASSES, (20,)))
+    gradients = []
+    for of_window in (True, False):
+        model = small_network()
+        step = window_step(model, 0.0, None)
+        for start, stop in ((0, 8), (8, 16), (16, 20)):
+            part = targets.slice(start, stop)
+            step.micro_step(images[start:stop], part, target_weight(targets if of_window else part, None))
+        gradients.append(gradients_of(model))
+    with pytest.raises(AssertionError, match="not close"):
+        torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(images=st.integers(2, 40), effective_batch=st.integers(1, 24), micro_batch=st.integers(1, 17))
+def test_every_window_of_an_epoch_is_trained_to_the_gradient_of_its_own_samples(images: int, effective_batch: int, micro_batch: int) -> None:
+    """The whole path of a trial: feed, windows, micro-batches, `train_window`; the gradient is read off the weights, by plain SGD of rate 1."""
+    pictures = torch.randint(256, (images, 8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(images))
+    labels = torch.arange(images) % CLASSES
+    cut = WindowSettings(effective_batch, min(micro_batch, effective_batch), "none", None, seed=0)
+    whole = WindowSettings(effective_batch, effective_batch, "none", None, seed=0)
+
+    def steps_of(cut: WindowSettings) -> list[Tensor]:
+        model = small_network()
+        step = window_step(model, 0.0, None)
+        step.peak_lr = 1.0
+        step.set_lr()
+        weights = [torch.nn.utils.parameters_to_vector(model.parameters()).detach()]
+        for window in training_windows(ImageFeed(pictures, CPU), labels, torch.arange(images), cut, epoch=0, image_size=8):
+            step.log.start()
+            step.train_window(window)
+            weights.append(torch.nn.utils.parameters_to_vector(model.parameters()).detach())
+        return weights
+
+    split, at_once = steps_of(cut), steps_of(whole)
+    assert len(split) - 1 == math.ceil(images / effective_batch)
+    torch.testing.assert_close(split, at_once, rtol=1e-3, atol=1e-5)
 
 
 def test_the_sum_of_losses_over_the_weight_is_torchs_mean() -> None:

@@ -8,6 +8,7 @@ import shlex
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,7 +20,7 @@ from tune_cropshield.commands.paths import cache_dir, check_can_be_made, find_sp
 from tune_cropshield.commands.pretrained import check_pretrained
 from tune_cropshield.commands.screen import view_for
 from tune_cropshield.data.folder import check_folder
-from tune_cropshield.errors import UserError
+from tune_cropshield.errors import RunFailure, UserError
 from tune_cropshield.files import told_when_full
 from tune_cropshield.memory.plan import MOST_TOGETHER
 from tune_cropshield.search.resources import divide, find_device, gpus_free_mib, num_cores
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from tune_cropshield.memory.card import Card
     from tune_cropshield.search.ray_runtime import RayRuntime
 
+LOGS = "logs"  # in a search's folder: what its processes logged
 MAY_CHANGE_ON_RESUME = ("trials", "time_budget", "trials_per_gpu")
 
 
@@ -120,6 +122,9 @@ def _search_with(ray: RayRuntime, space: SearchSpace, out: Path, shown_out: Path
         view.note(f"board: tensorboard --logdir {shlex.quote(str(shown_out))}")
         threading.Thread(target=_load_what_the_report_needs, name="report", daemon=True).start()  # this process mostly waits while trials run
         outcome = run_search(space, data, plan, resources, out, view, ray.ready, remembered(space, card, len(data.classes), plan))
+        with suppress(RunFailure):  # where nothing was left to do, it is still being loaded, which the report's own imports do not bear
+            ray.ready()
+        ray.keep_logs(out / LOGS)
         if has_result(outcome.study):
             write_best(out)
         ledger = write_ledger(out, resources.concurrent_trials, began, time.time())
@@ -217,8 +222,10 @@ def _print_plan(space: SearchSpace, console: Console) -> None:
 def _conclude(outcome: Any, space: SearchSpace, out: Path, shown_out: Path, view: SearchView, more: Sequence[str]) -> int:
     """Says what came of it, `more` at the end, and returns the exit code."""
     from tune_cropshield.outcome.summary import summary_facts, summary_lines
+    from tune_cropshield.search.starts import guide_differs
 
-    lines = [*summary_lines(outcome.study, out, shown_out), *more]
+    guide = "the setting nearest to the guide's" if guide_differs(space) else "the guide's setting"
+    lines = [*summary_lines(outcome.study, out, shown_out, guide), *more]
     resume = f"python -m tune_cropshield search --out {shlex.quote(str(shown_out))} --resume"
     if outcome.stopped:
         lines.append(f"ended early: {outcome.stopped}. Go on:  {resume}")

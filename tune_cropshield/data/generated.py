@@ -22,7 +22,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
-from tune_cropshield.errors import DataError
+from tune_cropshield.errors import DataError, DiskFull
+from tune_cropshield.files import is_disk_full
 
 Floats = npt.NDArray[np.floating[Any]]  # float32 throughout: twice as fast, and Python floats keep it so
 MIN_PER_CLASS, MIN_IMAGE_SIZE = 3, 16  # one image for each side of the split; below 16 px no texture is left
@@ -78,6 +79,8 @@ def draw_leaves(root: Path, classes: int = 6, per_class: int = 80, image_size: i
             root.rmdir()  # empty; Windows renames onto nothing that exists
         os.replace(aside, root)
     except OSError as error:
+        if is_disk_full(error):
+            raise DiskFull(f"no space left on the disk while drawing leaves into {root}: free some, then try again") from error
         raise DataError(f"leaves cannot be drawn into {str(root)!r}: {error.strerror}") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)

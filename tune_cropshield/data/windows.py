@@ -103,7 +103,7 @@ def training_windows(
     feed: ImageFeed, labels_N: Tensor, indices: Tensor, settings: WindowSettings, epoch: int, image_size: int, first_window: int = 0
 ) -> Generator[Window]:
     """Yields one epoch's windows, from number `first_window` (from 0) on: every sample of `indices` once, the last window ragged where they
-    do not divide.
+    do not divide. A last window or micro-batch of a single sample takes two from the one before it.
 
     labels_N: the whole store's labels, on the device. indices: int64 on the CPU, the samples to train on. Which sample comes when, and what
     augmentation and mixing do to it, depends on (seed, epoch, sample) alone: not on micro_batch, nor on the device.
@@ -113,8 +113,11 @@ def training_windows(
     epoch_number = torch.full((), epoch, dtype=torch.int64, device=feed.device)
     view = View(settings.preset, image_size, settings.seed, settings.dtype)
     windows = [(start, min(start + settings.effective_batch, len(order))) for start in range(0, len(order), settings.effective_batch)]
+    if len(windows) > 1 and windows[-1][1] - windows[-1][0] == 1 and settings.effective_batch > ENOUGH:  # takes a few from the window before it
+        (before, _), (_, end) = windows[-2:]
+        windows[-2:] = [(before, end - ENOUGH), (end - ENOUGH, end)]
     windows = windows[first_window:]
-    spans = [[(at, min(at + settings.micro_batch, stop)) for at in range(start, stop, settings.micro_batch)] for start, stop in windows]
+    spans = [_micro_spans(start, stop, settings.micro_batch) for start, stop in windows]
     with closing(feed.stream([order[first:last] for window_spans in spans for first, last in window_spans])) as pictures:
         for (start, stop), window_spans in zip(windows, spans, strict=True):
             samples_W = order_on_device[start:stop]
@@ -122,6 +125,18 @@ def training_windows(
             targets = Targets(labels_N[samples_W]) if plan is None else plan.targets(labels_N[samples_W])
             whole = Parts(samples_W, epoch_number, targets, plan, view)
             yield Window(targets, stop - start, _micro_batches(pictures, whole, [(first - start, last - start) for first, last in window_spans]))
+
+
+ENOUGH = 3  # samples: batch norm cannot normalise over a single one; odd as that was, so that neighbours who are mixed stay together
+
+
+def _micro_spans(start: int, stop: int, micro_batch: int) -> list[tuple[int, int]]:
+    """Returns the micro-batches between two samples; a last one of a single sample takes a few from the one before it."""
+    spans = [(at, min(at + micro_batch, stop)) for at in range(start, stop, micro_batch)]
+    if len(spans) > 1 and spans[-1][1] - spans[-1][0] == 1 and micro_batch > ENOUGH:
+        (before, _), (_, end) = spans[-2:]
+        spans[-2:] = [(before, end - ENOUGH), (end - ENOUGH, end)]
+    return spans
 
 
 class Parts(NamedTuple):

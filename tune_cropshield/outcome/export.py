@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial  # half a second to import, and not needed where best/ is there
 
 BEST = "best"
-RETRAIN = "python -m tune_cropshield train --config config.toml"
+RETRAIN = "-m tune_cropshield train --config config.toml --out ../retrained"  # beside best/, which a resumed search writes anew
 
 
 def write_best(search_dir: Path) -> Path:
@@ -61,8 +62,10 @@ def retrain_scripts(config: RunConfig, trial: FrozenTrial) -> dict[str, str]:
         "# The nearest call of the guide's train.py (it has no flags for the rest of config.toml):",
         f"#   {train_py_command(config.trial)}",
     ]
-    shell = ["#!/bin/sh", *notes, "set -e", 'cd "$(dirname "$0")"', f'exec {RETRAIN} --out retrained "$@"', ""]
-    power = [*notes, "Set-Location $PSScriptRoot", f"{RETRAIN} --out retrained @args", "exit $LASTEXITCODE", ""]
+    python = Path(sys.executable).as_posix()
+    shell = ["#!/bin/sh", *notes, "set -e", 'cd "$(dirname "$0")"', f'exec "${{PYTHON:-{python}}}" {RETRAIN} "$@"', ""]
+    chosen = f"$python = if ($env:PYTHON) {{ $env:PYTHON }} else {{ '{python}' }}"
+    power = [*notes, "Set-Location $PSScriptRoot", chosen, f"& $python {RETRAIN} @args", "exit $LASTEXITCODE", ""]
     return {"retrain.sh": "\n".join(shell), "retrain.ps1": "\n".join(power)}
 
 

@@ -16,8 +16,8 @@ from tune_cropshield.search.folder import TABLE, best_value, trial_folder
 from tune_cropshield.search.outcomes import OUTCOME
 
 
-def summary_lines(study: optuna.Study, search_dir: Path, shown_dir: Path) -> list[str]:
-    """Returns the outcome for a person: how the trials ended, the winner beside the guide's setting, and where the files are."""
+def summary_lines(study: optuna.Study, search_dir: Path, shown_dir: Path, guide_name: str = "the guide's setting") -> list[str]:
+    """Returns the outcome for a person: how the trials ended, the winner beside trial 0, which is `guide_name`, and where the files are."""
     trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
     outcomes = Counter(str(trial.user_attrs.get(OUTCOME, "unfinished")) for trial in trials)
     epochs = sum(len(read_metrics(trial_folder(search_dir, trial.number))) for trial in trials)
@@ -31,7 +31,7 @@ def summary_lines(study: optuna.Study, search_dir: Path, shown_dir: Path) -> lis
         gain = 100 * (best_value(best) - best_value(guide))
         how = f"{guide.user_attrs.get(OUTCOME, 'unfinished')} after {max(guide.intermediate_values)} epochs"
         lines.append(
-            f"the guide's setting (trial 0, {how}): val_acc {best_value(guide):.4f}; "
+            f"{guide_name} (trial 0, {how}): val_acc {best_value(guide):.4f}; "
             + (f"the winner gains {gain:.1f} points" if best.number != guide.number else "it is the winner")
         )
     lines.append(f"best configuration and weights: {shown_dir / BEST}    all trials: {shown_dir / TABLE}")

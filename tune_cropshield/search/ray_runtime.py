@@ -6,11 +6,12 @@ import importlib
 import logging
 import os
 import secrets
+import shutil
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ ENVIRONMENT = {
 WORKER_ENVIRONMENT = {"PL_DISABLE_FORK": "1", "RAY_CHDIR_TO_TRIAL_DIR": ENVIRONMENT["RAY_CHDIR_TO_TRIAL_DIR"]}
 OBJECT_STORE_BYTES = 100 * 2**20  # only configurations travel; the pictures are memory-mapped
 
+LOGS = ("worker-*", "raylet.*", "gcs_server.*")  # of Ray's own, those that tell why a process died
 START_ATTEMPTS = 3
 ANSWER_WITHIN_S = 5.0
 START_ASKED_S = 0.2  # for Ray to begin with a process, which then takes at least half a second to be up
@@ -51,13 +53,14 @@ class RayRuntime:
         self._started, self._over = threading.Event(), threading.Event()
         self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None
+        self._session: Path | None = None  # Ray's folder, where it is our own Ray
 
-    def start(self, init: Callable[[], None], warm_up: Callable[[], None]) -> None:
-        """Starts Ray by `init`, has `warm_up` called when it is there, and loads Ray Tune."""
+    def start(self, init: Callable[[], Path | None], warm_up: Callable[[], None]) -> None:
+        """Starts Ray by `init`, which returns its folder where it is our own, has `warm_up` called when it is there, and loads Ray Tune."""
 
         def live() -> None:
             try:
-                init()
+                self._session = init()
                 warm_up()
                 importlib.import_module("ray.tune")
             except BaseException as error:
@@ -76,11 +79,23 @@ class RayRuntime:
             if self._failure is not None:
                 raise self._failure
 
+    def keep_logs(self, folder: Path) -> None:
+        """Copies what Ray and the trials' processes have logged on this machine into `folder`; those that are empty are left out."""
+        if (session := self._session) is None:
+            return
+        logs = [path for pattern in LOGS for path in sorted((session / "logs").glob(pattern)) if path.stat().st_size]
+        with suppress(OSError):  # a full disk, say: nothing depends on them
+            folder.mkdir(exist_ok=True)
+            for path in logs:
+                shutil.copyfile(path, folder / path.name)
+
     def close(self) -> None:
         """Ends Ray. This thread waits meanwhile: where one of Ray's objects ends after Ray, the whole process does."""
         self._over.set()
         if self._thread is not None:
             self._thread.join()
+        if self._session is not None:
+            shutil.rmtree(self._session, ignore_errors=True)  # Ray leaves it in the system's temporary folder
 
 
 @contextmanager
@@ -129,7 +144,8 @@ def _check_answers(address: str) -> None:
         raise UserError(f"--ray-address {address}: nothing answers there ({error})") from error
 
 
-def _init(num_cpus: int, num_gpus: int | None, warm_up: WarmUp | None) -> None:
+def _init(num_cpus: int, num_gpus: int | None, warm_up: WarmUp | None) -> Path:
+    """Starts Ray and returns its folder."""
     import ray
 
     _protect_token()
@@ -139,11 +155,12 @@ def _init(num_cpus: int, num_gpus: int | None, warm_up: WarmUp | None) -> None:
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
             ray.init(address="local", **QUIET, **own)
-            return
+            return Path(ray._private.worker._global_node.get_session_dir_path())
         except Exception as error:  # Ray raises a bare Exception after 30 s, which a busy machine may well take
             ray.shutdown()
             if attempt == START_ATTEMPTS:
                 raise RunFailure(f"Ray does not start on this machine, tried {START_ATTEMPTS} times: {error}") from error
+    raise AssertionError("unreachable")
 
 
 class _Placeholder:

@@ -29,7 +29,7 @@ from tune_cropshield.search.outcomes import FAILED, OUTCOME, REASON, RETIRED
 from tune_cropshield.search.resources import Resources
 from tune_cropshield.search.sampler import build_sampler
 from tune_cropshield.search.starts import start_points
-from tune_cropshield.search.trial_settings import as_begun, distributions, pair_of, trial_config
+from tune_cropshield.search.trial_settings import as_begun, distributions, pair_of, settings_mark, trial_config
 from tune_cropshield.search.view import SearchView, TrialLine
 from tune_cropshield.space import SearchSpace
 from tune_cropshield.units import parse_duration
@@ -80,7 +80,7 @@ def run_search(
         for folder in (out, *out.glob("t[0-9]*")):  # of trials that nobody goes on with, too
             remove_leftovers(folder)
         study = open_study(out)
-    check_same(study, {"data": data.store.fingerprint[:16], "format": FORMAT})
+    check_same(study, {"data": data.store.fingerprint[:16], "format": FORMAT, "settings": settings_mark(space)})
     num_existing = num_started(study)
     study.sampler = build_sampler(settings.sampler, settings.seed, num_existing, settings.trials)
     with quiet_optuna():

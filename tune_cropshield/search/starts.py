@@ -29,9 +29,10 @@ def guide_point(space: SearchSpace) -> dict[str, Any]:
 
 
 def guide_differs(space: SearchSpace) -> dict[str, tuple[Any, Any]]:
-    """Returns {parameter: (the guide's value, trial 0's value)} where the space does not hold what the guide recommends."""
-    advice, point = recommended(space.trial_config()), guide_point(space)
-    return {name: (advice[name], value) for name, value in point.items() if name in advice and advice[name] != value}
+    """Returns {parameter: (the guide's value, trial 0's value)} where the space, or what it fixes, does not hold what the guide recommends."""
+    trial, point = space.trial_config(), guide_point(space)
+    taken = {name: point.get(name, getattr(trial, name)) for name in recommended(trial)}
+    return {name: (value, taken[name]) for name, value in recommended(trial).items() if taken[name] != value}
 
 
 def _with_fitting_pair(start: dict[str, Any], space: SearchSpace, plan: Plan) -> dict[str, Any]:

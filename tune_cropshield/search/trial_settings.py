@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Any
 
 import optuna
@@ -41,6 +43,18 @@ def distributions(space: SearchSpace, plan: Plan) -> dict[str, BaseDistribution]
     elif EFFECTIVE_BATCH in space.space:
         result[EFFECTIVE_BATCH] = CategoricalDistribution(plan.effective_batches)
     return result
+
+
+def settings_mark(space: SearchSpace) -> str:
+    """Returns what tells apart spaces whose trials cannot be compared: what is trained, searched, split and stopped, not for how long or on what."""
+    search = space.search
+    what = {
+        "trial": space.trial_config().model_dump(mode="json"),
+        "space": {name: domain.describe() for name, domain in space.space.items()},
+        "data": space.data.model_dump(mode="json", exclude={"dir"}),
+        "search": [search.epochs, search.grace_epochs, search.reduction_factor, search.pairs],
+    }
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def as_begun(found: dict[str, BaseDistribution], study: optuna.Study) -> dict[str, BaseDistribution]:

@@ -39,7 +39,8 @@ from tune_cropshield.trial import TrialReport, trial_epochs
 
 DEAD_CONTEXT = 70  # exit code of a process whose GPU context is gone
 LEFT_MEMORY = 71  # of one whose last trial has not given its memory back
-ERROR_FILE = "error.txt"  # a failed trial's traceback
+ERROR_FILE = "error.txt"  # a failed trial's traceback, and what its process had logged last
+LAST_LINES = 20
 
 
 class TrialWorker(tune.Trainable):
@@ -112,7 +113,7 @@ class TrialWorker(tune.Trainable):
 
     def _note_traceback(self) -> None:
         with suppress(DiskFull), told_when_full(self._folder / ERROR_FILE):
-            (self._folder / ERROR_FILE).write_text(traceback.format_exc(), encoding="utf-8")
+            (self._folder / ERROR_FILE).write_text(f"{traceback.format_exc()}\n{_last_log_lines()}", encoding="utf-8")
 
     def cleanup(self) -> None:
         """Ends the trial, or stops it with a checkpoint to go on from; its memory is given back."""
@@ -121,3 +122,13 @@ class TrialWorker(tune.Trainable):
                 self._epochs.close()
         self._epochs = None
         self._left_mib = give_back(self._data.device)
+
+
+def _last_log_lines() -> str:
+    """Returns the last lines of this process's log, "" where it has none of its own, or its place cannot be told (not on Linux)."""
+    try:
+        log = Path(os.readlink("/proc/self/fd/2"))
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:] if log.is_file() else []
+    except OSError:
+        return ""
+    return "\n".join([f"The last lines of {log.name}:", *lines, ""]) if lines else ""
