@@ -66,6 +66,8 @@ def _search(space: SearchSpace, out: Path, shown_out: Path, args: argparse.Names
     # Most of the time that Ray takes to start is waiting: PyTorch is loaded and photographs are decoded meanwhile.
     began = time.time()
     free_mib = [] if space.search.device == "cpu" else gpus_free_mib()
+    if not free_mib:  # on a GPU, where a search is over sooner, this is done while Ray starts: torchvision takes seconds to import
+        check_image_sizes(space.trial_config())
     workers, warm_up = warm_start(space, free_mib, MEASURING_PAYS_FROM)
     gpus = None if free_mib else 0
     with ray_runtime(max(num_cores(), workers, MOST_TOGETHER * len(free_mib)), gpus, args.ray_address, workers, warm_up) as ray:
@@ -84,7 +86,8 @@ def _search_with(ray: RayRuntime, space: SearchSpace, out: Path, shown_out: Path
 
     device, card = _device_and_card(space)
     resources = divide(device, space.search.trials_per_gpu, space.search.trials)
-    check_image_sizes(space.trial_config())
+    if card is not None:
+        check_image_sizes(space.trial_config())
     cache = cache_dir()
     if not space.data.dir:
         with view.steps("drawing leaves (no --data given)"):
