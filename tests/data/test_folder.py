@@ -79,7 +79,7 @@ def test_a_missing_folder_and_a_file_are_told_apart(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything, and Windows has no such modes")
-@pytest.mark.parametrize("locked", [".", "b", "b/2.jpg"])
+@pytest.mark.parametrize("locked", [".", "b"])
 def test_missing_permission_names_the_path(tmp_path: Path, locked: str) -> None:
     root = write(tmp_path / "photos", "a/1.jpg", "b/2.jpg")
     (root / locked).chmod(0)
@@ -88,6 +88,17 @@ def test_missing_permission_names_the_path(tmp_path: Path, locked: str) -> None:
             scan_folder(root, None)
     finally:
         (root / locked).chmod(0o700)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything, and Windows has no such modes")
+def test_an_image_that_may_not_be_read_is_left_to_whoever_decodes_it_and_hashed_again(tmp_path: Path) -> None:
+    root, cache = write(tmp_path / "photos", "a/1.jpg", "b/2.jpg"), tmp_path / "cache" / "digests.json"
+    (root / "b/2.jpg").chmod(0)
+    scan_folder(root, cache)
+    assert len(json.loads(cache.read_text())) == 1
+    (root / "b/2.jpg").chmod(0o600)
+    scan_folder(root, cache)
+    assert len(json.loads(cache.read_text())) == 2
 
 
 def test_an_unchanged_file_is_not_hashed_again_but_a_touched_one_is(tmp_path: Path) -> None:

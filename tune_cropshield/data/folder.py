@@ -162,7 +162,10 @@ def _check_classes(root: Path, found: dict[str, list[ListedImage]], skipped: lis
 
 
 def _digests(root: Path, files: list[ListedImage], digest_cache: Path | None) -> dict[str, str]:
-    """Returns relative path -> SHA-256, without the files that have been deleted meanwhile."""
+    """Returns relative path -> SHA-256, without the files that have been deleted meanwhile.
+
+    A file that may not or cannot be read has a digest of its own, made of its path: whoever decodes it says what is wrong and leaves it out.
+    """
     known = _read_cache(digest_cache) if digest_cache is not None else {}
     absolute = {file.path: os.path.join(root, *file.path.split("/")) for file in files}
     digests: dict[str, str] = {}
@@ -177,25 +180,28 @@ def _digests(root: Path, files: list[ListedImage], digest_cache: Path | None) ->
         for file, digest in zip(unknown, pool.map(_sha256, [absolute[file.path] for file in unknown]), strict=True):
             if digest is not None:
                 digests[file.path] = digest
+    unread = {file.path for file in unknown if digests.get(file.path) == _instead_of_content(absolute[file.path])}
     if digest_cache is not None and unknown:
         inside = os.path.join(root, "")
         entries: dict[str, object] = {path: entry for path, entry in known.items() if not path.startswith(inside)}
-        entries |= {absolute[file.path]: [file.size, file.mtime_ns, digests[file.path]] for file in files if file.path in digests}
+        entries |= {absolute[file.path]: [file.size, file.mtime_ns, digests[file.path]] for file in files if file.path in digests.keys() - unread}
         _write_cache(digest_cache, entries)
     return digests
 
 
 def _sha256(path: str) -> str | None:
-    """Returns the digest, or None when the file is gone."""
+    """Returns the digest, that of its path where the file cannot be read, or None when it is gone."""
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
         return None
-    except PermissionError:
-        raise
-    except OSError as error:
-        raise DataError(f"{path!r} cannot be read: {error.strerror}") from error
+    except OSError:
+        return _instead_of_content(path)
+
+
+def _instead_of_content(path: str) -> str:
+    return hashlib.sha256(f"unreadable {path}".encode(errors="surrogateescape")).hexdigest()
 
 
 def _is_digest(rest: list[object]) -> bool:
