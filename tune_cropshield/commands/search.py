@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import shlex
-import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -123,7 +121,6 @@ def _search_with(ray: RayRuntime, space: SearchSpace, out: Path, shown_out: Path
         save_plan(out, plan)
         note_start(out, args.argv, data, resources, card)
         view.note(f"board: tensorboard --logdir {shlex.quote(str(shown_out))}")
-        threading.Thread(target=_load_what_the_report_needs, name="report", daemon=True).start()  # this process mostly waits while trials run
         outcome = run_search(space, data, plan, resources, out, view, ray.ready, remembered(space, card, len(data.classes), plan))
         with suppress(RunFailure):  # where nothing was left to do, it is still being loaded, which the report's own imports do not bear
             ray.ready()
@@ -133,11 +130,6 @@ def _search_with(ray: RayRuntime, space: SearchSpace, out: Path, shown_out: Path
         ledger = write_ledger(out, resources.concurrent_trials, began, time.time())
         report = report_line(out, shown_out, cache, data)
     return _conclude(outcome, space, out, shown_out, view, (ledger, report))
-
-
-def _load_what_the_report_needs() -> None:
-    for name in ("plotly.graph_objects", "optuna.visualization", "tune_cropshield.outcome.report"):
-        importlib.import_module(name)
 
 
 def _device_and_card(space: SearchSpace) -> tuple[Literal["cpu", "cuda"], Card | None]:
