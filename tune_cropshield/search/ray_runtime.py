@@ -163,8 +163,8 @@ def _init(num_cpus: int, num_gpus: int | None, warm_up: WarmUp | None) -> Path:
     raise AssertionError("unreachable")
 
 
-class _Placeholder:
-    """An actor that never comes up."""
+class _NeverUp:
+    """An actor that is killed before its process is up."""
 
 
 def _start_processes(number: int) -> None:
@@ -175,8 +175,8 @@ def _start_processes(number: int) -> None:
     """
     import ray
 
-    placeholder = ray.remote(num_cpus=0, runtime_env={"env_vars": WORKER_ENVIRONMENT})(_Placeholder)
-    actors = [placeholder.remote() for _ in range(number)]
+    never_up = ray.remote(num_cpus=0, runtime_env={"env_vars": WORKER_ENVIRONMENT})(_NeverUp)
+    actors = [never_up.remote() for _ in range(number)]
     time.sleep(START_ASKED_S if actors else 0.0)
     for actor in actors:
         ray.kill(actor)
