@@ -112,12 +112,8 @@ def training_windows(
     order_on_device = order.to(feed.device, non_blocking=True)
     epoch_number = torch.full((), epoch, dtype=torch.int64, device=feed.device)
     view = View(settings.preset, image_size, settings.seed, settings.dtype)
-    windows = [(start, min(start + settings.effective_batch, len(order))) for start in range(0, len(order), settings.effective_batch)]
-    if len(windows) > 1 and windows[-1][1] - windows[-1][0] == 1 and settings.effective_batch > ENOUGH:  # takes a few from the window before it
-        (before, _), (_, end) = windows[-2:]
-        windows[-2:] = [(before, end - ENOUGH), (end - ENOUGH, end)]
-    windows = windows[first_window:]
-    spans = [_micro_spans(start, stop, settings.micro_batch) for start, stop in windows]
+    windows = _cut(0, len(order), settings.effective_batch)[first_window:]
+    spans = [_cut(start, stop, settings.micro_batch) for start, stop in windows]
     with closing(feed.stream([order[first:last] for window_spans in spans for first, last in window_spans])) as pictures:
         for (start, stop), window_spans in zip(windows, spans, strict=True):
             samples_W = order_on_device[start:stop]
@@ -130,13 +126,13 @@ def training_windows(
 ENOUGH = 3  # samples: batch norm cannot normalise over a single one; odd as that was, so that neighbours who are mixed stay together
 
 
-def _micro_spans(start: int, stop: int, micro_batch: int) -> list[tuple[int, int]]:
-    """Returns the micro-batches between two samples; a last one of a single sample takes a few from the one before it."""
-    spans = [(at, min(at + micro_batch, stop)) for at in range(start, stop, micro_batch)]
-    if len(spans) > 1 and spans[-1][1] - spans[-1][0] == 1 and micro_batch > ENOUGH:
-        (before, _), (_, end) = spans[-2:]
-        spans[-2:] = [(before, end - ENOUGH), (end - ENOUGH, end)]
-    return spans
+def _cut(start: int, stop: int, size: int) -> list[tuple[int, int]]:
+    """Returns the parts of `size` samples between two, the last one ragged; one of a single sample takes a few from the one before it."""
+    parts = [(at, min(at + size, stop)) for at in range(start, stop, size)]
+    if len(parts) > 1 and parts[-1][1] - parts[-1][0] == 1 and size > ENOUGH:
+        (before, _), (_, end) = parts[-2:]
+        parts[-2:] = [(before, end - ENOUGH), (end - ENOUGH, end)]
+    return parts
 
 
 class Parts(NamedTuple):
