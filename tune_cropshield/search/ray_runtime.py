@@ -83,8 +83,8 @@ class RayRuntime:
         """Copies what Ray and the trials' processes have logged on this machine into `folder`; those that are empty are left out."""
         if (session := self._session) is None:
             return
-        logs = [path for pattern in LOGS for path in sorted((session / "logs").glob(pattern)) if path.stat().st_size]
         with suppress(OSError):  # a full disk, say: nothing depends on them
+            logs = [path for pattern in LOGS for path in sorted((session / "logs").glob(pattern)) if path.stat().st_size]
             folder.mkdir(exist_ok=True)
             for path in logs:
                 shutil.copyfile(path, folder / path.name)
