@@ -60,6 +60,7 @@ def measure(
 def _measure(trial: TrialConfig, num_classes: int, micro_batch: int, device: torch.device, cap_mib: float, warm_up: int, timed: int) -> Point:
     cuda = device.type == "cuda"
     if cuda:
+        torch.cuda.init()  # else a process that has not used the GPU yet has no figures to reset
         torch.cuda.reset_peak_memory_stats(device)
     retries_before = _retries(device)
     effective_batch = MICRO_STEPS * micro_batch
