@@ -33,6 +33,10 @@ from tune_cropshield.training.trainer import TrainedEpoch, Trainer
 CHECKPOINT_EVERY_S = 10.0  # a kill costs at most this much training and the epoch under way, an orderly end only the latter
 
 
+class TrialEnded(Exception):
+    """Thrown into `trial_epochs`, it ends the trial for good: nobody will go on with it, so that no checkpoint is saved."""
+
+
 @dataclass(frozen=True)
 class TrialReport:
     """What is known after an epoch."""
@@ -80,7 +84,7 @@ def trial_epochs(
     resume: go on from the folder's last checkpoint, with the same numbers as if it had never stopped; without a checkpoint, from the start. The
     checkpoint's epoch is reported again first: whoever listens may have been killed before hearing of it. A damaged checkpoint is passed over for
     the one before, and events.jsonl says so.
-    Closing the iterator early saves a checkpoint, so that only an epoch under way is lost.
+    Closing the iterator early saves a checkpoint, so that only an epoch under way is lost; throwing TrialEnded into it saves none.
     memory_mib: what this process's allocator may reserve on a GPU, the data's resident stores included; None: all there is. When it runs out
     all the same, training goes on at half the micro-batch; where fp16 does not do, it goes on in a wider precision: events.jsonl says so.
     loss_scale: fp16's first scale, where an earlier trial of this model has found a good one.
@@ -172,6 +176,8 @@ def _epochs(
             clock.write("epoch")
             try:
                 yield progress.report(trial, training.ladder, notes)
+            except TrialEnded:
+                raise
             except GeneratorExit:
                 clock.enter(CHECKPOINT)
                 if saved_epoch < progress.epochs_done:

@@ -14,7 +14,7 @@ from torch import nn
 from tune_cropshield.config import DataConfig, RunConfig, TrialConfig
 from tune_cropshield.data.dataset import LeafData, open_data
 from tune_cropshield.memory.given_back import why_retire
-from tune_cropshield.records import read_metrics
+from tune_cropshield.records import RunFolder, read_metrics
 from tune_cropshield.search.worker import TrialWorker
 from tune_cropshield.training.precision import carried_scale
 
@@ -52,6 +52,13 @@ def test_a_trial_leaves_no_network_behind_and_the_next_reads_the_same_pictures(w
     assert num_networks() == one_trial  # trial 1's, and nothing of trial 0's
     assert worker._data.feed(32) is feed
     assert [len(read_metrics(tmp_path / name)) for name in ("t000", "t001")] == [1, 1]
+
+
+def test_only_a_trial_that_may_go_on_leaves_a_checkpoint(worker: TrialWorker, tmp_path: Path) -> None:
+    worker.reset_config(trial(1, tmp_path))  # as Ray does once trial 0 was pruned
+    worker.step()
+    worker.cleanup()  # as at the end of an interrupted search
+    assert [RunFolder(tmp_path / name).checkpoint()[0] is not None for name in ("t000", "t001")] == [False, True]
 
 
 def test_a_trial_starts_with_the_loss_scale_at_which_the_last_of_its_kind_ended(worker: TrialWorker, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ from tune_cropshield.search.outcomes import (
     RETIRED,
 )
 from tune_cropshield.training.precision import INITIAL_SCALE, carried_scale
-from tune_cropshield.trial import TrialReport, trial_epochs
+from tune_cropshield.trial import TrialEnded, TrialReport, trial_epochs
 
 DEAD_CONTEXT = 70  # exit code of a process whose GPU context is gone
 LEFT_MEMORY = 71  # of one whose last trial has not given its memory back
@@ -66,6 +66,9 @@ class TrialWorker(tune.Trainable):
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Takes up another trial in the same process, which ends itself at its first step instead when the last one has left memory behind."""
+        if self._epochs is not None:  # Ray hands on a process only when its trial was decided on: pruned or finished
+            with suppress(TrialEnded):
+                self._epochs.throw(TrialEnded())
         self.cleanup()
         if (reason := why_retire(self._left_mib, self._data.resident_bytes / MIB)) is not None:
             folder = Path(new_config["folder"])
@@ -116,7 +119,7 @@ class TrialWorker(tune.Trainable):
             (self._folder / ERROR_FILE).write_text(f"{traceback.format_exc()}\n{_last_log_lines()}", encoding="utf-8")
 
     def cleanup(self) -> None:
-        """Ends the trial, or stops it with a checkpoint to go on from; its memory is given back."""
+        """Stops a trial under way with a checkpoint to go on from; its memory is given back."""
         if self._epochs is not None:
             with suppress(DiskFull):  # it then goes on from an older checkpoint
                 self._epochs.close()
