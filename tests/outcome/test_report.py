@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import time
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,7 +16,7 @@ from tune_cropshield.cli import main
 from tune_cropshield.commands.search import report_line
 from tune_cropshield.data.generated import draw_leaves
 from tune_cropshield.errors import RunFailure, UserError
-from tune_cropshield.outcome.report import write_report
+from tune_cropshield.outcome.report import build, load_libraries, write_report
 from tune_cropshield.search.journal import open_study
 from tune_cropshield.search.outcomes import PRUNED
 
@@ -165,6 +166,11 @@ def test_photographs_that_are_gone_cost_only_their_section(tmp_path: Path, cache
 
     assert f"could not be looked at photograph by photograph: there is no folder '{leaves}'" in text
     assert "val_acc 0.5000 in epoch 1" in text
+
+
+def test_what_a_page_is_built_with_can_be_loaded_before() -> None:
+    load_libraries()
+    assert set(build.LOADED_LATE) <= set(sys.modules)
 
 
 def test_names_that_look_like_html_stay_text(tmp_path: Path, cache: Path) -> None:

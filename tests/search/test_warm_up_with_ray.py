@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tune_cropshield.search.ray_runtime import ray_runtime
+from tune_cropshield.errors import RunFailure
+from tune_cropshield.search.ray_runtime import RayRuntime, ray_runtime
 from tune_cropshield.search.warm_up import WarmUp
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(200)]
@@ -49,3 +50,15 @@ def test_actors_made_as_ray_tune_makes_them_take_over_processes_that_have_loaded
 
     assert {process for process, _ in found} == waiting
     assert [loaded for _, loaded in found] == [True, True]
+
+
+def test_who_waits_for_the_processes_is_not_held_up_by_a_ray_that_does_not_start() -> None:
+    def fail() -> None:
+        raise RunFailure("no room")
+
+    runtime = RayRuntime()
+    runtime.start(fail, lambda: None)
+    runtime.processes_asked()
+    with pytest.raises(RunFailure, match="no room"):
+        runtime.ready()
+    runtime.close()

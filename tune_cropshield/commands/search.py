@@ -69,10 +69,15 @@ def _search(space: SearchSpace, out: Path, shown_out: Path, args: argparse.Names
     workers, warm_up = warm_start(space, free_mib, MEASURING_PAYS_FROM)
     gpus = None if free_mib else 0
     with ray_runtime(max(num_cores(), workers, MOST_TOGETHER * len(free_mib)), gpus, args.ray_address, workers, warm_up) as ray:
-        return _search_with(ray, space, out, shown_out, args, view, began)
+        if warm_up.trial is not None:  # what its process loads and prepares takes longest of all: imports here would hold up its start
+            ray.processes_asked()
+        return _search_with(ray, space, out, shown_out, args, view, began, preparing=warm_up.trial is not None)
 
 
-def _search_with(ray: RayRuntime, space: SearchSpace, out: Path, shown_out: Path, args: argparse.Namespace, view: SearchView, began: float) -> int:
+def _search_with(
+    ray: RayRuntime, space: SearchSpace, out: Path, shown_out: Path, args: argparse.Namespace, view: SearchView, began: float, preparing: bool
+) -> int:
+    """preparing: the trials' processes take longer to get ready than all that is done here before."""
     from tune_cropshield.data.dataset import open_data
     from tune_cropshield.outcome.export import write_best
     from tune_cropshield.outcome.ledger import write_ledger
@@ -111,6 +116,10 @@ def _search_with(ray: RayRuntime, space: SearchSpace, out: Path, shown_out: Path
     space = with_fastest_kernels(space, card, len(data.classes), view, worth_measuring)
     resources = packed(space, resources, card, len(data.classes), view, worth_measuring)
     plan = plan_for(space, resources, card, len(data.classes), view, worth_measuring)
+    if preparing:
+        from tune_cropshield.outcome.report import load_libraries
+
+        load_libraries()
     if args.ray_address is not None:
         ray.ready()  # says that nothing answers there before anything is written
     files.make_folder(out)

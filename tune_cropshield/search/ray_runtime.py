@@ -50,7 +50,7 @@ class RayRuntime:
     """Ray, which starts in the background: most of the seconds are waiting."""
 
     def __init__(self) -> None:
-        self._started, self._over = threading.Event(), threading.Event()
+        self._asked, self._started, self._over = threading.Event(), threading.Event(), threading.Event()
         self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None
         self._session: Path | None = None  # Ray's folder, where it is our own Ray
@@ -62,15 +62,22 @@ class RayRuntime:
             try:
                 self._session = init()
                 warm_up()
+                self._asked.set()
                 importlib.import_module("ray.tune")
             except BaseException as error:
                 self._failure = error
+            self._asked.set()
             self._started.set()
             self._over.wait()  # on Linux, Ray's processes are killed when the thread that started them ends
             importlib.import_module("ray").shutdown()
 
         self._thread = threading.Thread(target=live, name="ray")
         self._thread.start()
+
+    def processes_asked(self) -> None:
+        """Returns when the processes that wait for trials are under way, or Ray does not start (which `ready` tells)."""
+        if self._thread is not None:
+            self._asked.wait()
 
     def ready(self) -> None:
         """Returns when Ray is there. Raises RunFailure when it does not start and UserError when nothing answers at its address."""
