@@ -18,9 +18,10 @@ from tune_cropshield.data.targets import Targets
 from tune_cropshield.data.windows import MicroBatch, Window
 from tune_cropshield.training.clipping import Clipping, clip_gradients
 from tune_cropshield.training.ema import WeightAverage
+from tune_cropshield.training.gradients import FixedGradients, FreshGradients, Gradients
 from tune_cropshield.training.graphs import Eager, Runner
 from tune_cropshield.training.loss import loss_sum, target_weight
-from tune_cropshield.training.precision import Precision, autocast
+from tune_cropshield.training.precision import DTYPES, Precision, autocast
 from tune_cropshield.training.random_state import random_state, restore_random_state
 from tune_cropshield.training.ranges import AUGMENTATION, FORWARD_BACKWARD, OPTIMISER, named
 from tune_cropshield.training.update_log import UpdateLog
@@ -63,9 +64,9 @@ class WindowStep:
         self._window_loss = torch.zeros((), device=self.device)
         self._buffer_copies = [(buffers, [torch.empty_like(buffer) for buffer in buffers]) for buffers in _by_type(model.buffers())]
         self._random_state = random_state(self.device)
-        if self.runner.keeps_gradients:
-            for parameter in self.parameters:
-                parameter.grad = torch.zeros_like(parameter)
+        self.gradients: Gradients = (
+            FixedGradients(model, self.parameters, DTYPES[precision]) if self.runner.keeps_gradients else FreshGradients(model, self.parameters)
+        )
         if scaler.is_enabled():
             scaler.scale(torch.zeros((), device=self.device))  # makes its scale, which must not first be made inside a captured graph
         self.set_lr()
@@ -87,7 +88,7 @@ class WindowStep:
     def go_back(self) -> None:
         """Undoes the micro-steps since `remember`: the window can be trained anew, in other parts, as if it had not begun."""
         assert not self.updating
-        self.clear_gradients()
+        self.gradients.clear()
         if self.scaler.is_enabled():
             self.scaler._per_optimizer_states.clear()  # it may hold "already unscaled"
         self._window_loss.zero_()
@@ -108,9 +109,10 @@ class WindowStep:
         whatever their sizes: ragged tails, class weights, smoothing and mixed targets included.
         """
         with autocast(self.precision, self.device):
-            logits_BK = self.model(images_BCHW)
+            logits_BK = self.gradients.forward(images_BCHW)
         loss = loss_sum(logits_BK, targets, self.class_weights_K, self.label_smoothing) / window_weight
         self.scaler.scale(loss).backward()
+        self.gradients.add()
         self._window_loss += loss.detach()
 
     def update(self, window_weight: Tensor) -> None:
@@ -133,7 +135,7 @@ class WindowStep:
             self.optimizer.grad_scale, self.optimizer.found_inf = None, 1 - applied  # type: ignore[attr-defined]
             self.optimizer.step()
             del self.optimizer.grad_scale, self.optimizer.found_inf  # type: ignore[attr-defined]
-        self.clear_gradients()
+        self.gradients.clear()
         self.updates += applied.long()
         if self.average is not None:
             self.average.update(self.updates, applied)
@@ -141,13 +143,6 @@ class WindowStep:
         self._window_loss.zero_()
         self.set_lr()
         self.updating = False
-
-    def clear_gradients(self) -> None:
-        """Begins a new window's gradients."""
-        if self.runner.keeps_gradients:
-            torch._foreach_zero_([parameter.grad for parameter in self.parameters if parameter.grad is not None])
-        else:
-            self.optimizer.zero_grad(set_to_none=True)
 
     def set_lr(self) -> None:
         """Sets the learning rate of the next update from the applied updates so far."""

@@ -1,0 +1,128 @@
+"""Gradients in fixed places, cast and summed at once, against autograd's own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tune_cropshield.data.targets import Targets
+from tune_cropshield.training.graphs import Eager
+from tune_cropshield.training.loss import target_weight
+from tune_cropshield.training.models import build_model
+from tune_cropshield.training.optim import build_optimizer
+from tune_cropshield.training.precision import Precision, gradient_scaler
+from tune_cropshield.training.step import WindowStep
+from tune_cropshield.training.update_log import UpdateLog
+
+CPU = torch.device("cpu")
+CLASSES, MICRO_BATCH, MICRO_STEPS = 3, 4, 3
+
+
+class InPlace(Eager):
+    """Runs work as it comes, with gradients where a captured graph would need them."""
+
+    keeps_gradients = True
+
+
+class Attentive(nn.Module):
+    """Layers of many kinds: attention, a transposed convolution, a layer norm, a bare parameter, and one layer that takes no part."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.up = nn.Conv2d(3, 8, 8, stride=8), nn.ConvTranspose2d(8, 8, 2, stride=2)
+        self.attention, self.norm = nn.MultiheadAttention(8, 2, batch_first=True), nn.LayerNorm(8)
+        self.scale, self.head, self.idle = nn.Parameter(torch.ones(8)), nn.Linear(8, CLASSES), nn.Linear(8, 8)
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        tokens_BTD = self.up(self.stem(images_BCHW)).flatten(2).transpose(1, 2) * self.scale
+        seen_BTD, _ = self.attention(tokens_BTD, tokens_BTD, tokens_BTD)
+        logits_BK: Tensor = self.head(self.norm(seen_BTD).mean(1))
+        return logits_BK
+
+
+def step_of(model: str, precision: Precision, runner: Eager, freeze: bool = False) -> WindowStep:
+    torch.manual_seed(0)
+    network = Attentive() if model == "attentive" else build_model(model, CLASSES, False, freeze, None)
+    network = network.to(memory_format=torch.channels_last)
+    lr = torch.zeros(())
+    return WindowStep(
+        network,
+        build_optimizer(network, "sgd", lr, weight_decay=0.01, momentum=0.9),
+        gradient_scaler(precision, CPU, 16.0),
+        lr=lr,
+        peak_lr=0.1,
+        lr_factors=torch.ones(100),
+        clipping=None,
+        precision=precision,
+        class_weights_K=None,
+        label_smoothing=0.0,
+        average=None,
+        log=UpdateLog(100, CPU),
+        runner=runner,
+    )
+
+
+def windows(number: int) -> list[list[tuple[Tensor, Targets]]]:
+    torch.manual_seed(1)
+    return [
+        [(torch.randn(MICRO_BATCH, 3, 32, 32), Targets(torch.randint(CLASSES, (MICRO_BATCH,)))) for _ in range(MICRO_STEPS)] for _ in range(number)
+    ]
+
+
+def train(step: WindowStep, window: list[tuple[Tensor, Targets]]) -> None:
+    torch.manual_seed(2)  # of dropout
+    weight = target_weight(Targets(torch.cat([targets.labels_B for _, targets in window])), None)
+    for images, targets in window:
+        step.micro_step(images, targets, weight)
+    step.update(weight)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize(("model", "freeze"), [("tiny_cnn", False), ("efficientnet_b0", False), ("resnet18", True), ("attentive", False)])
+def test_they_train_as_autograds_own_to_the_last_bit(model: str, freeze: bool, precision: Precision) -> None:
+    own, fixed = step_of(model, precision, Eager(), freeze), step_of(model, precision, InPlace(), freeze)
+    for window in windows(3):
+        train(own, window), train(fixed, window)
+    assert int(own.updates) == int(fixed.updates) > 0
+    for (name, expected), value in zip(own.model.state_dict().items(), fixed.model.state_dict().values(), strict=True):
+        assert torch.equal(value, expected), name
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_they_stay_where_they_are_and_are_zero_between_windows(precision: Precision) -> None:
+    step = step_of("tiny_cnn", precision, InPlace())
+    train(step, windows(1)[0])
+    places = [parameter.grad.data_ptr() for parameter in step.parameters if parameter.grad is not None]
+    for window in windows(2):
+        train(step, window)
+        assert [parameter.grad.data_ptr() for parameter in step.parameters if parameter.grad is not None] == places
+        assert not any(parameter.grad.any() for parameter in step.parameters if parameter.grad is not None)
+    assert len(places) == len(step.parameters)
+
+
+@pytest.mark.parametrize("in_backward", [False, True])
+def test_a_window_that_failed_midway_is_trained_anew_as_if_it_had_not_begun(in_backward: bool) -> None:
+    whole, failing = (step_of("tiny_cnn", "bf16", InPlace()) for _ in range(2))
+    first, second = windows(2)
+    train(whole, first), train(whole, second)
+
+    train(failing, first)
+    failing.remember()
+    weight = torch.tensor(float(MICRO_BATCH * MICRO_STEPS))
+    failing.micro_step(*second[0], weight)
+    layer = next(layer for layer in failing.model.modules() if isinstance(layer, nn.Linear))
+    register = layer.register_full_backward_hook if in_backward else layer.register_forward_hook
+    hook = register(lambda *_: fail())
+    with pytest.raises(torch.OutOfMemoryError):
+        failing.micro_step(*second[1], weight)
+    hook.remove()
+    failing.go_back()
+    train(failing, second)
+
+    for (name, expected), value in zip(whole.model.state_dict().items(), failing.model.state_dict().values(), strict=True):
+        assert torch.equal(value, expected), name
+
+
+def fail() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory")
