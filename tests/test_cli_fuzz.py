@@ -171,7 +171,7 @@ def command_lines(draw: st.DrawFn) -> list[str]:
     if command == "search":
         words += ["--dry-run"] if draw(st.booleans()) else ["--data", "gone", "--device", "cpu"]
     if command == "plan":
-        words += ["--estimate", "--vram", "lots"]
+        words += ["--estimate", *draw(st.sampled_from([["--vram", "lots"], ["--vram", "rtx3050-laptop", "--model", "tiny_cnn"]]))]
     if command in ("train", "evaluate"):
         words += ["--data", "gone"]
     return words
