@@ -79,6 +79,23 @@ def test_a_trial_whose_worker_dies_before_its_first_result_is_started_again_once
     assert (study.trials[0].state, study.trials[0].user_attrs["reason"]) == (TrialState.FAIL, "its worker process died")
 
 
+def test_an_epoch_trained_again_to_another_value_counts_with_the_value_of_which_there_are_weights(tmp_path: Path) -> None:
+    killed = searcher(open_study(tmp_path))
+    killed.suggest("a")
+    killed.on_trial_result("a", result(1, 0.5))
+    killed.on_trial_result("a", result(2, 0.9))
+
+    study = open_study(tmp_path)  # as after a kill before the second epoch's checkpoint
+    search = searcher(study, num_new=0)
+    search.suggest("a")
+    search.on_trial_result("a", result(1, 0.5))
+    search.on_trial_result("a", result(2, 0.6))
+    assert read_study(tmp_path).trials[0].intermediate_values == {1: 0.5, 2: 0.6}
+    search.on_trial_complete("a", result(3, 0.7, outcome="finished"))
+    [trial] = read_study(tmp_path).trials
+    assert (trial.value, trial.intermediate_values) == (0.7, {1: 0.5, 2: 0.6, 3: 0.7})
+
+
 @pytest.mark.parametrize("value", [None, float("nan")])
 def test_an_accuracy_that_is_none_or_nan_is_no_result(value: float | None, tmp_path: Path) -> None:
     study = open_study(tmp_path)

@@ -14,8 +14,20 @@ from tune_cropshield.search.outcomes import DIVERGED, FAILED, FINISHED, NO_ACCUR
 MEMORY_CONSTRAINT = "memory"
 
 
+def report_epoch(study: optuna.Study, trial: optuna.Trial, epoch: int, value: float) -> None:
+    """Writes the best accuracy up to an epoch, over what the journal says of it: after a kill a GPU may train it again to another value.
+
+    Optuna's own `report` would keep the first, and the study would believe in an accuracy of which there are no weights.
+    """
+    known = study.get_trials(deepcopy=False)[trial.number].intermediate_values
+    if epoch not in known:
+        trial.report(value, epoch)
+    elif known[epoch] != value:
+        study._storage.set_trial_intermediate_value(trial._trial_id, epoch, value)
+
+
 def end_trial(study: optuna.Study, trial: optuna.Trial, outcome: str, reason: str | None, best_so_far: dict[int, float]) -> None:
-    """Tells the study that a running trial ended, and reports those of its epochs, {epoch: best accuracy so far}, that it does not know.
+    """Tells the study that a running trial ended, and reports those of its epochs, {epoch: best accuracy so far}, that it does not know so.
 
     The outcome comes first: `complete_endings` finishes from there. Without it, a pruned trial's last epoch, once reported, would count as passed.
     """
@@ -26,8 +38,8 @@ def end_trial(study: optuna.Study, trial: optuna.Trial, outcome: str, reason: st
         trial.set_user_attr(REASON, reason)
     with quiet_optuna():
         known = study.get_trials(deepcopy=False)[trial.number]
-        for epoch in sorted(best_so_far.keys() - known.intermediate_values.keys()):
-            trial.report(best_so_far[epoch], epoch)
+        for epoch in sorted(best_so_far):
+            report_epoch(study, trial, epoch, best_so_far[epoch])
         if MEMORY_CONSTRAINT not in known.constraints:
             trial.set_constraint(MEMORY_CONSTRAINT, 1.0 if outcome == OUT_OF_MEMORY else 0.0)  # above 0 means that it did not fit
         if outcome == FINISHED:

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial
 from ray.tune.search import Searcher
 
 from tune_cropshield.errors import DiskFull
-from tune_cropshield.search.endings import end_trial
+from tune_cropshield.search.endings import end_trial, report_epoch
 from tune_cropshield.search.journal import quiet_optuna
 from tune_cropshield.search.outcomes import FAILED, METRIC, PRUNED, WORKER_DIED, has_metric, told_outcome
 
@@ -84,14 +84,14 @@ class StudySearcher(Searcher):
         return str(Searcher.FINISHED)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Reports an epoch's best-so-far; an epoch trained again after a worker's death is reported once. None and NaN are no results."""
+        """Reports an epoch's best-so-far; one that is trained again after a death to the same value is written once. None and NaN are no results."""
         self._ran.add(trial_id)
         if self._stopped or trial_id not in self._trials or not has_metric(result):
             return
         epoch, value = int(result["epoch"]), float(result[METRIC])
-        if epoch not in self._reported[trial_id]:
+        if self._reported[trial_id].get(epoch) != value:
             with self._writing():
-                self._trials[trial_id].report(value, epoch)
+                report_epoch(self._study, self._trials[trial_id], epoch, value)
                 self._reported[trial_id][epoch] = value
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -110,7 +110,7 @@ class StudySearcher(Searcher):
             self._unfinished.append(self._study.get_trials(deepcopy=False)[trial.number])
             return
         if has_metric(result):
-            best_so_far.setdefault(int(result["epoch"]), float(result[METRIC]))
+            best_so_far[int(result["epoch"])] = float(result[METRIC])
         outcome, reason = (FAILED, WORKER_DIED) if error else told_outcome(result)
         outcome = outcome or (PRUNED if self._was_pruned(trial_id) else None)
         if outcome is not None:
