@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from tune_cropshield.clock import read_times
 from tune_cropshield.config import DataConfig, RunConfig, TrialConfig
 from tune_cropshield.data.dataset import LeafData, open_data
 from tune_cropshield.memory.given_back import why_retire
@@ -59,6 +60,11 @@ def test_only_a_trial_that_may_go_on_leaves_a_checkpoint(worker: TrialWorker, tm
     worker.step()
     worker.cleanup()  # as at the end of an interrupted search
     assert [RunFolder(tmp_path / name).checkpoint()[0] is not None for name in ("t000", "t001")] == [False, True]
+
+
+def test_a_finished_trials_time_ends_with_its_last_epoch(worker: TrialWorker, tmp_path: Path) -> None:
+    assert worker.step()["done"]
+    assert read_times(tmp_path / "t000")[-1]["what"] == "end"
 
 
 def test_a_trial_starts_with_the_loss_scale_at_which_the_last_of_its_kind_ended(worker: TrialWorker, tmp_path: Path) -> None:

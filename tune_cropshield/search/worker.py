@@ -109,6 +109,8 @@ class TrialWorker(tune.Trainable):
         except Exception as error:
             self._note_traceback()
             return {"done": True, OUTCOME: FAILED, REASON: f"{type(error).__name__}: {error}".split("\n")[0]}
+        if report.finished:
+            self._epochs.close()  # its files are done: what comes until the next trial is waiting, and none of its time
         self._loss_scales[self._kind] = carried_scale(report.metrics.loss_scale)
         result: dict[str, Any] = {**report.metrics.as_dict(), METRIC: report.best_val_acc, "best_epoch": report.best_epoch, "done": report.finished}
         result |= {LADDER_STEPS: len(report.ladder_steps), NOTES: report.notes}
