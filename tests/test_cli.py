@@ -227,6 +227,12 @@ def test_a_shipped_space_is_found_by_its_name(capsys: pytest.CaptureFixture[str]
     assert "worst case: 12 trials x 8 epochs = 96 epochs, were none pruned" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("model", "lent"), [("resnet18", True), ("tiny_cnn", False), ("efficientnet_b0", False)])
+def test_a_model_without_a_space_of_its_own_is_told_whose_it_takes(model: str, lent: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["search", "--model", model, "--dry-run", "--device", "cpu"]) == 0
+    assert (f"no search space is shipped for {model}" in capsys.readouterr().out) == lent
+
+
 def test_what_is_no_space_is_refused_with_the_shipped_ones(capsys: pytest.CaptureFixture[str]) -> None:
     Path("folder").mkdir()
     shipped = "shipped: cropshield_cnn.toml, demo.toml, efficientnet_b0.toml, resnet50_onecycle.toml"

@@ -50,11 +50,17 @@ def run(args: argparse.Namespace) -> int:
         check_folder(Path(space.data.dir))
     if space.search.device == "cuda" and not gpus_free_mib():
         find_device("cuda")  # says why not, before anything is started
+    lent = None if args.resume or args.space or args.model is None else _lent_space(args.model)
     if args.dry_run:
+        if lent is not None:
+            console.print(lent)
         _print_plan(space, console)
         return 0
+    view = view_for(console, args.quiet, args.json_lines)
+    if lent is not None:
+        view.note(lent)
     with told_when_full(out):
-        return _search(space, out.absolute(), out, args, view_for(console, args.quiet, args.json_lines))
+        return _search(space, out.absolute(), out, args, view)
 
 
 def _search(space: SearchSpace, out: Path, shown_out: Path, args: argparse.Namespace, view: SearchView) -> int:
@@ -175,6 +181,14 @@ def _new_space(args: argparse.Namespace) -> SearchSpace:
     trial = {name: getattr(args, name) for name in ("model", "image_size") if getattr(args, name) is not None}
     data = {"dir": str(args.data.absolute())} if args.data is not None else {}
     return load_space(path, {"search": search, "trial": trial, "data": data})
+
+
+def _lent_space(model: str) -> str | None:
+    """Returns a sentence on where the ranges come from when none are shipped for `model`, else None."""
+    path = find_space(None, model)
+    if path.stem == model or (path.stem == "demo" and load_space(path).trial.get("model") == model):
+        return None
+    return f"no search space is shipped for {model}: its other settings and ranges are those of {path.name}; give your own with --space FILE"
 
 
 def _resumed_space(args: argparse.Namespace) -> SearchSpace:
