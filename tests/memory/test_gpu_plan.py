@@ -58,6 +58,15 @@ def test_more_memory_brings_what_did_not_fit_back(tmp_path: Path) -> None:
     assert [str(pair) for pair in made.pairs[128]] == ["64x2", "128x1", "32x4", "16x8"]  # 128 at once is no faster
 
 
+def test_a_chosen_micro_batch_that_fits_by_its_neighbours_is_measured_before_it_is_taken(tmp_path: Path) -> None:
+    batches = (16, 24, 32, 40, 48, 56, 64, 72)  # more divisors than are measured at first
+    made, _ = plan(tmp_path, batches=batches)
+    taken = [pairs[0] for pairs in made.pairs.values()]
+    assert 40 in [pair.micro_batch for pair in taken]
+    assert all(made.figures[pair].measured_reserved_mib is not None for pair in taken)
+    assert plan(tmp_path, batches=batches) == (made, [])
+
+
 def test_several_trials_share_the_budget(tmp_path: Path) -> None:
     made, _ = plan(tmp_path, budget_mib=8000.0, num_trials=2)
     assert made.share_mib == 8000 / 2 - 700
@@ -73,6 +82,12 @@ def test_a_card_too_small_for_16_images_gets_what_fits(tmp_path: Path) -> None:
 def test_a_card_too_small_for_anything_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match=r"no trial of tiny_cnn at 32 px fits the budget, which leaves 0 MiB .* the smallest needs \d+ MiB"):
         plan(tmp_path, budget_mib=300.0)
+
+
+def test_a_card_that_was_too_small_before_is_refused_again_from_what_is_known(tmp_path: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(DeviceError, match="no trial of tiny_cnn"):
+            plan(tmp_path, batches=(32,), budget_mib=830.0)
 
 
 def test_a_model_that_cannot_be_traced_is_measured_throughout_and_that_is_said(tmp_path: Path) -> None:

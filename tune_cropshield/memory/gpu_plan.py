@@ -17,6 +17,7 @@ from tune_cropshield.memory.plan import (
     PLANNED_SHARE,
     SMALLEST_FOR_BATCH_NORM,
     Plan,
+    fitting_pairs,
     micro_batches_of,
     plan_from_estimate,
     plan_from_points,
@@ -113,13 +114,18 @@ def plan_for_gpu(
         plan = plan_from_estimate(estimate, batches, share_mib, budget.context_mib, even, subject, only)
         ample = f"every pair of {subject} takes less than half of the {share_mib:.0f} MiB that each trial may reserve: estimated, not measured"
         return replace(plan, notes=(*notes, *plan.notes, ample))
-    if missing and share_mib > 0:
-        with probe(Request(trial, num_classes, share_mib)) as process:
+    if share_mib > 0:
+        with probe(Request(trial, num_classes, share_mib)) as process:  # started by the first point that is measured
             fresh = measure_points(process.measure, missing, measuring)
-            if only is None and all(point.peak_reserved_mib is None for point in (*known, *fresh)):  # smaller ones than batch norms like, then
+            if (
+                missing and only is None and all(point.peak_reserved_mib is None for point in (*known, *fresh))
+            ):  # smaller ones than batch norms like, then
                 smaller = {size for batch in batches for size in micro_batches_of(batch, even) if size < min(missing)}
                 fresh += measure_points(process.measure, smaller, measuring)
-            cache.add(fresh, process.context_mib)
+            if only is None:
+                fresh += measure_points(process.measure, _unconfirmed(Points([*known, *fresh]), batches, share_mib, even), measuring)
+            if fresh:
+                cache.add(fresh, process.context_mib)
             if process.context_mib is not None:
                 budget = replace(budget, context_mib=process.context_mib)
         known = [*known, *fresh]
@@ -133,6 +139,12 @@ def _missing(sizes: Iterable[int], known: Iterable[Point]) -> list[int]:
     measured = {point.micro_batch for point in known}
     smallest_failed = min((point.micro_batch for point in known if point.peak_reserved_mib is None), default=None)
     return sorted(size for size in {*sizes} - measured if smallest_failed is None or size < smallest_failed)
+
+
+def _unconfirmed(points: Points, effective_batches: Iterable[int], share_mib: float, even: bool) -> set[int]:
+    """Returns the micro-batches that would be taken because they fit by their neighbours, without having been measured themselves."""
+    chosen = [pairs[0].micro_batch for pairs in fitting_pairs(points, effective_batches, share_mib, even).values() if pairs]
+    return {size for size in chosen if points.at(size) is None}
 
 
 def candidates(effective_batches: Iterable[int], even: bool) -> list[int]:

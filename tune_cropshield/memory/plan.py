@@ -195,9 +195,8 @@ def plan_from_points(
     estimate: for the predicted figures beside the measured ones; None for a model that cannot be traced. only: as in `plan_from_estimate`.
     Raises DeviceError when not even the smallest pair fits.
     """
-    planned_mib = PLANNED_SHARE * share_mib
     batches = sorted(set(effective_batches))
-    pairs = {batch: _fastest_first(pairs_of(batch, lambda size: points.fits(size, planned_mib), even), points) for batch in batches}
+    pairs = fitting_pairs(points, batches, share_mib, even)
     if only is not None:
         pairs = _only(only, batches)
     elif not any(pairs.values()):
@@ -227,6 +226,12 @@ def plan_from_points(
         {pair: figures(pair) for made in pairs.values() for pair in made},
         _notes(pairs),
     )
+
+
+def fitting_pairs(points: Points, effective_batches: Iterable[int], share_mib: float, even: bool = False) -> dict[int, tuple[Pair, ...]]:
+    """Returns, by effective batch, the pairs that `points` let a trial take within `share_mib`: first the one to take, then by size."""
+    planned_mib = PLANNED_SHARE * share_mib
+    return {batch: _fastest_first(pairs_of(batch, lambda size: points.fits(size, planned_mib), even), points) for batch in effective_batches}
 
 
 def _only(micro_batch: int, effective_batches: Iterable[int]) -> dict[int, tuple[Pair, ...]]:
