@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -19,6 +21,15 @@ CPU = torch.device("cpu")
 CLASSES, MICRO_BATCH, MICRO_STEPS = 3, 4, 3
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """So many small layers make two threads wait for each other on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 class InPlace(Eager):
     """Runs work as it comes, with gradients where a captured graph would need them."""
 
@@ -26,18 +37,25 @@ class InPlace(Eager):
 
 
 class Attentive(nn.Module):
-    """Layers of many kinds: attention, a transposed convolution, a layer norm, a bare parameter, and one layer that takes no part."""
+    """Layers of many kinds: attention, a transposed convolution, a layer norm, a bare parameter, tied weights, a weight norm, a large layer, and one
+    layer that takes no part."""
 
     def __init__(self) -> None:
         super().__init__()
         self.stem, self.up = nn.Conv2d(3, 8, 8, stride=8), nn.ConvTranspose2d(8, 8, 2, stride=2)
         self.attention, self.norm = nn.MultiheadAttention(8, 2, batch_first=True), nn.LayerNorm(8)
         self.scale, self.head, self.idle = nn.Parameter(torch.ones(8)), nn.Linear(8, CLASSES), nn.Linear(8, 8)
+        self.once, self.twice = nn.Linear(8, 8), nn.Linear(8, 8)
+        self.twice.weight = self.once.weight
+        self.normed = nn.utils.parametrizations.weight_norm(nn.Linear(8, 8))
+        self.wide, self.narrow = nn.Linear(8, 40_000), nn.Linear(40_000, 8)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         tokens_BTD = self.up(self.stem(images_BCHW)).flatten(2).transpose(1, 2) * self.scale
         seen_BTD, _ = self.attention(tokens_BTD, tokens_BTD, tokens_BTD)
-        logits_BK: Tensor = self.head(self.norm(seen_BTD).mean(1))
+        mean_BD = self.norm(seen_BTD).mean(1)
+        wide_BD = self.narrow(self.wide(mean_BD).relu())
+        logits_BK: Tensor = self.head(self.normed(self.twice(self.once(mean_BD).relu()).relu()) + wide_BD)
         return logits_BK
 
 
@@ -51,7 +69,7 @@ def step_of(model: str, precision: Precision, runner: Eager, freeze: bool = Fals
         build_optimizer(network, "sgd", lr, weight_decay=0.01, momentum=0.9),
         gradient_scaler(precision, CPU, 16.0),
         lr=lr,
-        peak_lr=0.1,
+        peak_lr=1e-3,
         lr_factors=torch.ones(100),
         clipping=None,
         precision=precision,
@@ -119,6 +137,22 @@ def test_a_window_that_failed_midway_is_trained_anew_as_if_it_had_not_begun(in_b
     hook.remove()
     failing.go_back()
     train(failing, second)
+
+    for (name, expected), value in zip(whole.model.state_dict().items(), failing.model.state_dict().values(), strict=True):
+        assert torch.equal(value, expected), name
+
+
+def test_memory_that_runs_out_while_gradients_are_summed_spoils_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, failing = (step_of("tiny_cnn", "bf16", InPlace()) for _ in range(2))
+    [window] = windows(1)
+    train(whole, window)
+
+    failing.remember()
+    with monkeypatch.context() as patch, pytest.raises(torch.OutOfMemoryError):
+        patch.setattr(torch, "_foreach_copy_", lambda to, *_: fail() if to[0].dtype == torch.float32 else None)
+        failing.micro_step(*window[0], torch.tensor(1.0))
+    failing.go_back()
+    train(failing, window)
 
     for (name, expected), value in zip(whole.model.state_dict().items(), failing.model.state_dict().values(), strict=True):
         assert torch.equal(value, expected), name

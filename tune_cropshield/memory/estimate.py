@@ -113,6 +113,7 @@ class MemoryEstimate:
     one_micro_step: Events = field(repr=False, compare=False)
     several_micro_steps: Events = field(repr=False, compare=False)
     evaluation: Events = field(repr=False, compare=False)
+    least_peak_mib: float = 0.0  # what the caller's step holds at once beside activations, where that is more than this step does
 
     @property
     def fixed_mib(self) -> float:
@@ -120,7 +121,7 @@ class MemoryEstimate:
 
     def peak_allocated_mib(self, micro_batch: int, accumulation: int = 1) -> float:
         """Returns what `torch.cuda.max_memory_allocated` will say of a window whose optimizer state already exists."""
-        return (self._always(micro_batch) + self._window(accumulation).peak(micro_batch)) / MIB
+        return max((self._always(micro_batch) + self._window(accumulation).peak(micro_batch)) / MIB, self.least_peak_mib)
 
     def peak_reserved_mib(self, micro_batch: int, accumulation: int = 1) -> float:
         """Returns what `torch.cuda.max_memory_reserved` will say.
@@ -133,7 +134,7 @@ class MemoryEstimate:
         for position, size in enumerate(self.optimizer_state):
             allocator.allocate(("optimizer", position), size)
         allocator.replay(window)
-        return allocator.reserved * self.reserved_allowance / MIB
+        return max(allocator.reserved / MIB, self.least_peak_mib) * self.reserved_allowance
 
     def evaluation_peak_mib(self, batch: int) -> float:
         """Returns the peak allocated by a forward pass without gradients, weights and optimizer state lying beside it."""

@@ -11,7 +11,7 @@ import torch
 from tune_cropshield.config import TrialConfig
 from tune_cropshield.data.dataset import store_side
 from tune_cropshield.memory.budget import Budget
-from tune_cropshield.memory.card import Card
+from tune_cropshield.memory.card import MIB, Card
 from tune_cropshield.memory.estimate import EstimateUnavailable, MemoryEstimate, estimate_memory
 from tune_cropshield.memory.plan import (
     PLANNED_SHARE,
@@ -25,6 +25,7 @@ from tune_cropshield.memory.plan import (
 from tune_cropshield.memory.points import Point, Points, sizes_to_measure
 from tune_cropshield.memory.probe import Probe, Request, measure_points
 from tune_cropshield.memory.probe_cache import ProbeCache, identity, usable
+from tune_cropshield.training.gradients import LARGEST_PART_BYTES
 from tune_cropshield.training.precision import DTYPES, Precision, resolve_precision
 
 CUDA = torch.device("cuda")  # named, not touched
@@ -45,7 +46,7 @@ def estimate_for(trial: TrialConfig, num_classes: int) -> MemoryEstimate:
     # The estimate counts an fp32 image; a trial holds the uint8 picture of the store and an image of the precision's type.
     pixels, stored = trial.image_size**2 * 3, store_side(trial.image_size) ** 2 * 3
     beside = max(stored + pixels * DTYPES[precision].itemsize - pixels * 4, 0)
-    return estimate_memory(
+    estimate = estimate_memory(
         trial.model,
         num_classes,
         trial.image_size,
@@ -56,6 +57,11 @@ def estimate_for(trial: TrialConfig, num_classes: int) -> MemoryEstimate:
         trial.momentum,
         input_bytes_per_image=beside,
     )
+    if precision == "fp32" or not trial.cuda_graphs:
+        return estimate
+    # At the end of a backward pass (see training.gradients): sums, the gradients of the half-precision weights, and the part that is cast back.
+    gradients_mib = 1.5 * estimate.gradients_mib + LARGEST_PART_BYTES / MIB
+    return replace(estimate, least_peak_mib=estimate.fixed_mib + gradients_mib)
 
 
 def at_largest_size(trial: TrialConfig) -> TrialConfig:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+
+LARGEST_PART_BYTES = 16 * 2**20  # of fp32 gradients that are cast back at once
+LARGEST_LEFT_BYTES = 2**20  # a gradient that is larger, and needs no cast, is added to its sum while the backward pass runs
 
 
 class Gradients(Protocol):
@@ -47,7 +50,8 @@ class FixedGradients:
     By itself PyTorch adds each gradient to its sum, and autocast casts each weight there and its gradient back, by a kernel of its own: 430 of
     EfficientNet-B0's 1,200 operations in a micro-step, which at small batches last as long as the larger ones. Here all weights that autocast would
     cast are cast at once, and all gradients cast back and added at once. The numbers are the same.
-    Takes the gradients' memory twice for a moment, when a backward pass has let go of its activations.
+    In half precision a backward pass ends with 4 bytes for each parameter more than by itself (its cast and that one's gradient), and with
+    LARGEST_PART_BYTES; its activations are gone by then, so that only large networks at small batches notice.
     """
 
     def __init__(self, model: nn.Module, parameters: Sequence[nn.Parameter], dtype: torch.dtype) -> None:
@@ -56,14 +60,15 @@ class FixedGradients:
         self._sums = [torch.zeros_like(parameter) for parameter in parameters]
         masters = _cast_by_autocast(model) if dtype != torch.float32 else {}
         self._masters: list[Tensor] = list(masters.values())
-        self._casts = {name: torch.empty_like(master, dtype=dtype).requires_grad_(master.requires_grad) for name, master in masters.items()}
+        self._casts = {name: torch.empty_like(master, dtype=dtype).requires_grad_() for name, master in masters.items()}
         cast_of = {id(master): cast for master, cast in zip(self._masters, self._casts.values(), strict=True)}
         self._leaves = [cast_of.get(id(parameter), parameter) for parameter in parameters]  # where autograd leaves their gradients
         self._met = [False] * len(parameters)  # whether there ever was one: an optimizer leaves the others alone
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        for leaf in self._leaves:
-            leaf.grad = None  # so that autograd leaves the new gradient there, and adds nothing
+        for leaf, total, met in zip(self._leaves, self._sums, self._met, strict=True):
+            # Autograd adds to a large sum itself, which saves memory; elsewhere it leaves the new gradient, and adds nothing.
+            leaf.grad = total if met and leaf.dtype == total.dtype and total.nbytes > LARGEST_LEFT_BYTES else None
         if self._casts:
             with torch.no_grad():
                 torch._foreach_copy_(list(self._casts.values()), self._masters)
@@ -72,13 +77,15 @@ class FixedGradients:
 
     def add(self) -> None:
         self._met = [met or leaf.grad is not None for met, leaf in zip(self._met, self._leaves, strict=True)]
-        found = [(leaf.grad, total) for leaf, total in zip(self._leaves, self._sums, strict=True) if leaf.grad is not None]
-        narrow = [(gradient, total) for gradient, total in found if gradient.dtype != total.dtype]
-        wide = [(torch.empty_like(total), total) for _, total in narrow]
-        if narrow:
-            torch._foreach_copy_([copy for copy, _ in wide], [gradient for gradient, _ in narrow])
-        alike = [*(pair for pair in found if pair[0].dtype == pair[1].dtype), *wide]
-        torch._foreach_add_([total for _, total in alike], [gradient for gradient, _ in alike])
+        found = [(leaf.grad, total) for leaf, total in zip(self._leaves, self._sums, strict=True) if leaf.grad is not None and leaf.grad is not total]
+        alike = [(gradient, total) for gradient, total in found if gradient.dtype == total.dtype]
+        if alike:
+            torch._foreach_add_([total for _, total in alike], [gradient for gradient, _ in alike])
+        for part in _parts([(gradient, total) for gradient, total in found if gradient.dtype != total.dtype]):
+            totals = [total for _, total in part]
+            wide = [torch.empty_like(total) for total in totals]
+            torch._foreach_copy_(wide, [gradient for gradient, _ in part])
+            torch._foreach_add_(totals, wide)
         self._show_sums()
 
     def clear(self) -> None:
@@ -92,12 +99,29 @@ class FixedGradients:
             parameter.grad = total if met else None
 
 
+def _parts(pairs: Sequence[tuple[Tensor, Tensor]]) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Yields (gradient, sum) in parts whose sums take at most LARGEST_PART_BYTES, or that are one alone."""
+    part: list[tuple[Tensor, Tensor]] = []
+    taken = 0
+    for gradient, total in pairs:
+        if part and taken + total.nbytes > LARGEST_PART_BYTES:
+            yield part
+            part, taken = [], 0
+        part.append((gradient, total))
+        taken += total.nbytes
+    if part:
+        yield part
+
+
 def _cast_by_autocast(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Returns {name: parameter} of the layers that autocast runs in its own type, whatever the type of their weights."""
-    return {
-        f"{path}.{name}" if path else name: parameter
-        for path, layer in model.named_modules()
-        if isinstance(layer, (nn.Linear, nn.modules.conv._ConvNd))
-        for name, parameter in layer.named_parameters(recurse=False)
-        if parameter.dtype == torch.float32
-    }
+    """Returns {name: parameter} of the trained weights that autocast casts: those of layers that it runs in its own type.
+
+    Only their layer's own product may read them: what else a network computed from such a weight would be computed in half precision.
+    """
+    found: dict[int, tuple[str, nn.Parameter]] = {}
+    for path, layer in model.named_modules():
+        if isinstance(layer, (nn.Linear, nn.modules.conv._ConvNd)):
+            for name, parameter in layer.named_parameters(recurse=False):
+                if name in ("weight", "bias") and parameter.requires_grad and parameter.dtype == torch.float32:
+                    found.setdefault(id(parameter), (f"{path}.{name}" if path else name, parameter))  # tied weights once
+    return dict(found.values())
