@@ -96,6 +96,23 @@ def test_an_epoch_trained_again_to_another_value_counts_with_the_value_of_which_
     assert (trial.value, trial.intermediate_values) == (0.7, {1: 0.5, 2: 0.6, 3: 0.7})
 
 
+@pytest.mark.parametrize(("outcome", "state"), [("finished", TrialState.COMPLETE), ("diverged", TrialState.PRUNED)])
+def test_an_accuracy_that_a_killed_run_reached_and_this_one_did_not_is_forgotten(outcome: str, state: TrialState, tmp_path: Path) -> None:
+    killed = searcher(open_study(tmp_path))
+    killed.suggest("a")
+    for epoch, value in ((1, 0.5), (2, 0.6), (3, 0.9)):
+        killed.on_trial_result("a", result(epoch, value))
+
+    search = searcher(open_study(tmp_path), num_new=0)
+    search.suggest("a")
+    search.on_trial_result("a", result(1, 0.5))
+    search.on_trial_result("a", result(2, 0.55))
+    last = result(2, 0.55, outcome=outcome) if outcome == "finished" else {"epoch": 3, "outcome": outcome}
+    search.on_trial_complete("a", last)
+    [trial] = read_study(tmp_path).trials
+    assert (trial.state, trial.value, trial.intermediate_values) == (state, 0.55, {1: 0.5, 2: 0.55, 3: 0.55})
+
+
 @pytest.mark.parametrize("value", [None, float("nan")])
 def test_an_accuracy_that_is_none_or_nan_is_no_result(value: float | None, tmp_path: Path) -> None:
     study = open_study(tmp_path)

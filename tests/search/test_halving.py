@@ -92,3 +92,14 @@ def test_a_result_without_an_accuracy_is_judged_by_nobody_and_judges_nobody() ->
         for trial, value in zip(trials, (float("nan"), None, 0.5, 0.1), strict=True)
     ]
     assert told == ["CONTINUE", "CONTINUE", "CONTINUE", "STOP"]
+
+
+def test_others_are_measured_by_what_an_epoch_came_to_when_it_was_trained_again() -> None:
+    halving = new_halving()
+    halving.replay("0", {1: 0.9})
+    again, other = StoredTrial("again", {"number": 5}), StoredTrial("other", {"number": 6})
+    for trial in (again, other):
+        halving.on_trial_add(None, trial)  # type: ignore[arg-type]
+    halving.adopt("again", "0")
+    assert halving.on_trial_result(None, again, {"epoch": 1, METRIC: 0.3}) == "CONTINUE"  # type: ignore[arg-type]  # not judged twice
+    assert halving.on_trial_result(None, other, {"epoch": 1, METRIC: 0.5}) == "CONTINUE"  # type: ignore[arg-type]  # 0.9 would have stopped it

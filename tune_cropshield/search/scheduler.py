@@ -44,6 +44,9 @@ class Halving(ASHAScheduler):
         """Returns STOP for a trial below its rung's cut-off, else CONTINUE."""
         if not has_metric(result):
             return str(TrialScheduler.CONTINUE)
+        for milestone, recorded in self._brackets[0]._rungs:
+            if milestone == result["epoch"] and trial.trial_id in recorded:  # trained again after a kill, on a GPU perhaps to another value
+                recorded[trial.trial_id] = result[METRIC]
         decision = str(super().on_trial_result(tune_controller, trial, result))
         if decision == TrialScheduler.STOP:
             if trial.config["number"] == BASELINE:

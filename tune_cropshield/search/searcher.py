@@ -47,6 +47,7 @@ class StudySearcher(Searcher):
         self._unfinished, self._num_new = deque(unfinished), num_new
         self._trials: dict[str, optuna.Trial] = {}  # by Ray's trial id
         self._reported: dict[str, dict[int, float]] = {}
+        self._last_epoch: dict[str, int] = {}  # that this run has heard of
         self._disk_full, self._stopped = disk_full, False
         self._restarted: set[int] = set()  # trials whose worker died before they ran
         self._given_up: set[str] = set()  # what Ray called them then
@@ -89,6 +90,7 @@ class StudySearcher(Searcher):
         if self._stopped or trial_id not in self._trials or not has_metric(result):
             return
         epoch, value = int(result["epoch"]), float(result[METRIC])
+        self._last_epoch[trial_id] = epoch
         if self._reported[trial_id].get(epoch) != value:
             with self._writing():
                 report_epoch(self._study, self._trials[trial_id], epoch, value)
@@ -110,7 +112,10 @@ class StudySearcher(Searcher):
             self._unfinished.append(self._study.get_trials(deepcopy=False)[trial.number])
             return
         if has_metric(result):
+            self._last_epoch[trial_id] = int(result["epoch"])
             best_so_far[int(result["epoch"])] = float(result[METRIC])
+        if (last := self._last_epoch.pop(trial_id, None)) is not None:  # a killed run may have come further, to an accuracy that is gone
+            best_so_far = {epoch: value if epoch <= last else best_so_far[last] for epoch, value in best_so_far.items()}
         outcome, reason = (FAILED, WORKER_DIED) if error else told_outcome(result)
         outcome = outcome or (PRUNED if self._was_pruned(trial_id) else None)
         if outcome is not None:
