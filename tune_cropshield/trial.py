@@ -176,8 +176,6 @@ def _epochs(
             clock.write("epoch")
             try:
                 yield progress.report(trial, training.ladder, notes)
-            except TrialEnded:
-                raise
             except GeneratorExit:
                 clock.enter(CHECKPOINT)
                 if saved_epoch < progress.epochs_done:

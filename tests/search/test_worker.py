@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from tune_cropshield.clock import read_times
+from tune_cropshield.clock import TrialClock, read_times
 from tune_cropshield.config import DataConfig, RunConfig, TrialConfig
 from tune_cropshield.data.dataset import LeafData, open_data
+from tune_cropshield.errors import DiskFull
 from tune_cropshield.memory.given_back import why_retire
 from tune_cropshield.records import RunFolder, read_metrics
 from tune_cropshield.search.worker import TrialWorker
@@ -65,6 +66,21 @@ def test_only_a_trial_that_may_go_on_leaves_a_checkpoint(worker: TrialWorker, tm
 def test_a_finished_trials_time_ends_with_its_last_epoch(worker: TrialWorker, tmp_path: Path) -> None:
     assert worker.step()["done"]
     assert read_times(tmp_path / "t000")[-1]["what"] == "end"
+
+
+def test_a_disk_that_fills_up_with_a_trials_last_line_harms_neither_it_nor_the_next(
+    worker: TrialWorker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = TrialClock.write
+
+    def full_at_the_end(clock: TrialClock, what: str) -> None:
+        if what == "end":
+            raise DiskFull("no space left on the disk")
+        write(clock, what)
+
+    monkeypatch.setattr(TrialClock, "write", full_at_the_end)
+    assert worker.reset_config(trial(1, tmp_path))  # trial 0 was pruned
+    assert [worker.step()["done"], worker.step()["done"]] == [False, True]
 
 
 def test_a_trial_starts_with_the_loss_scale_at_which_the_last_of_its_kind_ended(worker: TrialWorker, tmp_path: Path) -> None:

@@ -66,8 +66,8 @@ class TrialWorker(tune.Trainable):
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Takes up another trial in the same process, which ends itself at its first step instead when the last one has left memory behind."""
-        if self._epochs is not None:  # Ray hands on a process only when its trial was decided on: pruned or finished
-            with suppress(TrialEnded):
+        if self._epochs is not None:  # Ray hands a process on only when its trial was decided on; one that has not ended by itself was pruned
+            with suppress(TrialEnded, DiskFull):
                 self._epochs.throw(TrialEnded())
         self.cleanup()
         if (reason := why_retire(self._left_mib, self._data.resident_bytes / MIB)) is not None:
@@ -110,7 +110,8 @@ class TrialWorker(tune.Trainable):
             self._note_traceback()
             return {"done": True, OUTCOME: FAILED, REASON: f"{type(error).__name__}: {error}".split("\n")[0]}
         if report.finished:
-            self._epochs.close()  # its files are done: what comes until the next trial is waiting, and none of its time
+            with suppress(DiskFull):
+                self._epochs.close()  # its files are done: what comes until the next trial is waiting, and none of its time
         self._loss_scales[self._kind] = carried_scale(report.metrics.loss_scale)
         result: dict[str, Any] = {**report.metrics.as_dict(), METRIC: report.best_val_acc, "best_epoch": report.best_epoch, "done": report.finished}
         result |= {LADDER_STEPS: len(report.ladder_steps), NOTES: report.notes}
@@ -121,7 +122,7 @@ class TrialWorker(tune.Trainable):
             (self._folder / ERROR_FILE).write_text(f"{traceback.format_exc()}\n{_last_log_lines()}", encoding="utf-8")
 
     def cleanup(self) -> None:
-        """Stops a trial under way with a checkpoint to go on from; its memory is given back."""
+        """Stops a trial under way with a checkpoint, which it needs if the search was interrupted; its memory is given back."""
         if self._epochs is not None:
             with suppress(DiskFull):  # it then goes on from an older checkpoint
                 self._epochs.close()
