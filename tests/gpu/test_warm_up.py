@@ -24,3 +24,18 @@ def test_a_fresh_process_runs_the_step_of_trials_to_come() -> None:
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True, timeout=120)
     assert "Traceback" not in done.stderr
     assert done.stdout.split() == ["True", "True"]
+
+
+CONTEXT = """
+import ctypes
+from tune_cropshield.search.warm_up import make_context
+
+make_context()
+flags, active = ctypes.c_uint(), ctypes.c_int()
+ctypes.CDLL("libcuda.so.1").cuDevicePrimaryCtxGetState(0, ctypes.byref(flags), ctypes.byref(active))
+print(active.value)
+"""
+
+
+def test_the_context_is_there_before_pytorch_asks_for_it() -> None:
+    assert subprocess.run([sys.executable, "-c", CONTEXT], capture_output=True, text=True, check=True, timeout=120).stdout == "1\n"

@@ -31,7 +31,7 @@ class WarmUp:
         if self.trial is None:
             self._import()
         else:
-            threading.Thread(target=_make_context, name="context", daemon=True).start()
+            threading.Thread(target=make_context, name="context", daemon=True).start()
             with suppress_and_print():
                 self._step_once(self.trial)
 
@@ -53,7 +53,7 @@ class WarmUp:
         others.join()
 
 
-def _make_context() -> None:
+def make_context() -> None:
     """Has the driver make this process's context on the first GPU, which PyTorch then takes: seconds that need not follow those of the imports.
 
     Source: https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__PRIMARY__CTX.html. Where it fails, PyTorch makes the context later.
