@@ -227,7 +227,7 @@ def test_a_shipped_space_is_found_by_its_name(capsys: pytest.CaptureFixture[str]
     assert "worst case: 12 trials x 8 epochs = 96 epochs, were none pruned" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("model", "lent"), [("resnet18", True), ("tiny_cnn", False), ("efficientnet_b0", False)])
+@pytest.mark.parametrize(("model", "lent"), [("resnet18", True), ("tiny_cnn", False), ("efficientnet_b0", False), ("resnet50", False)])
 def test_a_model_without_a_space_of_its_own_is_told_whose_it_takes(model: str, lent: bool, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["search", "--model", model, "--dry-run", "--device", "cpu"]) == 0
     assert (f"no search space is shipped for {model}" in capsys.readouterr().out) == lent

@@ -22,10 +22,10 @@ def shipped_spaces() -> dict[str, Path]:
 
 
 def find_space(wanted: str | None, model: str | None) -> Path:
-    """Returns the space file that `wanted` names: a path, or a shipped file's name. Left out: the one of `model`, else demo.toml."""
+    """Returns the space file that `wanted` names: a path, or a shipped file's name. Left out: the one made for `model`, else demo.toml."""
     shipped = shipped_spaces()
     if wanted is None:
-        return shipped.get(f"{model}.toml", shipped["demo.toml"])
+        return next((path for path in shipped.values() if is_made_for(path, model)), shipped["demo.toml"])
     if os.path.isfile(wanted):  # unlike Path.is_file, says no to names that are too long
         return Path(wanted)
     found = shipped.get(wanted) or shipped.get(f"{wanted}.toml")
@@ -33,6 +33,11 @@ def find_space(wanted: str | None, model: str | None) -> Path:
         what = "is a folder, no search-space file" if os.path.isdir(wanted) else "no such search space"
         raise ConfigError([f"--space {wanted}: {what}; shipped: {', '.join(shipped)}"])
     return found
+
+
+def is_made_for(space: Path, model: str | None) -> bool:
+    """Tells whether a shipped space is named after `model`: MODEL.toml or MODEL_something.toml."""
+    return model is not None and (space.stem == model or space.stem.startswith(f"{model}_"))
 
 
 def check_can_be_made(folder: Path, flag: str) -> None:

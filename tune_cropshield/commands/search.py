@@ -14,7 +14,7 @@ from rich.console import Console
 
 from tune_cropshield.commands.gpu_findings import MEASURING_PAYS_FROM, estimating_meanwhile, packed, plan_for, remembered, with_fastest_kernels
 from tune_cropshield.commands.image_sizes import check_image_sizes
-from tune_cropshield.commands.paths import cache_dir, check_can_be_made, find_space, generated_leaves
+from tune_cropshield.commands.paths import cache_dir, check_can_be_made, find_space, generated_leaves, is_made_for
 from tune_cropshield.commands.pretrained import check_pretrained
 from tune_cropshield.commands.screen import view_for
 from tune_cropshield.data.folder import check_folder
@@ -67,7 +67,7 @@ def _search(space: SearchSpace, out: Path, shown_out: Path, args: argparse.Names
     from tune_cropshield.commands.warm_start import warm_start
     from tune_cropshield.search.ray_runtime import ray_runtime
 
-    # Most of the time that Ray takes to start is waiting: PyTorch is loaded and photographs are decoded meanwhile.
+    # Most of the time that Ray and its processes take to start is waiting: PyTorch is loaded and photographs are decoded meanwhile.
     began = time.time()
     free_mib = [] if space.search.device == "cpu" else gpus_free_mib()
     if not free_mib:  # on a GPU, where a search is over sooner, this is done while Ray starts: torchvision takes seconds to import
@@ -75,9 +75,10 @@ def _search(space: SearchSpace, out: Path, shown_out: Path, args: argparse.Names
     workers, warm_up = warm_start(space, free_mib, MEASURING_PAYS_FROM)
     gpus = None if free_mib else 0
     with ray_runtime(max(num_cores(), workers, MOST_TOGETHER * len(free_mib)), gpus, args.ray_address, workers, warm_up) as ray:
-        if warm_up.trial is not None:  # what its process loads and prepares takes longest of all: imports here would hold up its start
+        preparing = warm_up.trial is not None and args.ray_address is None
+        if preparing:  # what the trials' processes load and prepare takes longest of all: imports here would hold up their start
             ray.processes_asked()
-        return _search_with(ray, space, out, shown_out, args, view, began, preparing=warm_up.trial is not None)
+        return _search_with(ray, space, out, shown_out, args, view, began, preparing)
 
 
 def _search_with(
@@ -123,9 +124,8 @@ def _search_with(
     resources = packed(space, resources, card, len(data.classes), view, worth_measuring)
     plan = plan_for(space, resources, card, len(data.classes), view, worth_measuring)
     if preparing:
-        from tune_cropshield.outcome.report import load_libraries
-
-        load_libraries()
+        ray.ready()  # what the report needs is not loaded beside Ray Tune: both load some of the same
+        _load_report()
     if args.ray_address is not None:
         ray.ready()  # says that nothing answers there before anything is written
     files.make_folder(out)
@@ -157,6 +157,14 @@ def _device_and_card(space: SearchSpace) -> tuple[Literal["cpu", "cuda"], Card |
     return device, find_card()
 
 
+def _load_report() -> None:
+    """Loads what the report will need. What fails here fails again, and is told, when it is written."""
+    with suppress(Exception):
+        from tune_cropshield.outcome.report import load_libraries
+
+        load_libraries()
+
+
 def report_line(out: Path, shown_out: Path, cache: Path, data: LeafData) -> str:
     """Writes report.html and returns a line that says where it is, or why it is not: the search's results are safe either way."""
     try:
@@ -186,7 +194,7 @@ def _new_space(args: argparse.Namespace) -> SearchSpace:
 def _lent_space(model: str) -> str | None:
     """Returns a sentence on where the ranges come from when none are shipped for `model`, else None."""
     path = find_space(None, model)
-    if path.stem == model or (path.stem == "demo" and load_space(path).trial.get("model") == model):
+    if is_made_for(path, model) or load_space(path).trial.get("model") == model:
         return None
     return f"no search space is shipped for {model}: its other settings and ranges are those of {path.name}; give your own with --space FILE"
 
