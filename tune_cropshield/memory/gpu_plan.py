@@ -123,9 +123,8 @@ def plan_for_gpu(
     if share_mib > 0:
         with probe(Request(trial, num_classes, share_mib)) as process:  # started by the first point that is measured
             fresh = measure_points(process.measure, missing, measuring)
-            if (
-                missing and only is None and all(point.peak_reserved_mib is None for point in (*known, *fresh))
-            ):  # smaller ones than batch norms like, then
+            none_fits = all(point.peak_reserved_mib is None for point in (*known, *fresh))
+            if missing and only is None and none_fits:  # smaller ones than batch norms like, then
                 smaller = {size for batch in batches for size in micro_batches_of(batch, even) if size < min(missing)}
                 fresh += measure_points(process.measure, smaller, measuring)
             if only is None:

@@ -27,7 +27,7 @@ def report_epoch(study: optuna.Study, trial: optuna.Trial, epoch: int, value: fl
 
 
 def end_trial(study: optuna.Study, trial: optuna.Trial, outcome: str, reason: str | None, best_so_far: dict[int, float]) -> None:
-    """Tells the study that a running trial ended, and reports those of its epochs, {epoch: best accuracy so far}, that it does not know so.
+    """Tells the study that a running trial ended, and reports its epochs, {epoch: best accuracy so far}, where it knows other values or none.
 
     The outcome comes first: `complete_endings` finishes from there. Without it, a pruned trial's last epoch, once reported, would count as passed.
     """
