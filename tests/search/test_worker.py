@@ -39,6 +39,7 @@ def worker(data: LeafData, tmp_path: Path) -> Iterator[TrialWorker]:
     worker.step()
     yield worker
     worker.cleanup()
+    gc.unfreeze()  # libraries would call all that a worker has frozen a leak when the tests end
 
 
 def num_networks() -> int:
