@@ -6,18 +6,16 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from test_step import step_for
 from torch import Tensor, nn
 
 from tune_cropshield.data.targets import Targets
 from tune_cropshield.training.graphs import Eager
 from tune_cropshield.training.loss import target_weight
 from tune_cropshield.training.models import build_model
-from tune_cropshield.training.optim import build_optimizer
-from tune_cropshield.training.precision import Precision, gradient_scaler
+from tune_cropshield.training.precision import Precision
 from tune_cropshield.training.step import WindowStep
-from tune_cropshield.training.update_log import UpdateLog
 
-CPU = torch.device("cpu")
 CLASSES, MICRO_BATCH, MICRO_STEPS = 3, 4, 3
 
 
@@ -63,22 +61,7 @@ def step_of(model: str, precision: Precision, runner: Eager, freeze: bool = Fals
     torch.manual_seed(0)
     network = Attentive() if model == "attentive" else build_model(model, CLASSES, False, freeze, None)
     network = network.to(memory_format=torch.channels_last)
-    lr = torch.zeros(())
-    return WindowStep(
-        network,
-        build_optimizer(network, "sgd", lr, weight_decay=0.01, momentum=0.9),
-        gradient_scaler(precision, CPU, 16.0),
-        lr=lr,
-        peak_lr=1e-3,
-        lr_factors=torch.ones(100),
-        clipping=None,
-        precision=precision,
-        class_weights_K=None,
-        label_smoothing=0.0,
-        average=None,
-        log=UpdateLog(100, CPU),
-        runner=runner,
-    )
+    return step_for(network, precision=precision, scale=16.0, peak_lr=1e-3, weight_decay=0.01, runner=runner)
 
 
 def windows(number: int) -> list[list[tuple[Tensor, Targets]]]:

@@ -11,6 +11,7 @@ from torch import nn
 from tune_cropshield.data.targets import Targets
 from tune_cropshield.training.clipping import Clipping, chosen_clipping
 from tune_cropshield.training.ema import WeightAverage
+from tune_cropshield.training.graphs import Runner
 from tune_cropshield.training.loss import target_weight
 from tune_cropshield.training.optim import build_optimizer
 from tune_cropshield.training.precision import Precision, gradient_scaler
@@ -30,14 +31,17 @@ def step_for(
     scale: float = 65536.0,
     average: WeightAverage | None = None,
     factors: torch.Tensor | None = None,
+    peak_lr: float = 0.1,
+    weight_decay: float = 0.0,
+    runner: Runner | None = None,
 ) -> WindowStep:
     lr = torch.zeros(())
     return WindowStep(
         model,
-        build_optimizer(model, optimizer, lr, weight_decay=0.0, momentum=0.0),
+        build_optimizer(model, optimizer, lr, weight_decay, momentum=0.0),
         gradient_scaler(precision, CPU, scale),
         lr=lr,
-        peak_lr=0.1,
+        peak_lr=peak_lr,
         lr_factors=torch.ones(100) if factors is None else factors,
         clipping=clipping,
         precision=precision,
@@ -45,6 +49,7 @@ def step_for(
         label_smoothing=0.0,
         average=average,
         log=UpdateLog(100, CPU),
+        runner=runner,
     )
 
 
