@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 
 from tune_cropshield.errors import ConfigError
+from tune_cropshield.no_compiler import import_without_compiler
 
 OWN_MODELS = ("tiny_cnn", "cropshield_cnn")
 COMMON_MODELS = ("efficientnet_b0", "resnet18", "resnet34", "resnet50")  # of torchvision's: known without its import, which takes seconds
@@ -13,7 +13,7 @@ COMMON_MODELS = ("efficientnet_b0", "resnet18", "resnet34", "resnet50")  # of to
 
 def model_names() -> list[str]:
     """Returns every name `build_model` knows, our own first."""
-    zoo = importlib.import_module("torchvision.models")
+    zoo = import_without_compiler("torchvision.models")
     return [*OWN_MODELS, *zoo.list_models(module=zoo)]
 
 

@@ -23,6 +23,7 @@ from tune_cropshield.memory.allocator import BLOCK, CachingAllocator
 from tune_cropshield.memory.cuda_semantics import Precision
 from tune_cropshield.memory.trace import FREED, EstimateUnavailable, Event, meta_copy, trace_evaluation, trace_window
 from tune_cropshield.model_names import OWN_MODELS, check_model_name
+from tune_cropshield.no_compiler import no_compiler
 from tune_cropshield.training.models import build_model
 
 __all__ = ["CONTEXT_MIB", "LIBRARIES_MIB", "EstimateUnavailable", "MemoryEstimate", "estimate_memory"]
@@ -174,6 +175,7 @@ class MemoryEstimate:
 
 
 @functools.lru_cache(maxsize=8)  # a trace takes seconds, and a plan is made in several steps
+@no_compiler()
 def estimate_memory(
     model_name: str,
     num_classes: int,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import importlib
 import sys
 import threading
 import traceback
@@ -12,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from tune_cropshield.config import TrialConfig
+from tune_cropshield.no_compiler import import_without_compiler
 
 # Loaded by a trial's first epoch only, and slow.
 LATER = ("tensorboard.compat.proto.event_pb2", "tensorboard.summary.writer.event_file_writer", "safetensors.torch")
@@ -38,7 +38,7 @@ class WarmUp:
     def _import(self) -> None:
         with suppress_and_print():
             for name in ("tune_cropshield.search.worker", *LATER, *self.modules):
-                importlib.import_module(name)
+                import_without_compiler(name)
 
     def _step_once(self, trial: TrialConfig) -> None:
         import torch

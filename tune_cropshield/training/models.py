@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from types import ModuleType
 
@@ -12,6 +11,7 @@ from torch.nn import functional as F
 
 from tune_cropshield.errors import ConfigError
 from tune_cropshield.model_names import check_model_name
+from tune_cropshield.no_compiler import import_without_compiler
 from tune_cropshield.training.cnn import cropshield_cnn, tiny_cnn
 
 BUILDERS = {"tiny_cnn": tiny_cnn, "cropshield_cnn": cropshield_cnn}
@@ -20,7 +20,7 @@ WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")  # they return a tuple in t
 
 def _zoo() -> ModuleType:
     """Returns torchvision.models, which takes seconds to import and is not needed for our own networks."""
-    return importlib.import_module("torchvision.models")
+    return import_without_compiler("torchvision.models")
 
 
 def build_model(
