@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -464,3 +467,19 @@ def test_leaves_are_not_drawn_over_something_else(capsys: pytest.CaptureFixture[
     (told,) = refused(capsys, "sample-data", "data")
 
     assert told.endswith("exists already and is not an empty folder: leaves are drawn only into a new one")
+
+
+@pytest.mark.parametrize(("argument", "code", "said"), [("--version", 0, "0."), ("train", 2, "error: ")], ids=["well", "at fault"])
+def test_the_program_ends_with_the_commands_code_and_has_said_everything(argument: str, code: int, said: str) -> None:
+    done = subprocess.run([sys.executable, "-m", "tune_cropshield", argument], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == code
+    assert said in done.stdout + done.stderr
+
+
+def test_a_reader_who_has_gone_does_not_keep_the_program_from_ending() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as nobody:
+        command = [sys.executable, "-m", "tune_cropshield", "doctor", "--script", str(Path(__file__))]
+        done = subprocess.run(command, stdout=nobody, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+    assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr

@@ -1,6 +1,6 @@
 """python -m tune_cropshield"""
 
-from tune_cropshield.cli import main
+from tune_cropshield.cli import run
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run()
