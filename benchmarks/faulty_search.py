@@ -25,12 +25,12 @@ from torch.nn.modules.module import register_module_forward_hook
 from tune_cropshield.data.dataset import open_data
 from tune_cropshield.memory.plan import plan_for_cpu
 from tune_cropshield.search import folder as files
+from tune_cropshield.search.batches import effective_batches
 from tune_cropshield.search.outcomes import METRIC
 from tune_cropshield.search.plain_view import PlainView
 from tune_cropshield.search.ray_runtime import ray_runtime
 from tune_cropshield.search.resources import divide
 from tune_cropshield.search.run import run_search
-from tune_cropshield.search.trial_settings import effective_batches
 from tune_cropshield.space import load_space
 
 JUMP_S = 3600.0

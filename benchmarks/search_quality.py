@@ -112,10 +112,10 @@ def random_search(arguments: argparse.Namespace, leaves: LeafData, out: Path) ->
 def ours(arguments: argparse.Namespace, leaves: LeafData, out: Path) -> None:
     """Runs this project's own search."""
     from tune_cropshield.memory.plan import plan_for_cpu
+    from tune_cropshield.search.batches import effective_batches
     from tune_cropshield.search.ray_runtime import ray_runtime
     from tune_cropshield.search.resources import Resources
     from tune_cropshield.search.run import run_search
-    from tune_cropshield.search.trial_settings import effective_batches
     from tune_cropshield.search.view import SearchView
 
     space = searched_space(arguments, out)

@@ -11,9 +11,10 @@ import pytest
 from tune_cropshield.domain import Domain
 from tune_cropshield.errors import ConfigError
 from tune_cropshield.memory.plan import plan_for_cpu
+from tune_cropshield.search.batches import effective_batches
 from tune_cropshield.search.folder import save_settings
 from tune_cropshield.search.starts import start_points
-from tune_cropshield.search.trial_settings import effective_batches, settings_mark
+from tune_cropshield.search.trial_settings import settings_mark
 from tune_cropshield.space import load_space
 
 SPACES = Path(__file__).parents[1] / "search_spaces"

@@ -15,13 +15,14 @@ from small_disks import fill, mounted
 
 from tune_cropshield.errors import DiskFull
 from tune_cropshield.memory.plan import plan_for_cpu
+from tune_cropshield.search.batches import EFFECTIVE_BATCH
 from tune_cropshield.search.endings import complete_endings
 from tune_cropshield.search.folder import drop_losers, equal_weights, write_table
 from tune_cropshield.search.journal import open_study, read_study, unfinished
 from tune_cropshield.search.outcomes import METRIC, OUTCOME
 from tune_cropshield.search.ray_runtime import ENVIRONMENT
 from tune_cropshield.search.searcher import StudySearcher
-from tune_cropshield.search.trial_settings import EFFECTIVE_BATCH, as_begun, distributions, pair_of
+from tune_cropshield.search.trial_settings import as_begun, distributions, pair_of
 from tune_cropshield.space import load_space
 
 RATES = {"lr": FloatDistribution(1e-5, 1e-1, log=True), "weight_decay": FloatDistribution(1e-6, 1e-2, log=True)}

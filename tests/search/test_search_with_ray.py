@@ -26,11 +26,11 @@ from tune_cropshield.clock import read_times
 from tune_cropshield.data.dataset import open_data
 from tune_cropshield.memory.plan import plan_for_cpu
 from tune_cropshield.records import RunFolder, read_metrics
+from tune_cropshield.search.batches import effective_batches
 from tune_cropshield.search.journal import read_study, unfinished
 from tune_cropshield.search.ray_runtime import ray_runtime
 from tune_cropshield.search.resources import divide
 from tune_cropshield.search.run import SearchOutcome, run_search, trial_worker
-from tune_cropshield.search.trial_settings import effective_batches
 from tune_cropshield.search.view import SearchView
 from tune_cropshield.space import load_space
 

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 from tune_cropshield.config import TrialConfig
 from tune_cropshield.domain import Domain
 from tune_cropshield.memory.plan import Plan
+from tune_cropshield.search.batches import EFFECTIVE_BATCH, PAIR
 from tune_cropshield.search.folder import trial_folder
 from tune_cropshield.search.outcomes import DIVERGED, FAILED, OUT_OF_MEMORY, PRUNED
-from tune_cropshield.search.trial_settings import EFFECTIVE_BATCH, PAIR
 from tune_cropshield.space import SearchSpace
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Any
 from tune_cropshield.config import TrialConfig
 from tune_cropshield.guide import recommended
 from tune_cropshield.memory.plan import Plan
-from tune_cropshield.search.trial_settings import EFFECTIVE_BATCH, PAIR
+from tune_cropshield.search.batches import EFFECTIVE_BATCH, PAIR
 from tune_cropshield.space import SearchSpace
 
 

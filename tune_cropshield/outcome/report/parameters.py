@@ -12,8 +12,8 @@ from tune_cropshield.outcome.report.course import add_trials
 from tune_cropshield.outcome.report.page import Block, Chart, Section, Text, chart_text
 from tune_cropshield.outcome.report.search_record import SearchRecord, TrialRecord
 from tune_cropshield.outcome.report.theme import BLUE, GREEN, MUTED, SEQUENTIAL
+from tune_cropshield.search.batches import EFFECTIVE_BATCH, PAIR
 from tune_cropshield.search.journal import quiet_optuna
-from tune_cropshield.search.trial_settings import EFFECTIVE_BATCH, PAIR
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
