@@ -13,12 +13,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from tune_cropshield.config import TrialConfig
 from tune_cropshield.data.dataset import DeviceData
 from tune_cropshield.memory.ladder import Ladder
 from tune_cropshield.training.build import build_trainer
+from tune_cropshield.training.host_memory import copies_on_host
 from tune_cropshield.training.precision import Precision, resolve_precision, wider_precision
 from tune_cropshield.training.trainer import Trainer
 
@@ -67,8 +68,12 @@ class Training:
     def epoch_was_good(self, epoch: int) -> None:
         """Remembers the state after `epoch`, on the CPU."""
         if self.can_widen:
-            self._good = tree_map(_copied, self.ladder.trainer.state())
-            self._good_epoch = epoch
+            self._good = None  # its memory is taken again
+            parts, structure = tree_flatten(self.ladder.trainer.state())
+            places = [place for place, part in enumerate(parts) if isinstance(part, Tensor)]
+            for place, copy in zip(places, copies_on_host([parts[place] for place in places]), strict=True):
+                parts[place] = copy
+            self._good, self._good_epoch = tree_unflatten(parts, structure), epoch
 
     @property
     def can_widen(self) -> bool:
@@ -95,8 +100,8 @@ class Training:
         self.ladder.load_state(ladder_state)
 
     def state(self) -> dict[str, Any]:
-        """Returns what `load_state` needs."""
-        return {"trainer": self.ladder.trainer.state(), "ladder": self.ladder.state(), "precision": self.precision}
+        """Returns what `load_state` needs. To be asked for between epochs, the last one of which was good."""
+        return {"trainer": self._good or self.ladder.trainer.state(), "ladder": self.ladder.state(), "precision": self.precision}
 
     def load_state(self, state: dict[str, Any], epoch: int) -> None:
         """Takes up what `state` returned after `epoch`, in a training made for the same trial."""
@@ -105,7 +110,3 @@ class Training:
         self.ladder.load_state(state["ladder"])
         self.ladder.trainer.load_state(state["trainer"])
         self.epoch_was_good(epoch)
-
-
-def _copied(value: object) -> object:
-    return value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else value

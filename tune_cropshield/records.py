@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,13 +82,12 @@ class RunFolder:
 
     def save_best(self, weights: dict[str, Tensor], predictions: dict[str, Tensor], metrics: dict[str, Any], classes: tuple[str, ...]) -> None:
         """Writes the best epoch's weights (torchvision's names, no pickle) and their digest, its predictions and metrics, and the classes' names."""
-        write_weights(self.path / WEIGHTS, weights)
-        with open(self.path / WEIGHTS, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = write_weights(self.path / WEIGHTS, weights)
         write_text_atomically(self.path / WEIGHTS_DIGEST, f"{digest}  {WEIGHTS}\n")
         write_weights(self.path / PREDICTIONS, predictions)
         write_json(self.path / BEST_METRICS, metrics)
-        write_json(self.path / CLASSES, list(classes))
+        if not (self.path / CLASSES).exists():
+            write_json(self.path / CLASSES, list(classes))
 
 
 def read_digest(run_dir: Path) -> str | None:
@@ -121,18 +121,21 @@ def write_json(path: Path, value: object) -> None:
     write_text_atomically(path, json.dumps(value, indent=2) + "\n")
 
 
-def write_weights(path: Path, weights: dict[str, Tensor]) -> None:
-    """Writes named tensors as safetensors, aside and renamed. Raises DiskFull when the disk is full."""
-    from safetensors.torch import save_file
+def write_weights(path: Path, weights: dict[str, Tensor]) -> str:
+    """Writes named tensors as safetensors, aside and renamed, and returns the file's SHA-256 (hex). Raises DiskFull when the disk is full."""
+    from safetensors.numpy import save  # of PyTorch's tensors, one by one, it takes five times as long
 
+    content = save({name: tensor.detach().cpu().contiguous().numpy() for name, tensor in weights.items()})
     aside = path.with_name(f".{path.name}.tmp")
     try:
-        with told_when_full(path):
-            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, aside)
+        with told_when_full(path), ThreadPoolExecutor(1) as pool:
+            digest = pool.submit(hashlib.sha256, content)
+            aside.write_bytes(content)
             aside.replace(path)
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
+    return digest.result().hexdigest()
 
 
 class ScalarEvents:

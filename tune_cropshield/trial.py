@@ -26,6 +26,7 @@ from tune_cropshield.memory.ladder import Ladder, LadderStep
 from tune_cropshield.memory.oom import gpu_errors_named
 from tune_cropshield.memory.spill import EpochMemory, SpillGuard, driver_may_spill
 from tune_cropshield.records import CONFIG, RunFolder, ScalarEvents
+from tune_cropshield.training.host_memory import copies_on_host
 from tune_cropshield.training.metrics import EpochMetrics, Evaluation
 from tune_cropshield.training.precision import DTYPES, INITIAL_SCALE
 from tune_cropshield.training.trainer import TrainedEpoch, Trainer
@@ -114,7 +115,6 @@ def _epochs(
     save_config(config, folder / CONFIG)
     cap_allocator(memory_mib, data.device)
     notes: list[str] = []
-    reasons: set[str] = set()  # why steps were not captured as graphs, each told once
 
     def precision_changed(change: PrecisionChange) -> None:
         run.add_event({"event": "precision", **asdict(change)})
@@ -158,10 +158,10 @@ def _epochs(
                 if spill_guard is not None:
                     _leave_system_memory(spill_guard, training.ladder, metrics, trial.size_at(progress.epochs_done), data)
                 training.epoch_was_good(metrics.epoch)
-                if (eager := training.ladder.trainer.step.runner.reason) is not None and eager not in reasons:
-                    run.add_event({"event": "no CUDA graphs", "reason": eager})
-                    notes.append(f"steps run kernel by kernel, not as CUDA graphs: {eager}")
-                    reasons.add(eager)
+                for without, why in training.ladder.trainer.why_slow.items():
+                    if why not in notes:
+                        run.add_event({"event": without, "reason": why})
+                        notes.append(why)
                 is_best = progress.add(metrics, evaluation, training.ladder.trainer)
             clock.epoch_done(len(data.indices("train")) / metrics.images_per_s, metrics.data_wait_s)
             run.add_metrics(metrics)
@@ -313,7 +313,8 @@ class Progress:
             return False
         self.best_metrics = metrics.as_dict()
         self.best_predictions = {"predicted": evaluation.predicted_N, "probability": evaluation.probability_N}
-        self.best_weights = {name: value.detach().to("cpu", copy=True) for name, value in trainer.evaluated_model.state_dict().items()}
+        weights = trainer.evaluated_model.state_dict()
+        self.best_weights = dict(zip(weights, copies_on_host(list(weights.values())), strict=True))
         return True
 
     def finished(self, trial: TrialConfig) -> bool:

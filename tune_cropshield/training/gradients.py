@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -81,10 +82,10 @@ class FixedGradients:
         alike = [(gradient, total) for gradient, total in found if gradient.dtype == total.dtype]
         if alike:
             torch._foreach_add_([total for _, total in alike], [gradient for gradient, _ in alike])
-        for part in _parts([(gradient, total) for gradient, total in found if gradient.dtype != total.dtype]):
-            totals = [total for _, total in part]
+        narrow = iter([gradient for gradient, total in found if gradient.dtype != total.dtype])
+        for totals in parts_of([total for gradient, total in found if gradient.dtype != total.dtype], LARGEST_PART_BYTES):
             wide = [torch.empty_like(total) for total in totals]
-            torch._foreach_copy_(wide, [gradient for gradient, _ in part])
+            torch._foreach_copy_(wide, list(itertools.islice(narrow, len(totals))))
             torch._foreach_add_(totals, wide)
         self._show_sums()
 
@@ -99,16 +100,16 @@ class FixedGradients:
             parameter.grad = total if met else None
 
 
-def _parts(pairs: Sequence[tuple[Tensor, Tensor]]) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Yields (gradient, sum) in parts whose sums take at most LARGEST_PART_BYTES, or that are one alone."""
-    part: list[tuple[Tensor, Tensor]] = []
+def parts_of(tensors: Sequence[Tensor], most_bytes: int) -> Iterator[list[Tensor]]:
+    """Yields `tensors` in their order, in parts that take at most `most_bytes`, or that are one alone."""
+    part: list[Tensor] = []
     taken = 0
-    for gradient, total in pairs:
-        if part and taken + total.nbytes > LARGEST_PART_BYTES:
+    for tensor in tensors:
+        if part and taken + tensor.nbytes > most_bytes:
             yield part
             part, taken = [], 0
-        part.append((gradient, total))
-        taken += total.nbytes
+        part.append(tensor)
+        taken += tensor.nbytes
     if part:
         yield part
 
