@@ -43,11 +43,11 @@ def test_on_a_cpu_a_process_for_each_core_imports_what_trials_need(space: Any) -
     assert warm_start(space(SPACE.replace("resnet18", "tiny_cnn")), [], LONG)[1] == WarmUp()
 
 
-def test_in_a_short_search_on_a_roomy_gpu_each_process_tries_the_micro_batch_that_all_batches_share(space: Any) -> None:
+def test_in_a_short_search_on_a_roomy_gpu_each_process_tries_the_step_of_trial_0(space: Any) -> None:
     workers, warm_up = warm_start(space(trials_per_gpu=3), [ROOMY], LONG)
     assert workers == 3
     assert warm_up.trial is not None
-    assert (warm_up.trial.model, warm_up.trial.image_size, warm_up.trial.pair) == ("resnet18", 64, (16, 1))
+    assert (warm_up.trial.model, warm_up.trial.image_size, warm_up.trial.pair) == ("resnet18", 64, (32, 1))  # the guide's batch, whole
     assert warm_start(space(), [ROOMY], LONG)[0] == 1  # "auto": it measures nothing and trains one trial at a time
 
 

@@ -46,19 +46,6 @@ def test_of_pairs_that_are_equally_fast_the_smallest_micro_batch_is_taken() -> N
     assert [str(pair) for pair in plan(points, 128).pairs[128]] == ["32x4", "128x1", "64x2", "16x8"]
 
 
-def test_a_common_micro_batch_comes_first_in_every_pair_and_is_told() -> None:
-    common = plan_from_estimate(estimate(), (32, 64, 96), 7000.0, 500.0).with_common_micro_batch()
-    assert [str(common.best(batch)) for batch in (32, 64, 96)] == ["32x1", "32x2", "32x3"]
-    assert [str(pair) for pair in common.pairs[64]] == ["32x2", "64x1", "16x4"]
-    assert common.notes[-1].startswith("one micro-batch, 32, for all effective batches: ")
-
-
-@pytest.mark.parametrize("batches", [(8, 24), (16, 40), (64,)], ids=["8 alone in common", "nothing from 16 on in common", "one effective batch"])
-def test_micro_batches_stay_as_they_are_where_none_is_worth_sharing(batches: tuple[int, ...]) -> None:
-    made = plan_from_estimate(estimate(), batches, 7000.0, 500.0)
-    assert made.with_common_micro_batch() == made
-
-
 def test_what_did_not_fit_when_measured_is_not_proposed() -> None:
     assert [str(pair) for pair in plan(measured(up_to=64), 256).pairs[256]] == ["64x4", "32x8", "16x16"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,8 +9,9 @@ from tune_cropshield.data.folder import list_images
 from tune_cropshield.memory.plan import SMALLEST_FOR_BATCH_NORM
 from tune_cropshield.model_names import OWN_MODELS
 from tune_cropshield.named_budgets import parse_budget
+from tune_cropshield.search.batches import EFFECTIVE_BATCH, mixes_somewhere
 from tune_cropshield.search.resources import most_at_once
-from tune_cropshield.search.trial_settings import effective_batches, mixes_somewhere
+from tune_cropshield.search.starts import guide_point
 from tune_cropshield.search.warm_up import WarmUp
 from tune_cropshield.space import SearchSpace
 
@@ -32,7 +32,8 @@ def warm_start(space: SearchSpace, free_mib: Sequence[float], pays_from: int) ->
         return workers, WarmUp(modules)
     if settings.trials_per_gpu == "auto":
         workers = 1  # so short a search measures nothing, and trains one trial at a time
-    micro_batch = math.gcd(*effective_batches(space))  # see Plan.with_common_micro_batch
+    # On so roomy a card trials take their batches whole. The first to come is trial 0.
+    micro_batch = int(guide_point(space).get(EFFECTIVE_BATCH, trial.effective_batch))
     budget = parse_budget(settings.vram)
     room_mib = free_mib[0] if budget is None else min(free_mib[0], budget.ours_mib)
     fits = room_mib / workers >= ROOMY_MIB and micro_batch >= SMALLEST_FOR_BATCH_NORM and not (mixes_somewhere(space) and micro_batch % 2)

@@ -157,7 +157,7 @@ def evaluation_batches(
 ) -> Iterator[EvaluationBatch]:
     """Yields `indices` (int64, CPU) in their order, `batch` at a time.
 
-    On a GPU the last batch is filled up: cuDNN takes seconds to prepare a network's kernels for another batch size.
+    On a GPU the last batch is filled up: to prepare a network's kernels for another batch size takes longer than to run them.
     """
     parts = list(indices.split(batch))
     missing = (batch - len(parts[-1])) if parts and len(parts) > 1 and feed.device.type == "cuda" else 0

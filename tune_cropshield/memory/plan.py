@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from tune_cropshield.errors import ConfigError, DeviceError
@@ -108,20 +108,6 @@ class Plan:
     def effective_batches(self) -> tuple[int, ...]:
         """The effective batches that some pair makes, in ascending order."""
         return tuple(sorted(batch for batch, pairs in self.pairs.items() if pairs))
-
-    def with_common_micro_batch(self) -> Plan:
-        """Returns this plan with the pairs of the largest micro-batch that makes every effective batch moved to the front; with no such, as it is.
-
-        For searches of a few minutes: each further micro-batch costs every process seconds in which cuDNN prepares a network's kernels (7 s for
-        EfficientNet-B0 on an H200), more than the faster pair wins back. Micro-batches below 16 are not worth that.
-        """
-        made = [{pair.micro_batch for pair in pairs} for pairs in self.pairs.values() if pairs]
-        common = max(set.intersection(*made), default=0) if made else 0
-        if len(made) < 2 or common < SMALLEST_FOR_BATCH_NORM:
-            return self
-        pairs = {batch: tuple(sorted(some, key=lambda pair: pair.micro_batch != common)) for batch, some in self.pairs.items()}
-        note = f"one micro-batch, {common}, for all effective batches: so short a search would not repay preparing the kernels of others"
-        return replace(self, pairs=pairs, notes=(*self.notes, note))
 
     def spare_mib(self, every_pair: bool) -> float:
         """Returns what all trials leave free of their share, to keep pictures in; 0 on a CPU, or where a pair's need is not known.

@@ -16,7 +16,7 @@ from tune_cropshield.files import write_text_atomically
 from tune_cropshield.memory.card import Card
 from tune_cropshield.memory.points import Point
 
-FORMAT = 3  # of the file, and of what a probe measures: older files are ignored
+FORMAT = 4  # of the file, and of what a probe measures: older files are ignored
 FOLDER = "probes"
 
 
