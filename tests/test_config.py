@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -159,3 +160,8 @@ def test_settings_built_in_code_are_checked_by_the_same_rules(values: dict[str, 
     except ValidationError:
         return
     assert trial.pair[0] * trial.pair[1] == trial.effective_batch
+
+
+def test_every_fault_survives_the_way_to_another_process() -> None:
+    told = pickle.loads(pickle.dumps(ConfigError(["lr: must be positive", "epochs: must be whole"])))
+    assert told.faults == ("lr: must be positive", "epochs: must be whole")

@@ -27,6 +27,9 @@ class ConfigError(UserError):
         self.faults = tuple(faults)
         super().__init__("\n".join(self.faults))
 
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[tuple[str, ...]]]:
+        return type(self), (self.faults,)  # by itself, an exception is made again from its message
+
 
 class DataError(UserError):
     """The image folder cannot be trained on."""

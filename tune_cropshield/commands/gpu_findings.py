@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tune_cropshield.commands.paths import cache_dir
-from tune_cropshield.data.folder import list_images
 from tune_cropshield.search.resources import Resources, divide, num_cores
 from tune_cropshield.search.view import SearchView
 from tune_cropshield.space import SearchSpace
 
 if TYPE_CHECKING:
+    from tune_cropshield.commands.network_ahead import NetworkAhead
     from tune_cropshield.memory.card import Card
     from tune_cropshield.memory.plan import Plan
 
@@ -24,20 +21,9 @@ MEASURING_PAYS_FROM = 500_000
 GUIDES_CLASSES = 22  # a dry run reads no photographs
 
 
-@contextmanager
-def estimating_meanwhile(space: SearchSpace, resources: Resources) -> Iterator[None]:
-    """On a GPU, has the network's memory estimated while the block runs: seconds for which the plan need not wait then."""
-    if resources.device == "cpu":
-        yield
-        return
-    from tune_cropshield.memory.gpu_plan import at_largest_size, estimate_for
-
-    with ThreadPoolExecutor(1) as pool:  # what fails here fails again, and is told, where the plan asks for the estimate
-        pool.submit(estimate_for, at_largest_size(space.trial_config()), len(list_images(Path(space.data.dir))))
-        yield
-
-
-def with_fastest_kernels(space: SearchSpace, card: Card | None, num_classes: int, view: SearchView, worth_measuring: bool) -> SearchSpace:
+def with_fastest_kernels(
+    space: SearchSpace, card: Card | None, num_classes: int, view: SearchView, worth_measuring: bool, network: NetworkAhead
+) -> SearchSpace:
     """Returns `space` with precision "auto" settled, and the layout with it: measured on a GPU, left to the rule of `resolve_precision` on a CPU."""
     trial = space.trial_config()
     decided = trial.precision != "auto" or "precision" in space.space or "channels_last" in {*space.space, *space.trial}
@@ -45,7 +31,7 @@ def with_fastest_kernels(space: SearchSpace, card: Card | None, num_classes: int
         return space
     from tune_cropshield.memory.budget import resolve_budget
     from tune_cropshield.memory.gpu_kernels import fastest_kernels
-    from tune_cropshield.search.trial_settings import effective_batches, mixes_somewhere
+    from tune_cropshield.search.batches import effective_batches, mixes_somewhere
 
     with view.steps("measuring which precision and layout are fastest"):
         settings, why = fastest_kernels(
@@ -57,18 +43,27 @@ def with_fastest_kernels(space: SearchSpace, card: Card | None, num_classes: int
             cache_dir(),
             even=mixes_somewhere(space),
             worth_measuring=worth_measuring,
+            estimator=network.estimate,
         )
     view.note(why)
     return space.model_copy(update={"trial": {**space.trial, **settings}})
 
 
-def packed(space: SearchSpace, resources: Resources, card: Card | None, num_classes: int, view: SearchView, worth_measuring: bool) -> Resources:
+def packed(
+    space: SearchSpace,
+    resources: Resources,
+    card: Card | None,
+    num_classes: int,
+    view: SearchView,
+    worth_measuring: bool,
+    network: NetworkAhead,
+) -> Resources:
     """Returns `resources` with as many trials on each GPU as train the most images per second together, where that was left to us."""
     if card is None or space.search.trials_per_gpu != "auto" or space.search.trials < 2:
         return resources
     from tune_cropshield.memory.budget import resolve_budget
     from tune_cropshield.memory.gpu_packing import trials_together
-    from tune_cropshield.search.trial_settings import effective_batches, mixes_somewhere
+    from tune_cropshield.search.batches import effective_batches, mixes_somewhere
 
     budget, cores = resolve_budget(space.search.vram, card), num_cores() // resources.gpus
     with view.steps("measuring how many trials share the GPU best"):
@@ -82,31 +77,27 @@ def packed(space: SearchSpace, resources: Resources, card: Card | None, num_clas
             cores=cores,
             even=mixes_somewhere(space),
             worth_measuring=worth_measuring,
+            estimator=network.estimate,
         )
     view.note(why)
     return divide(resources.device, number, space.search.trials)
 
 
-def plan_for(
-    space: SearchSpace, resources: Resources, card: Card | None, num_classes: int | None, view: SearchView, worth_measuring: bool = True
-) -> Plan:
-    """Returns the pairs that trials may take on this device: measured on a GPU, only estimated there while `num_classes` is not known.
-
-    worth_measuring: else the search is so short that its trials do best to share one micro-batch (see `Plan.with_common_micro_batch`).
-    """
+def plan_for(space: SearchSpace, resources: Resources, card: Card | None, num_classes: int | None, view: SearchView, network: NetworkAhead) -> Plan:
+    """Returns the pairs that trials may take on this device: measured on a GPU, only estimated there while `num_classes` is not known."""
     from tune_cropshield.memory.plan import plan_for_cpu, plan_from_estimate
-    from tune_cropshield.search.trial_settings import effective_batches, mixes_somewhere
+    from tune_cropshield.search.batches import effective_batches, mixes_somewhere
 
     batches, even = effective_batches(space), mixes_somewhere(space)
     if card is None:
         return plan_for_cpu(batches, even)
     from tune_cropshield.memory.budget import resolve_budget
-    from tune_cropshield.memory.gpu_plan import estimate_for, plan_for_gpu
+    from tune_cropshield.memory.gpu_plan import plan_for_gpu
 
     trial = space.trial_config()
     budget = resolve_budget(space.search.vram, card)
     if num_classes is None:
-        estimate = estimate_for(trial, GUIDES_CLASSES)
+        estimate = network.estimate(trial, GUIDES_CLASSES)
         return plan_from_estimate(estimate, batches, budget.share_mib(resources.trials_per_gpu), budget.context_mib, even, trial.model)
     with view.steps("measuring which batches fit the GPU") as measuring:
         plan = plan_for_gpu(
@@ -120,10 +111,8 @@ def plan_for(
             even=even,
             trust_ample_memory=True,
             measuring=measuring,
+            estimator=network.estimate,
         )
-    alone = resources.trials_per_gpu == 1  # where several share a GPU, it works for the others while one prepares its kernels
-    if plan.source == "estimate" and alone and not worth_measuring and space.search.pairs != "all":
-        plan = plan.with_common_micro_batch()
     for note in plan.notes:
         view.note(note)
     return plan

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from tune_cropshield.config import TrialConfig
 from tune_cropshield.errors import RunFailure
 from tune_cropshield.memory.budget import Budget
 from tune_cropshield.memory.card import Card
-from tune_cropshield.memory.estimate import EstimateUnavailable
+from tune_cropshield.memory.estimate import EstimateUnavailable, MemoryEstimate
 from tune_cropshield.memory.gpu_plan import at_largest_size, estimate_for
 from tune_cropshield.memory.packed_step import Share
 from tune_cropshield.memory.packing import SpeedCache, measure_each
@@ -39,6 +39,7 @@ def fastest_kernels(
     *,
     even: bool,
     worth_measuring: bool,
+    estimator: Callable[[TrialConfig, int], MemoryEstimate] = estimate_for,
 ) -> tuple[dict[str, Any], str]:
     """Returns the settings `precision` and `channels_last` with which trials like `trial` train fastest on `card`, and why, in a sentence.
 
@@ -54,7 +55,7 @@ def fastest_kernels(
         return VARIANTS[USUAL], f"trained in {USUAL}: so short a search would not repay measuring others"
     if speeds is None:
         try:
-            batch = _that_fits(trial, num_classes, batch, budget)
+            batch = _that_fits(trial, num_classes, batch, budget, estimator)
             settings = {"effective_batch": batch, "micro_batch": batch, "accumulation": 1, "pretrained": False, "epochs": 1}
             shares = {
                 name: Share(trial.model_copy(update={**settings, **variant}), num_classes, budget.share_mib()) for name, variant in VARIANTS.items()
@@ -76,10 +77,10 @@ def fastest_variant(speeds: Mapping[str, float]) -> str:
     return fastest if speeds[fastest] >= MUST_GAIN * speeds.get(USUAL, 0.0) else USUAL
 
 
-def _that_fits(trial: TrialConfig, num_classes: int, batch: int, budget: Budget) -> int:
+def _that_fits(trial: TrialConfig, num_classes: int, batch: int, budget: Budget, estimator: Callable[[TrialConfig, int], MemoryEstimate]) -> int:
     """Returns `batch`, or the half, quarter, ... of it that the estimate allows, at least 2."""
     try:
-        largest = estimate_for(trial, num_classes).largest_micro_batch(PLANNED_SHARE * budget.share_mib(), 1)
+        largest = estimator(trial, num_classes).largest_micro_batch(PLANNED_SHARE * budget.share_mib(), 1)
     except EstimateUnavailable:  # a model that cannot be traced: what does not fit is left out of the measurement
         return batch
     while batch > 2 and batch > largest:

@@ -41,7 +41,7 @@ def gpu_precision(trial: TrialConfig) -> Precision:
 
 def estimate_for(trial: TrialConfig, num_classes: int) -> MemoryEstimate:
     """Returns the estimate for `trial` on a GPU, at the largest size of its images. Raises EstimateUnavailable for a model that cannot be traced."""
-    trial = at_largest_size(trial)
+    trial = with_gpu_precision(trial)
     precision = gpu_precision(trial)
     # The estimate counts an fp32 image; a trial holds the uint8 picture of the store and an image of the precision's type.
     pixels, stored = trial.image_size**2 * 3, store_side(trial.image_size) ** 2 * 3
@@ -69,6 +69,11 @@ def at_largest_size(trial: TrialConfig) -> TrialConfig:
     return trial.model_copy(update={"image_size": max(trial.image_size, *trial.progressive_sizes.values(), 0), "progressive_sizes": {}})
 
 
+def with_gpu_precision(trial: TrialConfig) -> TrialConfig:
+    """Returns `trial` as its memory is planned: at the largest of its image sizes, and in the precision that "auto" stands for."""
+    return at_largest_size(trial).model_copy(update={"precision": gpu_precision(trial)})
+
+
 def mixes(trial: TrialConfig) -> bool:
     """Tells whether `trial` mixes neighbours, so that micro-batches must be even."""
     return bool(trial.mixup or trial.cutmix)
@@ -86,6 +91,7 @@ def plan_for_gpu(
     even: bool | None = None,
     only: int | None = None,
     trust_ample_memory: bool = False,
+    estimator: Callable[[TrialConfig, int], MemoryEstimate] = estimate_for,
     probe: Callable[[Request], Probe] = Probe,
     measuring: Callable[[int, int], object] = lambda done, total: None,
 ) -> Plan:
@@ -93,7 +99,7 @@ def plan_for_gpu(
 
     trial: its pair, learning rate, schedule and the like do not matter. even: keep micro-batches even; None: where `trial` mixes.
     only: this micro-batch alone, whether it fits or not. trust_ample_memory: return the estimated plan, and measure nothing, where every pair
-    takes less than AMPLE of the share. probe: what measures; measuring: called with (points done, points in all) before
+    takes less than AMPLE of the share. estimator: what estimates, probe: what measures; measuring: called with (points done, points in all) before
     each. Points come from the cache under `cache_dir` where it has them. The context is taken as measured, once it was.
     Raises DeviceError when nothing fits, RunFailure when the step cannot run at all, ConfigError for a model that does not exist.
     """
@@ -107,7 +113,7 @@ def plan_for_gpu(
     share_mib = budget.share_mib(num_trials)
     notes = list(budget.notes)
     try:
-        estimate: MemoryEstimate | None = estimate_for(trial, num_classes)
+        estimate: MemoryEstimate | None = estimator(trial, num_classes)
     except EstimateUnavailable as error:
         estimate = None
         notes.append(f"{error}: every figure is measured")
