@@ -5,29 +5,33 @@ from __future__ import annotations
 import argparse
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
-from tune_cropshield.commands.gpu_findings import MEASURING_PAYS_FROM, estimating_meanwhile, packed, plan_for, remembered, with_fastest_kernels
+from tune_cropshield.collector import resting
+from tune_cropshield.commands.gpu_findings import MEASURING_PAYS_FROM, packed, plan_for, remembered, with_fastest_kernels
 from tune_cropshield.commands.image_sizes import check_image_sizes
 from tune_cropshield.commands.paths import cache_dir, check_can_be_made, find_space, generated_leaves, is_made_for
 from tune_cropshield.commands.pretrained import check_pretrained
 from tune_cropshield.commands.screen import view_for
-from tune_cropshield.data.folder import check_folder
+from tune_cropshield.data.folder import check_folder, list_images
 from tune_cropshield.errors import RunFailure, UserError
 from tune_cropshield.files import told_when_full
 from tune_cropshield.memory.plan import MOST_TOGETHER
-from tune_cropshield.search.resources import divide, find_device, gpus_free_mib, num_cores
+from tune_cropshield.search.resources import Resources, divide, find_device, gpus_free_mib, num_cores
 from tune_cropshield.search.view import SearchView, short
 from tune_cropshield.space import SearchSpace, load_space
 
 if TYPE_CHECKING:
+    from tune_cropshield.commands.network_ahead import NetworkAhead
     from tune_cropshield.data.dataset import LeafData
     from tune_cropshield.memory.card import Card
+    from tune_cropshield.memory.plan import Plan
     from tune_cropshield.search.ray_runtime import RayRuntime
 
 LOGS = "logs"  # in a search's folder: what its processes logged
@@ -64,40 +68,50 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _search(space: SearchSpace, out: Path, shown_out: Path, args: argparse.Namespace, view: SearchView) -> int:
+    from tune_cropshield.commands.network_ahead import looked_at_ahead
     from tune_cropshield.commands.warm_start import warm_start
     from tune_cropshield.search.ray_runtime import ray_runtime
 
     # Most of the time that Ray and its processes take to start is waiting: PyTorch is loaded and photographs are decoded meanwhile.
     began = time.time()
+    trial, folder = space.trial_config(), space.data.dir
     free_mib = [] if space.search.device == "cpu" else gpus_free_mib()
-    if not free_mib:  # on a GPU, where a search is over sooner, this is done while Ray starts: torchvision takes seconds to import
-        check_image_sizes(space.trial_config())
+    if not free_mib:  # on a GPU another process finds out: torchvision takes seconds to import
+        check_image_sizes(trial)
     workers, warm_up = warm_start(space, free_mib, MEASURING_PAYS_FROM)
-    gpus = None if free_mib else 0
-    with ray_runtime(max(num_cores(), workers, MOST_TOGETHER * len(free_mib)), gpus, args.ray_address, workers, warm_up) as ray:
-        preparing = warm_up.trial is not None and args.ray_address is None
-        if preparing:  # what the trials' processes load and prepare takes longest of all: imports here would hold up their start
-            ray.processes_asked()
-        return _search_with(ray, space, out, shown_out, args, view, began, preparing)
+    num_cpus = max(num_cores(), workers, MOST_TOGETHER * len(free_mib))
+    with (
+        resting() as awake,
+        looked_at_ahead(trial, len(list_images(Path(folder))) if free_mib and folder else None) as network,
+        ray_runtime(num_cpus, None if free_mib else 0, args.ray_address, workers, warm_up) as ray,
+    ):
+        if warm_up.trial is not None and args.ray_address is None:
+            ray.processes_asked()  # what the trials' processes prepare takes longest of all: imports here would hold up their start
+        device, card = _device_and_card(space)
+        if free_mib:
+            network.check_image_sizes()
+        found = _prepared(space, device, card, view, network)
+        if args.ray_address is not None:
+            ray.ready()  # says that nothing answers there before anything is written
+        return _search_with(ray, found, out, shown_out, args, view, began, awake)
 
 
-def _search_with(
-    ray: RayRuntime, space: SearchSpace, out: Path, shown_out: Path, args: argparse.Namespace, view: SearchView, began: float, preparing: bool
-) -> int:
-    """preparing: the trials' processes take longer to get ready than all that is done here before."""
+@dataclass(frozen=True)
+class Prepared:
+    """What a search runs on: settings with everything decided that was left to us, photographs, pairs that fit."""
+
+    space: SearchSpace
+    data: LeafData
+    plan: Plan
+    resources: Resources
+    card: Card | None
+
+
+def _prepared(space: SearchSpace, device: Literal["cpu", "cuda"], card: Card | None, view: SearchView, network: NetworkAhead) -> Prepared:
     from tune_cropshield.data.dataset import open_data
-    from tune_cropshield.outcome.export import write_best
-    from tune_cropshield.outcome.ledger import write_ledger
-    from tune_cropshield.search import folder as files
-    from tune_cropshield.search.plan_file import save_plan
-    from tune_cropshield.search.run import has_result, run_search
-    from tune_cropshield.search.start_log import note_start
     from tune_cropshield.search.starts import guide_differs
 
-    device, card = _device_and_card(space)
     resources = divide(device, space.search.trials_per_gpu, space.search.trials)
-    if card is not None:
-        check_image_sizes(space.trial_config())
     cache = cache_dir()
     if not space.data.dir:
         with view.steps("drawing leaves (no --data given)"):
@@ -106,44 +120,67 @@ def _search_with(
         space = space.model_copy(update={"data": space.data.model_copy(update={"dir": str(leaves)})})
     trial = space.trial_config()
     sizes = {trial.image_size, *trial.progressive_sizes.values()}
-    with view.steps("decoding photographs") as progress, estimating_meanwhile(space, resources):
+    with view.steps("decoding photographs") as progress:
         data = open_data(space.data, sizes, cache, progress)
-    check_pretrained(trial, len(data.classes))
+    num_classes = len(data.classes)
+    check_pretrained(trial, num_classes)
     for path, reason in data.store.unreadable:
         view.note(f"left out: {path} ({reason})")
     split = data.split
     view.note(
-        f"{len(data.store)} photographs, {len(data.classes)} classes: {len(split.train)} to train, {len(split.val)} to validate, "
+        f"{len(data.store)} photographs, {num_classes} classes: {len(split.train)} to train, {len(split.val)} to validate, "
         f"{len(split.test)} to test; {trial.model} at {trial.image_size} px on {resources.device}"
         + (f", {resources.concurrent_trials} trials at once" if resources.device == "cpu" else "")
     )
     for name, (advised, taken) in guide_differs(space).items():
         view.note(f"trial 0 takes {name} = {short(taken)}: the guide's {short(advised)} is not in the space")
     worth_measuring = space.search.trials * space.search.epochs * len(split.train) >= MEASURING_PAYS_FROM
-    space = with_fastest_kernels(space, card, len(data.classes), view, worth_measuring)
-    resources = packed(space, resources, card, len(data.classes), view, worth_measuring)
-    plan = plan_for(space, resources, card, len(data.classes), view, worth_measuring)
-    if preparing:
-        ray.ready()  # what the report needs is not loaded beside Ray Tune: both load some of the same
+    space = with_fastest_kernels(space, card, num_classes, view, worth_measuring, network)
+    resources = packed(space, resources, card, num_classes, view, worth_measuring, network)
+    plan = plan_for(space, resources, card, num_classes, view, network)
+    return Prepared(space, data, plan, resources, card)
+
+
+def _search_with(
+    ray: RayRuntime,
+    found: Prepared,
+    out: Path,
+    shown_out: Path,
+    args: argparse.Namespace,
+    view: SearchView,
+    began: float,
+    loaded: Callable[[], object],
+) -> int:
+    """loaded: called when there is nothing more to load."""
+    from tune_cropshield.outcome.export import write_best
+    from tune_cropshield.outcome.ledger import write_ledger
+    from tune_cropshield.search import folder as files
+    from tune_cropshield.search.plan_file import save_plan
+    from tune_cropshield.search.run import has_result, run_search
+    from tune_cropshield.search.start_log import note_start
+
+    def load_the_rest() -> None:
         _load_report()
-    if args.ray_address is not None:
-        ray.ready()  # says that nothing answers there before anything is written
+        loaded()
+
+    space, data, plan, resources = found.space, found.data, found.plan, found.resources
     files.make_folder(out)
     with files.locked(out):
         if not args.resume:
             files.check_new(out)
         files.save_settings(out, space, f"python -m tune_cropshield search --space {shlex.quote(files.SETTINGS)}")
         save_plan(out, plan)
-        note_start(out, args.argv, data, resources, card)
+        note_start(out, args.argv, data, resources, found.card)
         view.note(f"board: tensorboard --logdir {shlex.quote(str(shown_out))}")
-        outcome = run_search(space, data, plan, resources, out, view, ray.ready, remembered(space, card, len(data.classes), plan))
+        too_large = remembered(space, found.card, len(data.classes), plan)
+        outcome = run_search(space, data, plan, resources, out, view, ray.ready, too_large, while_training=load_the_rest)
         with suppress(RunFailure):  # where nothing was left to do, it is still being loaded, which the report's own imports do not bear
             ray.ready()
         ray.keep_logs(out / LOGS)
         if has_result(outcome.study):
             write_best(out)
         ledger = write_ledger(out, resources.concurrent_trials, began, time.time())
-        report = report_line(out, shown_out, cache, data)
+        report = report_line(out, shown_out, cache_dir(), data)
     return _conclude(outcome, space, out, shown_out, view, (ledger, report))
 
 
@@ -158,7 +195,7 @@ def _device_and_card(space: SearchSpace) -> tuple[Literal["cpu", "cuda"], Card |
 
 
 def _load_report() -> None:
-    """Loads what the report will need. What fails here fails again, and is told, when it is written."""
+    """Loads what the report will need, while the first trials train. What fails here fails again, and is told, when it is written."""
     with suppress(Exception):
         from tune_cropshield.outcome.report import load_libraries
 
@@ -220,13 +257,14 @@ def _resumed_space(args: argparse.Namespace) -> SearchSpace:
 
 def _print_plan(space: SearchSpace, console: Console) -> None:
     """Says what would be searched: space, pairs, rungs, worst case."""
+    from tune_cropshield.commands.network_ahead import NetworkAhead
     from tune_cropshield.search.starts import start_points
 
     trial, settings = space.trial_config(), space.search
     check_image_sizes(trial)
     device, card = _device_and_card(space)
     resources = divide(device, settings.trials_per_gpu, settings.trials)
-    plan = plan_for(space, resources, card, None, SearchView())
+    plan = plan_for(space, resources, card, None, SearchView(), NetworkAhead(trial))
     console.print(f"{trial.model} at {trial.image_size} px on {resources.device}, {resources.concurrent_trials} trials at once")
     console.print("searched:")
     for name, domain in space.space.items():

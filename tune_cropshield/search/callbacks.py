@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,22 @@ from ray.tune.experiment import Trial
 from tune_cropshield.search.board import Board
 from tune_cropshield.search.outcomes import DISK_FULL, FAILED, LADDER_STEPS, NOTES, PRUNED, WORKER_DIED, has_metric, told_outcome
 from tune_cropshield.search.view import SearchView, TrialLine
+
+
+class AtFirstEpoch(Callback):
+    """Calls `work` once, in a thread of its own, when the first epoch was reported."""
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        self._thread: threading.Thread | None = threading.Thread(target=work, name="while-training")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns nothing: Ray pickles a search's parts into a snapshot that is never read."""
+        return {}
+
+    def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any) -> None:
+        if self._thread is not None:
+            self._thread.start()
+            self._thread = None
 
 
 class ViewCallback(Callback):

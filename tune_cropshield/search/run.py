@@ -65,6 +65,7 @@ def run_search(
     ray_ready: Callable[[], None],
     too_large: Callable[[int, str], object] = lambda micro_batch, reason: None,
     worker: Callable[[], type[Any]] = trial_worker,
+    while_training: Callable[[], object] = lambda: None,
 ) -> SearchOutcome:
     """Runs `space.search.trials` trials in all in the folder `out`, which must be the caller's alone, and returns how it ended.
 
@@ -73,6 +74,7 @@ def run_search(
     ray_ready: returns when Ray is there (see `ray_runtime`); not called when nothing is left to do.
     too_large: called with a micro-batch that ran out of memory all the same, and with what was said.
     worker: returns the class whose instances train the trials; TrialWorker, or one made from it.
+    while_training: called once in a thread of its own, when the first epoch was reported and there is time.
     Raises DiskFull when something cannot be written; everything before it is whole, and the search can be gone on with.
     """
     settings = space.search
@@ -95,7 +97,7 @@ def run_search(
         return SearchOutcome(study, None, False, False)
     view.begin(num_existing + num_new, num_ended)
     ray_ready()
-    stopped, interrupted, failed = _tune(space, data, plan, resources, out, view, study, num_new, too_large, worker)
+    stopped, interrupted, failed = _tune(space, data, plan, resources, out, view, study, num_new, too_large, worker, while_training)
     files.drop_losers(out, study)
     files.write_table(out, study)
     return SearchOutcome(study, stopped, interrupted, failed)
@@ -112,11 +114,12 @@ def _tune(
     num_new: int,
     too_large: Callable[[int, str], object],
     worker: Callable[[], type[Any]],
+    while_training: Callable[[], object],
 ) -> tuple[str | None, bool, bool]:
     from ray import tune  # only now: `ray_runtime` has set what Ray reads when it is imported
 
     from tune_cropshield.search.board import Board
-    from tune_cropshield.search.callbacks import BoardCallback, ViewCallback
+    from tune_cropshield.search.callbacks import AtFirstEpoch, BoardCallback, ViewCallback
     from tune_cropshield.search.scheduler import Halving
     from tune_cropshield.search.searcher import StudySearcher
     from tune_cropshield.search.stopper import SearchStopper
@@ -210,6 +213,7 @@ def _tune(
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),  # trials keep their own
                 failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS),
                 callbacks=[
+                    AtFirstEpoch(while_training),
                     BoardCallback(board, was_pruned, searcher.starts_again),
                     ViewCallback(view, describe, was_pruned, searcher.starts_again, trial_over, stopper.trial_ended),
                 ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
 import threading
 import traceback
@@ -11,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from tune_cropshield.config import TrialConfig
+from tune_cropshield.model_names import OWN_MODELS
 from tune_cropshield.no_compiler import import_without_compiler
 
 # Loaded by a trial's first epoch only, and slow.
@@ -21,13 +23,17 @@ NUM_CLASSES = 2  # not known yet; kernels but the last layer's do not depend on 
 @dataclass(frozen=True)
 class WarmUp:
     """modules: to import beside what every trial needs. trial: its step is run once on the GPU, at its micro-batch: a process's context, its
-    libraries and cuDNN's kernels for a network take more seconds than the imports."""
+    libraries and kernels take seconds to load, and some wait for the disk while the imports keep Python busy."""
 
     modules: tuple[str, ...] = ()
     trial: TrialConfig | None = None
 
     def run(self) -> None:
-        """Does it, in this process. What fails is printed, and fails again in the trial, which says so: Ray would take it for its own."""
+        """Does it, in this process. What fails is printed, and fails again in the trial, which says so: Ray would take it for its own.
+
+        Until a trial is set up, garbage is not collected (see `collector.resting`).
+        """
+        gc.disable()
         if self.trial is None:
             self._import()
         else:
@@ -47,8 +53,9 @@ class WarmUp:
 
         others = threading.Thread(target=self._import, name="imports")  # after PyTorch's, which two threads had better not import at once
         others.start()
+        threading.Thread(target=prepare_kernels, args=(trial,), name="kernels", daemon=True).start()
         if torch.cuda.device_count() == 1:  # of several, Ray has not yet said which one
-            # In this thread, which will train: cuDNN's kernels are kept for each thread.
+            # In this thread, which will train: cuDNN keeps its choice of kernels for each thread.
             measure(trial, NUM_CLASSES, trial.pair[0], torch.device("cuda", 0), 0.0, warm_up=1, timed=1)
         others.join()
 
@@ -63,6 +70,22 @@ def make_context() -> None:
         context = ctypes.c_void_p()
         if driver.cuInit(0) == 0:
             driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0)
+
+
+def prepare_kernels(trial: TrialConfig) -> None:
+    """Has our own kernels compiled while torchvision is imported. Where that fails, the trial says so."""
+    import torch
+
+    from tune_cropshield.training.build import takes_own_kernels
+    from tune_cropshield.training.cuda_source import KernelsUnavailable
+    from tune_cropshield.training.depthwise import source
+    from tune_cropshield.training.precision import DTYPES, resolve_precision
+
+    device = torch.device("cuda", 0)
+    precision = resolve_precision(trial.precision, device)
+    if trial.model not in OWN_MODELS and takes_own_kernels(trial, precision, device):
+        with suppress(KernelsUnavailable):
+            source(DTYPES[precision]).compile(torch.cuda.get_device_capability(device))
 
 
 @contextmanager
