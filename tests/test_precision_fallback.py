@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
+from torch.utils._pytree import tree_flatten
 
 from tune_cropshield.config import DataConfig, RunConfig, TrialConfig
 from tune_cropshield.data.dataset import DeviceData, open_data
 from tune_cropshield.errors import DivergedError
+from tune_cropshield.fallback import Training
+from tune_cropshield.memory.ladder import Ladder
 from tune_cropshield.records import read_events, read_metrics
 from tune_cropshield.training.models import build_model
 from tune_cropshield.trial import TrialReport, run_trial, trial_epochs
@@ -116,3 +119,30 @@ def test_a_resumed_trial_stays_in_the_wider_precision(loud_weights: Path, data: 
     assert [report.metrics.epoch for report in reports] == [1, 2, 3]
     assert exact(tmp_path / "parts") == exact(tmp_path / "whole")
     assert len(read_events(tmp_path / "parts")) == 1
+
+
+def test_a_trial_that_stays_in_fp16_goes_on_as_if_it_had_not_stopped(data: DeviceData, tmp_path: Path) -> None:
+    # MNASNet's layers are of two versions: it loads no weights that have lost theirs.
+    settings = config(model="mnasnet0_5", effective_batch=16, micro_batch=16, accumulation=1, epochs=2, lr=1e-4)
+
+    def epochs(name: str) -> Generator[TrialReport]:
+        return trial_epochs(settings, data, tmp_path / name, resume=True, loss_scale=128.0)  # few updates: none is lost to a search for the scale
+
+    list(epochs("whole"))
+    stopped = epochs("stopped")
+    next(stopped)
+    stopped.close()
+    list(epochs("stopped"))
+    assert exact(tmp_path / "stopped") == exact(tmp_path / "whole")
+    assert not read_events(tmp_path / "stopped")
+
+
+def test_what_is_saved_after_a_good_epoch_is_the_trainers_state_then(data: DeviceData) -> None:
+    trial = config().trial
+    training = Training(trial, data, lambda trainer: Ladder(trainer, trial.effective_batch, trial.pair[0], 8), lambda change: None, 1024.0)
+    training.epoch_was_good(1)
+    saved, now = (tree_flatten(state)[0] for state in (training.state()["trainer"], training.ladder.trainer.state()))
+    assert len(saved) == len(now) > 50
+    assert all(torch.equal(a, b) if isinstance(a, Tensor) else a == b for a, b in zip(saved, now, strict=True))
+    places = {value.data_ptr() for value in training.ladder.trainer.step.parameters}
+    assert not places & {value.data_ptr() for value in saved if isinstance(value, Tensor)}  # a copy, which training on leaves alone

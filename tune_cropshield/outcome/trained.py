@@ -41,7 +41,7 @@ def load_trained(trial: TrialConfig, num_classes: int, weights: Path, device: to
     from safetensors.torch import load_file
 
     from tune_cropshield.training.build import memory_format
-    from tune_cropshield.training.models import build_model
+    from tune_cropshield.training.models import build_model, load_weights
 
     model = build_model(trial.model, num_classes, dropout=trial.dropout)
     try:
@@ -55,5 +55,5 @@ def load_trained(trial: TrialConfig, num_classes: int, weights: Path, device: to
             f"{weights} holds the weights of another network than {trial.model} with {num_classes} classes: "
             f"{len(differ)} tensors are missing, unknown or of another shape, first {differ[0]}"
         )
-    model.load_state_dict(state)
+    load_weights(model, state)
     return model.to(device).to(memory_format=memory_format(trial.channels_last)).eval()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -19,7 +21,7 @@ WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")  # they return a tuple in t
 
 
 def _zoo() -> ModuleType:
-    """Returns torchvision.models, which takes seconds to import and is not needed for our own networks."""
+    """Returns torchvision.models, whose import takes a while and is not needed for our own networks."""
     return import_without_compiler("torchvision.models")
 
 
@@ -55,6 +57,16 @@ def build_model(
     if freeze_backbone:
         freeze(model)
     return model
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, strict: bool = True) -> None:
+    """Does model.load_state_dict with weights that have been through a file or a copy, and have lost the versions of their layers there.
+
+    They are taken for this PyTorch's own: MNASNet loads none without.
+    """
+    state = OrderedDict(weights)
+    state._metadata = getattr(model.state_dict(), "_metadata")  # type: ignore[attr-defined]  # noqa: B009
+    model.load_state_dict(state, strict=strict)
 
 
 def head_of(model: nn.Module) -> tuple[str, nn.Module]:
@@ -126,6 +138,4 @@ def _load_matching(model: nn.Module, weights: dict[str, Tensor], source: str) ->
     ]
     if wrong:
         raise ConfigError([f"{source} does not fit this model: {len(wrong)} tensors are missing or of another shape, first {wrong[0]}"])
-    model.load_state_dict(
-        {name: weights[name] for name, value in own.items() if name in weights and weights[name].shape == value.shape}, strict=False
-    )
+    load_weights(model, {name: weights[name] for name, value in own.items() if name in weights and weights[name].shape == value.shape}, strict=False)

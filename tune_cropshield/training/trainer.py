@@ -14,6 +14,7 @@ from tune_cropshield.data.windows import EvaluationBatch, Window
 from tune_cropshield.errors import DivergedError
 from tune_cropshield.training.evaluate import Evaluator
 from tune_cropshield.training.metrics import Evaluation
+from tune_cropshield.training.models import load_weights
 from tune_cropshield.training.optim import share_lr
 from tune_cropshield.training.random_state import random_state, restore_random_state
 from tune_cropshield.training.schedule import Plateau
@@ -112,12 +113,12 @@ class Trainer:
     def load_state(self, state: dict[str, Any]) -> None:
         """Takes up what `state` returned; the trainer must have been built with the same settings."""
         step = self.step
-        step.model.load_state_dict(state["model"])
+        load_weights(step.model, state["model"])
         step.optimizer.load_state_dict(state["optimizer"])
         share_lr(step.optimizer, step.lr)
         step.scaler.load_state_dict(state["scaler"])
         if step.average is not None:
-            step.average.model.load_state_dict(state["average"])
+            load_weights(step.average.model, state["average"])
         if self.plateau is not None:
             self.plateau = Plateau(**state["plateau"])
             step.lr_scale.fill_(self.plateau.scale)
