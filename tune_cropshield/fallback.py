@@ -19,7 +19,7 @@ from tune_cropshield.config import TrialConfig
 from tune_cropshield.data.dataset import DeviceData
 from tune_cropshield.memory.ladder import Ladder
 from tune_cropshield.training.build import build_trainer
-from tune_cropshield.training.host_memory import copies_on_host
+from tune_cropshield.training.host_copies import copies_on_host
 from tune_cropshield.training.precision import Precision, resolve_precision, wider_precision
 from tune_cropshield.training.trainer import Trainer
 

@@ -122,7 +122,10 @@ def write_json(path: Path, value: object) -> None:
 
 
 def write_weights(path: Path, weights: dict[str, Tensor]) -> str:
-    """Writes named tensors as safetensors, aside and renamed, and returns the file's SHA-256 (hex). Raises DiskFull when the disk is full."""
+    """Writes named tensors as safetensors, aside and renamed, and returns the file's SHA-256 (hex). Raises DiskFull when the disk is full.
+
+    It takes twice the file's size in memory meanwhile.
+    """
     from safetensors.numpy import save  # of PyTorch's tensors, one by one, it takes five times as long
 
     content = save({name: tensor.detach().cpu().contiguous().numpy() for name, tensor in weights.items()})

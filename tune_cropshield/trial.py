@@ -26,7 +26,7 @@ from tune_cropshield.memory.ladder import Ladder, LadderStep
 from tune_cropshield.memory.oom import gpu_errors_named
 from tune_cropshield.memory.spill import EpochMemory, SpillGuard, driver_may_spill
 from tune_cropshield.records import CONFIG, RunFolder, ScalarEvents
-from tune_cropshield.training.host_memory import copies_on_host
+from tune_cropshield.training.host_copies import copies_on_host
 from tune_cropshield.training.metrics import EpochMetrics, Evaluation
 from tune_cropshield.training.precision import DTYPES, INITIAL_SCALE
 from tune_cropshield.training.trainer import TrainedEpoch, Trainer
@@ -313,7 +313,7 @@ class Progress:
             return False
         self.best_metrics = metrics.as_dict()
         self.best_predictions = {"predicted": evaluation.predicted_N, "probability": evaluation.probability_N}
-        weights = trainer.evaluated_model.state_dict()
+        weights, self.best_weights = trainer.evaluated_model.state_dict(), {}  # the old ones' memory is taken again
         self.best_weights = dict(zip(weights, copies_on_host(list(weights.values())), strict=True))
         return True
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tune_cropshield.training.host_memory import copies_on_host
+from tune_cropshield.training.host_copies import copies_on_host
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

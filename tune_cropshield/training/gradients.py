@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+
+from tune_cropshield.training.parts import parts_of
 
 LARGEST_PART_BYTES = 16 * 2**20  # of fp32 gradients that are cast back at once
 LARGEST_LEFT_BYTES = 2**20  # a gradient that is larger, and needs no cast, is added to its sum while the backward pass runs
@@ -98,20 +100,6 @@ class FixedGradients:
             leaf.grad = None
         for parameter, total, met in zip(self._parameters, self._sums, self._met, strict=True):
             parameter.grad = total if met else None
-
-
-def parts_of(tensors: Sequence[Tensor], most_bytes: int) -> Iterator[list[Tensor]]:
-    """Yields `tensors` in their order, in parts that take at most `most_bytes`, or that are one alone."""
-    part: list[Tensor] = []
-    taken = 0
-    for tensor in tensors:
-        if part and taken + tensor.nbytes > most_bytes:
-            yield part
-            part, taken = [], 0
-        part.append(tensor)
-        taken += tensor.nbytes
-    if part:
-        yield part
 
 
 def _cast_by_autocast(model: nn.Module) -> dict[str, nn.Parameter]:
