@@ -8,7 +8,10 @@ import subprocess
 from importlib.resources import files
 from pathlib import Path
 
+import torch
 from torch import Tensor
+
+from tune_cropshield.training.depthwise import macros
 
 PRELUDE = """
 #include <algorithm>
@@ -72,7 +75,19 @@ class KernelsOnCpu:
             source += LAUNCHERS[kind].replace("NAME", name)
         (folder / "kernels.cpp").write_text(PRELUDE + source, encoding="utf-8")
         built = folder / "kernels.so"
-        command = ["g++", "-std=c++20", "-O1", "-w", "-shared", "-fPIC", "-pthread", "-DBFLOAT16=0", "-o", str(built), str(folder / "kernels.cpp")]
+        command = [
+            "g++",
+            "-std=c++20",
+            "-O1",
+            "-w",
+            "-shared",
+            "-fPIC",
+            "-pthread",
+            *macros(torch.float16),
+            "-o",
+            str(built),
+            str(folder / "kernels.cpp"),
+        ]
         subprocess.run(command, check=True)
         self._library = ctypes.CDLL(str(built))
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import shutil
+from typing import Any
 
 import pytest
 import torch
 from cuda_on_cpu import KernelsOnCpu
 from torch import nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
+from tune_cropshield.memory.oom import is_dead_context, is_out_of_memory
+from tune_cropshield.training import cuda_source
 from tune_cropshield.training.cuda_source import CudaSource, KernelsUnavailable
 from tune_cropshield.training.depthwise import DepthwiseConv2d, DepthwiseKernels, source, takes, use_own_kernels
 from tune_cropshield.training.models import build_model
@@ -36,6 +42,9 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> DepthwiseKernels:
         ((2, 72, 5, 5), 5, 1),  # 18 quads of channels
         ((1, 8, 3, 35), 3, 1),
         ((1, 4, 1, 1), 5, 1),  # all but the middle is padding
+        ((1, 256, 3, 3), 3, 1),  # several blocks along the channels
+        ((1, 256, 4, 3), 5, 2),
+        ((1, 148, 3, 4), 3, 2),  # 37 quads: a block for each
     ],
     ids=str,
 )
@@ -114,3 +123,36 @@ def test_a_network_whose_kernels_cannot_be_had_is_left_as_it_is(monkeypatch: pyt
     model = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False))
     assert str(use_own_kernels(model, CudaSource("no program", []))).startswith("the CUDA compiler")
     assert type(model[0]) is nn.Conv2d
+
+
+def test_a_converted_layer_is_copied_pickled_and_called_with_other_weights() -> None:
+    layer = nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False)
+    layer.__class__ = DepthwiseConv2d
+    images = torch.randn(2, 8, 5, 5)
+    for again in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert type(again) is DepthwiseConv2d and torch.equal(again(images), layer(images))
+    assert torch.equal(functional_call(layer, {"weight": torch.zeros(8, 1, 3, 3)}, (images,)), torch.zeros(2, 8, 5, 5))
+
+
+class _Driver:
+    """Answers as CUDA's driver does after a kernel has failed."""
+
+    def cuGetErrorString(self, code: int, text: Any) -> int:
+        text._obj.value = b"an illegal memory access was encountered"
+        return 0
+
+
+def test_what_cuda_reports_at_a_launch_is_told_in_pytorchs_words() -> None:
+    with pytest.raises(RuntimeError) as told:
+        cuda_source._raise_cuda_error(700, "forward_3_1", _Driver())
+    assert str(told.value) == "CUDA error: an illegal memory access was encountered (code 700, at kernel forward_3_1)"
+    assert is_dead_context(told.value)
+    with pytest.raises(RuntimeError) as told:
+        cuda_source._raise_cuda_error(2, "forward_3_1", _OutOfMemory())
+    assert is_out_of_memory(told.value)
+
+
+class _OutOfMemory(_Driver):
+    def cuGetErrorString(self, code: int, text: Any) -> int:
+        text._obj.value = b"out of memory"
+        return 0

@@ -39,7 +39,7 @@ def measure(
     """Returns the point of `trial`, whatever its own pair, at `micro_batch`.
 
     Windows of two micro-steps (augmented and mixed as in a trial), unscaling, clipping, the optimizer; an evaluation batch; without CUDA graphs
-    also a ragged last window, whose other sizes fragment memory (graphs share their memory, and each further size takes seconds to prepare).
+    also a ragged last window, whose other sizes fragment memory (graphs share theirs).
     images/s is the median over the `timed` windows that follow `warm_up` others. cap_mib: the cap in force, for the record. A step that runs out of
     memory, or only keeps within it by giving cached memory back all the time, does not fit. On a CPU the memory figures are 0.
     """

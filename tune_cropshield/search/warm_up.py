@@ -16,7 +16,7 @@ from tune_cropshield.model_names import OWN_MODELS
 from tune_cropshield.no_compiler import import_without_compiler
 
 # Loaded by a trial's first epoch only, and slow.
-LATER = ("tensorboard.compat.proto.event_pb2", "tensorboard.summary.writer.event_file_writer", "safetensors.torch")
+LATER = ("tensorboard.compat.proto.event_pb2", "tensorboard.summary.writer.event_file_writer", "safetensors.numpy")
 NUM_CLASSES = 2  # not known yet; kernels but the last layer's do not depend on it
 
 
@@ -81,10 +81,10 @@ def prepare_kernels(trial: TrialConfig) -> None:
     from tune_cropshield.training.depthwise import source
     from tune_cropshield.training.precision import DTYPES, resolve_precision
 
-    device = torch.device("cuda", 0)
-    precision = resolve_precision(trial.precision, device)
-    if trial.model not in OWN_MODELS and takes_own_kernels(trial, precision, device):
-        with suppress(KernelsUnavailable):
+    with suppress_and_print(), suppress(KernelsUnavailable):
+        device = torch.device("cuda", 0)
+        precision = resolve_precision(trial.precision, device)
+        if torch.cuda.is_available() and trial.model not in OWN_MODELS and takes_own_kernels(trial, precision, device):
             source(DTYPES[precision]).compile(torch.cuda.get_device_capability(device))
 
 

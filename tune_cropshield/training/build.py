@@ -63,7 +63,7 @@ def build_trainer(trial: TrialConfig, num_classes: int, train_labels: Tensor, de
 
 
 def takes_own_kernels(trial: TrialConfig, precision: Precision, device: torch.device) -> bool:
-    """Tells whether depthwise convolutions run by our own kernels: only captured steps, in which their launches cost nothing."""
+    """Tells whether depthwise convolutions run by our own kernels: in steps that are to be captured, in which launches cost nothing."""
     return device.type == "cuda" and trial.cuda_graphs and trial.channels_last and precision != "fp32"
 
 

@@ -7,17 +7,18 @@ import functools
 import sys
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 
 class KernelsUnavailable(Exception):
-    """There is no compiler, or it does not take the source: the message says which."""
+    """There is no compiler, it does not take the source, or the driver not the program: the message says which."""
 
 
 class CudaSource:
-    """Kernels of one source for the current GPU's architecture. Threads may share it.
+    """Kernels of one source, compiled for each architecture that is met. Threads may share it.
 
     Source: https://docs.nvidia.com/cuda/nvrtc and https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EXEC.html
     """
@@ -51,22 +52,27 @@ class CudaSource:
         with self._lock, torch.cuda.device(device):
             if device not in self._modules:
                 module = ctypes.c_void_p()
-                _check(_driver().cuModuleLoadData(ctypes.byref(module), program), "loading the program")
+                if _driver().cuModuleLoadData(ctypes.byref(module), program) != 0:
+                    raise KernelsUnavailable("the driver does not load the program")
                 self._modules[device] = module
 
     def launch(self, name: str, grid: tuple[int, int], block: tuple[int, int], *arguments: Tensor | int) -> None:
-        """Launches kernel `name` on the current stream of the tensors' GPU. Numbers are passed as int, tensors as their places in memory."""
+        """Launches kernel `name` on the current stream of the tensors' GPU. Numbers are passed as int, tensors as their places in memory.
+
+        Raises RuntimeError for what CUDA reports, of this or of earlier work, in PyTorch's words.
+        """
         device = next(argument.device for argument in arguments if isinstance(argument, Tensor))
         function = self._functions.get((device, name)) or self._load(device, name)
         values = [ctypes.c_void_p(argument.data_ptr()) if isinstance(argument, Tensor) else ctypes.c_int(argument) for argument in arguments]
         places = (ctypes.c_void_p * len(values))(*(ctypes.cast(ctypes.byref(value), ctypes.c_void_p) for value in values))
         stream = ctypes.c_void_p(torch.cuda.current_stream(device).cuda_stream)
-        _check(_driver().cuLaunchKernel(function, *grid, 1, *block, 1, 0, stream, places, None), f"launching {name}")
+        driver = _driver()
+        _raise_cuda_error(driver.cuLaunchKernel(function, *grid, 1, *block, 1, 0, stream, places, None), name, driver)
 
     def _load(self, device: torch.device, name: str) -> ctypes.c_void_p:
         self.prepare(device)
-        function = ctypes.c_void_p()
-        _check(_driver().cuModuleGetFunction(ctypes.byref(function), self._modules[device], name.encode()), f"finding {name}")
+        function, driver = ctypes.c_void_p(), _driver()
+        _raise_cuda_error(driver.cuModuleGetFunction(ctypes.byref(function), self._modules[device], name.encode()), name, driver)
         self._functions[device, name] = function
         return function
 
@@ -107,4 +113,11 @@ def _driver() -> ctypes.CDLL:
 
 def _check(code: int, what: str) -> None:
     if code != 0:
-        raise KernelsUnavailable(f"{what} failed with CUDA error {code}")
+        raise KernelsUnavailable(f"the CUDA compiler: {what} failed with error {code}")
+
+
+def _raise_cuda_error(code: int, kernel: str, driver: Any) -> None:
+    if code != 0:
+        text = ctypes.c_char_p()
+        driver.cuGetErrorString(code, ctypes.byref(text))
+        raise RuntimeError(f"CUDA error: {(text.value or b'unknown').decode()} (code {code}, at kernel {kernel})")

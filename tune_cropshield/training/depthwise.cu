@@ -2,8 +2,9 @@
 //
 // Images lie as (N, H, W, C), weights as (C, 1, K, K). K: 3 or 5, S: stride 1 or 2, padding K / 2. A warp's threads lie along the channels, so that each of
 // its reads is one piece of memory; a thread keeps several sums in registers and reads what it shares between them once.
-// Compiled when it is first needed (see depthwise.py), which takes a second; the same kernels built by cuDNN take 150 ms for each shape of each layer.
-// BFLOAT16 is 1 or 0.
+// Compiled when it is first needed (see depthwise.py), which takes two seconds; cuDNN's kernels take 150 ms for each shape of each layer.
+// Given from outside (depthwise.py): BFLOAT16 (1 or 0), THREADS of a block, MOST_ALONG of them along the channels, STRIP_1 and STRIP_2 (results of a row
+// for each thread, by stride), LANES.
 
 typedef unsigned short half_bits;
 
@@ -53,9 +54,6 @@ __device__ __forceinline__ void add_product(float* sum, const Four& in, const fl
     sum[3] += in.value[3] * weight.w;
 }
 
-constexpr int THREADS = 256;
-constexpr int MOST_QUADS = 32;  // four channels each, along a block
-
 // The weights of the block's channels, as [tap][quad] of four floats; turned: the last tap first.
 template <int K>
 __device__ void load_weights(float4* weights, const half_bits* source, int first_quad, int quads, bool turned) {
@@ -70,7 +68,7 @@ __device__ void load_weights(float4* weights, const half_bits* source, int first
 // stride 1 makes it the gradient with respect to the input.
 template <int K, int S, int P, bool TURNED>
 __device__ void convolve(const uint2* x, const half_bits* w, uint2* y, int H, int W, int HO, int WO, int C, int strips) {
-    __shared__ float4 weights[K * K * MOST_QUADS];
+    __shared__ float4 weights[K * K * MOST_ALONG];
     const int quads = blockDim.x, row_quads = C / 4, quad = blockIdx.y * quads + threadIdx.x;
     load_weights<K>(weights, w, blockIdx.y * quads, quads, TURNED);
     const int strip = blockIdx.x * blockDim.y + threadIdx.y;
@@ -103,10 +101,10 @@ __device__ void convolve(const uint2* x, const half_bits* w, uint2* y, int H, in
         if (first + p < WO) store(target + p * row_quads, sum[p]);
 }
 
-// dx of a convolution of stride 2. Threads: (quads of channels, pairs of neighbours along a row of the input).
+// dx of a convolution of stride 2. Threads: (quads of channels, pairs of neighbours along a row of the input, whatever STRIP_2).
 template <int K>
 __device__ void spread(const uint2* dy, const half_bits* w, uint2* dx, int H, int W, int HO, int WO, int C, int pairs) {
-    __shared__ float4 weights[K * K * MOST_QUADS];
+    __shared__ float4 weights[K * K * MOST_ALONG];
     const int quads = blockDim.x, row_quads = C / 4, quad = blockIdx.y * quads + threadIdx.x;
     load_weights<K>(weights, w, blockIdx.y * quads, quads, false);
     const int pair = blockIdx.x * blockDim.y + threadIdx.y;
@@ -196,8 +194,6 @@ __device__ void correlate(const unsigned* x, const unsigned* dy, float2* parts, 
     }
 }
 
-constexpr int LANES = 8;
-
 // dw (C, 1, K, K) from the blocks' parts. Threads: (32 places of [tap][channel], LANES that share the parts).
 __device__ void add_parts(const float* parts, half_bits* dw, int blocks, int C, int taps) {
     __shared__ float shared[LANES][32];
@@ -228,12 +224,12 @@ __device__ void add_parts(const float* parts, half_bits* dw, int blocks, int C, 
         correlate<K, S>(x, dy, parts, H, W, HO, WO, C, length, segments); \
     }
 
-CONVOLVE(forward_3_1, 3, 1, 4, false)
-CONVOLVE(forward_3_2, 3, 2, 2, false)
-CONVOLVE(forward_5_1, 5, 1, 4, false)
-CONVOLVE(forward_5_2, 5, 2, 2, false)
-CONVOLVE(input_3_1, 3, 1, 4, true)
-CONVOLVE(input_5_1, 5, 1, 4, true)
+CONVOLVE(forward_3_1, 3, 1, STRIP_1, false)
+CONVOLVE(forward_3_2, 3, 2, STRIP_2, false)
+CONVOLVE(forward_5_1, 5, 1, STRIP_1, false)
+CONVOLVE(forward_5_2, 5, 2, STRIP_2, false)
+CONVOLVE(input_3_1, 3, 1, STRIP_1, true)
+CONVOLVE(input_5_1, 5, 1, STRIP_1, true)
 SPREAD(input_3_2, 3)
 SPREAD(input_5_2, 5)
 CORRELATE(weight_3_1, 3, 1)

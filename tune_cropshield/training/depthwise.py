@@ -1,7 +1,7 @@
 """Depthwise convolutions of half precision on a GPU, without cuDNN's preparation.
 
 cuDNN builds a kernel for each shape of each layer, and for each direction: 150 ms for each, 8 to 10 s for EfficientNet-B0 at one batch size, in every
-process and for every batch size anew (H200). Those of `depthwise.cu` serve all shapes, and take a second or two to compile.
+process and for every batch size anew (H200). Those of `depthwise.cu` serve all shapes, and take two seconds to compile.
 B: samples, C: channels, H, W: height and width, K: side of the kernel.
 """
 
@@ -21,8 +21,10 @@ THREADS = 256
 MOST_ALONG_CHANNELS = 32  # of a block's threads: a warp then reads 128 or 256 bytes in a row
 SEGMENT = 16  # results of a row that a thread takes into its part of the weights' gradient at a time
 BLOCKS_PER_PROCESSOR = 4
-SUM_LANES = 8
+LANES = 8  # of a block that adds up the blocks' parts of a gradient
 STRIPS = {1: 4, 2: 2}  # stride -> results of a row that a thread computes
+PAIR = 2  # neighbours in a row of the input whose gradients a thread computes at stride 2
+MACROS = {"THREADS": THREADS, "MOST_ALONG": MOST_ALONG_CHANNELS, "STRIP_1": STRIPS[1], "STRIP_2": STRIPS[2], "LANES": LANES}
 
 
 class DepthwiseConv2d(nn.Conv2d):
@@ -114,9 +116,9 @@ class DepthwiseKernels:
 
     def input_gradient(self, gradient_BCHW: Tensor, weight_C1KK: Tensor, stride: int, shape: torch.Size) -> Tensor:
         """Returns the gradient with respect to images of `shape`, from that with respect to their convolution."""
-        K = weight_C1KK.shape[-1]
+        name, strip = f"input_{weight_C1KK.shape[-1]}_{stride}", STRIPS[1] if stride == 1 else PAIR
         images_BCHW = _empty(gradient_BCHW, shape)
-        self._run_along_rows(f"input_{K}_{stride}", gradient_BCHW, weight_C1KK, images_BCHW, images_BCHW, gradient_BCHW, STRIPS[stride])
+        self._run_along_rows(name, gradient_BCHW, weight_C1KK, images_BCHW, images_BCHW, gradient_BCHW, strip)
         return images_BCHW
 
     def weight_gradient(self, images_BCHW: Tensor, gradient_BCHW: Tensor, stride: int, weight_C1KK: Tensor) -> Tensor:
@@ -135,7 +137,7 @@ class DepthwiseKernels:
         sizes = (H, W, HO, WO, C, -(-WO // per_row), segments)
         self._launch(f"weight_{K}_{stride}", (blocks, pairs // along), (along, rows), images_BCHW, gradient_BCHW, parts, *sizes)
         summed_C1KK = torch.empty_like(weight_C1KK)  # with its strides too: sums of many gradients take a kernel each where strides differ
-        self._launch("weight_sum", (-(-K * K * C // 32), 1), (32, SUM_LANES), parts, summed_C1KK, blocks, C, K * K)
+        self._launch("weight_sum", (-(-K * K * C // 32), 1), (32, LANES), parts, summed_C1KK, blocks, C, K * K)
         return summed_C1KK
 
     def _run_along_rows(
@@ -155,7 +157,12 @@ class DepthwiseKernels:
 def source(dtype: torch.dtype) -> CudaSource:
     """Returns the kernels' source for fp16 or bf16."""
     text = files("tune_cropshield.training").joinpath("depthwise.cu").read_text(encoding="utf-8")
-    return CudaSource(text, ["--std=c++17", f"-DBFLOAT16={int(dtype == torch.bfloat16)}"])
+    return CudaSource(text, ["--std=c++17", *macros(dtype)])
+
+
+def macros(dtype: torch.dtype) -> list[str]:
+    """Returns what the source is to be told on a compiler's command line."""
+    return [f"-D{name}={value}" for name, value in {"BFLOAT16": int(dtype == torch.bfloat16), **MACROS}.items()]
 
 
 def _kernels_for(images: Tensor) -> DepthwiseKernels:
