@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -469,17 +471,33 @@ def test_leaves_are_not_drawn_over_something_else(capsys: pytest.CaptureFixture[
     assert told.endswith("exists already and is not an empty folder: leaves are drawn only into a new one")
 
 
-@pytest.mark.parametrize(("argument", "code", "said"), [("--version", 0, "0."), ("train", 2, "error: ")], ids=["well", "at fault"])
-def test_the_program_ends_with_the_commands_code_and_has_said_everything(argument: str, code: int, said: str) -> None:
-    done = subprocess.run([sys.executable, "-m", "tune_cropshield", argument], capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == code
-    assert said in done.stdout + done.stderr
+def program(*arguments: object, stdout: Any = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
+    """Runs the program itself, which ends without taking anything apart."""
+    command = [sys.executable, "-m", "tune_cropshield", *map(str, arguments)]
+    return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+
+
+def test_the_program_ends_with_the_commands_code_and_has_said_everything() -> None:
+    script = Path(__file__)
+    done = program("doctor", "--script", script, "--json")
+    assert done.returncode == main(["doctor", "--script", str(script), "--json"])
+    assert json.loads(done.stdout) is not None and not done.stderr
+    refused_one = program("train", "--config", "missing.toml")
+    assert refused_one.returncode == 2
+    assert refused_one.stderr.splitlines() == ["error: missing.toml: no such file"]
 
 
 def test_a_reader_who_has_gone_does_not_keep_the_program_from_ending() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "wb") as nobody:
-        command = [sys.executable, "-m", "tune_cropshield", "doctor", "--script", str(Path(__file__))]
-        done = subprocess.run(command, stdout=nobody, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
-    assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
+        done = program("doctor", "--script", Path(__file__), "--json", stdout=nobody)
+    assert not done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's full device")
+def test_output_that_does_not_fit_its_disk_is_told_and_not_taken_for_written() -> None:
+    with open("/dev/full", "w") as full:
+        done = program("doctor", "--script", Path(__file__), "--json", stdout=full)
+    assert done.returncode == 2
+    assert "No space left on device" in done.stderr and "Traceback" not in done.stderr

@@ -17,6 +17,7 @@ from typing import NoReturn
 
 from tune_cropshield import __version__
 from tune_cropshield.errors import RunFailure, UserError
+from tune_cropshield.files import is_disk_full
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -190,7 +191,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone: nothing to say to it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
-    except Exception:
+    except Exception as error:
+        if is_disk_full(error):
+            return _complain(f"no space left on the disk: {error}", BAD_INPUT)
         traceback.print_exc()
         return _complain("this is a fault of tune_cropshield: please report it with the lines above", FAILED)
 
@@ -198,9 +201,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run() -> NoReturn:
     """Runs the process's own command and ends the process with its exit code, at once: to take PyTorch, Ray and the like apart takes a second."""
     code = main()
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):  # closed, or nobody reads it any more
-            stream.flush()
+    try:
+        sys.stdout.flush()
+    except (BrokenPipeError, ValueError):  # nobody reads it any more, or it was closed
+        pass
+    except OSError as error:
+        code = _complain(f"what was said could not be written: {error.strerror}", BAD_INPUT if is_disk_full(error) else FAILED)
+    with suppress(OSError, ValueError):
+        sys.stderr.flush()
     os._exit(code)
 
 
