@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
@@ -11,9 +12,12 @@ from typing import TYPE_CHECKING
 
 from tune_cropshield.commands.image_sizes import check_image_sizes
 from tune_cropshield.config import TrialConfig
+from tune_cropshield.errors import RunFailure, UserError
 
 if TYPE_CHECKING:
     from tune_cropshield.memory.estimate import MemoryEstimate
+
+SIZES, ESTIMATE = "sizes", "estimate"
 
 
 class NetworkAhead:
@@ -21,14 +25,11 @@ class NetworkAhead:
 
     def __init__(self, trial: TrialConfig, num_classes: int | None = None, answers: Connection | None = None) -> None:
         self._trial, self._num_classes, self._answers = trial, num_classes, answers
-        self._estimate: MemoryEstimate | None = None
+        self._known: dict[str, object] = {}
 
     def check_image_sizes(self) -> None:
         """Raises ConfigError when the network cannot take pictures of a size that it would see."""
-        answer = self._next()
-        if isinstance(answer, Exception):
-            raise answer
-        if answer is None:
+        if self._answer(SIZES) is None:
             check_image_sizes(self._trial)
 
     def estimate(self, trial: TrialConfig, num_classes: int) -> MemoryEstimate:
@@ -36,22 +37,24 @@ class NetworkAhead:
         from tune_cropshield.memory.estimate import MemoryEstimate
         from tune_cropshield.memory.gpu_plan import estimate_for, with_gpu_precision
 
-        if num_classes != self._num_classes or with_gpu_precision(trial) != with_gpu_precision(self._trial):
-            return estimate_for(trial, num_classes)
-        if self._estimate is None:
-            answer = self._next()
-            if isinstance(answer, Exception):
-                raise answer
-            self._estimate = answer if isinstance(answer, MemoryEstimate) else estimate_for(trial, num_classes)
-        return self._estimate
+        if num_classes == self._num_classes and with_gpu_precision(trial) == with_gpu_precision(self._trial):
+            estimate = self._answer(ESTIMATE)
+            if isinstance(estimate, MemoryEstimate):
+                return estimate
+        return estimate_for(trial, num_classes)
 
-    def _next(self) -> object:
-        """Returns the process's next answer, None when there is none any more."""
-        if self._answers is not None:
-            with suppress(EOFError, OSError):
-                return self._answers.recv()
-            self._answers = None
-        return None
+    def _answer(self, question: str) -> object:
+        """Returns what the process answers to `question`, or raises the error that it met; None when it does not answer any more."""
+        while question not in self._known and self._answers is not None:
+            try:
+                answered, answer = self._answers.recv()
+                self._known[answered] = answer
+            except Exception:  # it has died, or what it sent cannot be read
+                self._answers = None
+        answer = self._known.get(question)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
 
 @contextmanager
@@ -63,7 +66,8 @@ def looked_at_ahead(trial: TrialConfig, num_classes: int | None) -> Iterator[Net
     processes = multiprocessing.get_context("spawn")  # a fork would not survive the threads of this process
     ours, theirs = processes.Pipe(duplex=False)
     process = processes.Process(target=find_out, args=(theirs, trial, num_classes), name="network-ahead", daemon=True)
-    process.start()
+    with _interrupts_ignored():  # it inherits that: Ctrl-C is the search's business
+        process.start()
     theirs.close()
     try:
         yield NetworkAhead(trial, num_classes, ours)
@@ -73,16 +77,31 @@ def looked_at_ahead(trial: TrialConfig, num_classes: int | None) -> Iterator[Net
         process.join()
 
 
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # only it may say so
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def find_out(answers: Connection, trial: TrialConfig, num_classes: int) -> None:
-    """Runs in that process: answers whether the network takes its images, then with its estimate; with the error in place of each that fails."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the search's business
+    """Runs in that process: sends (question, answer) for each, with what a person should hear of in place of an answer.
+
+    Another failure ends it: whoever asks then meets it too, and can tell it in full.
+    """
     with suppress(BrokenPipeError):
-        for question in (_sizes, _estimate):
+        for question, found in ((SIZES, _sizes), (ESTIMATE, _estimate)):
+            answer: object
             try:
-                answer = question(trial, num_classes)
-            except Exception as error:
+                answer = found(trial, num_classes)
+            except (UserError, RunFailure) as error:
                 answer = error
-            answers.send(answer)
+            answers.send((question, answer))
 
 
 def _sizes(trial: TrialConfig, num_classes: int) -> object:
