@@ -90,9 +90,7 @@ for ours, theirs in ((optim.AdamW, torch.optim.AdamW), (optim.SGD, torch.optim.S
 def test_whoever_asks_the_stand_ins_for_more_gets_it_from_the_compiler() -> None:
     """Each question comes while the stand-ins are there; a module that runs twice would give another config than the one that is in force."""
     for question in (
-        "import torch._dynamo.config as config",
         "import torch._dynamo.exc; config = torch._dynamo.config",
-        "from torch._dynamo import config",
         "from torch._dynamo.utils import config",
     ):
         code = f"""

@@ -8,7 +8,7 @@ from tune_cropshield.errors import ConfigError
 from tune_cropshield.no_compiler import import_without_compiler
 
 OWN_MODELS = ("tiny_cnn", "cropshield_cnn")
-COMMON_MODELS = ("efficientnet_b0", "resnet18", "resnet34", "resnet50")  # of torchvision's: known without its import, which takes seconds
+COMMON_MODELS = ("efficientnet_b0", "resnet18", "resnet34", "resnet50")  # of torchvision's: known without its import, which takes PyTorch's
 
 
 def model_names() -> list[str]:

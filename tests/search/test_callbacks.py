@@ -17,12 +17,12 @@ def test_at_the_first_epoch_other_work_is_done_once_beside_the_search() -> None:
         done.append(threading.current_thread())
 
     callback = AtFirstEpoch(work)
+    callback.wait()  # for nothing, before there is an epoch
     nobody: Any = None
     for _ in range(3):
         callback.on_trial_result(1, [], nobody, {})  # returns although the work waits
+    assert not done
     proceed.set()
-    for thread in threading.enumerate():
-        if thread.name == "while-training":
-            thread.join(10)
+    callback.wait()
     assert len(done) == 1 and done[0] is not threading.main_thread()
     pickle.dumps(callback)  # as Ray does

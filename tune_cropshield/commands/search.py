@@ -76,7 +76,7 @@ def _search(space: SearchSpace, out: Path, shown_out: Path, args: argparse.Names
     began = time.time()
     trial, folder = space.trial_config(), space.data.dir
     free_mib = [] if space.search.device == "cpu" else gpus_free_mib()
-    if not free_mib:  # on a GPU another process finds out: torchvision takes seconds to import
+    if not free_mib:  # on a GPU another process finds out: PyTorch and torchvision take seconds to import
         check_image_sizes(trial)
     workers, warm_up = warm_start(space, free_mib, MEASURING_PAYS_FROM)
     num_cpus = max(num_cores(), workers, MOST_TOGETHER * len(free_mib))
@@ -151,7 +151,7 @@ def _search_with(
     began: float,
     loaded: Callable[[], object],
 ) -> int:
-    """loaded: called when there is nothing more to load."""
+    """loaded: called when there is nothing more to load but what the report needs."""
     from tune_cropshield.outcome.export import write_best
     from tune_cropshield.outcome.ledger import write_ledger
     from tune_cropshield.search import folder as files
@@ -159,8 +159,8 @@ def _search_with(
     from tune_cropshield.search.run import has_result, run_search
     from tune_cropshield.search.start_log import note_start
 
-    def load_the_rest() -> None:
-        _load_report()
+    def ray_ready() -> None:
+        ray.ready()
         loaded()
 
     space, data, plan, resources = found.space, found.data, found.plan, found.resources
@@ -173,7 +173,7 @@ def _search_with(
         note_start(out, args.argv, data, resources, found.card)
         view.note(f"board: tensorboard --logdir {shlex.quote(str(shown_out))}")
         too_large = remembered(space, found.card, len(data.classes), plan)
-        outcome = run_search(space, data, plan, resources, out, view, ray.ready, too_large, while_training=load_the_rest)
+        outcome = run_search(space, data, plan, resources, out, view, ray_ready, too_large, while_training=_load_report)
         with suppress(RunFailure):  # where nothing was left to do, it is still being loaded, which the report's own imports do not bear
             ray.ready()
         ray.keep_logs(out / LOGS)
@@ -196,7 +196,7 @@ def _device_and_card(space: SearchSpace) -> tuple[Literal["cpu", "cuda"], Card |
 
 def _load_report() -> None:
     """Loads what the report will need, while the first trials train. What fails here fails again, and is told, when it is written."""
-    with suppress(Exception):
+    with suppress(Exception), resting():
         from tune_cropshield.outcome.report import load_libraries
 
         load_libraries()

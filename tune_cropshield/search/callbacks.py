@@ -18,16 +18,20 @@ class AtFirstEpoch(Callback):
     """Calls `work` once, in a thread of its own, when the first epoch was reported."""
 
     def __init__(self, work: Callable[[], object]) -> None:
-        self._thread: threading.Thread | None = threading.Thread(target=work, name="while-training")
+        self._thread = threading.Thread(target=work, name="while-training")
 
     def __getstate__(self) -> dict[str, Any]:
         """Returns nothing: Ray pickles a search's parts into a snapshot that is never read."""
         return {}
 
     def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any) -> None:
-        if self._thread is not None:
+        if self._thread.ident is None:
             self._thread.start()
-            self._thread = None
+
+    def wait(self) -> None:
+        """Returns when the work is done, or was never begun."""
+        if self._thread.ident is not None:
+            self._thread.join()
 
 
 class ViewCallback(Callback):

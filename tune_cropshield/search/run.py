@@ -182,6 +182,7 @@ def _tune(
         num_new,
         stopper.stop_for_space,
     )
+    meanwhile = AtFirstEpoch(while_training)
     with (
         tempfile.TemporaryDirectory(prefix="tune_cropshield-", ignore_cleanup_errors=True) as ray_results,
         _ended_by_signals(stopper, view) as interrupted,
@@ -213,14 +214,17 @@ def _tune(
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),  # trials keep their own
                 failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS),
                 callbacks=[
-                    AtFirstEpoch(while_training),
+                    meanwhile,
                     BoardCallback(board, was_pruned, searcher.starts_again),
                     ViewCallback(view, describe, was_pruned, searcher.starts_again, trial_over, stopper.trial_ended),
                 ],
             ),
         )
         with view.live(), quiet_optuna():
-            tuner.fit()
+            try:
+                tuner.fit()
+            finally:
+                meanwhile.wait()
     if stopper.disk_full is not None:
         raise stopper.disk_full
     return stopper.reason, interrupted.is_set(), stopper.failed
