@@ -31,13 +31,12 @@ def test_of_another_network_or_number_of_classes_this_process_finds_out_itself()
 
 
 def test_a_size_that_the_network_cannot_take_is_told_as_this_process_would() -> None:
-    with looked_at_ahead(TOO_SMALL, 3) as network, pytest.raises(ConfigError) as told:
-        network.check_image_sizes()
-    assert told.value.faults[0].startswith("image_size: alexnet cannot take pictures of 16 px")
-    with pytest.raises(EstimateUnavailable), looked_at_ahead(TOO_SMALL, 3) as network:
-        with pytest.raises(ConfigError):
+    with looked_at_ahead(TOO_SMALL, 3) as network:
+        with pytest.raises(ConfigError) as told:
             network.check_image_sizes()
-        network.estimate(TOO_SMALL, 3)
+        with pytest.raises(EstimateUnavailable):
+            network.estimate(TOO_SMALL, 3)
+    assert told.value.faults[0].startswith("image_size: alexnet cannot take pictures of 16 px")
 
 
 def test_where_the_process_has_died_this_one_finds_out_itself() -> None:

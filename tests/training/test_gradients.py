@@ -80,7 +80,7 @@ def train(step: WindowStep, window: list[tuple[Tensor, Targets]]) -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-@pytest.mark.parametrize(("model", "freeze"), [("tiny_cnn", False), ("efficientnet_b0", False), ("resnet18", True), ("attentive", False)])
+@pytest.mark.parametrize(("model", "freeze"), [("tiny_cnn", False), ("mobilenet_v3_small", False), ("resnet18", True), ("attentive", False)])
 def test_they_train_as_autograds_own_to_the_last_bit(model: str, freeze: bool, precision: Precision) -> None:
     own, fixed = step_of(model, precision, Eager(), freeze), step_of(model, precision, InPlace(), freeze)
     for window in windows(3):
