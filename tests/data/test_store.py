@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 import torch
 
+from tune_cropshield.commands.paths import user_cache_dir
 from tune_cropshield.data.decode import decode_rgb
-from tune_cropshield.data.store import DamagedStore, Store, open_store, user_cache_dir
+from tune_cropshield.data.store import Store, open_store
+from tune_cropshield.data.store_files import DamagedStore
 from tune_cropshield.errors import DataError
 
 MakeFolder = Callable[[Mapping[str, int]], Path]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
+from collections.abc import Mapping
+from pathlib import Path, PurePath
 
 import tune_cropshield
 from tune_cropshield.errors import ConfigError, DataError, UserError
@@ -52,9 +53,21 @@ def check_can_be_made(folder: Path, flag: str) -> None:
 
 def cache_dir() -> Path:
     """Returns where decoded photographs and measurements are kept between runs."""
-    from tune_cropshield.data.store import user_cache_dir
-
     return user_cache_dir(sys.platform, Path.home(), os.environ)
+
+
+def user_cache_dir(platform: str, home: Path, env: Mapping[str, str]) -> Path:
+    """Returns where this user's caches belong; nothing is read or created here.
+
+    platform as in `sys.platform`; `env` as in `os.environ`. A relative XDG_CACHE_HOME is ignored, as its standard demands.
+    """
+    if platform == "win32":
+        local = env.get("LOCALAPPDATA")
+        return (Path(local) if local else home / "AppData" / "Local") / "tune_cropshield"
+    if platform == "darwin":
+        return home / "Library" / "Caches" / "tune_cropshield"
+    xdg = env.get("XDG_CACHE_HOME", "")
+    return (Path(xdg) if PurePath(xdg).is_absolute() else home / ".cache") / "tune_cropshield"
 
 
 def generated_leaves(cache: Path) -> Path:

@@ -16,39 +16,28 @@ import errno
 import hashlib
 import json
 import os
-import secrets
 import shutil
 import warnings
-import zlib
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, BinaryIO
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
-from tune_cropshield.data.decode import DECODER_VERSION, DecodeError, FileReadError, decode_rgb
-from tune_cropshield.data.folder import ImageFile, ImageFolder, scan_folder
-from tune_cropshield.errors import DataError, DiskFull, RunFailure
+from tune_cropshield.data.decode import DECODER_VERSION
+from tune_cropshield.data.folder import ImageFolder, scan_folder
+from tune_cropshield.data.store_build import Progress, build_store, check_readable, remove_killed_builds
+from tune_cropshield.data.store_files import FORMAT_VERSION, IMAGES, DamagedStore, read_index, sampled_crc32
+from tune_cropshield.errors import DataError, DiskFull
 
 if TYPE_CHECKING:
     from torch import Tensor  # seconds to import, and needed only once a store is mapped: a bad folder is told about at once
 
-FORMAT_VERSION = 1  # raise when the layout above changes
 KEY_LENGTH = 16  # hex digits: short enough for Windows paths, long enough never to collide
-CHECKED_BLOCKS, BLOCK_BYTES = 64, 64 * 1024  # 4 MiB are read to trust a store of any size
-VANISHED = "vanished"  # the reason given for a file that was there when the folder was indexed
 MIB = 1024 * 1024
-
-Progress = Callable[[int, int], None]  # (images done, images in all)
-
-
-class DamagedStore(RunFailure):
-    """What lies at the path is not a whole store. `open_store` answers by building it again."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -78,16 +67,16 @@ class Store:
         root: the folder of the images, where it is not the one the store was built from (a moved folder of equal content shares its store).
         """
         path = Path(path)
-        index = _read_index(path)
+        index = read_index(path)
         import torch
 
         size, labels = index["size"], index["labels"]
-        images = path / "images.u8"
+        images = path / IMAGES
         shape = (len(labels), size, size, 3)
         try:
             if images.stat().st_size != len(labels) * size * size * 3:
                 raise DamagedStore(f"{images} has {images.stat().st_size} bytes, not {len(labels) * size * size * 3}")
-            if _sampled_crc32(images) != index["images_crc32"]:
+            if sampled_crc32(images) != index["images_crc32"]:
                 raise DamagedStore(f"{images} has changed since it was written")
             mapped = np.memmap(images, dtype=np.uint8, mode="r", shape=shape)
         except OSError as error:
@@ -145,25 +134,11 @@ def open_store(
             with FileLock(f"{path}.lock"):
                 store = _load_if_sound(path, folder.root, fingerprint)  # another process may have built it while this one waited
                 if store is None:
-                    _remove_leftovers(cache_dir, path.name)
-                    _build(path, folder, size, fingerprint, max_bad_share, progress, workers or _num_cores())
+                    remove_killed_builds(cache_dir, path.name)
+                    build_store(path, folder, size, fingerprint, max_bad_share, progress, workers or _num_cores())
         store = store or Store.load(path, folder.root)
-    _check_readable(folder, store.paths, store.unreadable, max_bad_share)
+    check_readable(folder, store.paths, store.unreadable, max_bad_share)
     return store
-
-
-def user_cache_dir(platform: str, home: Path, env: Mapping[str, str]) -> Path:
-    """Returns where this user's caches belong; nothing is read or created here.
-
-    platform as in `sys.platform`; `env` as in `os.environ`. A relative XDG_CACHE_HOME is ignored, as its standard demands.
-    """
-    if platform == "win32":
-        local = env.get("LOCALAPPDATA")
-        return (Path(local) if local else home / "AppData" / "Local") / "tune_cropshield"
-    if platform == "darwin":
-        return home / "Library" / "Caches" / "tune_cropshield"
-    xdg = env.get("XDG_CACHE_HOME", "")
-    return (Path(xdg) if PurePath(xdg).is_absolute() else home / ".cache") / "tune_cropshield"
 
 
 def fingerprint_of(folder: ImageFolder, size: int) -> str:
@@ -174,107 +149,23 @@ def fingerprint_of(folder: ImageFolder, size: int) -> str:
     return digest.hexdigest()
 
 
-# Building
-
-
-def _build(
-    path: Path,
-    folder: ImageFolder,
-    size: int,
-    fingerprint: str,
-    max_bad_share: float,
-    progress: Progress | None,
-    workers: int,
-) -> None:
-    """Writes the store aside and renames it to `path`. The caller holds its lock."""
-    needed, free = len(folder.files) * size * size * 3, shutil.disk_usage(path.parent).free
-    if free < needed:  # said before an hour of decoding rather than after it
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path.parent))
-    aside = path.with_name(f"{path.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
-    aside.mkdir()
+def _load_if_sound(path: Path, root: Path, fingerprint: str) -> Store | None:
+    """Returns the store, or None when it is missing, damaged, another one, or lacks an image that can be read again by now."""
     try:
-        with (aside / "images.u8").open("wb") as sink:
-            kept, bad = _decode_into(sink, folder, size, progress, workers)
-            _sync(sink)
-        unreadable = tuple((name, reason) for name, reason, _ in bad)
-        _check_readable(folder, tuple(file.path for file in kept), unreadable, max_bad_share)
-        index: dict[str, Any] = {
-            "format": FORMAT_VERSION,
-            "decoder": DECODER_VERSION,
-            "fingerprint": fingerprint,
-            "size": size,
-            "root": str(folder.root),
-            "classes": folder.classes,
-            "labels": [file.label for file in kept],
-            "paths": [file.path for file in kept],
-            "digests": [file.digest for file in kept],
-            "unreadable": unreadable,
-            "try_again": [name for name, _, may_succeed in bad if may_succeed],
-            "images_crc32": _sampled_crc32(aside / "images.u8"),
-        }
-        with (aside / "index.json").open("wb") as sink:
-            sink.write(json.dumps(index | {"index_crc32": _index_crc32(index)}).encode("ascii"))
-            _sync(sink)
-        if path.exists():  # damaged, or nobody would be building
-            shutil.rmtree(path)
-        os.replace(aside, path)
-        _sync_folder(path.parent)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        store = Store.load(path, root)
+        missing = read_index(path)["try_again"]
+    except DamagedStore:
+        return None
+    return store if store.fingerprint == fingerprint and not any(_can_be_read(root / name) for name in missing) else None
 
 
-def _decode_into(
-    sink: BinaryIO, folder: ImageFolder, size: int, progress: Progress | None, workers: int
-) -> tuple[list[ImageFile], list[tuple[str, str, bool]]]:
-    """Appends each readable image to `sink`; returns their files, and (path, reason, whether another try may succeed) of the others.
-
-    Plain writes in order, not stores into a mapping: a full disk raises here, where a mapping would kill the process (SIGBUS), and an
-    unreadable image leaves no hole. A few images per thread are decoded ahead, so memory stays small whatever the folder holds.
-    """
-    kept: list[ImageFile] = []
-    bad: list[tuple[str, str, bool]] = []
-    waiting = iter(folder.files)
-    ahead: deque[tuple[ImageFile, Future[npt.NDArray[np.uint8]]]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
-        for done in range(1, len(folder.files) + 1):
-            while len(ahead) < 4 * workers and (next_file := next(waiting, None)) is not None:
-                ahead.append((next_file, pool.submit(decode_rgb, folder.root / next_file.path, size)))
-            file, future = ahead.popleft()
-            try:
-                sink.write(future.result().data)
-                kept.append(file)
-            except DecodeError as error:
-                reason = VANISHED if isinstance(error.__cause__, FileNotFoundError) else str(error)
-                bad.append((file.path, reason, isinstance(error, FileReadError)))
-            if progress is not None:
-                progress(done, len(folder.files))
-    return kept, bad
-
-
-def _check_readable(folder: ImageFolder, kept: Sequence[str], unreadable: Sequence[tuple[str, str]], max_bad_share: float) -> None:
-    """Raises DataError when too many images, or all of one class, are unreadable. Class names are the first part of a path."""
-    if not unreadable:
-        return
-    first = ", ".join(f"{name} ({reason})" for name, reason in unreadable[:3]) + (", ..." if len(unreadable) > 3 else "")
-    total = len(kept) + len(unreadable)
-    if len(unreadable) > max_bad_share * total:
-        raise DataError(
-            f"{len(unreadable)} of {total} images in {str(folder.root)!r} cannot be read, more than the {max_bad_share:.0%} allowed: {first}"
-        )
-    emptied = sorted(set(folder.classes) - {name.partition("/")[0] for name in kept})
-    if emptied:
-        raise DataError(f"no image of {', '.join(map(repr, emptied))} in {str(folder.root)!r} can be read: {first}")
-
-
-def _remove_leftovers(cache_dir: Path, key: str) -> None:
-    """Removes killed builds: of `key`, whose lock the caller holds, and of any other store that nobody is building now."""
-    for leftover in cache_dir.glob("*.tmp-*"):
-        other = leftover.name.partition(".tmp-")[0]
-        if other == key:
-            shutil.rmtree(leftover, ignore_errors=True)
-            continue
-        with contextlib.suppress(Timeout), FileLock(cache_dir / f"{other}.lock", timeout=0):
-            shutil.rmtree(leftover, ignore_errors=True)
+def _can_be_read(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            file.read(1)
+    except OSError:
+        return False
+    return True
 
 
 @contextlib.contextmanager
@@ -296,70 +187,6 @@ def _storage_errors_told(cache_dir: Path, needed_bytes: int) -> Iterator[None]:
 def _num_cores() -> int:
     """Returns the cores this process may use: fewer than the machine's in a container or under a scheduler."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _sync(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename in `folder` survive a power cut; Windows offers no such call."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-# Opening
-
-
-def _load_if_sound(path: Path, root: Path, fingerprint: str) -> Store | None:
-    """Returns the store, or None when it is missing, damaged, another one, or lacks an image that can be read again by now."""
-    try:
-        store = Store.load(path, root)
-        missing = _read_index(path)["try_again"]
-    except DamagedStore:
-        return None
-    return store if store.fingerprint == fingerprint and not any(_can_be_read(root / name) for name in missing) else None
-
-
-def _can_be_read(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            file.read(1)
-    except OSError:
-        return False
-    return True
-
-
-def _read_index(path: Path) -> dict[str, Any]:
-    try:
-        index = json.loads((path / "index.json").read_bytes())
-        checksum = index.pop("index_crc32")
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise DamagedStore(f"{path} holds no index of a store: {error}") from error
-    if checksum != _index_crc32(index) or index.get("format") != FORMAT_VERSION:
-        raise DamagedStore(f"the index of {path} has changed since it was written")
-    return dict(index)
-
-
-def _index_crc32(index: dict[str, Any]) -> int:
-    return zlib.crc32(json.dumps(index, sort_keys=True).encode("ascii"))
-
-
-def _sampled_crc32(path: Path) -> int:
-    """Returns the CRC-32 of evenly spaced blocks, first and last included; of the whole file where it is no larger than they are."""
-    size = path.stat().st_size
-    checksum = 0
-    with path.open("rb", buffering=0) as file:
-        for block in range(CHECKED_BLOCKS):
-            if size > CHECKED_BLOCKS * BLOCK_BYTES:
-                file.seek((size - BLOCK_BYTES) * block // (CHECKED_BLOCKS - 1))
-            checksum = zlib.crc32(file.read(BLOCK_BYTES), checksum)
-    return checksum
 
 
 def _read_only_tensor(mapped: npt.NDArray[np.uint8]) -> Tensor:
