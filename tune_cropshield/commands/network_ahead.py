@@ -35,9 +35,9 @@ class NetworkAhead:
     def estimate(self, trial: TrialConfig, num_classes: int) -> MemoryEstimate:
         """Returns what `gpu_plan.estimate_for` would. Raises EstimateUnavailable for a model that cannot be traced."""
         from tune_cropshield.memory.estimate import MemoryEstimate
-        from tune_cropshield.memory.gpu_plan import estimate_for, with_gpu_precision
+        from tune_cropshield.memory.gpu_plan import as_planned, estimate_for
 
-        if num_classes == self._num_classes and with_gpu_precision(trial) == with_gpu_precision(self._trial):
+        if num_classes == self._num_classes and as_planned(trial) == as_planned(self._trial):
             estimate = self._answer(ESTIMATE)
             if isinstance(estimate, MemoryEstimate):
                 return estimate

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,8 @@ from tune_cropshield.config import TrialConfig
 from tune_cropshield.errors import RunFailure
 from tune_cropshield.memory.budget import Budget
 from tune_cropshield.memory.card import Card
-from tune_cropshield.memory.estimate import EstimateUnavailable, MemoryEstimate
-from tune_cropshield.memory.gpu_plan import at_largest_size, estimate_for
+from tune_cropshield.memory.estimate import EstimateUnavailable
+from tune_cropshield.memory.gpu_plan import Estimator, at_largest_size, estimate_for
 from tune_cropshield.memory.packed_step import Share
 from tune_cropshield.memory.packing import SpeedCache, measure_each
 from tune_cropshield.memory.plan import PLANNED_SHARE
@@ -39,7 +39,7 @@ def fastest_kernels(
     *,
     even: bool,
     worth_measuring: bool,
-    estimator: Callable[[TrialConfig, int], MemoryEstimate] = estimate_for,
+    estimator: Estimator = estimate_for,
 ) -> tuple[dict[str, Any], str]:
     """Returns the settings `precision` and `channels_last` with which trials like `trial` train fastest on `card`, and why, in a sentence.
 
@@ -77,7 +77,7 @@ def fastest_variant(speeds: Mapping[str, float]) -> str:
     return fastest if speeds[fastest] >= MUST_GAIN * speeds.get(USUAL, 0.0) else USUAL
 
 
-def _that_fits(trial: TrialConfig, num_classes: int, batch: int, budget: Budget, estimator: Callable[[TrialConfig, int], MemoryEstimate]) -> int:
+def _that_fits(trial: TrialConfig, num_classes: int, batch: int, budget: Budget, estimator: Estimator) -> int:
     """Returns `batch`, or the half, quarter, ... of it that the estimate allows, at least 2."""
     try:
         largest = estimator(trial, num_classes).largest_micro_batch(PLANNED_SHARE * budget.share_mib(), 1)

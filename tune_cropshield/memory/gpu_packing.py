@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from tune_cropshield.config import TrialConfig
 from tune_cropshield.errors import DeviceError, RunFailure
 from tune_cropshield.memory.budget import Budget
 from tune_cropshield.memory.card import Card
-from tune_cropshield.memory.estimate import MemoryEstimate
-from tune_cropshield.memory.gpu_plan import at_largest_size, estimate_for, gpu_precision, plan_for_gpu
+from tune_cropshield.memory.gpu_plan import Estimator, at_largest_size, estimate_for, gpu_precision, plan_for_gpu
 from tune_cropshield.memory.packed_step import Share
 from tune_cropshield.memory.packing import SpeedCache, best_number, measure_packing
 from tune_cropshield.memory.plan import MOST_TOGETHER
@@ -30,7 +29,7 @@ def trials_together(
     cores: int,
     even: bool,
     worth_measuring: bool,
-    estimator: Callable[[TrialConfig, int], MemoryEstimate] = estimate_for,
+    estimator: Estimator = estimate_for,
 ) -> tuple[int, str]:
     """Returns how many trials like `trial` should run at once on `card` within `budget`, and why, in a sentence.
 

@@ -28,6 +28,8 @@ from tune_cropshield.memory.probe_cache import ProbeCache, identity, usable
 from tune_cropshield.training.gradients import LARGEST_PART_BYTES
 from tune_cropshield.training.precision import DTYPES, Precision, resolve_precision
 
+Estimator = Callable[[TrialConfig, int], MemoryEstimate]  # (trial, number of classes) -> what `estimate_for` returns and raises
+
 CUDA = torch.device("cuda")  # named, not touched
 # Below this share of the memory an estimate is safe by far, and the largest micro-batch is the fastest, or within a few percent of it: measuring
 # would cost a search half a minute and change nothing.
@@ -41,7 +43,7 @@ def gpu_precision(trial: TrialConfig) -> Precision:
 
 def estimate_for(trial: TrialConfig, num_classes: int) -> MemoryEstimate:
     """Returns the estimate for `trial` on a GPU, at the largest size of its images. Raises EstimateUnavailable for a model that cannot be traced."""
-    trial = with_gpu_precision(trial)
+    trial = as_planned(trial)
     precision = gpu_precision(trial)
     # The estimate counts an fp32 image; a trial holds the uint8 picture of the store and an image of the precision's type.
     pixels, stored = trial.image_size**2 * 3, store_side(trial.image_size) ** 2 * 3
@@ -69,7 +71,7 @@ def at_largest_size(trial: TrialConfig) -> TrialConfig:
     return trial.model_copy(update={"image_size": max(trial.image_size, *trial.progressive_sizes.values(), 0), "progressive_sizes": {}})
 
 
-def with_gpu_precision(trial: TrialConfig) -> TrialConfig:
+def as_planned(trial: TrialConfig) -> TrialConfig:
     """Returns `trial` as its memory is planned: at the largest of its image sizes, and in the precision that "auto" stands for."""
     return at_largest_size(trial).model_copy(update={"precision": gpu_precision(trial)})
 
@@ -91,7 +93,7 @@ def plan_for_gpu(
     even: bool | None = None,
     only: int | None = None,
     trust_ample_memory: bool = False,
-    estimator: Callable[[TrialConfig, int], MemoryEstimate] = estimate_for,
+    estimator: Estimator = estimate_for,
     probe: Callable[[Request], Probe] = Probe,
     measuring: Callable[[int, int], object] = lambda done, total: None,
 ) -> Plan:
