@@ -74,15 +74,16 @@ def _search(space: SearchSpace, out: Path, shown_out: Path, args: argparse.Names
 
     # Most of the time that Ray and its processes take to start is waiting: PyTorch is loaded and photographs are decoded meanwhile.
     began = time.time()
-    trial, folder = space.trial_config(), space.data.dir
+    trial = space.trial_config()
     free_mib = [] if space.search.device == "cpu" else gpus_free_mib()
+    images = list_images(Path(space.data.dir)) if free_mib and space.data.dir else None
     if not free_mib:  # on a GPU another process finds out: PyTorch and torchvision take seconds to import
         check_image_sizes(trial)
-    workers, warm_up = warm_start(space, free_mib, MEASURING_PAYS_FROM)
+    workers, warm_up = warm_start(space, free_mib, sum(map(len, images.values())) if images is not None else None, MEASURING_PAYS_FROM)
     num_cpus = max(num_cores(), workers, MOST_TOGETHER * len(free_mib))
     with (
         resting() as awake,
-        looked_at_ahead(trial, len(list_images(Path(folder))) if free_mib and folder else None) as network,
+        looked_at_ahead(trial, len(images) if images is not None else None) as network,
         ray_runtime(num_cpus, None if free_mib else 0, args.ray_address, workers, warm_up) as ray,
     ):
         if warm_up.trial is not None and args.ray_address is None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from tune_cropshield.data.folder import list_images
 from tune_cropshield.memory.plan import SMALLEST_FOR_BATCH_NORM
 from tune_cropshield.model_names import OWN_MODELS
 from tune_cropshield.named_budgets import parse_budget
@@ -19,16 +17,17 @@ from tune_cropshield.space import SearchSpace
 ROOMY_MIB = 16_000.0  # for each process
 
 
-def warm_start(space: SearchSpace, free_mib: Sequence[float], pays_from: int) -> tuple[int, WarmUp]:
-    """Returns how many processes are to wait for trials, and what they do before. free_mib: of each GPU to search on, none for a CPU.
+def warm_start(space: SearchSpace, free_mib: Sequence[float], num_images: int | None, pays_from: int) -> tuple[int, WarmUp]:
+    """Returns how many processes are to wait for trials, and what they do before.
 
+    free_mib: of each GPU to search on, none for a CPU. num_images: in all; None where they are still to be drawn.
     In a short search on a roomy GPU each runs a step of the trials to come; in one of at least `pays_from` images to train on, how they will train is
     measured first, and nothing may disturb that.
     """
     settings, trial = space.search, space.trial_config()
     modules = () if trial.model in OWN_MODELS else ("torchvision.models",)
     workers = most_at_once(len(free_mib), settings.trials_per_gpu, settings.trials)
-    if len(free_mib) != 1 or not space.data.dir or settings.trials * settings.epochs * _num_images(Path(space.data.dir)) >= pays_from:
+    if len(free_mib) != 1 or num_images is None or settings.trials * settings.epochs * num_images >= pays_from:
         return workers, WarmUp(modules)
     if settings.trials_per_gpu == "auto":
         workers = 1  # so short a search measures nothing, and trains one trial at a time
@@ -41,7 +40,3 @@ def warm_start(space: SearchSpace, free_mib: Sequence[float], pays_from: int) ->
         return workers, WarmUp(modules)
     pair = {"effective_batch": micro_batch, "micro_batch": micro_batch, "accumulation": 1, "pretrained": False, "progressive_sizes": {}}
     return workers, WarmUp(modules, trial.model_copy(update=pair))
-
-
-def _num_images(folder: Path) -> int:
-    return sum(len(paths) for paths in list_images(folder).values())
