@@ -158,9 +158,10 @@ def _epochs(
                 if spill_guard is not None:
                     _leave_system_memory(spill_guard, training.ladder, metrics, trial.size_at(progress.epochs_done), data)
                 training.epoch_was_good(metrics.epoch)
-                for without, why in training.ladder.trainer.why_slow.items():
+                if (eager := training.ladder.trainer.step.runner.reason) is not None:
+                    why = f"steps run kernel by kernel, not as CUDA graphs: {eager}"
                     if why not in notes:
-                        run.add_event({"event": without, "reason": why})
+                        run.add_event({"event": "no CUDA graphs", "reason": why})
                         notes.append(why)
                 is_best = progress.add(metrics, evaluation, training.ladder.trainer)
             clock.epoch_done(len(data.indices("train")) / metrics.images_per_s, metrics.data_wait_s)

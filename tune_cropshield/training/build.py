@@ -11,14 +11,13 @@ from torch import Tensor
 from tune_cropshield.config import TrialConfig
 from tune_cropshield.training.batchnorm import correct_momentum
 from tune_cropshield.training.clipping import chosen_clipping
-from tune_cropshield.training.depthwise import source, use_own_kernels
 from tune_cropshield.training.ema import WeightAverage
 from tune_cropshield.training.graphs import CudaGraphs, Eager, Runner
 from tune_cropshield.training.host_memory import keep_freed_memory
 from tune_cropshield.training.loss import balanced_class_weights
 from tune_cropshield.training.models import build_model
 from tune_cropshield.training.optim import build_optimizer
-from tune_cropshield.training.precision import DTYPES, INITIAL_SCALE, Precision, gradient_scaler, resolve_precision
+from tune_cropshield.training.precision import INITIAL_SCALE, Precision, gradient_scaler, resolve_precision
 from tune_cropshield.training.random_state import seed_everything
 from tune_cropshield.training.schedule import Plateau, lr_factors
 from tune_cropshield.training.step import WindowStep
@@ -41,7 +40,6 @@ def build_trainer(trial: TrialConfig, num_classes: int, train_labels: Tensor, de
     model = model.to(device).to(memory_format=memory_format(trial.channels_last))
     precision = resolve_precision(trial.precision, device)
     runner = runner_for(trial, num_classes, precision, device)
-    why_library = use_own_kernels(model, source(DTYPES[precision])) if takes_own_kernels(trial, precision, device) else None
     lr = torch.zeros((), device=device)
     step = WindowStep(
         model,
@@ -59,12 +57,7 @@ def build_trainer(trial: TrialConfig, num_classes: int, train_labels: Tensor, de
         runner=runner,
     )
     plateau = Plateau(trial.plateau_patience, trial.plateau_factor) if trial.schedule == "plateau" else None
-    return Trainer(step, num_classes, plateau, why_library)
-
-
-def takes_own_kernels(trial: TrialConfig, precision: Precision, device: torch.device) -> bool:
-    """Tells whether depthwise convolutions run by our own kernels: in steps that are to be captured, in which launches cost nothing."""
-    return device.type == "cuda" and trial.cuda_graphs and trial.channels_last and precision != "fp32"
+    return Trainer(step, num_classes, plateau)
 
 
 def runner_for(trial: TrialConfig, num_classes: int, precision: Precision, device: torch.device) -> Runner:

@@ -37,27 +37,16 @@ class Trainer:
     """Trains and evaluates `step.model`; `state` and `load_state` carry it over a stop.
 
     plateau: drops the learning rate when `validated` is told of losses that no longer fall; None for other schedules.
-    why_library: why our own kernels, which the network could take, are not used; None where they are, or there are none for it.
     """
 
-    def __init__(self, step: WindowStep, num_classes: int, plateau: Plateau | None, why_library: str | None = None) -> None:
-        self.step, self.plateau, self._why_library = step, plateau, why_library
+    def __init__(self, step: WindowStep, num_classes: int, plateau: Plateau | None) -> None:
+        self.step, self.plateau = step, plateau
         self.evaluator = Evaluator(self.evaluated_model, num_classes, step.precision, step.device, step.runner)
 
     @property
     def evaluated_model(self) -> nn.Module:
         """The network that is judged and kept: the averaged one where there is an average."""
         return self.step.average.model if self.step.average is not None else self.step.model
-
-    @property
-    def why_slow(self) -> dict[str, str]:
-        """Returns what holds training up: {what it does without: a sentence with the reason}."""
-        reasons = {}
-        if (eager := self.step.runner.reason) is not None:
-            reasons["no CUDA graphs"] = f"steps run kernel by kernel, not as CUDA graphs: {eager}"
-        if self._why_library is not None:
-            reasons["no own kernels"] = f"depthwise convolutions are left to cuDNN: {self._why_library}"
-        return reasons
 
     def train_epoch(self, windows: Iterable[Window], epoch: int, attempt: Callable[[Window], bool] | None = None) -> TrainedEpoch:
         """Makes one update per window. Raises DivergedError as soon as a gradient is known not to be finite; in fp16 at the end of an epoch that
