@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -28,16 +27,6 @@ def test_the_command_line_loads_nothing_heavy() -> None:
     assert loaded(["tune_cropshield.cli"], ["torch", "torchvision", "ray", "optuna", "pydantic", "numpy", "rich"]) == []
 
 
-def test_help_is_there_at_once() -> None:
-    seconds = []
-    for _ in range(5):
-        started = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "tune_cropshield", "search", "--help"], cwd=ROOT, check=True, capture_output=True)
-        seconds.append(time.perf_counter() - started)
-
-    assert min(seconds) <= 0.4
-
-
 def test_a_faulty_space_is_told_about_before_torch_ray_or_optuna_are_loaded() -> None:
     heavy = ["torch", "torchvision", "ray", "optuna", "tensorboard"]
     code = (
@@ -51,24 +40,6 @@ def test_a_faulty_space_is_told_about_before_torch_ray_or_optuna_are_loaded() ->
 
 def test_training_loads_neither_ray_nor_optuna() -> None:
     assert loaded(CORE, ["ray", "optuna"]) == []
-
-
-def test_an_update_does_not_load_the_compiler() -> None:
-    """torch._dynamo and sympy take seconds: a worker would spend them before its first update."""
-    update = """
-import sys, torch
-from tune_cropshield.training.optim import build_optimizer
-for name in ("adamw", "sgd"):
-    model, lr = torch.nn.Linear(2, 1), torch.tensor(0.1)
-    optimizer, before = build_optimizer(model, name, lr, 0.0), model.weight.clone()
-    model(torch.ones(1, 2)).sum().backward()
-    optimizer.step()
-    optimizer.zero_grad()
-    optimizer.load_state_dict(optimizer.state_dict())
-    print(torch.equal(model.weight, before), model.weight.grad, end=" ")
-print([name for name in ("torch._dynamo", "sympy") if name in sys.modules])
-"""
-    assert run_python(update) == "False None False None []\n"
 
 
 def test_the_doctor_loads_neither_ray_nor_optuna_nor_the_rooms_beside_and_above_it() -> None:

@@ -5,7 +5,6 @@ The recommendations are each model's baseline: trial 0 of every search, so that 
 
 from __future__ import annotations
 
-import shlex
 from typing import Any
 
 from tune_cropshield.config import TrialConfig
@@ -47,24 +46,3 @@ def train_py_command(trial: TrialConfig) -> str:
     if trial.max_norm != "none":
         words.append(f"--clip_grad_norm {trial.max_norm!r}")
     return " ".join(words)
-
-
-def parse_train_py(command: str) -> dict[str, Any]:
-    """Returns the trial settings in a call of train.py: what `train_py_command` wrote, read back."""
-    words = shlex.split(command)
-    flags = dict(zip(words[2::2], words[3::2], strict=True))
-    own_names = {theirs: ours for ours, theirs in MODEL_NAMES.items()}
-    micro_batch, accumulation = int(flags["--batch_size"]), int(flags["--accumulation_steps"])
-    return {
-        "model": own_names.get(flags["--model"], flags["--model"]),
-        "micro_batch": micro_batch,
-        "accumulation": accumulation,
-        "effective_batch": micro_batch * accumulation,
-        "epochs": int(flags["--epochs"]),
-        "lr": float(flags["--lr"]),
-        "weight_decay": float(flags["--weight_decay"]),
-        "schedule": flags["--scheduler"],
-        "warmup_epochs": float(flags["--warmup_epochs"]),
-        "max_norm": float(flags["--clip_grad_norm"]) if "--clip_grad_norm" in flags else "none",
-        "amp": flags.get("--amp") == "True",
-    }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 
 from tune_cropshield.errors import ConfigError
-from tune_cropshield.no_compiler import import_without_compiler
 
 OWN_MODELS = ("tiny_cnn", "cropshield_cnn")
 COMMON_MODELS = ("efficientnet_b0", "resnet18", "resnet34", "resnet50")  # of torchvision's: known without its import, which takes PyTorch's
@@ -13,7 +12,8 @@ COMMON_MODELS = ("efficientnet_b0", "resnet18", "resnet34", "resnet50")  # of to
 
 def model_names() -> list[str]:
     """Returns every name `build_model` knows, our own first."""
-    zoo = import_without_compiler("torchvision.models")
+    from torchvision import models as zoo  # seconds to import
+
     return [*OWN_MODELS, *zoo.list_models(module=zoo)]
 
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 import time
 from html.parser import HTMLParser
 from pathlib import Path
@@ -168,33 +165,6 @@ def test_photographs_that_are_gone_cost_only_their_section(tmp_path: Path, cache
 
     assert f"could not be looked at photograph by photograph: there is no folder '{leaves}'" in text
     assert "val_acc 0.5000 in epoch 1" in text
-
-
-LOADED_BEFORE = """
-import sys
-from pathlib import Path
-from invented_search import invent_search, invented_trials
-from tune_cropshield.outcome.report import load_libraries, write_report
-
-folder, leaves = Path(sys.argv[1]), Path(sys.argv[2])
-invent_search(folder, leaves, folder / "cache", invented_trials(12))
-load_libraries()
-before = {name.partition(".")[0] for name in sys.modules}
-write_report(folder, folder / "cache")
-print(sorted({name.partition(".")[0] for name in sys.modules} - before - set(sys.stdlib_module_names)))
-"""
-
-
-def test_what_a_page_is_built_with_can_be_loaded_before(tmp_path: Path, drawn_leaves: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", LOADED_BEFORE, str(tmp_path / "search"), str(drawn_leaves)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
-    assert done.stdout == "[]\n"
 
 
 def test_names_that_look_like_html_stay_text(tmp_path: Path, cache: Path) -> None:

@@ -5,30 +5,26 @@ from __future__ import annotations
 import argparse
 import shlex
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
-from tune_cropshield.collector import resting
-from tune_cropshield.commands.gpu_findings import MEASURING_PAYS_FROM, packed, plan_for, remembered, with_fastest_kernels
+from tune_cropshield.commands.gpu_findings import plan_for, remembered
 from tune_cropshield.commands.image_sizes import check_image_sizes
 from tune_cropshield.commands.paths import cache_dir, check_can_be_made, find_space, generated_leaves, is_made_for
 from tune_cropshield.commands.pretrained import check_pretrained
 from tune_cropshield.commands.screen import view_for
-from tune_cropshield.data.folder import check_folder, list_images
-from tune_cropshield.errors import RunFailure, UserError
+from tune_cropshield.data.folder import check_folder
+from tune_cropshield.errors import UserError
 from tune_cropshield.files import told_when_full
-from tune_cropshield.memory.plan import MOST_TOGETHER
-from tune_cropshield.search.resources import Resources, divide, find_device, gpus_free_mib, num_cores
+from tune_cropshield.search.resources import Resources, divide, find_device, gpus_free_mib
 from tune_cropshield.search.view import SearchView, short
 from tune_cropshield.space import SearchSpace, load_space
 
 if TYPE_CHECKING:
-    from tune_cropshield.commands.network_ahead import NetworkAhead
     from tune_cropshield.data.dataset import LeafData
     from tune_cropshield.memory.card import Card
     from tune_cropshield.memory.plan import Plan
@@ -68,33 +64,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _search(space: SearchSpace, out: Path, shown_out: Path, args: argparse.Namespace, view: SearchView) -> int:
-    from tune_cropshield.commands.network_ahead import looked_at_ahead
-    from tune_cropshield.commands.warm_start import warm_start
     from tune_cropshield.search.ray_runtime import ray_runtime
 
-    # Most of the time that Ray and its processes take to start is waiting: PyTorch is loaded and photographs are decoded meanwhile.
     began = time.time()
-    trial = space.trial_config()
-    free_mib = [] if space.search.device == "cpu" else gpus_free_mib()
-    images = list_images(Path(space.data.dir)) if free_mib and space.data.dir else None
-    if not free_mib:  # on a GPU another process finds out: PyTorch and torchvision take seconds to import
-        check_image_sizes(trial)
-    workers, warm_up = warm_start(space, free_mib, sum(map(len, images.values())) if images is not None else None, MEASURING_PAYS_FROM)
-    num_cpus = max(num_cores(), workers, MOST_TOGETHER * len(free_mib))
-    with (
-        resting() as awake,
-        looked_at_ahead(trial, len(images) if images is not None else None) as network,
-        ray_runtime(num_cpus, None if free_mib else 0, args.ray_address, workers, warm_up) as ray,
-    ):
-        if warm_up.trial is not None and args.ray_address is None:
-            ray.processes_asked()  # what the trials' processes prepare takes longest of all: imports here would hold up their start
-        device, card = _device_and_card(space)
-        if free_mib:
-            network.check_image_sizes()
-        found = _prepared(space, device, card, view, network)
-        if args.ray_address is not None:
-            ray.ready()  # says that nothing answers there before anything is written
-        return _search_with(ray, found, out, shown_out, args, view, began, awake)
+    check_image_sizes(space.trial_config())
+    device, card = _device_and_card(space)
+    found = _prepared(space, device, card, view)
+    resources = found.resources
+    with view.steps("starting Ray"), ray_runtime(resources.cpus, resources.gpus, args.ray_address) as ray:
+        return _search_with(ray, found, out, shown_out, args, view, began)
 
 
 @dataclass(frozen=True)
@@ -108,7 +86,7 @@ class Prepared:
     card: Card | None
 
 
-def _prepared(space: SearchSpace, device: Literal["cpu", "cuda"], card: Card | None, view: SearchView, network: NetworkAhead) -> Prepared:
+def _prepared(space: SearchSpace, device: Literal["cpu", "cuda"], card: Card | None, view: SearchView) -> Prepared:
     from tune_cropshield.data.dataset import open_data
     from tune_cropshield.search.starts import guide_differs
 
@@ -135,10 +113,7 @@ def _prepared(space: SearchSpace, device: Literal["cpu", "cuda"], card: Card | N
     )
     for name, (advised, taken) in guide_differs(space).items():
         view.note(f"trial 0 takes {name} = {short(taken)}: the guide's {short(advised)} is not in the space")
-    worth_measuring = space.search.trials * space.search.epochs * len(split.train) >= MEASURING_PAYS_FROM
-    space = with_fastest_kernels(space, card, num_classes, view, worth_measuring, network)
-    resources = packed(space, resources, card, num_classes, view, worth_measuring, network)
-    plan = plan_for(space, resources, card, num_classes, view, network)
+    plan = plan_for(space, resources, card, num_classes, view)
     return Prepared(space, data, plan, resources, card)
 
 
@@ -150,19 +125,13 @@ def _search_with(
     args: argparse.Namespace,
     view: SearchView,
     began: float,
-    loaded: Callable[[], object],
 ) -> int:
-    """loaded: called when there is nothing more to load but what the report needs."""
     from tune_cropshield.outcome.export import write_best
     from tune_cropshield.outcome.ledger import write_ledger
     from tune_cropshield.search import folder as files
     from tune_cropshield.search.plan_file import save_plan
     from tune_cropshield.search.run import has_result, run_search
     from tune_cropshield.search.start_log import note_start
-
-    def ray_ready() -> None:
-        ray.ready()
-        loaded()
 
     space, data, plan, resources = found.space, found.data, found.plan, found.resources
     files.make_folder(out)
@@ -174,9 +143,7 @@ def _search_with(
         note_start(out, args.argv, data, resources, found.card)
         view.note(f"board: tensorboard --logdir {shlex.quote(str(shown_out))}")
         too_large = remembered(space, found.card, len(data.classes), plan)
-        outcome = run_search(space, data, plan, resources, out, view, ray_ready, too_large, while_training=_load_report)
-        with suppress(RunFailure):  # where nothing was left to do, it is still being loaded, which the report's own imports do not bear
-            ray.ready()
+        outcome = run_search(space, data, plan, resources, out, view, too_large)
         ray.keep_logs(out / LOGS)
         if has_result(outcome.study):
             write_best(out)
@@ -193,14 +160,6 @@ def _device_and_card(space: SearchSpace) -> tuple[Literal["cpu", "cuda"], Card |
     from tune_cropshield.memory.card import find_card
 
     return device, find_card()
-
-
-def _load_report() -> None:
-    """Loads what the report will need, while the first trials train. What fails here fails again, and is told, when it is written."""
-    with suppress(Exception), resting():
-        from tune_cropshield.outcome.report import load_libraries
-
-        load_libraries()
 
 
 def report_line(out: Path, shown_out: Path, cache: Path, data: LeafData) -> str:
@@ -258,14 +217,13 @@ def _resumed_space(args: argparse.Namespace) -> SearchSpace:
 
 def _print_plan(space: SearchSpace, console: Console) -> None:
     """Says what would be searched: space, pairs, rungs, worst case."""
-    from tune_cropshield.commands.network_ahead import NetworkAhead
     from tune_cropshield.search.starts import start_points
 
     trial, settings = space.trial_config(), space.search
     check_image_sizes(trial)
     device, card = _device_and_card(space)
     resources = divide(device, settings.trials_per_gpu, settings.trials)
-    plan = plan_for(space, resources, card, None, SearchView(), NetworkAhead(trial))
+    plan = plan_for(space, resources, card, None, SearchView())
     console.print(f"{trial.model} at {trial.image_size} px on {resources.device}, {resources.concurrent_trials} trials at once")
     console.print("searched:")
     for name, domain in space.space.items():

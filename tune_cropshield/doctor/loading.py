@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
 
 from tune_cropshield.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from tune_cropshield.data.dataset import store_side
@@ -23,9 +24,6 @@ from tune_cropshield.data.folder import list_images
 from tune_cropshield.data.windows import WindowSettings, training_windows
 from tune_cropshield.doctor.stopwatch import synchronize
 from tune_cropshield.errors import DataError
-from tune_cropshield.no_compiler import import_without_compiler
-
-transforms = import_without_compiler("torchvision.transforms")
 
 SAMPLE = 256  # photographs; more would not make it steadier
 BATCH = 32

@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from tune_cropshield.doctor.claims import CLASSES
 from tune_cropshield.training.build import memory_format
 from tune_cropshield.training.models import build_model
-from tune_cropshield.training.optim import AdamW
 from tune_cropshield.training.precision import DTYPES, Precision, autocast, gradient_scaler
 
 
@@ -39,7 +38,7 @@ class Step:
         layout = memory_format(settings.channels_last)
         self.model = build_model(settings.model, CLASSES).to(device).to(memory_format=layout).train()
         self.parameters = list(self.model.parameters())
-        self.optimizer = AdamW(self.parameters, lr=1e-5, fused=True)
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-5, fused=True)
         self.scaler = gradient_scaler(settings.precision, device)
         shape = (settings.micro_batch, 3, settings.image_size, settings.image_size)
         self.images = torch.randn(shape, device=device, dtype=DTYPES[settings.precision]).to(memory_format=layout)

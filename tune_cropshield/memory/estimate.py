@@ -21,9 +21,8 @@ from numpy.typing import NDArray
 
 from tune_cropshield.memory.allocator import BLOCK, CachingAllocator
 from tune_cropshield.memory.cuda_semantics import Precision
-from tune_cropshield.memory.trace import FREED, EstimateUnavailable, Event, meta_copy, trace_evaluation, trace_window
+from tune_cropshield.memory.trace import FREED, EstimateUnavailable, Event, meta_copy, trace_window
 from tune_cropshield.model_names import OWN_MODELS, check_model_name
-from tune_cropshield.no_compiler import no_compiler
 from tune_cropshield.training.models import build_model
 
 __all__ = ["CONTEXT_MIB", "LIBRARIES_MIB", "EstimateUnavailable", "MemoryEstimate", "estimate_memory"]
@@ -106,14 +105,12 @@ class MemoryEstimate:
     cast_cache_mib: float
     buffers_mib: float
     per_image_mib: float
-    eval_per_image_mib: float
     image_bytes: int  # one image on the GPU: fp32, and whatever the caller keeps beside it
     reserved_allowance: float  # factor for scratch space that cuDNN's search for kernels leaves cached
     resident: tuple[int, ...] = field(repr=False)  # bytes of each weight and buffer
     optimizer_state: tuple[int, ...] = field(repr=False)
     one_micro_step: Events = field(repr=False, compare=False)
     several_micro_steps: Events = field(repr=False, compare=False)
-    evaluation: Events = field(repr=False, compare=False)
     least_peak_mib: float = 0.0  # what the caller's step holds at once beside activations, where that is more than this step does
 
     @property
@@ -136,10 +133,6 @@ class MemoryEstimate:
             allocator.allocate(("optimizer", position), size)
         allocator.replay(window)
         return max(allocator.reserved / MIB, self.least_peak_mib) * self.reserved_allowance
-
-    def evaluation_peak_mib(self, batch: int) -> float:
-        """Returns the peak allocated by a forward pass without gradients, weights and optimizer state lying beside it."""
-        return (self._always(batch) + self.evaluation.peak(batch)) / MIB
 
     def largest_micro_batch(self, budget_mib: float, accumulation: int = 1, at_most: int = LARGEST_BATCH_TRIED) -> int:
         """Returns the largest micro-batch up to `at_most` whose reserved peak fits `budget_mib`, 0 when not even 1 does.
@@ -175,7 +168,6 @@ class MemoryEstimate:
 
 
 @functools.lru_cache(maxsize=8)  # a trace takes seconds, and a plan is made in several steps
-@no_compiler()
 def estimate_memory(
     model_name: str,
     num_classes: int,
@@ -207,8 +199,6 @@ def estimate_memory(
     small, large = (trace_window(model, batch, *settings) for batch in TRACED_BATCHES)
     one = Events.through(small.first + small.release, large.first + large.release, TRACED_BATCHES)
     several = Events.through(small.first + small.further + small.release, large.first + large.further + large.release, TRACED_BATCHES)
-    forward_small, forward_large = (trace_evaluation(model, batch, *settings) for batch in TRACED_BATCHES)
-    evaluation = Events.through(forward_small, forward_large, TRACED_BATCHES)
     image_bytes = 3 * image_size**2 * 4 + input_bytes_per_image
 
     def slope_mib(events: Events) -> float:
@@ -222,12 +212,10 @@ def estimate_memory(
         cast_cache_mib=small.cast_cache_bytes / MIB,
         buffers_mib=sum(buffers) / MIB,
         per_image_mib=slope_mib(several),
-        eval_per_image_mib=slope_mib(evaluation),
         image_bytes=image_bytes,
         reserved_allowance=RESERVED_ALLOWANCE if channels_last else RESERVED_ALLOWANCE_CONTIGUOUS,
         resident=(*weights, *buffers),
         optimizer_state=tuple(state),
         one_micro_step=one,
         several_micro_steps=several,
-        evaluation=evaluation,
     )

@@ -17,7 +17,6 @@ CPU_MICRO_BATCH = 64
 SMALLEST_FOR_BATCH_NORM = 16  # below it a batch norm's statistics are too noisy (see training.batchnorm)
 # Of its share a trial is planned to take at most this: fragmentation differs a little from run to run.
 PLANNED_SHARE = 0.97
-MOST_TOGETHER = 4  # trials on one GPU
 # Smaller micro-batches that are this close to the fastest are as good: what they leave free is worth more.
 AS_FAST = 0.97
 

@@ -141,17 +141,3 @@ def trace_window(model: nn.Module, batch: int, image_size: int, precision: Preci
         raise EstimateUnavailable(f"the model's training step cannot be traced without a GPU: {error}") from error
     events = tuple(recorder.events)
     return Window(events[: ends[0]], events[ends[0] : ends[1]], events[ends[1] :], cast_cache_bytes)
-
-
-def trace_evaluation(model: nn.Module, batch: int, image_size: int, precision: Precision, channels_last: bool) -> tuple[Event, ...]:
-    """Returns the events of one autocast forward pass without gradients, logits dropped at the end."""
-    images_BCHW, classes_B = _inputs(batch, image_size, channels_last)
-    recorder = _recorder(model, images_BCHW, classes_B)
-    model.eval()
-    try:
-        with recorder, torch.no_grad(), cuda_semantics(precision) as casts:
-            model(images_BCHW)
-            casts.clear()
-    except Exception as error:
-        raise EstimateUnavailable(f"the model's evaluation cannot be traced without a GPU: {error}") from error
-    return tuple(recorder.events)

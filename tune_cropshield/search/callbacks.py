@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -12,26 +11,6 @@ from ray.tune.experiment import Trial
 from tune_cropshield.search.board import Board
 from tune_cropshield.search.outcomes import DISK_FULL, FAILED, LADDER_STEPS, NOTES, PRUNED, WORKER_DIED, has_metric, told_outcome
 from tune_cropshield.search.view import SearchView, TrialLine
-
-
-class AtFirstEpoch(Callback):
-    """Calls `work` once, in a thread of its own, when the first epoch was reported."""
-
-    def __init__(self, work: Callable[[], object]) -> None:
-        self._thread = threading.Thread(target=work, name="while-training")
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Returns nothing: Ray pickles a search's parts into a snapshot that is never read."""
-        return {}
-
-    def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any) -> None:
-        if self._thread.ident is None:
-            self._thread.start()
-
-    def wait(self) -> None:
-        """Returns when the work is done, or was never begun."""
-        if self._thread.ident is not None:
-            self._thread.join()
 
 
 class ViewCallback(Callback):

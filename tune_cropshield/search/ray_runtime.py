@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import secrets
 import shutil
 import socket
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from tune_cropshield.errors import RunFailure, UserError
-from tune_cropshield.search.warm_up import WarmUp
 
 # Read by Ray when it is imported or started; none of them is a setting of ours.
 ENVIRONMENT = {
@@ -33,58 +29,20 @@ ENVIRONMENT = {
     "TUNE_GLOBAL_CHECKPOINT_S": "100000",  # Ray's snapshots are never read: the journal is the state
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a failed trial reports no accuracy
     "RAY_prestart_worker_first_driver": "0",  # it would start a process per core that no trial uses
-    "RAY_idle_worker_killing_time_threshold_ms": "3600000",  # those that wait for trials are kept
 }
-# Ray Tune asks for this environment for its trials, and Ray starts another process for whoever asks for another.
-WORKER_ENVIRONMENT = {"PL_DISABLE_FORK": "1", "RAY_CHDIR_TO_TRIAL_DIR": ENVIRONMENT["RAY_CHDIR_TO_TRIAL_DIR"]}
 OBJECT_STORE_BYTES = 100 * 2**20  # only configurations travel; the pictures are memory-mapped
 
 LOGS = ("worker-*", "raylet.*", "gcs_server.*")  # of Ray's own, those that tell why a process died
 START_ATTEMPTS = 3
 ANSWER_WITHIN_S = 5.0
-START_ASKED_S = 0.2  # for Ray to begin with a process, which then takes at least half a second to be up
 QUIET = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
 
 
 class RayRuntime:
-    """Ray, which starts in the background: most of the seconds are waiting."""
+    """Ray, running. session: its folder, where it is a Ray of our own and not a cluster that was joined."""
 
-    def __init__(self) -> None:
-        self._asked, self._started, self._over = threading.Event(), threading.Event(), threading.Event()
-        self._failure: BaseException | None = None
-        self._thread: threading.Thread | None = None
-        self._session: Path | None = None  # Ray's folder, where it is our own Ray
-
-    def start(self, init: Callable[[], Path | None], warm_up: Callable[[], None]) -> None:
-        """Starts Ray by `init`, which returns its folder where it is our own, has `warm_up` called when it is there, and loads Ray Tune."""
-
-        def live() -> None:
-            try:
-                self._session = init()
-                warm_up()
-                self._asked.set()
-                importlib.import_module("ray.tune")
-            except BaseException as error:
-                self._failure = error
-            self._asked.set()
-            self._started.set()
-            self._over.wait()  # on Linux, Ray's processes are killed when the thread that started them ends
-            importlib.import_module("ray").shutdown()
-
-        self._thread = threading.Thread(target=live, name="ray")
-        self._thread.start()
-
-    def processes_asked(self) -> None:
-        """Returns when the processes that wait for trials are under way, or Ray does not start (which `ready` tells)."""
-        if self._thread is not None:
-            self._asked.wait()
-
-    def ready(self) -> None:
-        """Returns when Ray is there. Raises RunFailure when it does not start and UserError when nothing answers at its address."""
-        if self._thread is not None:
-            self._started.wait()
-            if self._failure is not None:
-                raise self._failure
+    def __init__(self, session: Path | None) -> None:
+        self._session = session
 
     def keep_logs(self, folder: Path) -> None:
         """Copies what Ray and the trials' processes have logged on this machine into `folder`; those that are empty are left out."""
@@ -96,37 +54,31 @@ class RayRuntime:
             for path in logs:
                 shutil.copyfile(path, folder / path.name)
 
-    def close(self) -> None:
-        """Ends Ray. This thread waits meanwhile: where one of Ray's objects ends after Ray, the whole process does."""
-        self._over.set()
-        if self._thread is not None:
-            self._thread.join()
-        if self._session is not None:
-            shutil.rmtree(self._session, ignore_errors=True)  # Ray leaves it in the system's temporary folder
-
 
 @contextmanager
-def ray_runtime(
-    num_cpus: int, num_gpus: int | None, address: str | None, warm_workers: int = 0, warm_up: WarmUp | None = None
-) -> Iterator[RayRuntime]:
+def ray_runtime(num_cpus: int, num_gpus: int, address: str | None = None) -> Iterator[RayRuntime]:
     """Starts Ray on this machine, or joins the cluster at `address`, for as long as the block runs. Inside another such block it uses that one's.
 
-    The block begins at once, and calls `ready` before it uses Ray. num_gpus: None for as many as Ray finds.
-    warm_workers: so many processes on this machine do `warm_up` meanwhile, before there are any trials for them.
+    Raises RunFailure when Ray does not start, UserError when nothing answers at `address`.
     """
     os.environ.update(ENVIRONMENT)
     import ray
 
     logging.getLogger("ray").setLevel(logging.ERROR)  # it would warn that it handles no signals: we do
-    runtime = RayRuntime()
-    if not ray.is_initialized() and address is not None:
-        runtime.start(lambda: _join(address), lambda: None)
-    elif not ray.is_initialized():
-        runtime.start(lambda: _init(num_cpus, num_gpus, warm_up), lambda: _start_processes(warm_workers))
+    if ray.is_initialized():
+        yield RayRuntime(None)
+        return
+    session = None
+    if address is None:
+        session = _init(num_cpus, num_gpus)
+    else:
+        _join(address)
     try:
-        yield runtime
+        yield RayRuntime(session)
     finally:
-        runtime.close()
+        ray.shutdown()
+        if session is not None:
+            shutil.rmtree(session, ignore_errors=True)  # Ray leaves it in the system's temporary folder
 
 
 def _join(address: str) -> None:
@@ -151,42 +103,20 @@ def _check_answers(address: str) -> None:
         raise UserError(f"--ray-address {address}: nothing answers there ({error})") from error
 
 
-def _init(num_cpus: int, num_gpus: int | None, warm_up: WarmUp | None) -> Path:
+def _init(num_cpus: int, num_gpus: int) -> Path:
     """Starts Ray and returns its folder."""
     import ray
 
     _protect_token()
     own: dict[str, Any] = {"num_cpus": num_cpus, "num_gpus": num_gpus, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
-    if warm_up is not None:
-        own["runtime_env"] = {"worker_process_setup_hook": lambda: warm_up.run()}  # a function, and no method, for Ray asks its name
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
-            ray.init(address="local", **QUIET, **own)
-            return Path(ray._private.worker._global_node.get_session_dir_path())
+            return Path(ray.init(address="local", **QUIET, **own).address_info["session_dir"])
         except Exception as error:  # Ray raises a bare Exception after 30 s, which a busy machine may well take
             ray.shutdown()
             if attempt == START_ATTEMPTS:
                 raise RunFailure(f"Ray does not start on this machine, tried {START_ATTEMPTS} times: {error}") from error
     raise AssertionError("unreachable")
-
-
-class _NeverUp:
-    """An actor that is killed before its process is up."""
-
-
-def _start_processes(number: int) -> None:
-    """Has Ray start `number` processes that the first trials' actors take over.
-
-    Ray gives an actor no process that has run a task. But one that it starts for an actor that is killed before the process is up stays, free for
-    another actor of the same environment. Where the kill comes too late or too early no process waits, and the trial's is started with the trial.
-    """
-    import ray
-
-    never_up = ray.remote(num_cpus=0, runtime_env={"env_vars": WORKER_ENVIRONMENT})(_NeverUp)
-    actors = [never_up.remote() for _ in range(number)]
-    time.sleep(START_ASKED_S if actors else 0.0)
-    for actor in actors:
-        ray.kill(actor)
 
 
 def _protect_token() -> None:

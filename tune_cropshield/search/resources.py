@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tune_cropshield.errors import DeviceError
-from tune_cropshield.memory.plan import MOST_TOGETHER
 
 
 @dataclass(frozen=True)
@@ -62,20 +61,11 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def most_at_once(num_gpus: int, trials_per_gpu: int | Literal["auto"], num_trials: int) -> int:
-    """Returns how many trials may come to run at once on `num_gpus`, 0 for a CPU, before it was measured how many share a GPU best."""
-    if trials_per_gpu != "auto":
-        return min(trials_per_gpu * max(num_gpus, 1), num_trials)
-    if not num_gpus:
-        return min(num_cores(), num_trials)
-    return min(max(min(MOST_TOGETHER * num_gpus, num_cores() // 2), num_gpus), num_trials)
-
-
 def divide(device: Literal["cpu", "cuda"], trials_per_gpu: int | Literal["auto"], num_trials: int) -> Resources:
     """Returns how the machine is divided. `trials_per_gpu` counts trials at once on each GPU, or on the CPU when there is none.
 
-    On a CPU, "auto" gives each trial one core: small networks train the most images per second in all that way (benchmarks/packing.py).
-    On a GPU, "auto" counts one until it was measured how many share it best (memory.gpu_packing).
+    On a CPU, "auto" gives each trial one core: small networks train the most images per second in all that way.
+    On a GPU, "auto" is one: with captured graphs, two together train no faster (results/house_h200_2026-11).
     """
     cores = num_cores()
     if device == "cpu":

@@ -62,19 +62,15 @@ def run_search(
     resources: Resources,
     out: Path,
     view: SearchView,
-    ray_ready: Callable[[], None],
     too_large: Callable[[int, str], object] = lambda micro_batch, reason: None,
     worker: Callable[[], type[Any]] = trial_worker,
-    while_training: Callable[[], object] = lambda: None,
 ) -> SearchOutcome:
     """Runs `space.search.trials` trials in all in the folder `out`, which must be the caller's alone, and returns how it ended.
 
     The journal in `out` says what an earlier run has done: nothing finished is repeated, what was running goes on from its checkpoint with its
     own parameters, and the halving's rungs are as they were. Every trial's files are in their folder when this returns.
-    ray_ready: returns when Ray is there (see `ray_runtime`); not called when nothing is left to do.
     too_large: called with a micro-batch that ran out of memory all the same, and with what was said.
     worker: returns the class whose instances train the trials; TrialWorker, or one made from it.
-    while_training: called once in a thread of its own, when the first epoch was reported and there is time.
     Raises DiskFull when something cannot be written; everything before it is whole, and the search can be gone on with.
     """
     settings = space.search
@@ -96,8 +92,7 @@ def run_search(
     if not going_on and not num_new:
         return SearchOutcome(study, None, False, False)
     view.begin(num_existing + num_new, num_ended)
-    ray_ready()
-    stopped, interrupted, failed = _tune(space, data, plan, resources, out, view, study, num_new, too_large, worker, while_training)
+    stopped, interrupted, failed = _tune(space, data, plan, resources, out, view, study, num_new, too_large, worker)
     files.drop_losers(out, study)
     files.write_table(out, study)
     return SearchOutcome(study, stopped, interrupted, failed)
@@ -114,12 +109,11 @@ def _tune(
     num_new: int,
     too_large: Callable[[int, str], object],
     worker: Callable[[], type[Any]],
-    while_training: Callable[[], object],
 ) -> tuple[str | None, bool, bool]:
     from ray import tune  # only now: `ray_runtime` has set what Ray reads when it is imported
 
     from tune_cropshield.search.board import Board
-    from tune_cropshield.search.callbacks import AtFirstEpoch, BoardCallback, ViewCallback
+    from tune_cropshield.search.callbacks import BoardCallback, ViewCallback
     from tune_cropshield.search.scheduler import Halving
     from tune_cropshield.search.searcher import StudySearcher
     from tune_cropshield.search.stopper import SearchStopper
@@ -182,7 +176,6 @@ def _tune(
         num_new,
         stopper.stop_for_space,
     )
-    meanwhile = AtFirstEpoch(while_training)
     with (
         tempfile.TemporaryDirectory(prefix="tune_cropshield-", ignore_cleanup_errors=True) as ray_results,
         _ended_by_signals(stopper, view) as interrupted,
@@ -214,17 +207,13 @@ def _tune(
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),  # trials keep their own
                 failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS),
                 callbacks=[
-                    meanwhile,
                     BoardCallback(board, was_pruned, searcher.starts_again),
                     ViewCallback(view, describe, was_pruned, searcher.starts_again, trial_over, stopper.trial_ended),
                 ],
             ),
         )
         with view.live(), quiet_optuna():
-            try:
-                tuner.fit()
-            finally:
-                meanwhile.wait()
+            tuner.fit()
     if stopper.disk_full is not None:
         raise stopper.disk_full
     return stopper.reason, interrupted.is_set(), stopper.failed

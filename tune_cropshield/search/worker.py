@@ -61,7 +61,6 @@ class TrialWorker(tune.Trainable):
         self._retired = False
         self._loss_scales: dict[tuple[str, str], float] = {}  # (model, precision) -> where the last such trial ended
         gc.collect()
-        gc.enable()  # not since this process began to load (see warm_up)
         gc.freeze()  # what imports have made stays: to look through it between trials takes half a second, for nothing
         self._start(config)
 

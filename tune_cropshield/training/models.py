@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,6 @@ from torch.nn import functional as F
 
 from tune_cropshield.errors import ConfigError
 from tune_cropshield.model_names import check_model_name
-from tune_cropshield.no_compiler import import_without_compiler
 from tune_cropshield.training.cnn import cropshield_cnn, tiny_cnn
 
 BUILDERS = {"tiny_cnn": tiny_cnn, "cropshield_cnn": cropshield_cnn}
@@ -22,7 +22,7 @@ WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")  # they return a tuple in t
 
 def _zoo() -> ModuleType:
     """Returns torchvision.models, whose import takes a while and is not needed for our own networks."""
-    return import_without_compiler("torchvision.models")
+    return importlib.import_module("torchvision.models")
 
 
 def build_model(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -20,19 +18,6 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     return [group for group in groups if group["params"]]
 
 
-def _without_tracer(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
-    """Returns `kind` without the hooks by which torch.compile would see its methods.
-
-    Called for the first time, each of them imports torch._dynamo, and with it sympy and a thousand other modules: a quarter of the CPU time that a
-    worker spends before its first update. Nothing here is compiled. Source: torch/_compile.py, torch/optim/optimizer.py.
-    """
-    methods = {name: inspect.unwrap(getattr(kind, name)) for name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict")}
-    return type(kind.__name__, (kind,), {**methods, "step": torch.no_grad()(inspect.unwrap(kind.step))})
-
-
-AdamW, SGD = _without_tracer(torch.optim.AdamW), _without_tracer(torch.optim.SGD)
-
-
 def build_optimizer(model: nn.Module, name: Literal["adamw", "sgd"], lr: Tensor, weight_decay: float, momentum: float = 0.9) -> torch.optim.Optimizer:
     """Returns a fused optimizer over the trainable parameters of `model`, with its state already made.
 
@@ -45,11 +30,11 @@ def build_optimizer(model: nn.Module, name: Literal["adamw", "sgd"], lr: Tensor,
     parameters = [parameter for group in groups for parameter in group["params"]]
     optimizer: torch.optim.Optimizer
     if name == "sgd":
-        optimizer = SGD(groups, lr=lr, momentum=momentum, fused=True)
+        optimizer = torch.optim.SGD(groups, lr=lr, momentum=momentum, fused=True)
         for parameter in parameters if momentum else []:
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         return optimizer
-    optimizer = AdamW(groups, lr=lr, fused=True, capturable=lr.device.type == "cuda")
+    optimizer = torch.optim.AdamW(groups, lr=lr, fused=True, capturable=lr.device.type == "cuda")
     for parameter in parameters:
         step = torch.zeros((), dtype=torch.float32, device=parameter.device)
         optimizer.state[parameter].update(step=step, exp_avg=torch.zeros_like(parameter), exp_avg_sq=torch.zeros_like(parameter))

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from tune_cropshield.errors import ConfigError
-from tune_cropshield.no_compiler import no_compiler
 from tune_cropshield.training.models import build_model
 
 COMMON_SIZES = (16, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 240, 256, 288, 299, 320, 384, 448, 480, 512, 518)  # px; some take a single one
@@ -26,7 +25,6 @@ def check_sizes(model: str, sizes: Iterable[int]) -> None:
 
 
 @cache
-@no_compiler()
 def _fault(model: str, size: int) -> str | None:
     """Returns why a training step's forward pass cannot run at `size`, None when it can."""
     try:

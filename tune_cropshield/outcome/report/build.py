@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,13 +16,6 @@ if TYPE_CHECKING:
     from tune_cropshield.data.dataset import LeafData
 
 REPORT = "report.html"
-LOADED_LATE = ("optuna.visualization", "plotly.offline", "scipy.stats", "jinja2")  # when a page is built
-
-
-def load_libraries() -> None:
-    """Loads what a page is built with, which takes seconds: for who waits anyway before there is anything to report."""
-    for name in LOADED_LATE:
-        importlib.import_module(name)
 
 
 def write_report(search_dir: Path, cache_dir: Path, data: LeafData | None = None) -> Path:
