@@ -1,11 +1,13 @@
-"""How many images per second are augmented: ours, torchvision's transforms.v2 (per image, on the CPU) and kornia where it is installed.
+"""How many images per second are augmented: ours, torchvision's transforms.v2 (per image, on the CPU) and kornia where
+it is installed.
 
     python benchmarks/augmentation.py                                  # one CPU thread, 64 px, and CUDA if there
     python benchmarks/augmentation.py --size 224 --batch 64 --threads 4
     python3 -m uv run --group bench python benchmarks/augmentation.py  # with kornia
 
-Prints one JSON line per result: medians over `--repeats` timings after warming up, and the bare training step of tiny_cnn beside them.
-A step is taken between timings, as in training: it leaves neither the caches nor the allocator as it found them.
+Prints one JSON line per result: medians over `--repeats` timings after warming up, and the bare training step of
+tiny_cnn beside them. A step is taken between timings, as in training: it leaves neither the caches nor the allocator as
+it found them.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ from tune_cropshield.training.models import build_model
 def torchvision_transform(preset: Preset, size: int) -> v2.Transform:
     """Returns what torchvision offers for `preset`: uint8 (3, H, W) to a normalised float picture."""
     steps: list[v2.Transform] = [
-        v2.RandomResizedCrop(size, scale=(preset.crop_area, 1.0), ratio=(1 / preset.crop_aspect, preset.crop_aspect), antialias=True),
+        v2.RandomResizedCrop(
+            size, scale=(preset.crop_area, 1.0), ratio=(1 / preset.crop_aspect, preset.crop_aspect), antialias=True
+        ),
         v2.RandomHorizontalFlip(preset.mirror),
         v2.RandomVerticalFlip(preset.upside_down),
         v2.RandomRotation(preset.rotation_degrees, interpolation=v2.InterpolationMode.BILINEAR),
@@ -51,13 +55,17 @@ def torchvision_transform(preset: Preset, size: int) -> v2.Transform:
 
 
 def kornia_transform(preset: Preset, size: int) -> Callable[[Tensor], Tensor] | None:
-    """Returns kornia's batch pipeline on float pictures (B, 3, H, W) in [0, 1], or None where kornia is not installed."""
+    """Returns kornia's batch pipeline on float pictures (B, 3, H, W) in [0, 1], or None where kornia is not
+    installed.
+    """
     try:
         K = importlib.import_module("kornia.augmentation")
     except ImportError:
         return None
     steps = [
-        K.RandomResizedCrop((size, size), scale=(preset.crop_area, 1.0), ratio=(1 / preset.crop_aspect, preset.crop_aspect)),
+        K.RandomResizedCrop(
+            (size, size), scale=(preset.crop_area, 1.0), ratio=(1 / preset.crop_aspect, preset.crop_aspect)
+        ),
         K.RandomHorizontalFlip(p=preset.mirror),
         K.RandomVerticalFlip(p=preset.upside_down),
         K.RandomRotation(preset.rotation_degrees, p=1.0),
@@ -84,7 +92,9 @@ def training_step(batch: int, device: torch.device) -> Callable[[Tensor], None]:
     return step
 
 
-def seconds(work: Callable[[], Tensor], device: torch.device, repeats: int, between: Callable[[Tensor], None] | None = None) -> float:
+def seconds(
+    work: Callable[[], Tensor], device: torch.device, repeats: int, between: Callable[[Tensor], None] | None = None
+) -> float:
     """Returns the median time of `work`, its results handed to `between` outside the clock."""
     times = []
     # One thread's CPU time is what it would take on a quiet machine; other programs hardly touch it.
@@ -111,14 +121,31 @@ def main() -> None:
     torch.set_num_threads(args.threads)
 
     stored = round(args.size * 8 / 7)
-    images = torch.randint(0, 256, (args.batch, stored, stored, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images = torch.randint(
+        0, 256, (args.batch, stored, stored, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     root = Path(__file__).resolve().parents[1]
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True, check=False).stdout.strip()
-    versions = {"torch": torch.__version__, "torchvision": torchvision.__version__, "python": platform.python_version(), "commit": commit}
-    settings = {"size": args.size, "stored": stored, "batch": args.batch, "threads": args.threads, "repeats": args.repeats}
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True, check=False
+    ).stdout.strip()
+    versions = {
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "python": platform.python_version(),
+        "commit": commit,
+    }
+    settings = {
+        "size": args.size,
+        "stored": stored,
+        "batch": args.batch,
+        "threads": args.threads,
+        "repeats": args.repeats,
+    }
 
     def show(what: str, preset: str, device: torch.device, taken: float) -> None:
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+        name = (
+            torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+        )
         figures = {"images_per_s": round(args.batch / taken, 1), "us_per_image": round(taken / args.batch * 1e6, 2)}
         result = {"what": what, "preset": preset, "device": device.type, "hardware": name}
         print(json.dumps(result | figures | settings | versions), flush=True)
@@ -135,9 +162,16 @@ def main() -> None:
             return batch
 
         ready = ours(PRESETS["moderate"])
-        show("bare tiny_cnn step", "-", device, seconds(lambda ready=ready, stepped=stepped: stepped(ready), device, args.repeats))  # type: ignore[misc]
+        show(
+            "bare tiny_cnn step",
+            "-",
+            device,
+            seconds(lambda ready=ready, stepped=stepped: stepped(ready), device, args.repeats),
+        )  # type: ignore[misc]
         for name, preset in PRESETS.items():
-            show("ours", name, device, seconds(lambda preset=preset, ours=ours: ours(preset), device, args.repeats, step))  # type: ignore[misc]
+            show(
+                "ours", name, device, seconds(lambda preset=preset, ours=ours: ours(preset), device, args.repeats, step)
+            )  # type: ignore[misc]
 
         def mixed(ready: Tensor = ready, samples: Tensor = samples) -> Tensor:
             return mix(ready, samples, samples, mixing=Mixing(0.2, 1.0), seed=0, epoch=0)[0]

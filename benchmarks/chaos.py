@@ -3,12 +3,14 @@
     python benchmarks/chaos.py PART... --out DIR [--kills 21] [--worker-kills 10] [--seed 0] [--only CASE...]
 
 Parts, all of 12-trial searches of a tiny network on drawn leaves, one trial at a time on the CPU:
-  driver   SIGKILL of the search at random moments (before the first trial, while a checkpoint is written, between trials, while best/ is written,
-           at any time), alone or with all of its processes; each search is then resumed to its end and compared with one that nobody disturbed
-  worker   SIGKILL of the process that trains, twice a search
-  faults   each fault of chaos_faults.py
+  driver   SIGKILL of the search at random moments (before the first trial, while a checkpoint is written, between
+  trials, while best/ is written,
+           at any time), alone or with all of its processes; each search is then resumed to its end and compared with
+           one that nobody disturbed
+  worker   SIGKILL of the process that trains, twice a search faults   each fault of chaos_faults.py
 
-Every case is a JSON line in DIR/PART.jsonl and on standard output; DIR/PART.csv holds the same as a table. Exit code 1 when a case failed.
+Every case is a JSON line in DIR/PART.jsonl and on standard output; DIR/PART.csv holds the same as a table. Exit code 1
+when a case failed.
 """
 
 from __future__ import annotations
@@ -26,11 +28,22 @@ from pathlib import Path
 from typing import Any
 
 from chaos_faults import FAULTS
-from chaos_search import EPOCHS, TRIALS, Ending, Search, alive, differences, endings, epochs_trained, trial_workers, unreadable
+from chaos_search import (
+    EPOCHS,
+    TRIALS,
+    Ending,
+    Search,
+    alive,
+    differences,
+    endings,
+    epochs_trained,
+    trial_workers,
+    unreadable,
+)
 from vram_harness import Results
 
 from tune_cropshield.data.generated import draw_leaves
-from tune_cropshield.records import read_metrics
+from tune_cropshield.training.run_folder import read_metrics
 
 MOMENTS = ("start", "checkpoint", "between trials", "export", "any")
 
@@ -65,12 +78,18 @@ def wait_for_moment(search: Search, moment: str, timing: Timing, chance: random.
         return search.wait_until(lambda: (search.out / ".best.tmp").exists(), every_s=0.0005)
     if moment == "checkpoint":
         trial = search.out / f"t{chance.choice([0, 0, 1, 2]):03d}"
-        return search.wait_until(lambda: any(trial.glob(".last.pt.*.tmp")) or (trial / "last.pt").exists(), every_s=0.0005)
+        return search.wait_until(
+            lambda: any(trial.glob(".last.pt.*.tmp")) or (trial / "last.pt").exists(), every_s=0.0005
+        )
     ended = chance.randrange(1, TRIALS)
-    return search.wait_until(lambda: sum(folder.is_dir() for folder in search.out.glob("t[0-9]*")) > ended, every_s=0.002)
+    return search.wait_until(
+        lambda: sum(folder.is_dir() for folder in search.out.glob("t[0-9]*")) > ended, every_s=0.002
+    )
 
 
-def watch_leftovers(workers: list[int], processes: list[int], since: float, seconds: dict[str, float]) -> threading.Thread:
+def watch_leftovers(
+    workers: list[int], processes: list[int], since: float, seconds: dict[str, float]
+) -> threading.Thread:
     """Notes, in the background, how long the processes of a killed search live on: those that trained, and all."""
 
     def watch() -> None:
@@ -107,11 +126,22 @@ def kill_driver(results: Results, home: Path, leaves: Path, arguments: argparse.
         watcher.join()
         row = outcome_of(search.out, before, reference, code)
         what = "driver and its processes" if whole_tree else "driver alone"
-        add(results, f"{moment} ({number})", row, killed=what, moment_met=met, killed_at_s=round(killed_at, 1), half_written=len(halves), **lingering)
+        add(
+            results,
+            f"{moment} ({number})",
+            row,
+            killed=what,
+            moment_met=met,
+            killed_at_s=round(killed_at, 1),
+            half_written=len(halves),
+            **lingering,
+        )
 
 
 def outcome_of(out: Path, before: dict[int, Ending], reference: dict[int, Ending], code: int) -> dict[str, Any]:
-    """Returns what a disturbed search came to. Its trials that had all their parameters must end as in the undisturbed one."""
+    """Returns what a disturbed search came to. Its trials that had all their parameters must end as in the undisturbed
+    one.
+    """
     after = endings(out)
     changed = differences(before, after)
     concerned = [number for number, ending in before.items() if ending.params.keys() == reference[number].params.keys()]
@@ -128,7 +158,9 @@ def outcome_of(out: Path, before: dict[int, Ending], reference: dict[int, Ending
         "compared": len(concerned),
         "unlike_undisturbed": len(others),
         "unreadable": len(faults),
-        "detail": "; ".join([*faults, *(f"t{number:03d} {after.get(number)} not {reference[number]}" for number in others)])[:500],
+        "detail": "; ".join(
+            [*faults, *(f"t{number:03d} {after.get(number)} not {reference[number]}" for number in others)]
+        )[:500],
         "right": code == 0 and len(after) == TRIALS and not (changed or running or others or faults) and best,
     }
 

@@ -1,4 +1,6 @@
-"""One function per fault: it lets a search meet the fault and returns what came of it; `right` says whether that is what should."""
+"""One function per fault: it lets a search meet the fault and returns what came of it; `right` says whether that is
+what should.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +19,23 @@ from typing import Any
 from chaos_search import PATIENCE_S, SPACE, TRIALS, Search, differences, endings, unreadable
 
 from tune_cropshield.data.generated import draw_leaves
-from tune_cropshield.records import read_events, read_metrics
+from tune_cropshield.training.run_folder import read_events, read_metrics
 
 
 def faulty_search(home: Path, leaves: Path, fault: str, trials: int = 4) -> tuple[dict[str, Any], str]:
     """Runs faulty_search.py and returns how the search ended and all that it printed."""
-    command = [sys.executable, str(Path(__file__).with_name("faulty_search.py")), fault, "--out", str(home / "out"), "--data", str(leaves)]
-    done = subprocess.run([*command, "--trials", str(trials)], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    command = [
+        sys.executable,
+        str(Path(__file__).with_name("faulty_search.py")),
+        fault,
+        "--out",
+        str(home / "out"),
+        "--data",
+        str(leaves),
+    ]
+    done = subprocess.run(
+        [*command, "--trials", str(trials)], capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
     if done.returncode:
         return {"stopped": done.stderr[-400:], "failed": True}, done.stdout
     *printed, last = done.stdout.splitlines()
@@ -39,7 +51,12 @@ def nan_loss(home: Path, leaves: Path) -> dict[str, Any]:
     ended, _ = faulty_search(home, leaves, "nan")
     trials, faults = endings(home / "out"), unreadable(home / "out")
     said = trials[0].reason or ""
-    right = trials[0].state == "PRUNED" and trials[0].outcome == "diverged" and "in epoch 3" in said and "gradient norm" in said
+    right = (
+        trials[0].state == "PRUNED"
+        and trials[0].outcome == "diverged"
+        and "in epoch 3" in said
+        and "gradient norm" in said
+    )
     others = all(trials[number].outcome in ("finished", "pruned") for number in (1, 2, 3))
     return {"state": trials[0].state, "said": said, "right": right and others and not faults and not ended["failed"]}
 
@@ -48,7 +65,11 @@ def overflowing_gradients(home: Path, leaves: Path) -> dict[str, Any]:
     _, printed = faulty_search(home, leaves, "overflow")
     trials, events = endings(home / "out"), read_events(home / "out" / "t000")
     said = next((line for line in printed.splitlines() if "it goes on in fp32" in line), "")
-    right = trials[0].outcome in ("finished", "pruned") and [event["after"] for event in events] == ["fp32"] and said.startswith("t000: ")
+    right = (
+        trials[0].outcome in ("finished", "pruned")
+        and [event["after"] for event in events] == ["fp32"]
+        and said.startswith("t000: ")
+    )
     return {"state": trials[0].state, "said": said, "right": right and not unreadable(home / "out")}
 
 
@@ -88,7 +109,14 @@ def cache_cut_short(home: Path, leaves: Path) -> dict[str, Any]:
     (rebuilt,) = (home / "cache").rglob("images.u8")
     same = rebuilt.read_bytes() == whole
     lost = differences(before, endings(home / "out"))
-    return {"exit_code": code, "right": first == code == 0 and same and not lost and len(states(home / "out")) == 4 and not unreadable(home / "out")}
+    return {
+        "exit_code": code,
+        "right": first == code == 0
+        and same
+        and not lost
+        and len(states(home / "out")) == 4
+        and not unreadable(home / "out"),
+    }
 
 
 def byte_flipped_in_checkpoint(home: Path, leaves: Path) -> dict[str, Any]:
@@ -108,7 +136,11 @@ def byte_flipped_in_checkpoint(home: Path, leaves: Path) -> dict[str, Any]:
     code = resumed.wait()
     said = next((line for line in resumed.output().splitlines() if "is damaged" in line), "")
     same = endings(home / "out") == endings(home / "whole")
-    return {"exit_code": code, "said": said, "right": interrupted == 130 and code == 0 and bool(said) and same and not unreadable(home / "out")}
+    return {
+        "exit_code": code,
+        "said": said,
+        "right": interrupted == 130 and code == 0 and bool(said) and same and not unreadable(home / "out"),
+    }
 
 
 def journal_ends_in_half_a_line(home: Path, leaves: Path) -> dict[str, Any]:
@@ -121,12 +153,20 @@ def journal_ends_in_half_a_line(home: Path, leaves: Path) -> dict[str, Any]:
     readable = endings(home / "out") == before
     code = Search(home, leaves, home / "out", resume=True).wait()
     after = endings(home / "out")
-    right = code == 0 and readable and not differences(before, after) and len(after) == 6 and "RUNNING" not in states(home / "out")
+    right = (
+        code == 0
+        and readable
+        and not differences(before, after)
+        and len(after) == 6
+        and "RUNNING" not in states(home / "out")
+    )
     return {"exit_code": code, "right": right and not unreadable(home / "out")}
 
 
 def full_disk(home: Path, leaves: Path) -> dict[str, Any]:
-    """A disk on which a few trials fit; later it is made larger. Twice: once a file fills it up between trials, once the trials themselves do."""
+    """A disk on which a few trials fit; later it is made larger. Twice: once a file fills it up between trials, once
+    the trials themselves do.
+    """
     rows = []
     for name, kib, filled_by_others in (("small", 3000, False), ("filled", 8000, True)):
         disk = home / name
@@ -138,7 +178,12 @@ def full_disk(home: Path, leaves: Path) -> dict[str, Any]:
             rows.append(_on_disk(home, leaves, disk, filled_by_others))
         finally:
             subprocess.run(["umount", "-l", str(disk)], check=False)
-    return {"exit_code": rows[0]["exit_code"], "said": rows[0]["said"], "detail": json.dumps(rows), "right": all(row["right"] for row in rows)}
+    return {
+        "exit_code": rows[0]["exit_code"],
+        "said": rows[0]["said"],
+        "detail": json.dumps(rows),
+        "right": all(row["right"] for row in rows),
+    }
 
 
 def _on_disk(home: Path, leaves: Path, disk: Path, filled_by_others: bool) -> dict[str, Any]:
@@ -158,7 +203,13 @@ def _on_disk(home: Path, leaves: Path, disk: Path, filled_by_others: bool) -> di
     resumed_code = resumed.wait()
     after = endings(out)
     told = len(errors) == 1 and errors[0].startswith("error: no space left on the disk while writing ")
-    whole = resumed_code == 0 and len(after) == TRIALS and not differences(before, after) and "RUNNING" not in states(out) and not unreadable(out)
+    whole = (
+        resumed_code == 0
+        and len(after) == TRIALS
+        and not differences(before, after)
+        and "RUNNING" not in states(out)
+        and not unreadable(out)
+    )
     return {
         "exit_code": code,
         "said": "; ".join(errors),
@@ -181,14 +232,21 @@ def all_fail_alike(home: Path, leaves: Path) -> dict[str, Any]:
     found = states(home / "out")
     right = ended["failed"] and ended["stopped"] == "the first 3 trials all failed: RuntimeError: the lens is dirty"
     kept = "the lens is dirty" in (home / "out" / "t000" / "error.txt").read_text()
-    return {"trials": len(found), "said": ended["stopped"], "right": right and kept and 3 <= len(found) <= 4 and not unreadable(home / "out")}
+    return {
+        "trials": len(found),
+        "said": ended["stopped"],
+        "right": right and kept and 3 <= len(found) <= 4 and not unreadable(home / "out"),
+    }
 
 
 def all_fail_differently(home: Path, leaves: Path) -> dict[str, Any]:
     ended, _ = faulty_search(home, leaves, "different", trials=100)
     trials = endings(home / "out")
     reasons = [ending.reason for ending in trials.values()]
-    right = reasons == [f"RuntimeError: lens {number} is dirty" for number in range(100)] and states(home / "out") == ["FAIL"] * 100
+    right = (
+        reasons == [f"RuntimeError: lens {number} is dirty" for number in range(100)]
+        and states(home / "out") == ["FAIL"] * 100
+    )
     return {"trials": len(trials), "said": ended["stopped"], "right": right and not unreadable(home / "out")}
 
 

@@ -19,12 +19,12 @@ from optuna.trial import TrialState
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tune_cropshield.clock import read_times
-from tune_cropshield.config import load_config
-from tune_cropshield.records import read_metrics
+from tune_cropshield.config.settings import load_config
+from tune_cropshield.config.space import load_space
 from tune_cropshield.search.journal import read_study
-from tune_cropshield.space import load_space
 from tune_cropshield.training.checkpoint import load_checkpoint
+from tune_cropshield.training.clock import read_times
+from tune_cropshield.training.run_folder import read_metrics
 
 TRIALS, EPOCHS = 12, 6
 SPACE = f"""
@@ -68,7 +68,11 @@ def endings(out: Path) -> dict[int, Ending]:
         return {}
     return {
         trial.number: Ending(
-            trial.state.name, trial.params, trial.intermediate_values, trial.user_attrs.get("outcome"), trial.user_attrs.get("reason")
+            trial.state.name,
+            trial.params,
+            trial.intermediate_values,
+            trial.user_attrs.get("outcome"),
+            trial.user_attrs.get("reason"),
         )
         for trial in read_study(out).get_trials()
         if trial.state != TrialState.WAITING
@@ -78,7 +82,9 @@ def endings(out: Path) -> dict[int, Ending]:
 class Search:
     """The real command in a session of its own, its output in a file."""
 
-    def __init__(self, home: Path, leaves: Path, out: Path, *flags: str, resume: bool = False, space: str = SPACE) -> None:
+    def __init__(
+        self, home: Path, leaves: Path, out: Path, *flags: str, resume: bool = False, space: str = SPACE
+    ) -> None:
         self.out, self.log = out, home / f"{out.name}.log"
         (home / "space.toml").write_text(space)
         given = ["--resume"] if resume else ["--space", str(home / "space.toml"), "--data", str(leaves)]
@@ -86,7 +92,9 @@ class Search:
         environment = {**os.environ, "XDG_CACHE_HOME": str(home / "cache")}
         self.started = time.monotonic()
         with open(self.log, "w", encoding="utf-8") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=environment)
+            self.process = subprocess.Popen(
+                command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=environment
+            )
 
     def wait(self) -> int:
         """Returns the exit code; kills what takes too long."""
@@ -105,7 +113,9 @@ class Search:
         return False
 
     def kill(self, whole_tree: bool) -> list[int]:
-        """SIGKILLs the driver, with all of its processes as a power cut would or alone, and returns the processes there were beside it."""
+        """SIGKILLs the driver, with all of its processes as a power cut would or alone, and returns the processes there
+        were beside it.
+        """
         others = descendants(self.process.pid)
         for process in [self.process.pid, *(others if whole_tree else [])]:
             with contextlib.suppress(ProcessLookupError):
@@ -206,11 +216,17 @@ def _faults_of_run(folder: Path) -> Iterator[str]:
         yield f"{folder.name}/metrics.jsonl: epochs {epochs}"
     accumulator = EventAccumulator(str(folder))
     accumulator.Reload()
-    steps = [event.step for event in accumulator.Scalars("val_acc")] if "val_acc" in accumulator.Tags()["scalars"] else []
+    steps = (
+        [event.step for event in accumulator.Scalars("val_acc")] if "val_acc" in accumulator.Tags()["scalars"] else []
+    )
     if steps != epochs:
         yield f"{folder.name}: TensorBoard shows epochs {steps}, metrics.jsonl {epochs}"
 
 
 def differences(before: dict[int, Ending], after: dict[int, Ending]) -> list[int]:
     """Returns the trials that had ended before and are not the same after."""
-    return [number for number, ending in before.items() if ending.state in [state.name for state in ENDED] and after.get(number) != ending]
+    return [
+        number
+        for number, ending in before.items()
+        if ending.state in [state.name for state in ENDED] and after.get(number) != ending
+    ]

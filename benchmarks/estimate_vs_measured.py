@@ -1,7 +1,7 @@
 """Compares the memory estimate with measured figures: python benchmarks/estimate_vs_measured.py MEASURED.json
 
-Prints one JSON line per measured row, errors as shares of the measured figure (positive: estimated too high), and a last line with the
-worst of them.
+Prints one JSON line per measured row, errors as shares of the measured figure (positive: estimated too high), and a
+last line with the worst of them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tune_cropshield.memory.estimate import MemoryEstimate, estimate_memory
+from tune_cropshield.memory.predict.estimate import MemoryEstimate, estimate_memory
 
 NAMES = {"custom": "cropshield_cnn"}
 BATCH_SIZES_THAT_COUNT = 16  # below, a few MiB of scratch space are a large share of the peak
@@ -24,7 +24,9 @@ BATCH_SIZES_THAT_COUNT = 16  # below, a few MiB of scratch space are a large sha
 @cache
 def _estimate(model: str, precision: Any, channels_last: bool) -> MemoryEstimate:
     start = time.perf_counter()
-    estimate = estimate_memory(NAMES.get(model, model), num_classes=22, image_size=224, precision=precision, channels_last=channels_last)
+    estimate = estimate_memory(
+        NAMES.get(model, model), num_classes=22, image_size=224, precision=precision, channels_last=channels_last
+    )
     seconds = round(time.perf_counter() - start, 2)
     print(json.dumps({"traced": model, "precision": precision, "channels_last": channels_last, "seconds": seconds}))
     return estimate
@@ -47,7 +49,9 @@ def _slopes(rows: list[dict[str, Any]]) -> Iterator[tuple[str, float]]:
         for high in rows:
             same = all(low[key] == high[key] for key in ("model", "precision", "channels_last", "accumulation"))
             if same and low["micro_batch"] >= 64 and high["micro_batch"] == 2 * low["micro_batch"]:
-                estimated, actual = (high[key] - low[key] for key in ("estimated_allocated_mib", "measured_allocated_mib"))
+                estimated, actual = (
+                    high[key] - low[key] for key in ("estimated_allocated_mib", "measured_allocated_mib")
+                )
                 yield _group(low), estimated / actual - 1
 
 
@@ -66,12 +70,20 @@ def main() -> None:
     summary: dict[str, Any] = {}
     for group in sorted({_group(row) for row in rows}):
         errors = {
-            kind: [row[f"{kind}_error"] for row in rows if _group(row) == group and row["micro_batch"] >= BATCH_SIZES_THAT_COUNT]
+            kind: [
+                row[f"{kind}_error"]
+                for row in rows
+                if _group(row) == group and row["micro_batch"] >= BATCH_SIZES_THAT_COUNT
+            ]
             for kind in ("allocated", "reserved")
         }
         errors["mib_per_image"] = [error for slope_group, error in slopes if slope_group == group]
         summary[group] = {
-            kind: {"lowest": round(min(values), 4), "median": round(statistics.median(values), 4), "highest": round(max(values), 4)}
+            kind: {
+                "lowest": round(min(values), 4),
+                "median": round(statistics.median(values), 4),
+                "highest": round(max(values), 4),
+            }
             for kind, values in errors.items()
         }
     print(json.dumps({"summary": summary, "micro_batch_at_least": BATCH_SIZES_THAT_COUNT}))

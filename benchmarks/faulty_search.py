@@ -2,9 +2,10 @@
 
     python benchmarks/faulty_search.py FAULT --out DIR --data DIR [--trials N]
 
-Faults: nan (NaN loss in epoch 3 of trial 0), none (trial 0 reports no accuracy from epoch 2 on), overflow (50 windows of trial 0 overflow in
-fp16), clock (it jumps back an hour while trials run), same (every trial fails in the same way), different (each in its own way), deaf (every
-trial is trained with the settings of trial 0). Prints one JSON object: how the search ended.
+Faults: nan (NaN loss in epoch 3 of trial 0), none (trial 0 reports no accuracy from epoch 2 on), overflow (50 windows
+of trial 0 overflow in fp16), clock (it jumps back an hour while trials run), same (every trial fails in the same way),
+different (each in its own way), deaf (every trial is trained with the settings of trial 0). Prints one JSON object: how
+the search ended.
 """
 
 from __future__ import annotations
@@ -22,22 +23,24 @@ from chaos_search import SPACE
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
+from tune_cropshield.config.space import load_space
 from tune_cropshield.data.dataset import open_data
-from tune_cropshield.memory.plan import plan_for_cpu
+from tune_cropshield.memory.choose.pairs import plan_for_cpu
 from tune_cropshield.search import folder as files
-from tune_cropshield.search.batches import effective_batches
-from tune_cropshield.search.outcomes import METRIC
-from tune_cropshield.search.plain_view import PlainView
+from tune_cropshield.search.endings import METRIC
 from tune_cropshield.search.ray_runtime import ray_runtime
 from tune_cropshield.search.resources import divide
 from tune_cropshield.search.run import run_search
-from tune_cropshield.space import load_space
+from tune_cropshield.search.trial_settings import effective_batches
+from tune_cropshield.search.views.plain import PlainView
 
 JUMP_S = 3600.0
 
 
 def head_output_changed(change: Callable[[int, Tensor], Tensor | None]) -> Any:
-    """Lets `change`: (training calls so far, output) replace what networks' heads return while they train; call `remove` on the result to end it."""
+    """Lets `change`: (training calls so far, output) replace what networks' heads return while they train; call
+    `remove` on the result to end it.
+    """
     calls = [0]
 
     def hook(module: nn.Module, inputs: Any, output: Tensor) -> Tensor | None:
@@ -74,7 +77,9 @@ def faulty_worker(fault: str) -> Callable[[], type[Any]]:
                 super()._start(config)
                 self.hook = None
                 if self.number == 0 and fault == "overflow":
-                    self.hook = head_output_changed(lambda call, output: output * float("inf") if 8 <= call < 58 and output_in_fp16() else None)
+                    self.hook = head_output_changed(
+                        lambda call, output: output * float("inf") if 8 <= call < 58 and output_in_fp16() else None
+                    )
 
             def step(self) -> dict[str, Any]:
                 self.steps += 1

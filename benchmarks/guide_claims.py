@@ -3,8 +3,8 @@
     tune-cropshield doctor --data DIR --json > doctor.json
     python benchmarks/guide_claims.py doctor.json --out results/guide_claims_h200_2026-11
 
-OUT/claims.csv has a row per claim and network, OUT/speeds.csv the images per second behind them, OUT/README.md the tables with a place for what
-a person has to add. The README is not written over: delete it to have it made anew.
+OUT/claims.csv has a row per claim and network, OUT/speeds.csv the images per second behind them, OUT/README.md the
+tables with a place for what a person has to add. The README is not written over: delete it to have it made anew.
 """
 
 from __future__ import annotations
@@ -17,7 +17,21 @@ from typing import Any
 
 from environment import commit
 
-COLUMNS = ("key", "model", "pair", "says", "low", "high", "unit", "places", "value", "source", "holds", "verdict", "note")
+COLUMNS = (
+    "key",
+    "model",
+    "pair",
+    "says",
+    "low",
+    "high",
+    "unit",
+    "places",
+    "value",
+    "source",
+    "holds",
+    "verdict",
+    "note",
+)
 
 
 def main() -> None:
@@ -48,11 +62,13 @@ def speed_rows(found: dict[str, Any]) -> list[dict[str, Any]]:
     loading = found["loading"]
     how = f"{loading['image_size']} px, {loading['images']} photographs"
     rows = [
-        {"model": "", "variant": name, "images_per_s": round(loading[f"{name}_images_per_s"], 1), "how": how} for name in ("stock", "store", "decode")
+        {"model": "", "variant": name, "images_per_s": round(loading[f"{name}_images_per_s"], 1), "how": how}
+        for name in ("stock", "store", "decode")
     ]
     for model, steps in found["steps"].items():
         rows += [
-            {"model": model, "variant": name, "images_per_s": round(rate, 1), "how": steps["how"]} for name, rate in steps["images_per_s"].items()
+            {"model": model, "variant": name, "images_per_s": round(rate, 1), "how": steps["how"]}
+            for name, rate in steps["images_per_s"].items()
         ]
     return rows
 
@@ -72,7 +88,10 @@ def readme_text(found: dict[str, Any]) -> str:
     lines = [
         f"# Do the training guide's figures hold on {machine['gpu'] or 'a CPU'}?",
         "",
-        f"{device}, {machine['cores']} cores, Python {machine['python']}, {versions}, commit {commit()}. One run, {found['seconds']:.0f} s.",
+        (
+            f"{device}, {machine['cores']} cores, Python {machine['python']}, {versions}, commit {commit()}. One "
+            f"run, {found['seconds']:.0f} s."
+        ),
         "Speeds are this device's, not a laptop's. GUIDE and NOTES are lines of the guide's two documents.",
         "",
         "    tune-cropshield doctor --data DIR --json > doctor.json",
@@ -81,12 +100,16 @@ def readme_text(found: dict[str, Any]) -> str:
     for model in sorted({claim["model"] for claim in found["claims"]}):
         known = [claim for claim in found["claims"] if claim["model"] == model and claim["value"] is not None]
         lines += ["", f"## {model}", "", "| the guide | place | here | how |", "|---|---|---|---|"]
-        lines += [f"| {claim['says']} | {', '.join(claim['places'])} | {claim['verdict']} | {how_of(claim)} |" for claim in known]
+        lines += [
+            f"| {claim['says']} | {', '.join(claim['places'])} | {claim['verdict']} | {how_of(claim)} |"
+            for claim in known
+        ]
     lines += [
         "",
         "## Loading",
         "",
-        f"One process of a stock loader gives {loading['stock_images_per_s']:.0f} images/s at {loading['image_size']} px, our store "
+        f"One process of a stock loader gives {loading['stock_images_per_s']:.0f} images/s at "
+        f"{loading['image_size']} px, our store "
         f"{loading['store_images_per_s']:.0f}, augmented on the device (`speeds.csv`).",
     ]
     unknown = sorted({(claim["says"], claim["note"]) for claim in found["claims"] if claim["value"] is None})

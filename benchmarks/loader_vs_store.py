@@ -1,16 +1,17 @@
-"""Images per second of one core: the stock loader (decode and transform each photograph, every epoch) against our store.
+"""Images per second of one core: the stock loader (decode and transform each photograph, every epoch) against our
+store.
 
     python benchmarks/loader_vs_store.py --data leaves/ --image-size 160 [--threads 1] [--source-size 256]
 
 Everything runs in one process on `--threads` threads, in turns. What is compared:
-  stock                 ImageFolder and the guide's transforms as a DataLoader process runs them: JPEG to augmented float tensor
-  stock, decode only    ImageFolder and ToTensor: what no choice of transforms can save
-  store, gather         ours, what the host does for a GPU: uint8 pictures gathered from the memory-mapped store (augmented on the device)
-  store, gather + augment (cpu)     ours on a machine without a GPU: both on the same core
-  store, gather + augment (cuda)    where there is a GPU: pictures on the device, to the augmented tensor there
-The first and the third are what a core does for one image where there is a GPU, the first and the fourth where there is none.
-Rows of the host alone are images per second of CPU time, which other programs on the machine hardly touch; the row with cuda goes by the clock.
-One JSON line per row: the median of `--repeats`, and the ratio to the stock row.
+  stock                 ImageFolder and the guide's transforms as a DataLoader process runs them: JPEG to augmented
+  float tensor stock, decode only    ImageFolder and ToTensor: what no choice of transforms can save store, gather
+  ours, what the host does for a GPU: uint8 pictures gathered from the memory-mapped store (augmented on the device)
+  store, gather + augment (cpu)     ours on a machine without a GPU: both on the same core store, gather + augment
+  (cuda)    where there is a GPU: pictures on the device, to the augmented tensor there
+The first and the third are what a core does for one image where there is a GPU, the first and the fourth where there is
+none. Rows of the host alone are images per second of CPU time, which other programs on the machine hardly touch; the
+row with cuda goes by the clock. One JSON line per row: the median of `--repeats`, and the ratio to the stock row.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from stock_recipe import training_transform
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from tune_cropshield.config import DataConfig
+from tune_cropshield.config.settings import DataConfig
 from tune_cropshield.data.augment import PRESETS, augment
 from tune_cropshield.data.dataset import DeviceData, open_data
 from tune_cropshield.data.generated import draw_leaves
@@ -43,9 +44,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="photographs; left out, leaves are drawn at 256 px")
     parser.add_argument("--image-size", type=int, default=160)
-    parser.add_argument("--source-size", type=int, help="first write the photographs anew at this side, as JPEG: what a camera delivers is larger")
+    parser.add_argument(
+        "--source-size",
+        type=int,
+        help="first write the photographs anew at this side, as JPEG: what a camera delivers is larger",
+    )
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--images", type=int, default=512, help="in each timing of the stock loader; more of the store's")
+    parser.add_argument(
+        "--images", type=int, default=512, help="in each timing of the stock loader; more of the store's"
+    )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
@@ -59,7 +66,12 @@ def main() -> None:
     settings = {name: vars(arguments)[name] for name in ("image_size", "source_size", "batch", "threads", "repeats")}
     for name, speeds in rows.items():
         speed = statistics.median(speeds)
-        result = {"benchmark": "loader_vs_store", "what": name, "images_per_s": round(speed), "ratio_to_stock": round(speed / stock, 1)}
+        result = {
+            "benchmark": "loader_vs_store",
+            "what": name,
+            "images_per_s": round(speed),
+            "ratio_to_stock": round(speed / stock, 1),
+        }
         print(json.dumps(result | settings | environment()), flush=True)
 
 
@@ -113,13 +125,17 @@ def measure(data: Path, cache: Path, arguments: argparse.Namespace) -> dict[str,
 
 
 def resized(source: Path, target: Path, side: int, most: int) -> Path:
-    """Writes up to `most` photographs of `source` at `side` x `side` px, as JPEG of quality 90, and returns their folder."""
+    """Writes up to `most` photographs of `source` at `side` x `side` px, as JPEG of quality 90, and returns their
+    folder.
+    """
     classes = sorted(path for path in source.iterdir() if path.is_dir())
     for of_class in classes:
         (target / of_class.name).mkdir(parents=True)
         for path in sorted(of_class.iterdir())[: max(most // len(classes), 12)]:
             with Image.open(path) as image:
-                image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC).save(target / of_class.name / f"{path.stem}.jpg", quality=90)
+                image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC).save(
+                    target / of_class.name / f"{path.stem}.jpg", quality=90
+                )
     return target
 
 

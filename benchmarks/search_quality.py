@@ -1,13 +1,17 @@
-"""How good a setting does a search find within so many epochs? Ours against random search, the guide's fixed settings and stock Ray Tune.
+"""How good a setting does a search find within so many epochs? Ours against random search, the guide's fixed settings
+and stock Ray Tune.
 
-    python benchmarks/search_quality.py --data DIR --out OUT [--seeds 5] [--jobs 4] [--per-class 100] [--image-size 48] [--epochs 8] [--budget 96]
+    python benchmarks/search_quality.py --data DIR --out OUT [--seeds 5] [--jobs 4] [--per-class 100] [--image-size 48]
+    [--epochs 8] [--budget 96]
 
-Methods, all over the same space and one trial at a time: `ours` (this project's search), `random` (random settings, each trained to its end), `sweep`
-(the five settings of the guide's "Hyperparameter Recommendations", each trained to its end) and `stock` (Ray's OptunaSearch and ASHA as they come).
-A seed stands for a split, a sampler and the trials' own randomness; every method meets the same ones. Epochs are counted in the order in which they
-were trained, pruned trials' too, and a method's result after B epochs is the best validation accuracy among its first B.
+Methods, all over the same space and one trial at a time: `ours` (this project's search), `random` (random settings,
+each trained to its end), `sweep` (the five settings of the guide's "Hyperparameter Recommendations", each trained to
+its end) and `stock` (Ray's OptunaSearch and ASHA as they come). A seed stands for a split, a sampler and the trials'
+own randomness; every method meets the same ones. Epochs are counted in the order in which they were trained, pruned
+trials' too, and a method's result after B epochs is the best validation accuracy among its first B.
 
-One JSON line per method and seed in OUT/search_quality.jsonl; OUT/search_quality.csv holds the same, OUT/summary.csv the means and spreads.
+One JSON line per method and seed in OUT/search_quality.jsonl; OUT/search_quality.csv holds the same, OUT/summary.csv
+the means and spreads.
 """
 
 from __future__ import annotations
@@ -29,9 +33,9 @@ from typing import Any
 
 from environment import environment
 
-from tune_cropshield.config import DataConfig, RunConfig, TrialConfig
+from tune_cropshield.config.settings import DataConfig, RunConfig, TrialConfig
 from tune_cropshield.data.dataset import DeviceData, LeafData, open_data
-from tune_cropshield.records import read_metrics
+from tune_cropshield.training.run_folder import read_metrics
 
 METHODS = ("ours", "random", "sweep", "stock")
 SPACE = """
@@ -56,7 +60,8 @@ reduction_factor = 3
 seed = {seed}
 """
 GUIDES_LR = GUIDES_WEIGHT_DECAY = 1e-4
-# (micro-batch, accumulation, max_norm): RTX 4060, custom CNN and EfficientNet twice; RTX 3050, custom CNN and EfficientNet
+# (micro-batch, accumulation, max_norm): RTX 4060, custom CNN and EfficientNet twice; RTX 3050, custom CNN and
+# EfficientNet
 GUIDES_SETTINGS = ((32, 1, "none"), (16, 2, "none"), (16, 4, 1.0), (16, 2, "none"), (8, 4, 1.0))
 
 
@@ -86,7 +91,7 @@ def sweep(arguments: argparse.Namespace, leaves: LeafData, out: Path) -> None:
     """Trains the guide's five settings, one after another."""
     import torch
 
-    from tune_cropshield.trial import run_trial
+    from tune_cropshield.training.loop import run_trial
 
     data = DeviceData(leaves, torch.device("cpu"))
     for number, (micro, accumulation, max_norm) in enumerate(GUIDES_SETTINGS):
@@ -101,7 +106,7 @@ def random_search(arguments: argparse.Namespace, leaves: LeafData, out: Path) ->
     from optuna.samplers import RandomSampler
 
     from tune_cropshield.search.journal import open_study
-    from tune_cropshield.trial import run_trial
+    from tune_cropshield.training.loop import run_trial
 
     data, study = DeviceData(leaves, torch.device("cpu")), open_study(out, RandomSampler(seed=arguments.one_seed))
     for number in range(math.ceil(arguments.budget / arguments.epochs)):
@@ -111,12 +116,12 @@ def random_search(arguments: argparse.Namespace, leaves: LeafData, out: Path) ->
 
 def ours(arguments: argparse.Namespace, leaves: LeafData, out: Path) -> None:
     """Runs this project's own search."""
-    from tune_cropshield.memory.plan import plan_for_cpu
-    from tune_cropshield.search.batches import effective_batches
+    from tune_cropshield.memory.choose.pairs import plan_for_cpu
     from tune_cropshield.search.ray_runtime import ray_runtime
     from tune_cropshield.search.resources import Resources
     from tune_cropshield.search.run import run_search
-    from tune_cropshield.search.view import SearchView
+    from tune_cropshield.search.trial_settings import effective_batches
+    from tune_cropshield.search.views.view import SearchView
 
     space = searched_space(arguments, out)
     plan, resources = plan_for_cpu(effective_batches(space)), Resources("cpu", 1, 0, 1, 1, 1, 0)
@@ -138,19 +143,28 @@ def stock(arguments: argparse.Namespace, leaves: LeafData, out: Path) -> None:
         def train(config: dict[str, Any]) -> None:
             import torch
 
-            from tune_cropshield.trial import run_trial
+            from tune_cropshield.training.loop import run_trial
 
             name = f"s{time.time_ns()}"  # one at a time: the order in which they began
             run = trial_settings(arguments, **config)
             data = DeviceData(leaves, torch.device("cpu"))
-            run_trial(run, data, out / name, lambda report: tune.report({"val_acc": report.metrics.val_acc, "epoch": report.metrics.epoch}))
+            run_trial(
+                run,
+                data,
+                out / name,
+                lambda report: tune.report({"val_acc": report.metrics.val_acc, "epoch": report.metrics.epoch}),
+            )
 
         search = OptunaSearch(distributions(arguments, out), metric="val_acc", mode="max", seed=arguments.one_seed)
-        halving = ASHAScheduler("epoch", metric="val_acc", mode="max", max_t=arguments.epochs, grace_period=2, reduction_factor=3)
+        halving = ASHAScheduler(
+            "epoch", metric="val_acc", mode="max", max_t=arguments.epochs, grace_period=2, reduction_factor=3
+        )
         with tempfile.TemporaryDirectory() as results:
             tune.Tuner(
                 tune.with_resources(train, {"cpu": 1}),
-                tune_config=tune.TuneConfig(search_alg=ConcurrencyLimiter(search, 1), scheduler=halving, num_samples=num_trials(arguments)),
+                tune_config=tune.TuneConfig(
+                    search_alg=ConcurrencyLimiter(search, 1), scheduler=halving, num_samples=num_trials(arguments)
+                ),
                 run_config=tune.RunConfig(storage_path=results, verbose=0),
             ).fit()
     for number, folder in enumerate(sorted(out.glob("s[0-9]*"))):
@@ -158,16 +172,20 @@ def stock(arguments: argparse.Namespace, leaves: LeafData, out: Path) -> None:
 
 
 def num_trials(arguments: argparse.Namespace) -> int:
-    """Returns how many trials a search that prunes may start: so many that they need the whole budget even if all but the first stop at once."""
+    """Returns how many trials a search that prunes may start: so many that they need the whole budget even if all but
+    the first stop at once.
+    """
     return math.ceil((arguments.budget - arguments.epochs) / 2) + 1
 
 
 def searched_space(arguments: argparse.Namespace, out: Path) -> Any:
     """Returns the space that all methods search."""
-    from tune_cropshield.space import load_space
+    from tune_cropshield.config.space import load_space
 
     file = out / "space.toml"
-    text = SPACE.format(image_size=arguments.image_size, seed=arguments.one_seed, trials=num_trials(arguments), epochs=arguments.epochs)
+    text = SPACE.format(
+        image_size=arguments.image_size, seed=arguments.one_seed, trials=num_trials(arguments), epochs=arguments.epochs
+    )
     file.write_text(text)
     return load_space(file, {"data": {"dir": str(arguments.data.absolute())}})
 
@@ -178,7 +196,9 @@ def distributions(arguments: argparse.Namespace, out: Path) -> dict[str, Any]:
 
 
 def curve(out: Path) -> list[float]:
-    """Returns the validation accuracy of each epoch in the order of training; with one trial at a time that is the trials' order."""
+    """Returns the validation accuracy of each epoch in the order of training; with one trial at a time that is the
+    trials' order.
+    """
     return [line["val_acc"] for folder in sorted(out.glob("t[0-9]*")) for line in read_metrics(folder)]
 
 
@@ -214,22 +234,45 @@ def some_photographs(source: Path, folder: Path, per_class: int) -> Path:
     return folder
 
 
-def in_another_process(arguments: argparse.Namespace, method: str, seed: int, data: Path, cache: Path) -> dict[str, Any]:
+def in_another_process(
+    arguments: argparse.Namespace, method: str, seed: int, data: Path, cache: Path
+) -> dict[str, Any]:
     """Returns what one method with one seed came to."""
-    own = ["--one", method, "--one-seed", str(seed), "--data", str(data), "--cache", str(cache), "--out", str(arguments.out)]
+    own = [
+        "--one",
+        method,
+        "--one-seed",
+        str(seed),
+        "--data",
+        str(data),
+        "--cache",
+        str(cache),
+        "--out",
+        str(arguments.out),
+    ]
     same = [f"--{name.replace('_', '-')}={getattr(arguments, name)}" for name in ("image_size", "epochs", "budget")]
     threads = {"OMP_NUM_THREADS": "1", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1"}
-    done = subprocess.run([sys.executable, __file__, *own, *same], capture_output=True, text=True, check=False, env={**os.environ, **threads})
+    done = subprocess.run(
+        [sys.executable, __file__, *own, *same],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **threads},
+    )
     results = [line.removeprefix("RESULT ") for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     if not results:
         raise RuntimeError(f"{method} with seed {seed} failed:\n{done.stderr[-2000:]}")
     return {"method": method, "seed": seed, **json.loads(results[-1])}
 
 
-def told(results: list[dict[str, Any]], arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def told(
+    results: list[dict[str, Any]], arguments: argparse.Namespace
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Returns a row per method and seed, and a row per method: mean and standard deviation over the seeds."""
     swept = arguments.epochs * len(GUIDES_SETTINGS)
-    targets = {result["seed"]: best_within(result["accuracies"], swept) for result in results if result["method"] == "sweep"}
+    targets = {
+        result["seed"]: best_within(result["accuracies"], swept) for result in results if result["method"] == "sweep"
+    }
     rows = [
         {
             "method": result["method"],
@@ -249,9 +292,15 @@ def told(results: list[dict[str, Any]], arguments: argparse.Namespace) -> tuple[
         line: dict[str, Any] = {"method": method, "seeds": len(own)}
         for name in (f"best_after_{swept}", f"best_after_{arguments.budget}"):
             values = [row[name] for row in own]
-            line |= {f"{name}_mean": round(statistics.mean(values), 4), f"{name}_sd": round(statistics.stdev(values), 4) if len(values) > 1 else None}
+            line |= {
+                f"{name}_mean": round(statistics.mean(values), 4),
+                f"{name}_sd": round(statistics.stdev(values), 4) if len(values) > 1 else None,
+            }
         reached = [row["epochs_to_sweeps_best"] for row in own if row["epochs_to_sweeps_best"] is not None]
-        line |= {"reached_sweeps_best": len(reached), "epochs_to_it_mean": round(statistics.mean(reached), 1) if reached else None}
+        line |= {
+            "reached_sweeps_best": len(reached),
+            "epochs_to_it_mean": round(statistics.mean(reached), 1) if reached else None,
+        }
         line |= {"epochs_to_it_sd": round(statistics.stdev(reached), 1) if len(reached) > 1 else None}
         summary.append(line)
     return rows, summary
@@ -287,7 +336,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="quality-data-") as folder, ThreadPoolExecutor(arguments.jobs) as pool:
         data = some_photographs(arguments.data, Path(folder) / "leaves", arguments.per_class)
         cases = [(method, seed) for seed in range(arguments.seeds) for method in METHODS]
-        waiting = [pool.submit(in_another_process, arguments, method, seed, data, Path(folder) / "cache") for method, seed in cases]
+        waiting = [
+            pool.submit(in_another_process, arguments, method, seed, data, Path(folder) / "cache")
+            for method, seed in cases
+        ]
         results = []
         with open(arguments.out / "search_quality.jsonl", "w", encoding="utf-8") as lines:
             for each in waiting:

@@ -1,11 +1,15 @@
-"""Wall time of a whole search, ours against the stock recipe (`stock_recipe.py`): the same photographs, model, size, trials, epochs and halving.
+"""Wall time of a whole search, ours against the stock recipe (`stock_recipe.py`): the same photographs, model, size,
+trials, epochs and halving.
 
-    python benchmarks/search_vs_stock.py --preset cpu                      # 2 cores, tiny_cnn, 64 px, 16 trials; draws its leaves
-    python benchmarks/search_vs_stock.py --preset h200 --data leaves/      # EfficientNet-B0, 160 px, 12 trials on 1,800 of the photographs
+    python benchmarks/search_vs_stock.py --preset cpu                      # 2 cores, tiny_cnn, 64 px, 16 trials; draws
+    its leaves
+    python benchmarks/search_vs_stock.py --preset h200 --data leaves/      # EfficientNet-B0, 160 px, 12 trials on 1,800
+    of the photographs
 
-Each run is the whole command as a user types it, interpreter and imports included. Ours is timed twice a round: "first" with an empty cache (it
-decodes, and on a GPU measures what fits), "again" with what that left behind; the stock recipe keeps nothing between runs. The sides take turns.
-One JSON line per run, then one with the medians and the ratios. `--stock-repeats 1` where time is short: the line says how many there were.
+Each run is the whole command as a user types it, interpreter and imports included. Ours is timed twice a round: "first"
+with an empty cache (it decodes, and on a GPU measures what fits), "again" with what that left behind; the stock recipe
+keeps nothing between runs. The sides take turns. One JSON line per run, then one with the medians and the ratios.
+`--stock-repeats 1` where time is short: the line says how many there were.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ from environment import environment
 
 from tune_cropshield.data.generated import draw_leaves
 from tune_cropshield.outcome.ledger import read_ledger
-from tune_cropshield.records import read_metrics
+from tune_cropshield.training.run_folder import read_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -116,7 +120,11 @@ def main() -> None:
         **vars(preset),
         "repeats": {side: len(values) for side, values in seconds.items()},
         **{f"{side}_s": round(median, 1) if median is not None else None for side, median in medians.items()},
-        **{f"ratio_{side}": round(stock / median, 2) for side in ("first", "again") if stock is not None and (median := medians[side]) is not None},
+        **{
+            f"ratio_{side}": round(stock / median, 2)
+            for side in ("first", "again")
+            if stock is not None and (median := medians[side]) is not None
+        },
     }
     versions = {name: version(name) for name in ("torchvision", "ray", "optuna")}
     print(json.dumps(result | versions | environment()), flush=True)
@@ -160,10 +168,18 @@ def our_command(space: Path, data: Path, out: Path, trials_per_gpu: str) -> list
 
 
 def timed(command: list[str], cache: Path) -> tuple[float, str]:
-    """Returns the seconds that `command` takes, our cache lying in `cache`, and what it printed. Ends this program when it fails."""
+    """Returns the seconds that `command` takes, our cache lying in `cache`, and what it printed. Ends this program when
+    it fails.
+    """
     paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     started = time.perf_counter()
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths, "XDG_CACHE_HOME": str(cache)}, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command,
+        env={**os.environ, "PYTHONPATH": paths, "XDG_CACHE_HOME": str(cache)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     seconds = time.perf_counter() - started
     if done.returncode != 0:
         sys.exit(f"{' '.join(command)}\nended with {done.returncode}:\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}")

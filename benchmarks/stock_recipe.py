@@ -1,11 +1,14 @@
-"""The stock recipe: the guide's training loop in Ray Tune, as their documentation shows them. What `search_vs_stock.py` compares with.
+"""The stock recipe: the guide's training loop in Ray Tune, as their documentation shows them. What `search_vs_stock.py`
+compares with.
 
-    python benchmarks/stock_recipe.py --data DIR --model tiny_cnn --image-size 64 --trials 16 --epochs 8 --batches 16 32 64 --out OUT
+    python benchmarks/stock_recipe.py --data DIR --model tiny_cnn --image-size 64 --trials 16 --epochs 8 --batches 16 32
+    64 --out OUT
 
-The loop is the guide's: autocast and GradScaler on a GPU, loss / accumulation, clip_grad_norm_, loss.item() and a count of hits each batch. Data come
-from ImageFolder through DataLoader processes. The search is ray.tune's first page: a function trainable, OptunaSearch, ASHAScheduler, a fresh process
-for each trial, one trial per GPU (or core), tune.report with a checkpoint after each epoch. The batch is trained whole (accumulation 1), which is
-the fastest way to make it. The last line printed is one JSON object.
+The loop is the guide's: autocast and GradScaler on a GPU, loss / accumulation, clip_grad_norm_, loss.item() and a count
+of hits each batch. Data come from ImageFolder through DataLoader processes. The search is ray.tune's first page: a
+function trainable, OptunaSearch, ASHAScheduler, a fresh process for each trial, one trial per GPU (or core),
+tune.report with a checkpoint after each epoch. The batch is trained whole (accumulation 1), which is the fastest way to
+make it. The last line printed is one JSON object.
 """
 
 from __future__ import annotations
@@ -50,7 +53,9 @@ def training_transform(image_size: int) -> Callable[[Any], torch.Tensor]:
 
 
 def make_loaders(data: str, image_size: int, batch: int, workers: int) -> tuple[DataLoader[Any], DataLoader[Any], int]:
-    """Returns the loaders of 80 % to train on, augmented like the preset "moderate", and of 10 % to validate on; and the number of classes."""
+    """Returns the loaders of 80 % to train on, augmented like the preset "moderate", and of 10 % to validate on; and
+    the number of classes.
+    """
     normalize = [transforms.ToTensor(), transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
     plain = transforms.Compose([transforms.Resize((image_size, image_size)), *normalize])
     training, whole = ImageFolder(data, training_transform(image_size)), ImageFolder(data, plain)
@@ -66,7 +71,9 @@ def make_loaders(data: str, image_size: int, batch: int, workers: int) -> tuple[
 def train(config: dict[str, Any]) -> None:
     """Trains one trial, reporting each epoch."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    train_loader, val_loader, num_classes = make_loaders(config["data"], config["image_size"], config["batch"] // ACCUMULATION, config["workers"])
+    train_loader, val_loader, num_classes = make_loaders(
+        config["data"], config["image_size"], config["batch"] // ACCUMULATION, config["workers"]
+    )
     model = build_model(config["model"], num_classes).to(device)
     criterion = nn.CrossEntropyLoss()
     optimizer = torch.optim.AdamW(model.parameters(), lr=config["lr"], weight_decay=1e-4)
@@ -100,13 +107,23 @@ def train(config: dict[str, Any]) -> None:
         val_loss, val_acc = validate(model, val_loader, criterion, device)
         scheduler.step(val_loss)
         with tempfile.TemporaryDirectory() as folder:
-            torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, os.path.join(folder, "checkpoint.pt"))
-            metrics = {"train_loss": running_loss / len(train_loader), "train_acc": correct / total, "val_loss": val_loss, "val_acc": val_acc}
+            torch.save(
+                {"model": model.state_dict(), "optimizer": optimizer.state_dict()},
+                os.path.join(folder, "checkpoint.pt"),
+            )
+            metrics = {
+                "train_loss": running_loss / len(train_loader),
+                "train_acc": correct / total,
+                "val_loss": val_loss,
+                "val_acc": val_acc,
+            }
             tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(folder))
 
 
 @torch.no_grad()
-def validate(model: nn.Module, loader: DataLoader[Any], criterion: nn.Module, device: torch.device) -> tuple[float, float]:
+def validate(
+    model: nn.Module, loader: DataLoader[Any], criterion: nn.Module, device: torch.device
+) -> tuple[float, float]:
     """Returns the loss and the share of the samples that are classified rightly."""
     model.eval()
     loss, correct, total = 0.0, 0, 0
@@ -135,7 +152,10 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="DataLoader processes of each loader")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    fixed = {"data": str(arguments.data.absolute()), **{name: vars(arguments)[name] for name in ("model", "image_size", "epochs", "workers")}}
+    fixed = {
+        "data": str(arguments.data.absolute()),
+        **{name: vars(arguments)[name] for name in ("model", "image_size", "epochs", "workers")},
+    }
     tuner = tune.Tuner(
         tune.with_resources(train, {"cpu": 1, "gpu": 1} if torch.cuda.is_available() else {"cpu": 1}),
         param_space={
@@ -148,7 +168,9 @@ def main() -> None:
             metric="val_acc",
             mode="max",
             search_alg=OptunaSearch(seed=0),
-            scheduler=ASHAScheduler(max_t=arguments.epochs, grace_period=arguments.grace, reduction_factor=arguments.reduction),
+            scheduler=ASHAScheduler(
+                max_t=arguments.epochs, grace_period=arguments.grace, reduction_factor=arguments.reduction
+            ),
             num_samples=arguments.trials,
         ),
         run_config=tune.RunConfig(name="stock", storage_path=str(arguments.out.absolute())),
@@ -157,7 +179,11 @@ def main() -> None:
     best = results.get_best_result(scope="all")
     epochs = sum(result.metrics["training_iteration"] for result in results if result.metrics)
     accuracy = float(best.metrics_dataframe["val_acc"].max())
-    print(json.dumps({"trials": len(results), "failed": results.num_errors, "epochs": epochs, "best_val_acc": round(accuracy, 4)}))
+    print(
+        json.dumps(
+            {"trials": len(results), "failed": results.num_errors, "epochs": epochs, "best_val_acc": round(accuracy, 4)}
+        )
+    )
 
 
 if __name__ == "__main__":

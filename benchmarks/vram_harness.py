@@ -19,13 +19,13 @@ from typing import Any
 import torch
 from environment import environment
 
-from tune_cropshield.config import DataConfig, TrialConfig
+from tune_cropshield.config.settings import DataConfig, TrialConfig
+from tune_cropshield.config.units import parse_budget
 from tune_cropshield.data.dataset import LeafData, open_data
-from tune_cropshield.memory.budget import resolve_budget
-from tune_cropshield.memory.card import find_card
-from tune_cropshield.memory.gpu_plan import estimate_for, plan_for_gpu
-from tune_cropshield.memory.plan import Plan, plan_from_estimate
-from tune_cropshield.named_budgets import parse_budget
+from tune_cropshield.device import find_card
+from tune_cropshield.memory.choose.budget import resolve_budget
+from tune_cropshield.memory.choose.for_gpu import estimate_for, plan_for_gpu
+from tune_cropshield.memory.choose.pairs import Plan, plan_from_estimate
 
 CLASSES = 22
 
@@ -70,11 +70,18 @@ def device() -> torch.device:
 
 def probed_plan(arguments: argparse.Namespace, model: str, budget: str, effective_batches: tuple[int, ...]) -> Plan:
     """Returns the measured plan; without a GPU (to try the benchmark out) the estimated one."""
-    trial = TrialConfig(model=model, image_size=arguments.image_size, precision="fp16" if torch.cuda.is_available() else "fp32", max_norm=1.0)
+    trial = TrialConfig(
+        model=model,
+        image_size=arguments.image_size,
+        precision="fp16" if torch.cuda.is_available() else "fp32",
+        max_norm=1.0,
+    )
     card = find_card()
     resolved = resolve_budget(budget, card)
     if card is None:
-        return plan_from_estimate(estimate_for(trial, CLASSES), effective_batches, resolved.share_mib(), resolved.context_mib)
+        return plan_from_estimate(
+            estimate_for(trial, CLASSES), effective_batches, resolved.share_mib(), resolved.context_mib
+        )
     return plan_for_gpu(trial, CLASSES, effective_batches, resolved, card, arguments.out / "cache")
 
 
@@ -96,14 +103,18 @@ def own_cache(arguments: argparse.Namespace, budget: str) -> dict[str, str]:
 
 @contextmanager
 def small_card(budget: str) -> Iterator[dict[str, float]]:
-    """Inside, all of the GPU but `budget` is held by another process; yields what is held and free in MiB, nothing without a GPU."""
+    """Inside, all of the GPU but `budget` is held by another process; yields what is held and free in MiB, nothing
+    without a GPU.
+    """
     amount = parse_budget(budget)
     assert amount is not None
     if not torch.cuda.is_available():
         yield {}
         return
     script = Path(__file__).with_name("vram_ballast.py")
-    ballast = subprocess.Popen([sys.executable, str(script), str(amount.ours_mib)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    ballast = subprocess.Popen(
+        [sys.executable, str(script), str(amount.ours_mib)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert ballast.stdin is not None and ballast.stdout is not None
     try:
         yield json.loads(ballast.stdout.readline())

@@ -1,17 +1,20 @@
 """Do the pairs that are planned fit, and are they the fastest? Searches on a GPU held to a laptop's memory.
 
-    python benchmarks/vram_search.py PART... --out DIR [--data DIR] [--budget 8GB 4GB] [--model NAME...] [--trials 20] [--seconds 540]
+    python benchmarks/vram_search.py PART... --out DIR [--data DIR] [--budget 8GB 4GB] [--model NAME...] [--trials 20]
+    [--seconds 540]
 
 Parts:
-  predict    estimate, probe, and what a real trial of each effective batch then reserves
-  search     `tune_cropshield search` over all pairs under each budget: out-of-memory errors and ladder steps (both must be 0)
-  optimistic the same from Python, over pairs that fit 1.5 times the budget and not the budget: the ladder must save every trial, effective
+  predict    estimate, probe, and what a real trial of each effective batch then reserves search     `tune_cropshield
+  search` over all pairs under each budget: out-of-memory errors and ladder steps (both must be 0) optimistic the same
+  from Python, over pairs that fit 1.5 times the budget and not the budget: the ladder must save every trial, effective
              batches unchanged
-  speed      EfficientNet-B0 under the first budget: the guide's 16 x 2 in the guide's way (each kernel launched by itself) and as trials here
+  speed      EfficientNet-B0 under the first budget: the guide's 16 x 2 in the guide's way (each kernel launched by
+  itself) and as trials here
              run it (CUDA graphs), the best pair at its effective batch, the best pair of all
 
-`search` and `optimistic` run beside a ballast process that holds all of the card but the budget. Every result is a JSON line in
-DIR/PART.jsonl and on standard output; DIR/PART.csv holds the same as a table. A part stops starting new work after --seconds.
+`search` and `optimistic` run beside a ballast process that holds all of the card but the budget. Every result is a JSON
+line in DIR/PART.jsonl and on standard output; DIR/PART.csv holds the same as a table. A part stops starting new work
+after --seconds.
 """
 
 from __future__ import annotations
@@ -29,20 +32,32 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from vram_harness import CLASSES, Results, device, fresh, in_another_process, leaves, now, own_cache, probed_plan, small_card
+from vram_harness import (
+    CLASSES,
+    Results,
+    device,
+    fresh,
+    in_another_process,
+    leaves,
+    now,
+    own_cache,
+    probed_plan,
+    small_card,
+)
 
-from tune_cropshield.config import RunConfig, TrialConfig, load_config
+from tune_cropshield.config.settings import RunConfig, TrialConfig, load_config
 from tune_cropshield.data.dataset import DeviceData, store_side
 from tune_cropshield.data.feed import ImageFeed
 from tune_cropshield.data.windows import WindowSettings, training_windows
-from tune_cropshield.memory.budget import Budget, cap_allocator, resolve_budget
-from tune_cropshield.memory.card import find_card
-from tune_cropshield.memory.gpu_plan import estimate_for
-from tune_cropshield.memory.plan import Pair, Plan, plan_from_estimate
-from tune_cropshield.records import read_events, read_metrics
+from tune_cropshield.device import find_card
+from tune_cropshield.memory.choose.budget import Budget, resolve_budget
+from tune_cropshield.memory.choose.for_gpu import estimate_for
+from tune_cropshield.memory.choose.pairs import Pair, Plan, plan_from_estimate
+from tune_cropshield.memory.guard import cap_allocator
 from tune_cropshield.search.folder import make_folder, trial_folder
 from tune_cropshield.training.build import build_trainer
 from tune_cropshield.training.precision import DTYPES
+from tune_cropshield.training.run_folder import read_events, read_metrics
 
 EFFECTIVE_BATCHES = (16, 32, 64, 128, 256)
 SEARCHED_BATCHES = (16, 32, 64, 96, 128, 192)
@@ -60,11 +75,19 @@ def predict(results: Results, arguments: argparse.Namespace) -> None:
             continue
         started = time.perf_counter()
         plan = probed_plan(arguments, model, arguments.budget[0], EFFECTIVE_BATCHES)
-        results.add(model=model, probe_s=round(time.perf_counter() - started, 1), context_mib=plan.context_mib, share_mib=plan.share_mib)
-        pairs = sorted(
-            {pair for made in plan.pairs.values() for pair in made[:1]} | {GUIDES_PAIR}, key=lambda pair: (pair.micro_batch, pair.accumulation)
+        results.add(
+            model=model,
+            probe_s=round(time.perf_counter() - started, 1),
+            context_mib=plan.context_mib,
+            share_mib=plan.share_mib,
         )
-        for pair, reserved_mib, images_per_s in in_another_process(train_pairs, arguments, model, pairs, plan.share_mib):
+        pairs = sorted(
+            {pair for made in plan.pairs.values() for pair in made[:1]} | {GUIDES_PAIR},
+            key=lambda pair: (pair.micro_batch, pair.accumulation),
+        )
+        for pair, reserved_mib, images_per_s in in_another_process(
+            train_pairs, arguments, model, pairs, plan.share_mib
+        ):
             figures = plan.figures[pair]
             results.add(
                 model=model,
@@ -84,9 +107,13 @@ def error(predicted: float | None, actual: float) -> float | None:
     return None if predicted is None or not actual else round(predicted / actual - 1, 4)
 
 
-def train_pairs(arguments: argparse.Namespace, model: str, pairs: list[Pair], share_mib: float | None) -> list[tuple[Pair, float, float]]:
-    """Trains two epochs of each pair as a search's worker would; returns (pair, most MiB reserved, images/s of the second epoch)."""
-    from tune_cropshield.trial import run_trial
+def train_pairs(
+    arguments: argparse.Namespace, model: str, pairs: list[Pair], share_mib: float | None
+) -> list[tuple[Pair, float, float]]:
+    """Trains two epochs of each pair as a search's worker would; returns (pair, most MiB reserved, images/s of the
+    second epoch).
+    """
+    from tune_cropshield.training.loop import run_trial
 
     data = DeviceData(leaves(arguments), device())
     seen = []
@@ -101,7 +128,9 @@ def train_pairs(arguments: argparse.Namespace, model: str, pairs: list[Pair], sh
     return seen
 
 
-def searched_trial(model: str, arguments: argparse.Namespace, pair: Pair, epochs: int = 2, cuda_graphs: bool = True) -> TrialConfig:
+def searched_trial(
+    model: str, arguments: argparse.Namespace, pair: Pair, epochs: int = 2, cuda_graphs: bool = True
+) -> TrialConfig:
     return TrialConfig(
         model=model,
         image_size=arguments.image_size,
@@ -122,15 +151,38 @@ def search(results: Results, arguments: argparse.Namespace) -> None:
                 continue
             out = fresh(arguments.out / f"search-{model}-{budget}")
             space = write_space(out.parent / f"{out.name}.toml", model, arguments)
-            command = [sys.executable, "-m", "tune_cropshield", "search", "--space", str(space), "--data", str(arguments.data), "--out", str(out)]
+            command = [
+                sys.executable,
+                "-m",
+                "tune_cropshield",
+                "search",
+                "--space",
+                str(space),
+                "--data",
+                str(arguments.data),
+                "--out",
+                str(out),
+            ]
             started = time.perf_counter()
             with small_card(budget) as card:
                 log = out.parent / f"{out.name}.log"
                 with open(log, "w", encoding="utf-8") as file:
                     code = subprocess.run(
-                        [*command, "--vram", budget], env=own_cache(arguments, budget), stdout=file, stderr=subprocess.STDOUT
+                        [*command, "--vram", budget],
+                        env=own_cache(arguments, budget),
+                        stdout=file,
+                        stderr=subprocess.STDOUT,
                     ).returncode
-            add_search(results, arguments, model, budget, out, time.perf_counter() - started, exit_code=code, free_mib=card.get("free_mib"))
+            add_search(
+                results,
+                arguments,
+                model,
+                budget,
+                out,
+                time.perf_counter() - started,
+                exit_code=code,
+                free_mib=card.get("free_mib"),
+            )
 
 
 def optimistic(results: Results, arguments: argparse.Namespace) -> None:
@@ -145,7 +197,14 @@ def optimistic(results: Results, arguments: argparse.Namespace) -> None:
             with small_card(budget) as card:
                 planned = in_another_process(search_optimistically, arguments, model, budget, out)
             add_search(
-                results, arguments, model, budget, out, time.perf_counter() - started, planned=" ".join(planned), free_mib=card.get("free_mib")
+                results,
+                arguments,
+                model,
+                budget,
+                out,
+                time.perf_counter() - started,
+                planned=" ".join(planned),
+                free_mib=card.get("free_mib"),
             )
 
 
@@ -153,11 +212,11 @@ def search_optimistically(arguments: argparse.Namespace, model: str, budget_text
     """Returns the pairs that were searched."""
     from rich.console import Console
 
-    from tune_cropshield.commands.screen import view_for
+    from tune_cropshield.config.space import load_space
     from tune_cropshield.search.ray_runtime import ray_runtime
     from tune_cropshield.search.resources import divide
     from tune_cropshield.search.run import run_search
-    from tune_cropshield.space import load_space
+    from tune_cropshield.search.views.choose import view_for
 
     budget = resolve_budget(budget_text, find_card())
     estimate = estimate_for(TrialConfig(model=model, image_size=arguments.image_size, precision="fp16"), CLASSES)
@@ -175,8 +234,12 @@ def search_optimistically(arguments: argparse.Namespace, model: str, budget_text
     return [str(pair) for batch in plan.effective_batches for pair in plan.pairs[batch]]
 
 
-def add_search(results: Results, arguments: argparse.Namespace, model: str, budget: str, out: Path, seconds: float, **more: Any) -> None:
-    """Adds what became of a search: how its trials ended, how often memory ran out, whether every update had its effective batch."""
+def add_search(
+    results: Results, arguments: argparse.Namespace, model: str, budget: str, out: Path, seconds: float, **more: Any
+) -> None:
+    """Adds what became of a search: how its trials ended, how often memory ran out, whether every update had its
+    effective batch.
+    """
     with open(out / "trials.csv", encoding="utf-8") as file:
         trials = list(csv.DictReader(file))
     folders = [trial_folder(out, int(trial["trial"])) for trial in trials]
@@ -186,32 +249,53 @@ def add_search(results: Results, arguments: argparse.Namespace, model: str, budg
         model=model,
         budget=budget,
         trials=len(trials),
-        outcomes=json.dumps({name: sum(trial["outcome"] == name for trial in trials) for name in sorted({trial["outcome"] for trial in trials})}),
+        outcomes=json.dumps(
+            {
+                name: sum(trial["outcome"] == name for trial in trials)
+                for name in sorted({trial["outcome"] for trial in trials})
+            }
+        ),
         out_of_memory=sum("memory" in trial["reason"].lower() for trial in trials),
         ladder_steps=sum(step["event"] == "out of memory" for steps in events for step in steps),
         trials_on_the_ladder=sum(any(step["event"] == "out of memory" for step in steps) for steps in events),
         effective_batches_kept=all(updates_are_right(folder, images) for folder in folders),
         pairs=" ".join(sorted({trial.get("pair", "") for trial in trials})),
-        most_reserved_mib=max((line["peak_vram_mib"] for folder in folders for line in read_metrics(folder)), default=None),
+        most_reserved_mib=max(
+            (line["peak_vram_mib"] for folder in folders for line in read_metrics(folder)), default=None
+        ),
         seconds=round(seconds),
         **more,
     )
 
 
 def updates_are_right(folder: Path, images: int) -> bool:
-    """Tells whether the first epoch made as many updates (skipped ones included) as the effective batch makes of its photographs."""
+    """Tells whether the first epoch made as many updates (skipped ones included) as the effective batch makes of its
+    photographs.
+    """
     lines = read_metrics(folder)
     if not lines:
         return False
-    return bool(lines[0]["updates"] + lines[0]["skipped_steps"] == math.ceil(images / load_config(folder / "config.toml").trial.effective_batch))
+    return bool(
+        lines[0]["updates"] + lines[0]["skipped_steps"]
+        == math.ceil(images / load_config(folder / "config.toml").trial.effective_batch)
+    )
 
 
 def speed(results: Results, arguments: argparse.Namespace) -> None:
-    """Times the guide's pair, the best one at its effective batch, and the best of all, in one process, turn by turn under the cap."""
+    """Times the guide's pair, the best one at its effective batch, and the best of all, in one process, turn by turn
+    under the cap.
+    """
     model, budget = "efficientnet_b0", arguments.budget[0]
     plan = probed_plan(arguments, model, budget, EFFECTIVE_BATCHES)
-    fastest = max((pairs[0] for pairs in plan.pairs.values() if pairs), key=lambda pair: plan.figures[pair].images_per_s or 0.0)
-    pairs = {"guide": GUIDES_PAIR, "guide_with_graphs": GUIDES_PAIR, "best_at_32": plan.best(32), "best_of_all": fastest}
+    fastest = max(
+        (pairs[0] for pairs in plan.pairs.values() if pairs), key=lambda pair: plan.figures[pair].images_per_s or 0.0
+    )
+    pairs = {
+        "guide": GUIDES_PAIR,
+        "guide_with_graphs": GUIDES_PAIR,
+        "best_at_32": plan.best(32),
+        "best_of_all": fastest,
+    }
     cap_allocator(plan.share_mib, device())
     turns: dict[str, list[tuple[float, float]]] = {name: [] for name in pairs}
     for _ in range(TURNS):
@@ -236,12 +320,16 @@ def speed(results: Results, arguments: argparse.Namespace) -> None:
 
 
 def timed_turn(model: str, arguments: argparse.Namespace, pair: Pair, cuda_graphs: bool) -> tuple[float, float]:
-    """Returns images/s, and the most MiB reserved, of random pictures through augmentation and the trial's own step, warmed up."""
+    """Returns images/s, and the most MiB reserved, of random pictures through augmentation and the trial's own step,
+    warmed up.
+    """
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     side, size = store_side(arguments.image_size), arguments.image_size
-    feed = ImageFeed(torch.randint(256, (PICTURES, side, side, 3), dtype=torch.uint8), device(), resident=device().type == "cuda")
+    feed = ImageFeed(
+        torch.randint(256, (PICTURES, side, side, 3), dtype=torch.uint8), device(), resident=device().type == "cuda"
+    )
     indices = torch.arange((WARM_UP_WINDOWS + WINDOWS_A_TURN) * pair.effective_batch) % PICTURES
     labels_N = torch.randint(CLASSES, (PICTURES,)).to(device())
     trial = searched_trial(model, arguments, pair, epochs=1, cuda_graphs=cuda_graphs)
@@ -256,10 +344,15 @@ def timed_turn(model: str, arguments: argparse.Namespace, pair: Pair, cuda_graph
         step.remember()
         step.train_window(window)
     seconds = now() - started
-    return WINDOWS_A_TURN * pair.effective_batch / seconds, torch.cuda.max_memory_reserved() / 2**20 if torch.cuda.is_available() else 0.0
+    return (
+        WINDOWS_A_TURN * pair.effective_batch / seconds,
+        torch.cuda.max_memory_reserved() / 2**20 if torch.cuda.is_available() else 0.0,
+    )
 
 
-def write_space(path: Path, model: str, arguments: argparse.Namespace, batches: tuple[int, ...] = SEARCHED_BATCHES) -> Path:
+def write_space(
+    path: Path, model: str, arguments: argparse.Namespace, batches: tuple[int, ...] = SEARCHED_BATCHES
+) -> Path:
     """Writes the search space of the benchmark: every pair, short trials."""
     path.write_text(
         f"""[data]

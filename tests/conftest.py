@@ -14,11 +14,20 @@ from tune_cropshield.search.ray_runtime import ENVIRONMENT
 
 os.environ.update(ENVIRONMENT)  # before any test module imports Ray, which reads it then
 
-REAL_LEAVES = Path(__file__).parents[2] / "shared" / "data" / "leaves"  # beside a checkout where the photographs are at hand
+REAL_LEAVES = (
+    Path(__file__).parents[2] / "shared" / "data" / "leaves"
+)  # beside a checkout where the photographs are at hand
 
 # pytest --hypothesis-profile=thorough for the full numbers
 settings.register_profile("fast", max_examples=100, derandomize=True, deadline=None, database=None)
-settings.register_profile("thorough", max_examples=2500, deadline=None, database=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "thorough",
+    max_examples=2500,
+    deadline=None,
+    database=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("fast")
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from tune_cropshield.config import DataConfig, RunConfig, TrialConfig
+from tune_cropshield.config.settings import DataConfig, RunConfig, TrialConfig
 
 POSITIVE = st.floats(min_value=1e-12, max_value=1e6)
 SHARE = st.floats(min_value=0, max_value=0.99)

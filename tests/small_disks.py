@@ -14,7 +14,9 @@ import pytest
 
 @contextmanager
 def mounted(folder: Path, options: str) -> Iterator[Path]:
-    """Mounts a file system in memory at `folder` for as long as the block runs; skips the test where that is not allowed."""
+    """Mounts a file system in memory at `folder` for as long as the block runs; skips the test where that is not
+    allowed.
+    """
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
     if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
@@ -26,7 +28,9 @@ def mounted(folder: Path, options: str) -> Iterator[Path]:
 
 
 def fill(disk: Path, leave_bytes: int = 0) -> Path:
-    """Takes all of a disk but `leave_bytes` (in whole pages), and returns the file that does: delete it to make space."""
+    """Takes all of a disk but `leave_bytes` (in whole pages), and returns the file that does: delete it to make
+    space.
+    """
     filler = disk / "filler"
     with open(filler, "wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:

@@ -32,19 +32,27 @@ class TensorBoard:
     def post(self, path: str, **question: Any) -> Any:
         """Returns the answer to a POST of `question`."""
         request = urllib.request.Request(
-            self._url + path, json.dumps({"experimentName": "", **question}).encode(), {"Content-Type": "application/json"}
+            self._url + path,
+            json.dumps({"experimentName": "", **question}).encode(),
+            {"Content-Type": "application/json"},
         )
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.load(answer)
 
     def trials(self) -> dict[str, dict[str, Any]]:
         """Returns {run: {"status", "hparams", "metrics"}} of the HParams tab."""
-        groups = self.post("hparams/session_groups", allowedStatuses=ALL_STATES, colParams=[], startIndex=0, sliceSize=1000)["sessionGroups"]
+        groups = self.post(
+            "hparams/session_groups", allowedStatuses=ALL_STATES, colParams=[], startIndex=0, sliceSize=1000
+        )["sessionGroups"]
         found = {}
         for group in groups:
             (session,) = group["sessions"]
             metrics = {value["name"]["tag"]: value["value"] for value in session.get("metricValues", [])}
-            found[session["name"]] = {"status": session.get("status", "STATUS_UNKNOWN"), "hparams": group["hparams"], "metrics": metrics}
+            found[session["name"]] = {
+                "status": session.get("status", "STATUS_UNKNOWN"),
+                "hparams": group["hparams"],
+                "metrics": metrics,
+            }
         return found
 
     def wait_for_runs(self, count: int) -> None:
@@ -69,7 +77,16 @@ def tensorboard(logdir: Path, *flags: str) -> Iterator[TensorBoard]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [str(Path(sys.executable).with_name("tensorboard")), "--logdir", str(logdir), "--port", str(port), "--reload_interval", "1", *flags]
+    command = [
+        str(Path(sys.executable).with_name("tensorboard")),
+        "--logdir",
+        str(logdir),
+        "--port",
+        str(port),
+        "--reload_interval",
+        "1",
+        *flags,
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         yield TensorBoard(port)

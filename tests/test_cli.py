@@ -18,9 +18,9 @@ from safetensors.torch import save_file
 from small_disks import mounted
 
 from tune_cropshield.cli import main
-from tune_cropshield.config import DataConfig, RunConfig, TrialConfig, save_config
+from tune_cropshield.config.settings import DataConfig, RunConfig, TrialConfig, save_config
+from tune_cropshield.training.model_checks import check_sizes
 from tune_cropshield.training.models import build_model
-from tune_cropshield.training.sizes import check_sizes
 
 CONFIG = '[trial]\nmodel = "tiny_cnn"\nimage_size = 32\neffective_batch = 8\nepochs = 1\n'
 
@@ -33,7 +33,9 @@ def _own_place(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def refused(capsys: pytest.CaptureFixture[str], *argv: object) -> list[str]:
-    """Runs a command that must be refused and leave the folder as it was; returns what it says on stderr without "error: "."""
+    """Runs a command that must be refused and leave the folder as it was; returns what it says on stderr without
+    "error: ".
+    """
     before = tree(Path())
     try:
         code = main([str(word) for word in argv])
@@ -47,7 +49,9 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: object) -> list[str]:
 
 
 def tree(folder: Path) -> dict[str, bytes | None]:
-    """Returns path -> content of everything below `folder`; the lock files that the first look at a folder leaves do not count."""
+    """Returns path -> content of everything below `folder`; the lock files that the first look at a folder leaves do
+    not count.
+    """
     return {str(path): path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
 
 
@@ -72,7 +76,9 @@ def run_dir(home: Path) -> Path:
     """A trained run of 3 classes, as far as `predict` and `evaluate` can see."""
     folder = home / "work" / "run"
     folder.mkdir()
-    save_config(RunConfig(data=DataConfig(), trial=TrialConfig(model="tiny_cnn", image_size=32)), folder / "config.toml")
+    save_config(
+        RunConfig(data=DataConfig(), trial=TrialConfig(model="tiny_cnn", image_size=32)), folder / "config.toml"
+    )
     (folder / "classes.json").write_text('["a", "b", "c"]')
     save_file(build_model("tiny_cnn", 3).state_dict(), folder / "model.safetensors")
     return Path("run")
@@ -98,7 +104,9 @@ def test_a_photograph_instead_of_a_folder_is_refused(capsys: pytest.CaptureFixtu
 
     (told,) = refused(capsys, "search", "--data", "data/class0/0.jpg", "--out", "out", "--device", "cpu")
 
-    assert told.endswith("is not a folder; expected one sub-folder per class, as in DATA/healthy/1.jpg and DATA/rust/2.jpg")
+    assert told.endswith(
+        "is not a folder; expected one sub-folder per class, as in DATA/healthy/1.jpg and DATA/rust/2.jpg"
+    )
 
 
 def test_a_folder_without_images_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,7 +130,10 @@ def test_a_class_with_too_few_images_to_split_is_refused(capsys: pytest.CaptureF
 
     (told,) = refused(capsys, "search", "--data", "data", "--out", "out", "--device", "cpu")
 
-    assert told == "too few distinct images to split into train, test, val: 'class0' has 2, needs 3; 'class1' has 2, needs 3"
+    assert (
+        told
+        == "too few distinct images to split into train, test, val: 'class0' has 2, needs 3; 'class1' has 2, needs 3"
+    )
 
 
 def test_too_many_unreadable_images_are_refused_and_named(capsys: pytest.CaptureFixture[str], config: Path) -> None:
@@ -144,14 +155,23 @@ def test_too_many_unreadable_images_are_refused_and_named(capsys: pytest.Capture
     [
         (["--trials", "0"], "--trials: must be at least 1, but got 0"),
         (["--trials", "-3"], "--trials: must be at least 1, but got -3"),
-        (["--trials", "x"], "argument --trials: must be a whole number, but got 'x' (tune-cropshield search --help tells more)"),
+        (
+            ["--trials", "x"],
+            "argument --trials: must be a whole number, but got 'x' (tune-cropshield search --help tells more)",
+        ),
         (["--epochs", "0"], "--epochs: must be at least 1, but got 0"),
         (["--image-size", "3"], "--image-size: must be at least 16, but got 3"),
         (["--trials-per-gpu", "0"], '--trials-per-gpu: must be a whole number from 1 to 1024, or "auto", but got 0'),
         (["--trials-per-gpu", "-1"], '--trials-per-gpu: must be a whole number from 1 to 1024, or "auto", but got -1'),
         (["--trials-per-gpu", "x"], '--trials-per-gpu: must be a whole number from 1 to 1024, or "auto", but got "x"'),
         (["--time-budget", "soon"], "--time-budget: 'soon' is no duration: write 45s, 90m, 2h or 1h30m"),
-        (["--vram", "lots"], "--vram: 'lots' is no GPU memory budget: write 8, 8GB, 8GiB, 8000MB, auto or rtx4060-laptop, rtx3050-laptop"),
+        (
+            ["--vram", "lots"],
+            (
+                "--vram: 'lots' is no GPU memory budget: write 8, 8GB, 8GiB, 8000MB, auto or rtx4060-laptop, "
+                "rtx3050-laptop"
+            ),
+        ),
         (["--seed", "-1"], "--seed: must be at least 0, but got -1"),
         (["--data", ""], "argument --data: must not be empty (tune-cropshield search --help tells more)"),
         (["--dry-run", "--json-lines"], "--dry-run prints a plan for people: leave out --json-lines"),
@@ -163,7 +183,9 @@ def test_too_many_unreadable_images_are_refused_and_named(capsys: pytest.Capture
         (["--resume", "--out", "gone"], "gone holds no search to go on with (search.toml is missing)"),
     ],
 )
-def test_a_wrong_flag_of_search_is_told_under_its_name(capsys: pytest.CaptureFixture[str], flags: list[str], told: str) -> None:
+def test_a_wrong_flag_of_search_is_told_under_its_name(
+    capsys: pytest.CaptureFixture[str], flags: list[str], told: str
+) -> None:
     assert refused(capsys, "search", "--device", "cpu", *flags) == [told]
 
 
@@ -205,7 +227,10 @@ def test_a_size_that_the_network_cannot_take_is_refused_with_one_that_it_can(
     capsys: pytest.CaptureFixture[str], config: Path, flags: list[str], told: str
 ) -> None:
     works = {"alexnet": "): 64 px works", "vit_b_16": "): 224 px works"}[flags[1]]
-    for command in (["search", "--dry-run"], ["search", "--data", str(draw(Path(f"data{flags[1]}"), 2, 4)), "--out", "out"]):
+    for command in (
+        ["search", "--dry-run"],
+        ["search", "--data", str(draw(Path(f"data{flags[1]}"), 2, 4)), "--out", "out"],
+    ):
         (found,) = refused(capsys, *command, "--device", "cpu", *flags)
         assert found.startswith(told) and found.endswith(works)
 
@@ -213,7 +238,9 @@ def test_a_size_that_the_network_cannot_take_is_refused_with_one_that_it_can(
 def test_the_sizes_of_a_training_are_checked_too(capsys: pytest.CaptureFixture[str], config: Path) -> None:
     config.write_text('[trial]\nmodel = "alexnet"\nimage_size = 64\nprogressive_sizes = {"1" = 32}\n')
 
-    (told,) = refused(capsys, "train", "--config", config, "--data", draw(Path("data"), 2, 4), "--out", "out", "--device", "cpu")
+    (told,) = refused(
+        capsys, "train", "--config", config, "--data", draw(Path("data"), 2, 4), "--out", "out", "--device", "cpu"
+    )
 
     assert told.startswith("image_size: alexnet cannot take pictures of 32 px (") and told.endswith("): 64 px works")
 
@@ -232,8 +259,12 @@ def test_a_shipped_space_is_found_by_its_name(capsys: pytest.CaptureFixture[str]
     assert "worst case: 12 trials x 8 epochs = 96 epochs, were none pruned" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("model", "lent"), [("resnet18", True), ("tiny_cnn", False), ("efficientnet_b0", False), ("resnet50", False)])
-def test_a_model_without_a_space_of_its_own_is_told_whose_it_takes(model: str, lent: bool, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("model", "lent"), [("resnet18", True), ("tiny_cnn", False), ("efficientnet_b0", False), ("resnet50", False)]
+)
+def test_a_model_without_a_space_of_its_own_is_told_whose_it_takes(
+    model: str, lent: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["search", "--model", model, "--dry-run", "--device", "cpu"]) == 0
     assert (f"no search space is shipped for {model}" in capsys.readouterr().out) == lent
 
@@ -243,8 +274,12 @@ def test_what_is_no_space_is_refused_with_the_shipped_ones(capsys: pytest.Captur
     shipped = "shipped: cropshield_cnn.toml, demo.toml, efficientnet_b0.toml, resnet50_onecycle.toml"
 
     assert refused(capsys, "search", "--space", "demos") == [f"--space demos: no such search space; {shipped}"]
-    assert refused(capsys, "search", "--space", "../demo.toml") == [f"--space ../demo.toml: no such search space; {shipped}"]
-    assert refused(capsys, "search", "--space", "folder") == [f"--space folder: is a folder, no search-space file; {shipped}"]
+    assert refused(capsys, "search", "--space", "../demo.toml") == [
+        f"--space ../demo.toml: no such search space; {shipped}"
+    ]
+    assert refused(capsys, "search", "--space", "folder") == [
+        f"--space folder: is a folder, no search-space file; {shipped}"
+    ]
     assert refused(capsys, "search", "--space", "") == [f"--space : no such search space; {shipped}"]
     assert refused(capsys, "search", "--space", "x" * 5000)[0].endswith(f"no such search space; {shipped}")
 
@@ -266,14 +301,22 @@ def test_a_folder_with_something_in_it_is_refused(capsys: pytest.CaptureFixture[
     Path("full/config.toml").write_text("mine")
     Path("file").write_text("mine")
 
-    assert refused(capsys, "search", "--out", "full", "--device", "cpu") == ["full exists and is no empty folder: give another one (--out)"]
-    assert refused(capsys, "search", "--out", "file", "--device", "cpu") == ["file exists and is no empty folder: give another one (--out)"]
+    assert refused(capsys, "search", "--out", "full", "--device", "cpu") == [
+        "full exists and is no empty folder: give another one (--out)"
+    ]
+    assert refused(capsys, "search", "--out", "file", "--device", "cpu") == [
+        "file exists and is no empty folder: give another one (--out)"
+    ]
     train = ["train", "--config", config, "--data", draw(Path("data"), 2, 4), "--device", "cpu", "--out"]
     assert refused(capsys, *train, "full") == ["full exists and is no empty folder: give another one (--out)"]
-    assert refused(capsys, *train, "file") == [f"file cannot be used: {Path('file').absolute()} is no folder; give another folder (--out)"]
+    assert refused(capsys, *train, "file") == [
+        f"file cannot be used: {Path('file').absolute()} is no folder; give another folder (--out)"
+    ]
 
 
-def test_a_path_below_a_file_is_refused_before_any_work(capsys: pytest.CaptureFixture[str], config: Path, run_dir: Path) -> None:
+def test_a_path_below_a_file_is_refused_before_any_work(
+    capsys: pytest.CaptureFixture[str], config: Path, run_dir: Path
+) -> None:
     Path("file").write_text("mine")
     place = Path("file").absolute()
 
@@ -317,13 +360,20 @@ def test_a_cache_that_must_not_be_written_to_is_refused(
 
     (told,) = refused(capsys, "search", "--data", draw(Path("data"), 2, 4), "--out", "out", "--device", "cpu")
 
-    assert told == f"the cache folder {str(read_only_disk / 'tune_cropshield')!r} cannot be written: Read-only file system"
+    assert (
+        told == f"the cache folder {str(read_only_disk / 'tune_cropshield')!r} cannot be written: Read-only file system"
+    )
 
 
-def test_leaves_on_a_full_disk_are_refused_and_nothing_of_them_stays(capsys: pytest.CaptureFixture[str], small_disk: Path) -> None:
+def test_leaves_on_a_full_disk_are_refused_and_nothing_of_them_stays(
+    capsys: pytest.CaptureFixture[str], small_disk: Path
+) -> None:
     (told,) = refused(capsys, "sample-data", small_disk / "leaves")
 
-    assert told == f"no space left on the disk while drawing leaves into {small_disk / 'leaves'}: free some, then try again"
+    assert (
+        told
+        == f"no space left on the disk while drawing leaves into {small_disk / 'leaves'}: free some, then try again"
+    )
     assert list(small_disk.iterdir()) == []
 
 
@@ -346,9 +396,9 @@ def test_train_tells_the_faults_of_file_and_flags_together(capsys: pytest.Captur
 def test_weights_to_start_from_that_are_missing_are_refused(capsys: pytest.CaptureFixture[str], config: Path) -> None:
     config.write_text(CONFIG + 'pretrained = "gone.pt"\n')
 
-    assert refused(capsys, "train", "--config", config, "--data", draw(Path("data"), 2, 4), "--out", "out", "--device", "cpu") == [
-        "pretrained weights 'gone.pt' do not exist"
-    ]
+    assert refused(
+        capsys, "train", "--config", config, "--data", draw(Path("data"), 2, 4), "--out", "out", "--device", "cpu"
+    ) == ["pretrained weights 'gone.pt' do not exist"]
 
 
 def test_a_training_is_not_resumed_with_other_settings(capsys: pytest.CaptureFixture[str], config: Path) -> None:
@@ -360,9 +410,15 @@ def test_a_training_is_not_resumed_with_other_settings(capsys: pytest.CaptureFix
     assert refused(capsys, *train, "out", "--resume") == [
         "out was trained with other settings: split_seed (3 then, 0 now), lr (0.5 then, 0.0001 now)"
     ]
-    assert refused(capsys, *train, "out") == ["out already holds a training: go on with it (--resume) or give another folder (--out)"]
-    assert refused(capsys, *train, "gone", "--resume") == ["gone holds no training to go on with (config.toml is missing)"]
-    assert refused(capsys, *train[:-1], "--resume") == ["--resume needs --out: the folder of the training to go on with"]
+    assert refused(capsys, *train, "out") == [
+        "out already holds a training: go on with it (--resume) or give another folder (--out)"
+    ]
+    assert refused(capsys, *train, "gone", "--resume") == [
+        "gone holds no training to go on with (config.toml is missing)"
+    ]
+    assert refused(capsys, *train[:-1], "--resume") == [
+        "--resume needs --out: the folder of the training to go on with"
+    ]
 
 
 # What is trained
@@ -370,7 +426,10 @@ def test_a_training_is_not_resumed_with_other_settings(capsys: pytest.CaptureFix
 
 def test_a_folder_that_is_no_run_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     Path("empty").mkdir()
-    told = "is no trained run: config.toml, classes.json, model.safetensors missing (give a folder like OUT/best or OUT/t000)"
+    told = (
+        "is no trained run: config.toml, classes.json, model.safetensors missing (give a folder like OUT/best or "
+        "OUT/t000)"
+    )
 
     for folder in ("empty", "gone"):
         assert refused(capsys, "evaluate", folder) == [f"{folder} {told}"]
@@ -387,12 +446,18 @@ def test_a_folder_that_is_no_run_is_refused(capsys: pytest.CaptureFixture[str]) 
         ("classes.json", b'["a", 2]', "run/classes.json holds no list of two or more class names"),
         ("classes.json", b"[", "run/classes.json cannot be read: "),
         ("classes.json", b"\xff\xfe", "run/classes.json cannot be read: "),
-        ("classes.json", b'["a", "b"]', "run/model.safetensors holds the weights of another network than tiny_cnn with 2 classes: 2 tensors are "),
+        (
+            "classes.json",
+            b'["a", "b"]',
+            "run/model.safetensors holds the weights of another network than tiny_cnn with 2 classes: 2 tensors are ",
+        ),
         ("model.safetensors", b"", "run/model.safetensors is damaged: "),
         ("model.safetensors", b"\x10\x00\x00\x00\x00\x00\x00\x00{}", "run/model.safetensors is damaged: "),
     ],
 )
-def test_a_damaged_run_is_refused(capsys: pytest.CaptureFixture[str], run_dir: Path, name: str, content: bytes, told: str) -> None:
+def test_a_damaged_run_is_refused(
+    capsys: pytest.CaptureFixture[str], run_dir: Path, name: str, content: bytes, told: str
+) -> None:
     (run_dir / name).write_bytes(content)
     leaf = draw(Path("data"), 3, 4) / "class0" / "0.jpg"
 
@@ -456,10 +521,18 @@ def test_a_name_the_terminal_cannot_write_is_no_crash(run_dir: Path, monkeypatch
         (["--classes", "1"], "`classes` must be between 2 and 10, but got classes=1"),
         (["--per-class", "0"], "`per_class` must be between 3 and 100000, but got per_class=0"),
         (["--image-size", "1000000"], "`image_size` must be between 16 and 4096, but got image_size=1000000"),
-        (["--classes", "many"], "argument --classes: must be a whole number, but got 'many' (tune-cropshield sample-data --help tells more)"),
+        (
+            ["--classes", "many"],
+            (
+                "argument --classes: must be a whole number, but got 'many' (tune-cropshield sample-data --help "
+                "tells more)"
+            ),
+        ),
     ],
 )
-def test_leaves_of_impossible_numbers_are_refused(capsys: pytest.CaptureFixture[str], flags: list[str], told: str) -> None:
+def test_leaves_of_impossible_numbers_are_refused(
+    capsys: pytest.CaptureFixture[str], flags: list[str], told: str
+) -> None:
     assert refused(capsys, "sample-data", "leaves", *flags) == [told]
 
 

@@ -1,7 +1,7 @@
 """Any file and any command line: exit code 0 or 2, never a traceback, never anything written.
 
-2 x 100 files and 100 command lines; `--hypothesis-profile=thorough` tries 2,500 of each kind. Nothing here can start a training: the photographs that
-are named are not there, and searches are dry runs.
+2 x 100 files and 100 command lines; `--hypothesis-profile=thorough` tries 2,500 of each kind. Nothing here can start a
+training: the photographs that are named are not there, and searches are dry runs.
 """
 
 from __future__ import annotations
@@ -16,22 +16,32 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tune_cropshield.cli import main
-from tune_cropshield.config import RunConfig, save_config
+from tune_cropshield.config.settings import RunConfig, save_config
 
 SPACES = sorted((Path(__file__).parents[1] / "search_spaces").glob("*.toml"))
 SHARED = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 NUMBERS = st.one_of(
-    st.sampled_from([0, -1, 1, 2, 3, 2**31, 2**63, 10**30, 0.0, -0.0, 1e-300, 1e300, float("nan"), float("inf"), -float("inf")]),
+    st.sampled_from(
+        [0, -1, 1, 2, 3, 2**31, 2**63, 10**30, 0.0, -0.0, 1e-300, 1e300, float("nan"), float("inf"), -float("inf")]
+    ),
     st.integers(),
     st.floats(),
 )
 TEXTS = st.one_of(
-    st.sampled_from(["", "none", "auto", "1e-4", "8GB", "2h", "cpu", "resnet18", "\x00", "a\nb", "ü葉"]), st.text(st.characters(codec="utf-8"))
+    st.sampled_from(["", "none", "auto", "1e-4", "8GB", "2h", "cpu", "resnet18", "\x00", "a\nb", "ü葉"]),
+    st.text(st.characters(codec="utf-8")),
 )
 SCALARS = st.one_of(NUMBERS, TEXTS, st.booleans(), st.dates(), st.datetimes())
-KEYS = st.one_of(st.sampled_from(["lr", "mixup", "model", "log", "int", "choice", "trial", "space", "epochs", "seed", "pairs"]), TEXTS)
-VALUES = st.recursive(SCALARS, lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(KEYS, inner, max_size=3)), max_leaves=4)
+KEYS = st.one_of(
+    st.sampled_from(["lr", "mixup", "model", "log", "int", "choice", "trial", "space", "epochs", "seed", "pairs"]),
+    TEXTS,
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(KEYS, inner, max_size=3)),
+    max_leaves=4,
+)
 
 
 @st.composite
@@ -41,7 +51,11 @@ def broken_tables(draw: st.DrawFn, tables: dict[str, Any]) -> dict[str, Any]:
     for _ in range(draw(st.integers(1, 4))):
         table: Any = tables
         while True:
-            inner = [item for item in (table.values() if isinstance(table, dict) else table) if isinstance(item, dict | list) and item]
+            inner = [
+                item
+                for item in (table.values() if isinstance(table, dict) else table)
+                if isinstance(item, dict | list) and item
+            ]
             if not inner or draw(st.integers(0, 3)) == 0:
                 break
             table = draw(st.sampled_from(inner))
@@ -79,7 +93,10 @@ def broken_files(draw: st.DrawFn, originals: list[bytes]) -> bytes:
 
 def config_file() -> bytes:
     return tomli_w.dumps(
-        {name: {key: item for key, item in table.items() if item is not None} for name, table in RunConfig().model_dump().items()}
+        {
+            name: {key: item for key, item in table.items() if item is not None}
+            for name, table in RunConfig().model_dump().items()
+        }
     ).encode()
 
 
@@ -116,7 +133,9 @@ def checked(argv: list[str], place: Path, capsys: pytest.CaptureFixture[str]) ->
 
 @given(broken_files([path.read_bytes() for path in SPACES]))
 @SHARED
-def test_any_search_space_is_searched_or_refused(place: Path, capsys: pytest.CaptureFixture[str], content: bytes) -> None:
+def test_any_search_space_is_searched_or_refused(
+    place: Path, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
     (place / "work" / "file.toml").write_bytes(content)
 
     assert checked(["search", "--space", "file.toml", "--dry-run"], place, capsys) in (0, 2)
@@ -124,18 +143,33 @@ def test_any_search_space_is_searched_or_refused(place: Path, capsys: pytest.Cap
 
 @given(broken_files([config_file()]))
 @SHARED
-def test_any_configuration_is_refused_where_there_are_no_photographs(place: Path, capsys: pytest.CaptureFixture[str], content: bytes) -> None:
+def test_any_configuration_is_refused_where_there_are_no_photographs(
+    place: Path, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
     (place / "work" / "file.toml").write_bytes(content)
 
-    assert checked(["train", "--config", "file.toml", "--data", "gone", "--out", "out", "--device", "cpu"], place, capsys) == 2
+    assert (
+        checked(["train", "--config", "file.toml", "--data", "gone", "--out", "out", "--device", "cpu"], place, capsys)
+        == 2
+    )
 
 
 SEARCH_FLAGS = (
-    "data space model image-size vram trials epochs time-budget out seed device trials-per-gpu sampler ray-address resume quiet json-lines help"
+    "data space model image-size vram trials epochs time-budget out seed device trials-per-gpu sampler ray-address "
+    "resume quiet json-lines help"
 )
 FLAGS = {
     "search": [f"--{name}" for name in SEARCH_FLAGS.split()],
-    "plan": ["--model", "--image-size", "--vram", "--precision", "--effective-batch", "--micro-batch", "--estimate", "--json"],
+    "plan": [
+        "--model",
+        "--image-size",
+        "--vram",
+        "--precision",
+        "--effective-batch",
+        "--micro-batch",
+        "--estimate",
+        "--json",
+    ],
     "train": ["--config", "--data", "--epochs", "--out", "--device", "--resume", "--early-stopping"],
     "evaluate": ["--data", "--split", "--to", "--json"],
     "predict": ["--json"],
@@ -143,10 +177,40 @@ FLAGS = {
     "confirm": ["--top", "--seeds", "--data", "--device"],
     "sample-data": ["--classes", "--per-class", "--image-size"],
 }
-PLACES = ["empty", "full", "damaged", "file", "file/below", "gone", "/dev/null", "config.toml", "damaged/config.toml", "x" * 300, "/", "."]
+PLACES = [
+    "empty",
+    "full",
+    "damaged",
+    "file",
+    "file/below",
+    "gone",
+    "/dev/null",
+    "config.toml",
+    "damaged/config.toml",
+    "x" * 300,
+    "/",
+    ".",
+]
 WORDS = st.one_of(
     st.sampled_from(
-        [*PLACES, "demo", "resnet50_onecycle.toml", "0", "-1", "1", "3", "1" * 30, "1e3", "nan", "auto", "cpu", "cuda", "8GB", "2h", "tpe"]
+        [
+            *PLACES,
+            "demo",
+            "resnet50_onecycle.toml",
+            "0",
+            "-1",
+            "1",
+            "3",
+            "1" * 30,
+            "1e3",
+            "nan",
+            "auto",
+            "cpu",
+            "cuda",
+            "8GB",
+            "2h",
+            "tpe",
+        ]
     ),
     st.integers().map(str),
     st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=30),
@@ -172,7 +236,10 @@ def command_lines(draw: st.DrawFn) -> list[str]:
     if command == "search":
         words += ["--dry-run"] if draw(st.booleans()) else ["--data", "gone", "--device", "cpu"]
     if command == "plan":
-        words += ["--estimate", *draw(st.sampled_from([["--vram", "lots"], ["--vram", "rtx3050-laptop", "--model", "tiny_cnn"]]))]
+        words += [
+            "--estimate",
+            *draw(st.sampled_from([["--vram", "lots"], ["--vram", "rtx3050-laptop", "--model", "tiny_cnn"]])),
+        ]
     if command in ("train", "evaluate"):
         words += ["--data", "gone"]
     return words
@@ -188,5 +255,7 @@ def command_lines(draw: st.DrawFn) -> list[str]:
 @example(["train", "--config", "config.toml", "--out", "damaged", "--resume", "--data", "gone"])
 @example([])
 @SHARED
-def test_any_command_line_is_obeyed_or_refused(place: Path, capsys: pytest.CaptureFixture[str], argv: list[str]) -> None:
+def test_any_command_line_is_obeyed_or_refused(
+    place: Path, capsys: pytest.CaptureFixture[str], argv: list[str]
+) -> None:
     assert checked(argv, place, capsys) in (0, 2)

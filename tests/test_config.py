@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from random_settings import run_configs
 
-from tune_cropshield.config import RunConfig, TrialConfig, load_config, save_config
+from tune_cropshield.config.settings import RunConfig, TrialConfig, load_config, save_config
 from tune_cropshield.errors import ConfigError
 
 
@@ -76,18 +76,30 @@ def test_every_fault_of_a_file_is_told_at_once_with_its_key(tmp_path: Path) -> N
         ("epochs = 0", "epochs: must be at least 1, but got 0"),
         ("epochs = 2.5", "epochs: must be a whole number, but got 2.5"),
         ("epochs = true", "epochs: must be a whole number, but got true"),
-        ("epochs = 123456789012345678901234567890", "epochs: must be at most 100000, but got 123456789012345678901234567890"),
+        (
+            "epochs = 123456789012345678901234567890",
+            "epochs: must be at most 100000, but got 123456789012345678901234567890",
+        ),
         ("seed = -1", "seed: must be at least 0, but got -1"),
         ("seed = 4294967296", "seed: must be below 4.29497e+09, but got 4294967296"),
         ("image_size = 3", "image_size: must be at least 16, but got 3"),
         ("channels_last = 1", "channels_last: must be true or false, but got 1"),
-        ('schedule = "linear"', "schedule: must be one of 'onecycle', 'plateau', 'cosine', 'step' or 'constant', but got \"linear\""),
-        ('augment = "strong"', "augment: must be one of 'none', 'conservative', 'moderate' or 'aggressive', but got \"strong\""),
+        (
+            'schedule = "linear"',
+            "schedule: must be one of 'onecycle', 'plateau', 'cosine', 'step' or 'constant', but got \"linear\"",
+        ),
+        (
+            'augment = "strong"',
+            "augment: must be one of 'none', 'conservative', 'moderate' or 'aggressive', but got \"strong\"",
+        ),
         ('progressive_sizes = {"x" = 64}', 'progressive_sizes: must be a whole number, but got "x"'),
         ('progressive_sizes = {"05" = 64}', 'progressive_sizes: must be a whole number, but got "05"'),
         ('progressive_sizes = {"5" = 3}', "progressive_sizes.5: must be at least 16, but got 3"),
         ("progressive_sizes = 3", "progressive_sizes: must be a table, but got 3"),
-        ('model = "tiny_cnn"\npretrained = true', "tiny_cnn has no published weights: set pretrained = false or give a file"),
+        (
+            'model = "tiny_cnn"\npretrained = true',
+            "tiny_cnn has no published weights: set pretrained = false or give a file",
+        ),
         ("accumulation = 64", "`accumulation` must divide effective_batch, but got 64 and 32"),
         (
             "mixup = 0.2\neffective_batch = 15",
@@ -105,7 +117,10 @@ def test_an_unknown_model_is_told_with_the_known_ones(tmp_path: Path) -> None:
     (told,) = faults(tmp_path, '[trial]\nmodel = "resnt50"\n')
 
     assert told.startswith("trial.model: unknown model 'resnt50'; did you mean resnet50")
-    assert "known: tiny_cnn, cropshield_cnn, efficientnet_b0, resnet18, resnet34, resnet50, or any other torchvision classifier (" in told
+    assert (
+        "known: tiny_cnn, cropshield_cnn, efficientnet_b0, resnet18, resnet34, resnet50, or any other "
+        "torchvision classifier ("
+    ) in told
 
 
 @pytest.mark.parametrize(
@@ -153,7 +168,12 @@ def test_a_default_that_nobody_gave_is_not_found_at_fault(tmp_path: Path) -> Non
     assert faults(tmp_path, text) == ['trial.effective_batch: must be a whole number, but got "x"']
 
 
-@given(st.dictionaries(st.sampled_from(sorted(TrialConfig.model_fields)), st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text())))
+@given(
+    st.dictionaries(
+        st.sampled_from(sorted(TrialConfig.model_fields)),
+        st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text()),
+    )
+)
 def test_settings_built_in_code_are_checked_by_the_same_rules(values: dict[str, Any]) -> None:
     try:
         trial = TrialConfig.model_validate(values)

@@ -1,4 +1,6 @@
-"""A disk that fills up while a network is trained: everything so far stays whole, and training goes on once there is space."""
+"""A disk that fills up while a network is trained: everything so far stays whole, and training goes on once there is
+space.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +13,12 @@ import torch
 from safetensors.torch import load_file
 from small_disks import fill, mounted
 
-from tune_cropshield.config import DataConfig, RunConfig, TrialConfig
+from tune_cropshield.config.settings import DataConfig, RunConfig, TrialConfig
 from tune_cropshield.data.dataset import DeviceData, open_data
 from tune_cropshield.errors import DiskFull, UserError
 from tune_cropshield.files import append_line, write_text_atomically
-from tune_cropshield.records import RunFolder, read_metrics
-from tune_cropshield.trial import run_trial, trial_epochs
+from tune_cropshield.training.loop import run_trial, trial_epochs
+from tune_cropshield.training.run_folder import RunFolder, read_metrics
 
 TIMINGS = ("images_per_s", "data_wait_s", "epoch_s")
 
@@ -34,7 +36,11 @@ def data(drawn_leaves: Path, shared_cache: Path) -> DeviceData:
 
 
 def config() -> RunConfig:
-    return RunConfig(trial=TrialConfig(model="tiny_cnn", image_size=32, augment="none", schedule="onecycle", lr=5e-3, threads=1, epochs=4))
+    return RunConfig(
+        trial=TrialConfig(
+            model="tiny_cnn", image_size=32, augment="none", schedule="onecycle", lr=5e-3, threads=1, epochs=4
+        )
+    )
 
 
 def exact(folder: Path) -> list[dict[str, Any]]:
@@ -43,14 +49,18 @@ def exact(folder: Path) -> list[dict[str, Any]]:
 
 # From nothing at all, over room for a line of metrics and some weights, to room for all but the last checkpoint.
 @pytest.mark.parametrize("room_kib", [0, 8, 200, 600, 1100, 1500])
-def test_a_disk_that_fills_up_stops_a_training_and_loses_none_of_it(room_kib: int, data: DeviceData, disk: Path, tmp_path: Path) -> None:
+def test_a_disk_that_fills_up_stops_a_training_and_loses_none_of_it(
+    room_kib: int, data: DeviceData, disk: Path, tmp_path: Path
+) -> None:
     run_trial(config(), data, tmp_path / "whole", report=lambda report: None)
     folder = disk / "run"
     epochs = trial_epochs(config(), data, folder, checkpoint_every_s=0)
     next(epochs)
     filler = fill(disk, room_kib * 1024)
 
-    with pytest.raises(DiskFull, match=r"no space left on the disk while writing .*: free some, then go on with --resume"):
+    with pytest.raises(
+        DiskFull, match=r"no space left on the disk while writing .*: free some, then go on with --resume"
+    ):
         for _ in epochs:
             pass
 

@@ -7,13 +7,21 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-CORE = ["tune_cropshield.trial", "tune_cropshield.training.trainer", "tune_cropshield.data.dataset", "tune_cropshield.memory.plan"]
-DOCTOR = ["tune_cropshield.doctor.report", "tune_cropshield.doctor.script.reader"]
+CORE = [
+    "tune_cropshield.training.loop",
+    "tune_cropshield.training.trainer",
+    "tune_cropshield.data.dataset",
+    "tune_cropshield.memory.choose.pairs",
+]
+DOCTOR = ["tune_cropshield.doctor.report", "tune_cropshield.check_script.reader"]
 
 
 def loaded(modules: list[str], watched: list[str]) -> list[str]:
     """Returns which of `watched` a fresh interpreter has loaded after importing `modules`."""
-    code = f"import importlib, sys\nfor name in {modules!r}: importlib.import_module(name)\nprint(*[m for m in {watched!r} if m in sys.modules])"
+    code = (
+        f"import importlib, sys\nfor name in {modules!r}: importlib.import_module(name)\nprint(*[m for m in "
+        f"{watched!r} if m in sys.modules])"
+    )
     return run_python(code).split()
 
 
@@ -53,7 +61,9 @@ def test_the_check_of_what_is_loaded_can_fail() -> None:
 
 
 def test_every_module_can_be_imported_first() -> None:
-    """Each module is imported into an interpreter that has loaded other packages, but nothing of ours: a circle of imports would fail."""
+    """Each module is imported into an interpreter that has loaded other packages, but nothing of ours: a circle of
+    imports would fail.
+    """
     code = """
 import importlib, pathlib, sys
 import tune_cropshield

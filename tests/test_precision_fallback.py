@@ -1,4 +1,6 @@
-"""fp16 that does not do: the trial goes on in fp32, from where it last was well. On a CPU, where fp16 with its scaler runs too."""
+"""fp16 that does not do: the trial goes on in fp32, from where it last was well. On a CPU, where fp16 with its scaler
+runs too.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +16,14 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 from torch.utils._pytree import tree_flatten
 
-from tune_cropshield.config import DataConfig, RunConfig, TrialConfig
+from tune_cropshield.config.settings import DataConfig, RunConfig, TrialConfig
 from tune_cropshield.data.dataset import DeviceData, open_data
 from tune_cropshield.errors import DivergedError
-from tune_cropshield.fallback import Training
-from tune_cropshield.memory.ladder import Ladder
-from tune_cropshield.records import read_events, read_metrics
+from tune_cropshield.training.loop import TrialReport, run_trial, trial_epochs
 from tune_cropshield.training.models import build_model
-from tune_cropshield.trial import TrialReport, run_trial, trial_epochs
+from tune_cropshield.training.retries.out_of_memory import Ladder
+from tune_cropshield.training.retries.wider_precision import Training
+from tune_cropshield.training.run_folder import read_events, read_metrics
 
 TIMINGS = ("images_per_s", "data_wait_s", "epoch_s")
 
@@ -32,7 +34,15 @@ def data(drawn_leaves: Path, shared_cache: Path) -> DeviceData:
 
 
 def config(**trial: Any) -> RunConfig:
-    settings = {"model": "tiny_cnn", "image_size": 32, "augment": "none", "schedule": "onecycle", "lr": 5e-3, "threads": 1, "epochs": 3}
+    settings = {
+        "model": "tiny_cnn",
+        "image_size": 32,
+        "augment": "none",
+        "schedule": "onecycle",
+        "lr": 5e-3,
+        "threads": 1,
+        "epochs": 3,
+    }
     return RunConfig(trial=TrialConfig.model_validate({**settings, "precision": "fp16", **trial}))
 
 
@@ -52,7 +62,9 @@ def loud_weights(tmp_path: Path) -> Path:
 
 @contextmanager
 def overflowing(calls: range) -> Iterator[list[int]]:
-    """Inside, the head's outputs are inf in those of its training calls in fp16, counted from 0. Yields a list that holds the count."""
+    """Inside, the head's outputs are inf in those of its training calls in fp16, counted from 0. Yields a list that
+    holds the count.
+    """
     count = [0]
 
     def overflow(module: nn.Module, inputs: Any, output: Tensor) -> Tensor | None:
@@ -68,15 +80,21 @@ def overflowing(calls: range) -> Iterator[list[int]]:
         handle.remove()
 
 
-def test_a_network_too_loud_for_fp16_is_trained_in_fp32_as_if_it_had_been_asked_for(loud_weights: Path, data: DeviceData, tmp_path: Path) -> None:
+def test_a_network_too_loud_for_fp16_is_trained_in_fp32_as_if_it_had_been_asked_for(
+    loud_weights: Path, data: DeviceData, tmp_path: Path
+) -> None:
     last = run_trial(config(pretrained=str(loud_weights)), data, tmp_path / "fp16", report=lambda report: None)
-    run_trial(config(pretrained=str(loud_weights), precision="fp32"), data, tmp_path / "fp32", report=lambda report: None)
+    run_trial(
+        config(pretrained=str(loud_weights), precision="fp32"), data, tmp_path / "fp32", report=lambda report: None
+    )
     (told,) = last.notes
     assert told.startswith("training in fp16 failed (") and told.endswith("): it goes on in fp32 after epoch 0")
     (event,) = read_events(tmp_path / "fp16")
     assert (event["event"], event["before"], event["after"], event["epoch"]) == ("precision", "fp16", "fp32", 0)
     assert exact(tmp_path / "fp16") == exact(tmp_path / "fp32")
-    statistics = [value for name, value in load_file(tmp_path / "fp16" / "model.safetensors").items() if "running" in name]
+    statistics = [
+        value for name, value in load_file(tmp_path / "fp16" / "model.safetensors").items() if "running" in name
+    ]
     assert len(statistics) == 8 and all(torch.isfinite(value).all() for value in statistics)
 
 
@@ -104,7 +122,12 @@ def test_a_few_infinite_gradients_are_skipped_in_fp16(data: DeviceData, tmp_path
 
 def test_what_diverges_in_fp32_too_is_not_saved(data: DeviceData, tmp_path: Path) -> None:
     with pytest.raises(DivergedError, match="a gradient stopped being finite"):
-        run_trial(config(lr=1e30, optimizer="sgd", schedule="constant", warmup_epochs=0.0), data, tmp_path, report=lambda report: None)
+        run_trial(
+            config(lr=1e30, optimizer="sgd", schedule="constant", warmup_epochs=0.0),
+            data,
+            tmp_path,
+            report=lambda report: None,
+        )
     assert [event["after"] for event in read_events(tmp_path)] == ["fp32"]
 
 
@@ -126,7 +149,9 @@ def test_a_trial_that_stays_in_fp16_goes_on_as_if_it_had_not_stopped(data: Devic
     settings = config(model="mnasnet0_5", effective_batch=16, micro_batch=16, accumulation=1, epochs=2, lr=1e-4)
 
     def epochs(name: str) -> Generator[TrialReport]:
-        return trial_epochs(settings, data, tmp_path / name, resume=True, loss_scale=128.0)  # few updates: none is lost to a search for the scale
+        return trial_epochs(
+            settings, data, tmp_path / name, resume=True, loss_scale=128.0
+        )  # few updates: none is lost to a search for the scale
 
     list(epochs("whole"))
     stopped = epochs("stopped")
@@ -139,10 +164,18 @@ def test_a_trial_that_stays_in_fp16_goes_on_as_if_it_had_not_stopped(data: Devic
 
 def test_what_is_saved_after_a_good_epoch_is_the_trainers_state_then(data: DeviceData) -> None:
     trial = config().trial
-    training = Training(trial, data, lambda trainer: Ladder(trainer, trial.effective_batch, trial.pair[0], 8), lambda change: None, 1024.0)
+    training = Training(
+        trial,
+        data,
+        lambda trainer: Ladder(trainer, trial.effective_batch, trial.pair[0], 8),
+        lambda change: None,
+        1024.0,
+    )
     training.epoch_was_good(1)
     saved, now = (tree_flatten(state)[0] for state in (training.state()["trainer"], training.ladder.trainer.state()))
     assert len(saved) == len(now) > 50
     assert all(torch.equal(a, b) if isinstance(a, Tensor) else a == b for a, b in zip(saved, now, strict=True))
     places = {value.data_ptr() for value in training.ladder.trainer.step.parameters}
-    assert not places & {value.data_ptr() for value in saved if isinstance(value, Tensor)}  # a copy, which training on leaves alone
+    assert not places & {
+        value.data_ptr() for value in saved if isinstance(value, Tensor)
+    }  # a copy, which training on leaves alone

@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 
-from tune_cropshield.domain import Domain
+from tune_cropshield.config.domain import Domain
+from tune_cropshield.config.space import load_space
 from tune_cropshield.errors import ConfigError
-from tune_cropshield.memory.plan import plan_for_cpu
-from tune_cropshield.search.batches import effective_batches
+from tune_cropshield.memory.choose.pairs import plan_for_cpu
 from tune_cropshield.search.folder import save_settings
-from tune_cropshield.search.starts import start_points
-from tune_cropshield.search.trial_settings import settings_mark
-from tune_cropshield.space import load_space
+from tune_cropshield.search.start_points import start_points
+from tune_cropshield.search.trial_settings import effective_batches, settings_mark
 
 SPACES = Path(__file__).parents[1] / "search_spaces"
 SHIPPED = ["cropshield_cnn", "demo", "efficientnet_b0", "resnet50_onecycle"]
@@ -33,7 +32,12 @@ def faults(folder: Path, text: str, overrides: dict[str, dict[str, Any]] | None 
 def test_a_search_may_be_gone_on_with_longer_but_not_with_other_trials(tmp_path: Path) -> None:
     file = SPACES / "demo.toml"
     mark = settings_mark(load_space(file, {}))
-    assert settings_mark(load_space(file, {"search": {"trials": 99, "time_budget": "2h", "trials_per_gpu": 2, "vram": "8GB"}})) == mark
+    assert (
+        settings_mark(
+            load_space(file, {"search": {"trials": 99, "time_budget": "2h", "trials_per_gpu": 2, "vram": "8GB"}})
+        )
+        == mark
+    )
     for change in ({"trial": {"image_size": 40}}, {"search": {"epochs": 5}}, {"data": {"split_seed": 7}}):
         assert settings_mark(load_space(file, change)) != mark
     save_settings(tmp_path, load_space(file, {}), "search")
@@ -66,7 +70,10 @@ def test_a_shipped_space_builds_a_trial_at_both_ends_of_every_range(name: str) -
     ("name", "setting"),
     [
         ("demo", {"lr": 1e-4, "max_norm": "none", "weight_decay": 1e-4, "effective_batch": 32}),
-        ("cropshield_cnn", {"lr": 1e-4, "max_norm": "none", "weight_decay": 1e-4, "effective_batch": 32, "label_smoothing": 0.0}),
+        (
+            "cropshield_cnn",
+            {"lr": 1e-4, "max_norm": "none", "weight_decay": 1e-4, "effective_batch": 32, "label_smoothing": 0.0},
+        ),
         ("efficientnet_b0", {"lr": 1e-4, "max_norm": "none", "weight_decay": 1e-4, "effective_batch": 32}),
         ("resnet50_onecycle", {"lr": 0.1, "max_norm": 1.0, "weight_decay": 1e-4, "effective_batch": 64}),
     ],
@@ -106,7 +113,10 @@ def test_every_fault_of_a_space_is_told_at_once_with_its_key(tmp_path: Path) -> 
 
     assert faults(tmp_path, text) == [
         "space.weight_decay.log: must be a list of two numbers, [low, high], but got [1, 2, 3]",
-        'space.max_norm.choice: must be a list whose items are strings, finite numbers, true or false, but got ["none", NaN]',
+        (
+            "space.max_norm.choice: must be a list whose items are strings, finite numbers, true or false, but got "
+            '["none", NaN]'
+        ),
         "space.label_smoothing: must be a range or a list of choices, like {log = [1e-5, 1e-2]}, but got 0.1",
         "search.trials: must be at least 1, but got 0",
         "tiral: unknown key; did you mean trial? known here: data, trial, space, search, start",
@@ -140,7 +150,10 @@ def test_every_fault_of_a_space_is_told_at_once_with_its_key(tmp_path: Path) -> 
         ("[space]\nlr = {choice = [1, 1.0]}", "space.lr: choices must be there and differ, but got [1, 1.0]"),
         ("[space]\nlr = {choice = ['1e-4']}", 'space.lr: must be a number, but got "1e-4"'),
         ("[space]\ndropout = {uniform = [0.5, 1.5]}", "space.dropout: must be below 1, but got 1.5"),
-        ("[space]\neffective_batch = {int = [1, 1000000000]}", "space.effective_batch: must be at most 65536, but got 1000000000"),
+        (
+            "[space]\neffective_batch = {int = [1, 1000000000]}",
+            "space.effective_batch: must be at most 65536, but got 1000000000",
+        ),
         (
             "[space]\neffective_batch = {int = [1.5, 3]}",
             "space.effective_batch.int: must be a list of two whole numbers, [low, high], but got [1.5, 3]",
@@ -151,16 +164,28 @@ def test_every_fault_of_a_space_is_told_at_once_with_its_key(tmp_path: Path) -> 
         ),
         (
             "[trial]\nmixup = 0.2\n[space]\neffective_batch = {int = [16, 32]}",
-            "space.effective_batch: mixup and cutmix mix neighbours, so micro_batch and effective_batch must be even, but got 17 and 17",
+            (
+                "space.effective_batch: mixup and cutmix mix neighbours, so micro_batch and effective_batch must "
+                "be even, but got 17 and 17"
+            ),
         ),
         (
             "[search]\nvram = '8 apples'",
-            "search.vram: '8 apples' is no GPU memory budget: write 8, 8GB, 8GiB, 8000MB, auto or rtx4060-laptop, rtx3050-laptop",
+            (
+                "search.vram: '8 apples' is no GPU memory budget: write 8, 8GB, 8GiB, 8000MB, auto or "
+                "rtx4060-laptop, rtx3050-laptop"
+            ),
         ),
         ("[search]\ntime_budget = 'soon'", "search.time_budget: 'soon' is no duration: write 45s, 90m, 2h or 1h30m"),
-        ("[search]\ntrials_per_gpu = 'x'", 'search.trials_per_gpu: must be a whole number from 1 to 1024, or "auto", but got "x"'),
+        (
+            "[search]\ntrials_per_gpu = 'x'",
+            'search.trials_per_gpu: must be a whole number from 1 to 1024, or "auto", but got "x"',
+        ),
         ("[search]\nreduction_factor = 1.0000001", "search.reduction_factor: must be at least 1.5, but got 1.0000001"),
-        ("[[start]]\nlr = [1]", 'start: must be [[start]] tables of parameters and values, like lr = 1e-4, but got [{"lr": [1]}]'),
+        (
+            "[[start]]\nlr = [1]",
+            'start: must be [[start]] tables of parameters and values, like lr = 1e-4, but got [{"lr": [1]}]',
+        ),
         (
             "[trial]\nwarmup_epochs = 5.0",
             "search: `grace_epochs >= warmup_epochs` must hold (no trial is judged while it warms up), but got 2 and 5",
@@ -174,8 +199,12 @@ def test_a_fault_of_a_space_is_told_in_one_sentence(tmp_path: Path, text: str, t
 def test_a_parameter_that_cannot_be_searched_is_told_with_those_that_can(tmp_path: Path) -> None:
     told = faults(tmp_path, "[space]\nlearning_rate = {log = [1e-5, 1e-2]}\nimage_size = {choice = [64, 96]}")
 
-    assert told[0].startswith("space.learning_rate: is no parameter that can be searched; known here: dropout, augment, mixup, ")
-    assert told[1].startswith("space.image_size: is the same for all trials of a search; known here: dropout, augment, mixup, ")
+    assert told[0].startswith(
+        "space.learning_rate: is no parameter that can be searched; known here: dropout, augment, mixup, "
+    )
+    assert told[1].startswith(
+        "space.image_size: is the same for all trials of a search; known here: dropout, augment, mixup, "
+    )
 
 
 def test_values_given_as_flags_are_told_under_the_flags(tmp_path: Path) -> None:

@@ -15,14 +15,14 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tune_cropshield.config import DataConfig, RunConfig, TrialConfig, load_config
+from tune_cropshield.config.settings import DataConfig, RunConfig, TrialConfig, load_config
 from tune_cropshield.data.dataset import DeviceData, open_data
 from tune_cropshield.errors import DivergedError, RunFailure
 from tune_cropshield.outcome.trained import load_trained
-from tune_cropshield.records import RunFolder, read_digest, read_events, read_metrics
 from tune_cropshield.training.evaluate import Evaluator
+from tune_cropshield.training.loop import TrialReport, run_trial, trial_epochs, validation_batches
 from tune_cropshield.training.metrics import METRIC_NAMES
-from tune_cropshield.trial import TrialReport, run_trial, trial_epochs, validation_batches
+from tune_cropshield.training.run_folder import RunFolder, read_digest, read_events, read_metrics
 
 CPU = torch.device("cpu")
 EXACT = [name for name in METRIC_NAMES if name not in ("images_per_s", "data_wait_s", "epoch_s")]
@@ -67,10 +67,15 @@ def test_a_trial_learns_and_writes_every_file(drawn_leaves: Path, data: DeviceDa
     assert json.loads((tmp_path / "classes.json").read_text()) == list(data.data.classes)
     assert json.loads((tmp_path / "metrics.json").read_text()) == lines[last.best_epoch - 1]
     weights = load_file(tmp_path / "model.safetensors")
-    assert sum(tensor.numel() for name, tensor in weights.items() if "running" not in name and "num_batches" not in name) == 98_196
+    assert (
+        sum(tensor.numel() for name, tensor in weights.items() if "running" not in name and "num_batches" not in name)
+        == 98_196
+    )
 
 
-def test_the_weights_kept_are_the_best_epochs_and_not_the_last(drawn_leaves: Path, data: DeviceData, tmp_path: Path) -> None:
+def test_the_weights_kept_are_the_best_epochs_and_not_the_last(
+    drawn_leaves: Path, data: DeviceData, tmp_path: Path
+) -> None:
     run = config(drawn_leaves, epochs=60, lr=0.02, schedule="constant", early_stopping=2)
     last = run_trial(run, data, tmp_path, report=lambda report: None)
     lines = read_metrics(tmp_path)
@@ -78,19 +83,25 @@ def test_the_weights_kept_are_the_best_epochs_and_not_the_last(drawn_leaves: Pat
     assert last.best_val_acc == max(accuracies)
     assert last.best_epoch == accuracies.index(max(accuracies)) + 1 == len(lines) - 2
     model = load_trained(run.trial, len(data.data.classes), tmp_path / "model.safetensors", CPU)
-    judged = Evaluator(model, len(data.data.classes), "fp32", CPU).evaluate(validation_batches(run.trial, data, "val", torch.float32))
+    judged = Evaluator(model, len(data.data.classes), "fp32", CPU).evaluate(
+        validation_batches(run.trial, data, "val", torch.float32)
+    )
     assert (judged.accuracy, judged.loss) == (max(accuracies), lines[last.best_epoch - 1]["val_loss"])
     assert judged.loss != lines[-1]["val_loss"]
 
 
-def test_the_same_seed_gives_the_same_numbers_and_another_one_does_not(drawn_leaves: Path, data: DeviceData, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_numbers_and_another_one_does_not(
+    drawn_leaves: Path, data: DeviceData, tmp_path: Path
+) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         train(drawn_leaves, data, tmp_path / name, seed=seed, epochs=2, dropout=0.3, mixup=0.2)
     assert exact(tmp_path / "a") == exact(tmp_path / "b")
     assert exact(tmp_path / "a") != exact(tmp_path / "c")
 
 
-def test_different_learning_rates_end_with_different_weights(drawn_leaves: Path, data: DeviceData, tmp_path: Path) -> None:
+def test_different_learning_rates_end_with_different_weights(
+    drawn_leaves: Path, data: DeviceData, tmp_path: Path
+) -> None:
     for name, lr in (("a", 1e-3), ("b", 2e-3)):
         train(drawn_leaves, data, tmp_path / name, lr=lr, epochs=1)
     first, second = (load_file(tmp_path / name / "model.safetensors")["classifier.weight"] for name in ("a", "b"))
@@ -106,7 +117,9 @@ def test_different_learning_rates_end_with_different_weights(drawn_leaves: Path,
     ],
     ids=["plateau-ema", "sgd-dropout-cutmix", "bf16-accumulation"],
 )
-def test_a_resumed_run_equals_an_uninterrupted_one(settings: dict[str, Any], drawn_leaves: Path, data: DeviceData, tmp_path: Path) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    settings: dict[str, Any], drawn_leaves: Path, data: DeviceData, tmp_path: Path
+) -> None:
     run = config(drawn_leaves, **settings)
     run_trial(run, data, tmp_path / "whole", report=lambda report: None)
     epochs = trial_epochs(run, data, tmp_path / "parts", checkpoint_every_s=1000)
@@ -120,7 +133,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one(settings: dict[str, Any], dra
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
-def test_epochs_after_the_last_checkpoint_are_trained_again_and_not_written_twice(drawn_leaves: Path, data: DeviceData, tmp_path: Path) -> None:
+def test_epochs_after_the_last_checkpoint_are_trained_again_and_not_written_twice(
+    drawn_leaves: Path, data: DeviceData, tmp_path: Path
+) -> None:
     run = config(drawn_leaves)
     killed = tmp_path / "killed"
     epochs = trial_epochs(run, data, tmp_path / "run", checkpoint_every_s=1000)
@@ -128,7 +143,9 @@ def test_epochs_after_the_last_checkpoint_are_trained_again_and_not_written_twic
     epochs.close()
     epochs = trial_epochs(run, data, tmp_path / "run", resume=True, checkpoint_every_s=1000)
     assert [next(epochs).metrics.epoch for _ in range(2)] == [1, 2]  # the epoch that was known is reported again
-    shutil.copytree(tmp_path / "run", killed)  # as a power cut would leave it: epoch 2 is in metrics.jsonl, but in no checkpoint
+    shutil.copytree(
+        tmp_path / "run", killed
+    )  # as a power cut would leave it: epoch 2 is in metrics.jsonl, but in no checkpoint
     epochs.close()
     assert [line["epoch"] for line in read_metrics(killed)] == [1, 2]
     run_trial(run, data, killed, report=lambda report: None, resume=True)
@@ -138,14 +155,18 @@ def test_epochs_after_the_last_checkpoint_are_trained_again_and_not_written_twic
     assert [event.step for event in accumulator.Scalars("val_acc")] == [1, 2, 3, 4]
 
 
-def test_a_finished_run_resumed_reports_its_last_epoch_and_trains_nothing(drawn_leaves: Path, data: DeviceData, tmp_path: Path) -> None:
+def test_a_finished_run_resumed_reports_its_last_epoch_and_trains_nothing(
+    drawn_leaves: Path, data: DeviceData, tmp_path: Path
+) -> None:
     last = train(drawn_leaves, data, tmp_path)
     reports: list[TrialReport] = []
     run_trial(config(drawn_leaves), data, tmp_path, reports.append, resume=True)
     assert reports == [last]
 
 
-def test_tensorboard_reads_every_metric_under_its_own_name(drawn_leaves: Path, data: DeviceData, tmp_path: Path) -> None:
+def test_tensorboard_reads_every_metric_under_its_own_name(
+    drawn_leaves: Path, data: DeviceData, tmp_path: Path
+) -> None:
     train(drawn_leaves, data, tmp_path, epochs=2)
     accumulator = EventAccumulator(str(tmp_path))
     accumulator.Reload()
@@ -155,7 +176,9 @@ def test_tensorboard_reads_every_metric_under_its_own_name(drawn_leaves: Path, d
     assert written == pytest.approx([line["val_loss"] for line in read_metrics(tmp_path)])
 
 
-def test_what_a_sample_looks_like_does_not_depend_on_the_micro_batch(drawn_leaves: Path, data: DeviceData, tmp_path: Path) -> None:
+def test_what_a_sample_looks_like_does_not_depend_on_the_micro_batch(
+    drawn_leaves: Path, data: DeviceData, tmp_path: Path
+) -> None:
     """Without batch norm the whole training would be equal; with it, the first epoch's data and labels at least are."""
     from tune_cropshield.data.mixing import Mixing
     from tune_cropshield.data.windows import WindowSettings, training_windows
@@ -163,7 +186,9 @@ def test_what_a_sample_looks_like_does_not_depend_on_the_micro_batch(drawn_leave
     seen = []
     for micro_batch in (32, 8):
         settings = WindowSettings(32, micro_batch, "aggressive", Mixing(0.2, 1.0), seed=0)
-        windows = training_windows(data.feed(32), data.labels_N, data.indices("train"), settings, epoch=1, image_size=32)
+        windows = training_windows(
+            data.feed(32), data.labels_N, data.indices("train"), settings, epoch=1, image_size=32
+        )
         seen.append([torch.cat([batch.images() for batch in window.micro_batches]) for window in windows])
     assert [len(images) for images in seen[0]] == [32, 32, 32]
     for whole, parts in zip(*seen, strict=True):
@@ -176,19 +201,29 @@ def test_a_ragged_last_window_is_trained_on(drawn_leaves: Path, data: DeviceData
     assert read_metrics(tmp_path)[0]["updates"] == 3
 
 
-def test_progressive_sizes_train_small_first_and_are_judged_at_the_last_size(drawn_leaves: Path, data: DeviceData, tmp_path: Path) -> None:
+def test_progressive_sizes_train_small_first_and_are_judged_at_the_last_size(
+    drawn_leaves: Path, data: DeviceData, tmp_path: Path
+) -> None:
     last = train(drawn_leaves, data, tmp_path, epochs=3, progressive_sizes={0: 24, 2: 32})
     assert last.finished
-    assert [config(drawn_leaves, progressive_sizes={0: 24, 2: 32}).trial.size_at(epoch) for epoch in range(3)] == [24, 24, 32]
+    assert [config(drawn_leaves, progressive_sizes={0: 24, 2: 32}).trial.size_at(epoch) for epoch in range(3)] == [
+        24,
+        24,
+        32,
+    ]
 
 
-def test_early_stopping_ends_after_so_many_epochs_without_a_better_accuracy(drawn_leaves: Path, data: DeviceData, tmp_path: Path) -> None:
+def test_early_stopping_ends_after_so_many_epochs_without_a_better_accuracy(
+    drawn_leaves: Path, data: DeviceData, tmp_path: Path
+) -> None:
     last = train(drawn_leaves, data, tmp_path, epochs=50, lr=1e-9, schedule="constant", early_stopping=3)
     assert last.finished
     assert last.metrics.epoch == last.best_epoch + 3
 
 
-def test_a_loss_that_explodes_ends_the_trial_with_where_and_when(drawn_leaves: Path, data: DeviceData, tmp_path: Path) -> None:
+def test_a_loss_that_explodes_ends_the_trial_with_where_and_when(
+    drawn_leaves: Path, data: DeviceData, tmp_path: Path
+) -> None:
     with pytest.raises(DivergedError, match=r"stopped being finite in epoch \d+, after \d+ updates") as caught:
         train(drawn_leaves, data, tmp_path, lr=1e30, optimizer="sgd", schedule="constant", warmup_epochs=0.0)
     assert caught.value.epoch >= 1
@@ -208,7 +243,9 @@ def cut_short(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-@pytest.mark.parametrize(("damage", "both", "goes_on_after"), [(flip_a_byte, False, 2), (cut_short, False, 2), (flip_a_byte, True, 0)])
+@pytest.mark.parametrize(
+    ("damage", "both", "goes_on_after"), [(flip_a_byte, False, 2), (cut_short, False, 2), (flip_a_byte, True, 0)]
+)
 def test_a_damaged_checkpoint_is_told_and_training_goes_on_from_the_one_before(
     damage: Callable[[Path], None], both: bool, goes_on_after: int, drawn_leaves: Path, data: DeviceData, tmp_path: Path
 ) -> None:
@@ -223,9 +260,15 @@ def test_a_damaged_checkpoint_is_told_and_training_goes_on_from_the_one_before(
     reports: list[TrialReport] = []
     run_trial(config(drawn_leaves), data, tmp_path / "hurt", reports.append, resume=True)
     assert reports[0].metrics.epoch == max(goes_on_after, 1)
-    assert "last.pt is damaged" in reports[0].notes[0] and reports[0].notes[0].endswith(f": it goes on after epoch {goes_on_after}")
+    assert "last.pt is damaged" in reports[0].notes[0] and reports[0].notes[0].endswith(
+        f": it goes on after epoch {goes_on_after}"
+    )
     (event,) = read_events(tmp_path / "hurt")
-    assert (event["event"], event["goes_on_after_epoch"], len(event["reasons"])) == ("damaged checkpoint", goes_on_after, 1 + both)
+    assert (event["event"], event["goes_on_after_epoch"], len(event["reasons"])) == (
+        "damaged checkpoint",
+        goes_on_after,
+        1 + both,
+    )
     assert exact(tmp_path / "hurt") == exact(tmp_path / "whole")
 
 

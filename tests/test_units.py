@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import pytest
 
+from tune_cropshield.config.units import describe_seconds, parse_duration, parse_memory
 from tune_cropshield.errors import ConfigError
-from tune_cropshield.units import describe_seconds, parse_duration, parse_memory
 
 
 @pytest.mark.parametrize(
-    ("text", "mib"), [("8", 8192), ("8GB", 8192), ("8 gib", 8192), ("7.5GiB", 7680), ("2048MiB", 2048), ("1048.576MB", 1000), (" 4GB ", 4096)]
+    ("text", "mib"),
+    [
+        ("8", 8192),
+        ("8GB", 8192),
+        ("8 gib", 8192),
+        ("7.5GiB", 7680),
+        ("2048MiB", 2048),
+        ("1048.576MB", 1000),
+        (" 4GB ", 4096),
+    ],
 )
 def test_memory_is_read_in_every_common_spelling(text: str, mib: float) -> None:
     assert parse_memory(text) == pytest.approx(mib, abs=1e-9)
@@ -21,7 +30,9 @@ def test_what_is_no_amount_of_memory_is_told_with_the_forms(text: str) -> None:
         parse_memory(text)
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("45s", 45), ("90m", 5400), ("2h", 7200), ("1h30m", 5400), ("1d", 86400), ("1.5H", 5400)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("45s", 45), ("90m", 5400), ("2h", 7200), ("1h30m", 5400), ("1d", 86400), ("1.5H", 5400)]
+)
 def test_a_duration_is_read_in_every_common_spelling(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds
 
@@ -33,4 +44,10 @@ def test_what_is_no_duration_is_told_with_the_forms(text: str) -> None:
 
 
 def test_durations_are_written_for_people() -> None:
-    assert [describe_seconds(seconds) for seconds in (0.4, 59, 60, 200, 7500)] == ["0 s", "59 s", "1 min", "3 min 20 s", "2 h 5 min"]
+    assert [describe_seconds(seconds) for seconds in (0.4, 59, 60, 200, 7500)] == [
+        "0 s",
+        "59 s",
+        "1 min",
+        "3 min 20 s",
+        "2 h 5 min",
+    ]

@@ -1,4 +1,6 @@
-"""argv -> one call. Heavy imports happen inside the commands; errors become exit codes: 2 the input is at fault, 1 it failed, 130 interrupted."""
+"""argv -> one call. Heavy imports happen inside the commands; errors become exit codes: 2 the input is at fault, 1 it
+failed, 130 interrupted.
+"""
 
 from __future__ import annotations
 
@@ -26,110 +28,214 @@ def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of every command. A default of None means "as the file says"."""
     parser = _Parser(
         prog="tune-cropshield",
-        description="Finds the learning rate, clipping norm and batch/accumulation pair that train a leaf classifier best within a GPU's memory.",
+        description=(
+            "Finds the learning rate, clipping norm and batch/accumulation pair that train a leaf classifier best "
+            "within a GPU's memory."
+        ),
         epilog="COMMAND --help tells more. Without arguments of its own, search draws leaves and runs on any machine.",
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
-    search = commands.add_parser("search", help="search for the best setting", description="Searches for the best setting and writes it to OUT/best.")
-    search.add_argument("--data", type=_path, metavar="DIR", help="one sub-folder of photographs per class; left out, leaves are drawn")
+    search = commands.add_parser(
+        "search",
+        help="search for the best setting",
+        description="Searches for the best setting and writes it to OUT/best.",
+    )
+    search.add_argument(
+        "--data", type=_path, metavar="DIR", help="one sub-folder of photographs per class; left out, leaves are drawn"
+    )
     search.add_argument(
         "--space",
         metavar="FILE.toml",
         help="search space: a path, or the name of a shipped one (default: demo.toml, or the one named after --model)",
     )
     search.add_argument("--model", metavar="NAME", help="network, instead of the space's")
-    search.add_argument("--image-size", type=_whole_number, metavar="PX", help="side of the training images, instead of the space's")
+    search.add_argument(
+        "--image-size", type=_whole_number, metavar="PX", help="side of the training images, instead of the space's"
+    )
     search.add_argument("--vram", metavar="8GB|auto", help="GPU memory budget; auto takes what is free")
-    search.add_argument("--trials", type=_whole_number, metavar="N", help="trials in all; with --resume, more than before extends the search")
+    search.add_argument(
+        "--trials",
+        type=_whole_number,
+        metavar="N",
+        help="trials in all; with --resume, more than before extends the search",
+    )
     search.add_argument("--epochs", type=_whole_number, metavar="N", help="epochs of a trial that is never pruned")
     search.add_argument("--time-budget", metavar="2h", help="stop after this time; --resume goes on")
     search.add_argument("--out", type=_path, metavar="DIR", help="the search's folder (default: results/runs/NAME)")
     search.add_argument("--seed", type=_whole_number, metavar="N", help="seed of the sampler and of every trial")
     search.add_argument("--device", choices=("auto", "cpu", "cuda"), help="what to train on")
-    search.add_argument("--trials-per-gpu", type=_count_or_auto, metavar="N|auto", help="trials at once on each GPU (on the CPU, when there is none)")
+    search.add_argument(
+        "--trials-per-gpu",
+        type=_count_or_auto,
+        metavar="N|auto",
+        help="trials at once on each GPU (on the CPU, when there is none)",
+    )
     search.add_argument("--resume", action="store_true", help="go on with the search in --out")
-    search.add_argument("--dry-run", action="store_true", help="print the space, the pairs, the rungs and the worst case, and stop")
+    search.add_argument(
+        "--dry-run", action="store_true", help="print the space, the pairs, the rungs and the worst case, and stop"
+    )
     search.add_argument("--sampler", choices=("tpe", "random", "gp"), help="what proposes the settings")
     search.add_argument("--ray-address", metavar="ADDR", help="join a running Ray cluster that shares the folders")
 
     shown = search.add_mutually_exclusive_group()
     shown.add_argument("--quiet", action="store_true", help="print only what came of it")
-    shown.add_argument("--json-lines", action="store_true", help="print one JSON object per event on stdout, for programs")
+    shown.add_argument(
+        "--json-lines", action="store_true", help="print one JSON object per event on stdout, for programs"
+    )
 
     plan = commands.add_parser(
         "plan",
         help="say which batches fit a GPU's memory",
-        description="Prints which micro-batch x accumulation make which effective batch within a GPU memory budget, and how fast each is.",
+        description=(
+            "Prints which micro-batch x accumulation make which effective batch within a GPU memory budget, and "
+            "how fast each is."
+        ),
     )
     plan.add_argument("--model", default="efficientnet_b0", metavar="NAME", help="network (default: %(default)s)")
-    plan.add_argument("--image-size", type=_whole_number, default=224, metavar="PX", help="side of the training images (default: %(default)s)")
-    plan.add_argument("--vram", default="8GB", metavar="8GB|auto", help="budget: an amount, rtx4060-laptop, rtx3050-laptop, or auto for what is free")
+    plan.add_argument(
+        "--image-size",
+        type=_whole_number,
+        default=224,
+        metavar="PX",
+        help="side of the training images (default: %(default)s)",
+    )
+    plan.add_argument(
+        "--vram",
+        default="8GB",
+        metavar="8GB|auto",
+        help="budget: an amount, rtx4060-laptop, rtx3050-laptop, or auto for what is free",
+    )
     plan.add_argument("--precision", choices=("fp16", "bf16", "fp32"), default="fp16", help="(default: %(default)s)")
     plan.add_argument("--effective-batch", type=_whole_number, metavar="N", help="only this one")
     plan.add_argument("--micro-batch", type=_whole_number, metavar="N", help="only this one, whether it fits or not")
     plan.add_argument("--estimate", action="store_true", help="do not touch a GPU")
     plan.add_argument("--json", action="store_true", help="print one object, for programs")
 
-    train = commands.add_parser("train", help="train one configuration", description="Trains the network of a config.toml to its end.")
-    train.add_argument("--config", type=_path, required=True, metavar="FILE.toml", help="for example OUT/best/config.toml")
+    train = commands.add_parser(
+        "train", help="train one configuration", description="Trains the network of a config.toml to its end."
+    )
+    train.add_argument(
+        "--config", type=_path, required=True, metavar="FILE.toml", help="for example OUT/best/config.toml"
+    )
     train.add_argument("--data", type=_path, metavar="DIR", help="photographs, instead of the configuration's")
     train.add_argument("--epochs", type=_whole_number, metavar="N", help="epochs, instead of the configuration's")
-    train.add_argument("--early-stopping", type=_whole_number, metavar="N", help="stop after so many epochs without a better val_acc")
-    train.add_argument("--out", type=_path, metavar="DIR", help="folder for its files (default: results/runs/train-TIME)")
+    train.add_argument(
+        "--early-stopping", type=_whole_number, metavar="N", help="stop after so many epochs without a better val_acc"
+    )
+    train.add_argument(
+        "--out", type=_path, metavar="DIR", help="folder for its files (default: results/runs/train-TIME)"
+    )
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
-    train.add_argument("--profile", action="store_true", help="write a trace of the second epoch and print where its time goes")
+    train.add_argument(
+        "--profile", action="store_true", help="write a trace of the second epoch and print where its time goes"
+    )
     train.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="what to train on")
 
-    evaluate = commands.add_parser("evaluate", help="judge a trained network", description="Prints accuracy, macro F1 and a table of classes.")
-    evaluate.add_argument("run_dir", type=_path, metavar="RUN_DIR", help="a folder with config.toml and model.safetensors, like OUT/best")
+    evaluate = commands.add_parser(
+        "evaluate", help="judge a trained network", description="Prints accuracy, macro F1 and a table of classes."
+    )
+    evaluate.add_argument(
+        "run_dir", type=_path, metavar="RUN_DIR", help="a folder with config.toml and model.safetensors, like OUT/best"
+    )
     evaluate.add_argument("--data", type=_path, metavar="DIR", help="photographs, instead of the configuration's")
-    evaluate.add_argument("--split", choices=("val", "test"), default="val", help="test is meant to be read once, for the winner")
+    evaluate.add_argument(
+        "--split", choices=("val", "test"), default="val", help="test is meant to be read once, for the winner"
+    )
 
-    evaluate.add_argument("--to", type=_path, metavar="DIR", help="folder for the confusion matrix, .csv and .png (default: RUN_DIR)")
+    evaluate.add_argument(
+        "--to", type=_path, metavar="DIR", help="folder for the confusion matrix, .csv and .png (default: RUN_DIR)"
+    )
     evaluate.add_argument("--json", action="store_true", help="print one object, for programs")
 
-    predict = commands.add_parser("predict", help="classify photographs", description="Prints each photograph's class and probability.")
-    predict.add_argument("run_dir", type=_path, metavar="RUN_DIR", help="a folder with config.toml and model.safetensors, like OUT/best")
+    predict = commands.add_parser(
+        "predict", help="classify photographs", description="Prints each photograph's class and probability."
+    )
+    predict.add_argument(
+        "run_dir", type=_path, metavar="RUN_DIR", help="a folder with config.toml and model.safetensors, like OUT/best"
+    )
     predict.add_argument("images", type=_path, nargs="+", metavar="IMAGE", help="photographs, or folders of them")
-    predict.add_argument("--json", action="store_true", help="print one list, with every class's probability, for programs")
+    predict.add_argument(
+        "--json", action="store_true", help="print one list, with every class's probability, for programs"
+    )
 
-    export = commands.add_parser("export", help="write the best setting for another program", description="Writes the best trial of a search.")
-    export.add_argument("search_dir", type=_path, metavar="SEARCH_DIR", help="a search's folder, or that of a training (train --out)")
-    export.add_argument("--to", type=_path, metavar="DIR", help="folder to write to; left out, onnx goes beside the weights, the rest is printed")
+    export = commands.add_parser(
+        "export", help="write the best setting for another program", description="Writes the best trial of a search."
+    )
+    export.add_argument(
+        "search_dir", type=_path, metavar="SEARCH_DIR", help="a search's folder, or that of a training (train --out)"
+    )
+    export.add_argument(
+        "--to",
+        type=_path,
+        metavar="DIR",
+        help="folder to write to; left out, onnx goes beside the weights, the rest is printed",
+    )
     export.add_argument(
         "--format",
         choices=("toml", "json", "command", "onnx"),
         default="toml",
-        help="command: the call of the guide's train.py; onnx: the network itself, checked against PyTorch (default: %(default)s)",
+        help=(
+            "command: the call of the guide's train.py; onnx: the network itself, checked against PyTorch "
+            "(default: %(default)s)"
+        ),
     )
 
     confirm = commands.add_parser(
         "confirm",
         help="say whether a search's win is more than seed noise",
-        description="Trains the best trials and the guide's setting again over several seeds, and tests whether the win is more than seed noise.",
+        description=(
+            "Trains the best trials and the guide's setting again over several seeds, and tests whether the win is "
+            "more than seed noise."
+        ),
     )
-    confirm.add_argument("search_dir", type=_path, metavar="SEARCH_DIR", help="the same command goes on where it was stopped")
-    confirm.add_argument("--top", type=_whole_number, default=3, metavar="N", help="best trials to train again (default: %(default)s)")
-    confirm.add_argument("--seeds", type=_whole_number, default=3, metavar="N", help="seeds for each, new ones (default: %(default)s)")
+    confirm.add_argument(
+        "search_dir", type=_path, metavar="SEARCH_DIR", help="the same command goes on where it was stopped"
+    )
+    confirm.add_argument(
+        "--top", type=_whole_number, default=3, metavar="N", help="best trials to train again (default: %(default)s)"
+    )
+    confirm.add_argument(
+        "--seeds", type=_whole_number, default=3, metavar="N", help="seeds for each, new ones (default: %(default)s)"
+    )
     confirm.add_argument("--data", type=_path, metavar="DIR", help="the photographs, where they have moved")
     confirm.add_argument("--device", choices=("auto", "cpu", "cuda"), help="what to train on, instead of the search's")
 
     doctor = commands.add_parser(
         "doctor",
         help="measure what the guide claims, or read a training script",
-        description="Examines the machine, the photographs and what the training guide claims, on this device; or, with --script, a training script.",
+        description=(
+            "Examines the machine, the photographs and what the training guide claims, on this device; or, with "
+            "--script, a training script."
+        ),
     )
-    doctor.add_argument("--data", type=_path, metavar="DIR", help="one sub-folder of photographs per class; left out, leaves are drawn")
-    doctor.add_argument("--model", metavar="NAME", help="network to measure with (default: the guide's two on a GPU, its own CNN on a CPU)")
-    doctor.add_argument("--script", type=_path, metavar="train.py", help="read this script for the guide's known mistakes, and measure nothing")
+    doctor.add_argument(
+        "--data", type=_path, metavar="DIR", help="one sub-folder of photographs per class; left out, leaves are drawn"
+    )
+    doctor.add_argument(
+        "--model",
+        metavar="NAME",
+        help="network to measure with (default: the guide's two on a GPU, its own CNN on a CPU)",
+    )
+    doctor.add_argument(
+        "--script",
+        type=_path,
+        metavar="train.py",
+        help="read this script for the guide's known mistakes, and measure nothing",
+    )
     doctor.add_argument("--json", action="store_true", help="print one object (with --script: one list), for programs")
 
-    report = commands.add_parser("report", help="write a search's report.html", description="Writes SEARCH_DIR/report.html, which opens offline.")
-    report.add_argument("search_dir", type=_path, metavar="SEARCH_DIR", help="also of a search that is running or was interrupted")
+    report = commands.add_parser(
+        "report", help="write a search's report.html", description="Writes SEARCH_DIR/report.html, which opens offline."
+    )
+    report.add_argument(
+        "search_dir", type=_path, metavar="SEARCH_DIR", help="also of a search that is running or was interrupted"
+    )
 
-    sample = commands.add_parser("sample-data", help="draw a leaf data set", description="Draws leaves with diseases, one folder per class.")
+    sample = commands.add_parser(
+        "sample-data", help="draw a leaf data set", description="Draws leaves with diseases, one folder per class."
+    )
     sample.add_argument("dir", type=_path, metavar="DIR")
     sample.add_argument("--classes", type=_whole_number, default=6, metavar="N")
     sample.add_argument("--per-class", type=_whole_number, default=80, metavar="N")
@@ -175,7 +281,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command in `argv` (the process's own when None) and returns its exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a file's name need not be writable in the terminal's encoding
+            stream.reconfigure(
+                errors="backslashreplace"
+            )  # a file's name need not be writable in the terminal's encoding
     args = build_parser().parse_args(argv)
     args.argv = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -199,14 +307,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run() -> NoReturn:
-    """Runs the process's own command and ends the process with its exit code, at once: to take PyTorch, Ray and the like apart takes a second."""
+    """Runs the process's own command and ends the process with its exit code, at once: to take PyTorch, Ray and the
+    like apart takes a second.
+    """
     code = main()
     try:
         sys.stdout.flush()
     except (BrokenPipeError, ValueError):  # nobody reads it any more, or it was closed
         pass
     except OSError as error:
-        code = _complain(f"what was said could not be written: {error.strerror}", BAD_INPUT if is_disk_full(error) else FAILED)
+        code = _complain(
+            f"what was said could not be written: {error.strerror}", BAD_INPUT if is_disk_full(error) else FAILED
+        )
     with suppress(OSError, ValueError):
         sys.stderr.flush()
     os._exit(code)

@@ -52,7 +52,9 @@ class OutOfMemory(RunFailure):
 
 
 class DeadContextError(RunFailure):
-    """The GPU refuses all further work of this process. Nothing is wrong with the trial: end the process, start it again, resume."""
+    """The GPU refuses all further work of this process. Nothing is wrong with the trial: end the process, start it
+    again, resume.
+    """
 
 
 class DivergedError(RunFailure):
@@ -64,7 +66,12 @@ class DivergedError(RunFailure):
 
     def __init__(self, what: str, epoch: int, update: int, grad_norm: float) -> None:
         self.what, self.epoch, self.update, self.grad_norm = what, epoch, update, grad_norm
-        super().__init__(f"{what} stopped being finite in epoch {epoch}, after {update} updates (last finite gradient norm {grad_norm:.4g})")
+        super().__init__(
+            (
+                f"{what} stopped being finite in epoch {epoch}, after {update} updates (last finite gradient norm "
+                f"{grad_norm:.4g})"
+            )
+        )
 
     def __reduce__(self) -> tuple[type[DivergedError], tuple[str, int, int, float]]:
         return type(self), (self.what, self.epoch, self.update, self.grad_norm)

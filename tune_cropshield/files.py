@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from tune_cropshield.errors import DiskFull
+from tune_cropshield.errors import DiskFull, UserError
 
 
 def write_text_atomically(path: Path, text: str) -> None:
@@ -40,7 +40,9 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object], keep_as: 
 
 
 def append_line(path: Path, line: str) -> None:
-    """Appends `line`; raises DiskFull when the disk is full, and half of it never stays. Half a line that a power cut left before is removed."""
+    """Appends `line`; raises DiskFull when the disk is full, and half of it never stays. Half a line that a power cut
+    left before is removed.
+    """
     with open(path, "ab") as file, told_when_full(path):
         end = file.tell()
         if end and not _ends_in_newline(path):
@@ -79,12 +81,16 @@ def told_when_full(path: Path) -> Iterator[None]:
         yield
     except Exception as error:
         if is_disk_full(error):
-            raise DiskFull(f"no space left on the disk while writing {path}: free some, then go on with --resume") from error
+            raise DiskFull(
+                f"no space left on the disk while writing {path}: free some, then go on with --resume"
+            ) from error
         raise
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Tells whether `error`, or what led to it, says that no space is left; torch.save and safetensors report it in errors of their own."""
+    """Tells whether `error`, or what led to it, says that no space is left; torch.save and safetensors report it in
+    errors of their own.
+    """
     if isinstance(error, DiskFull):
         return False  # told already
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -93,3 +99,19 @@ def is_disk_full(error: BaseException) -> bool:
         return True
     before = error.__cause__ or error.__context__
     return before is not None and is_disk_full(before)
+
+
+def check_can_be_made(folder: Path, flag: str) -> None:
+    """Raises UserError when `folder` is no folder, or cannot be made or written to. Nothing is made."""
+    place = folder.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    why = (
+        "is no folder"
+        if not place.is_dir()
+        else ""
+        if os.access(place, os.W_OK | os.X_OK)
+        else "must not be written to"
+    )
+    if why:
+        raise UserError(f"{folder} cannot be used: {place} {why}; give another folder ({flag})")

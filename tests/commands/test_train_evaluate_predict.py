@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tune_cropshield.cli import main
-from tune_cropshield.config import DataConfig, RunConfig, TrialConfig, load_config, save_config
+from tune_cropshield.config.settings import DataConfig, RunConfig, TrialConfig, load_config, save_config
 from tune_cropshield.data.dataset import open_data
-from tune_cropshield.records import read_metrics
+from tune_cropshield.training.run_folder import read_metrics
 
 TRIAL: dict[str, Any] = {
     "model": "tiny_cnn",
@@ -62,7 +62,9 @@ def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
 # train
 
 
-def test_train_tells_every_epoch_in_a_line_and_the_best_at_the_end(config: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_train_tells_every_epoch_in_a_line_and_the_best_at_the_end(
+    config: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert train(config, home / "run") == 0
 
     told = capsys.readouterr().out.splitlines()
@@ -72,11 +74,15 @@ def test_train_tells_every_epoch_in_a_line_and_the_best_at_the_end(config: Path,
     lines = read_metrics(home / "run")
     accuracies = [line["val_acc"] for line in lines]
     best = accuracies.index(max(accuracies)) + 1
-    assert told[-2] == f"best: val_acc {max(accuracies)!r} in epoch {best}, the last one (epoch 4) has {accuracies[-1]!r}"
+    assert (
+        told[-2] == f"best: val_acc {max(accuracies)!r} in epoch {best}, the last one (epoch 4) has {accuracies[-1]!r}"
+    )
     assert told[-1] == f"the best epoch's weights: {home / 'run' / 'model.safetensors'}"
 
 
-def test_train_stops_early_when_asked_and_keeps_the_best_epoch_not_the_last(config: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_train_stops_early_when_asked_and_keeps_the_best_epoch_not_the_last(
+    config: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert train(config, home / "run", "--epochs", "60", "--early-stopping", "2") == 0
 
     lines = read_metrics(home / "run")
@@ -111,7 +117,9 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_weights(
 # evaluate
 
 
-def test_evaluate_gives_the_accuracy_that_training_reported(run_dir: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_gives_the_accuracy_that_training_reported(
+    run_dir: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["evaluate", str(run_dir), "--to", str(home)]) == 0
 
     told = capsys.readouterr().out.splitlines()
@@ -124,7 +132,9 @@ def test_evaluate_gives_the_accuracy_that_training_reported(run_dir: Path, home:
     assert told[-1] == f"confusion matrix: {home / 'confusion_val.csv'} and confusion_val.png"
 
 
-def test_evaluate_writes_the_confusion_matrix_as_a_table_and_a_picture(run_dir: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_writes_the_confusion_matrix_as_a_table_and_a_picture(
+    run_dir: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["evaluate", str(run_dir), "--to", str(home / "new"), "--json", "--split", "test"]) == 0
 
     told = json.loads(capsys.readouterr().out)
@@ -143,7 +153,9 @@ def test_evaluate_writes_the_confusion_matrix_as_a_table_and_a_picture(run_dir: 
         assert picture.width > 4 * 40
 
 
-def test_the_test_split_is_looked_at_only_when_asked_for(run_dir: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_test_split_is_looked_at_only_when_asked_for(
+    run_dir: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert evaluated(run_dir, home, "val", capsys)["photographs"] == 12
     assert not (home / "confusion_test.csv").exists()
 
@@ -178,7 +190,9 @@ def test_predict_says_of_the_validation_photographs_what_evaluate_counted(
         assert each["probability"] == max(each["probabilities"].values()) == each["probabilities"][each["class"]]
 
 
-def test_predict_goes_through_folders_and_prints_a_line_each(run_dir: Path, drawn_leaves: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predict_goes_through_folders_and_prints_a_line_each(
+    run_dir: Path, drawn_leaves: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = drawn_leaves / "healthy"
     first = sorted(folder.iterdir())[0]
 
@@ -189,7 +203,9 @@ def test_predict_goes_through_folders_and_prints_a_line_each(run_dir: Path, draw
     assert all(0.25 <= float(share) <= 1 for _, _, share in told)
 
 
-def test_predict_names_what_is_unreadable_in_json_too_and_ends_with_2(run_dir: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predict_names_what_is_unreadable_in_json_too_and_ends_with_2(
+    run_dir: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (home / "broken.jpg").write_bytes(b"\xff\xd8 no more")
     Image.new("RGB", (40, 40), "green").save(home / "leaf.png")
 
@@ -205,4 +221,7 @@ def test_predict_names_what_is_unreadable_in_json_too_and_ends_with_2(run_dir: P
 def test_predict_names_everything_that_is_not_there(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", str(run_dir), "gone.jpg", "away"]) == 2
 
-    assert capsys.readouterr().err.splitlines() == ["error: gone.jpg: no such photograph or folder", "error: away: no such photograph or folder"]
+    assert capsys.readouterr().err.splitlines() == [
+        "error: gone.jpg: no such photograph or folder",
+        "error: away: no such photograph or folder",
+    ]

@@ -14,7 +14,9 @@ MakeFolder = Callable[[Mapping[str, int]], Path]
 
 @pytest.fixture
 def make_folder(tmp_path: Path) -> MakeFolder:
-    """Returns a function {class: number of images} -> folder of distinct 24 x 20 PNGs named 0.png, 1.png, ... in each class."""
+    """Returns a function {class: number of images} -> folder of distinct 24 x 20 PNGs named 0.png, 1.png, ... in each
+    class.
+    """
 
     def make(counts: Mapping[str, int]) -> Path:
         root = tmp_path / "photos"

@@ -47,7 +47,14 @@ def unchanged(**fields: float) -> Changes:
     return Changes(**{name: torch.full((1,), value) for name, value in (values | fields).items()})
 
 
-def run(images_BHWC: Tensor, preset: Preset, size: int, seed: int = 1, epoch: int | Tensor = 2, samples: Tensor | None = None) -> Tensor:
+def run(
+    images_BHWC: Tensor,
+    preset: Preset,
+    size: int,
+    seed: int = 1,
+    epoch: int | Tensor = 2,
+    samples: Tensor | None = None,
+) -> Tensor:
     samples = torch.arange(len(images_BHWC)) if samples is None else samples
     return augment(images_BHWC, samples, preset=preset, out_size=size, seed=seed, epoch=epoch)
 
@@ -56,7 +63,9 @@ def run(images_BHWC: Tensor, preset: Preset, size: int, seed: int = 1, epoch: in
 def test_a_picture_does_not_depend_on_its_batch(name: str) -> None:
     images, samples = pictures(8, 18), torch.arange(100, 108)
     whole = run(images, PRESETS[name], 16, samples=samples)
-    halves = torch.cat([run(images[part], PRESETS[name], 16, samples=samples[part]) for part in (slice(0, 4), slice(4, 8))])
+    halves = torch.cat(
+        [run(images[part], PRESETS[name], 16, samples=samples[part]) for part in (slice(0, 4), slice(4, 8))]
+    )
     backwards = run(images.flip(0), PRESETS[name], 16, samples=samples.flip(0)).flip(0)
     alone = torch.cat([run(images[i : i + 1], PRESETS[name], 16, samples=samples[i : i + 1]) for i in range(8)])
     for other in (halves, backwards, alone):
@@ -66,7 +75,9 @@ def test_a_picture_does_not_depend_on_its_batch(name: str) -> None:
 def test_more_pictures_than_a_cpu_takes_at_once_all_come_out() -> None:
     images = pictures(37, 9)
     whole = run(images, PRESETS["aggressive"], 8)
-    torch.testing.assert_close(whole[30:], run(images[30:], PRESETS["aggressive"], 8, samples=torch.arange(30, 37)), rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        whole[30:], run(images[30:], PRESETS["aggressive"], 8, samples=torch.arange(30, 37)), rtol=0, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("name", CHANGING)
@@ -81,7 +92,9 @@ def test_other_samples_epochs_and_seeds_give_other_pictures(name: str) -> None:
 
 def test_an_epoch_in_a_tensor_gives_the_pictures_of_an_int() -> None:
     images = pictures(4, 18)
-    assert torch.equal(run(images, PRESETS["moderate"], 16, epoch=3), run(images, PRESETS["moderate"], 16, epoch=torch.tensor(3)))
+    assert torch.equal(
+        run(images, PRESETS["moderate"], 16, epoch=3), run(images, PRESETS["moderate"], 16, epoch=torch.tensor(3))
+    )
 
 
 def test_preset_none_is_the_evaluation_view() -> None:
@@ -104,10 +117,14 @@ def test_evaluation_view_normalises_black_white_and_grey_as_imagenet() -> None:
 
 def test_evaluation_view_keeps_the_whole_picture_and_antialiases() -> None:
     stripes = (torch.arange(32) % 2 * 255).to(torch.uint8)[None, None, :, None].expand(1, 32, 32, 3)
-    assert levels(evaluation_view(stripes, 8)).sub(127.5).abs().max() < 20  # without antialias a stripe stays black or white
+    assert (
+        levels(evaluation_view(stripes, 8)).sub(127.5).abs().max() < 20
+    )  # without antialias a stripe stays black or white
     halves = torch.zeros(1, 32, 32, 3, dtype=torch.uint8)
     halves[:, :, 16:] = 200
-    torch.testing.assert_close(levels(evaluation_view(halves, 8))[0, 4, [0, 7], 0], torch.tensor([0.0, 200.0]), rtol=0, atol=0.1)
+    torch.testing.assert_close(
+        levels(evaluation_view(halves, 8))[0, 4, [0, 7], 0], torch.tensor([0.0, 200.0]), rtol=0, atol=0.1
+    )
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -122,12 +139,16 @@ def test_pictures_are_channels_last_in_the_dtype_and_size_asked_for(name: str, d
 
 def test_a_certain_mirror_swaps_left_and_right() -> None:
     images = pictures(3, 16)
-    torch.testing.assert_close(run(images, Preset(mirror=1.0), 16), evaluation_view(images.flip(2), 16), rtol=0, atol=2e-4)
+    torch.testing.assert_close(
+        run(images, Preset(mirror=1.0), 16), evaluation_view(images.flip(2), 16), rtol=0, atol=2e-4
+    )
 
 
 def test_a_certain_upside_down_swaps_top_and_bottom() -> None:
     images = pictures(3, 16)
-    torch.testing.assert_close(run(images, Preset(upside_down=1.0), 16), evaluation_view(images.flip(1), 16), rtol=0, atol=2e-4)
+    torch.testing.assert_close(
+        run(images, Preset(upside_down=1.0), 16), evaluation_view(images.flip(1), 16), rtol=0, atol=2e-4
+    )
 
 
 def test_half_of_the_samples_are_mirrored_at_probability_one_half() -> None:
@@ -159,7 +180,9 @@ def test_a_quarter_turn_turns_the_picture_by_a_quarter() -> None:
 def test_a_circle_stays_a_circle_when_a_wide_picture_turns() -> None:
     maps = crop_map(unchanged(angle=0.3), 2.0)[0]
     steps = maps[:, :2] * torch.tensor([[2.0], [1.0]])  # in units of half the height: the picture is 2 wide, 1 high
-    assert steps[:, 0].norm().item() == pytest.approx(2.0)  # the result's x spans the width, its y the height, at right angles
+    assert steps[:, 0].norm().item() == pytest.approx(
+        2.0
+    )  # the result's x spans the width, its y the height, at right angles
     assert steps[:, 1].norm().item() == pytest.approx(1.0)
     assert (steps[:, 0] @ steps[:, 1]).item() == pytest.approx(0.0, abs=1e-6)
 
@@ -172,7 +195,9 @@ def test_a_crop_never_leaves_the_picture_before_it_turns(name: str) -> None:
     assert (maps @ corners).abs().max() <= 1 + 1e-6
     area = maps[:, 0, 0].abs() * maps[:, 1, 1].abs()
     aspect = maps[:, 0, 0].abs() / maps[:, 1, 1].abs()
-    assert area.min() > preset.crop_area / preset.crop_aspect**0.5 - 1e-6  # a side cut to the picture's costs at most this much area
+    assert (
+        area.min() > preset.crop_area / preset.crop_aspect**0.5 - 1e-6
+    )  # a side cut to the picture's costs at most this much area
     assert area.max() > 0.97
     assert aspect.max() <= preset.crop_aspect + 1e-5
     assert aspect.min() >= 1 / preset.crop_aspect - 1e-5
@@ -180,7 +205,9 @@ def test_a_crop_never_leaves_the_picture_before_it_turns(name: str) -> None:
 
 def test_a_rotation_shows_no_black_corners() -> None:
     white = torch.full((32, 18, 18, 3), 255, dtype=torch.uint8)
-    torch.testing.assert_close(levels(run(white, Preset(rotation_degrees=45.0), 16)), torch.full((32, 16, 16, 3), 255.0), rtol=0, atol=0.01)
+    torch.testing.assert_close(
+        levels(run(white, Preset(rotation_degrees=45.0), 16)), torch.full((32, 16, 16, 3), 255.0), rtol=0, atol=0.01
+    )
 
 
 def test_neutral_colours_are_the_normalisation_alone() -> None:
@@ -293,6 +320,8 @@ def test_a_cuda_graph_draws_each_epoch_anew_without_waiting_and_as_the_cpu_does(
     for number in (5, 6):
         epoch.fill_(number)
         graph.replay()
-        assert (out.cpu() - run(images.cpu(), preset, 64, epoch=number)).abs().max() < 0.05  # evaluation_view may round a level apart
+        assert (
+            out.cpu() - run(images.cpu(), preset, 64, epoch=number)
+        ).abs().max() < 0.05  # evaluation_view may round a level apart
     with waiting_is_an_error():
         run(images, preset, 64, epoch=epoch, samples=samples)

@@ -63,7 +63,9 @@ def corners(pixels: np.ndarray[Any, Any]) -> list[tuple[int, ...]]:
         ("RGBA", (0, 0, 0, 51), (204, 204, 204)),
     ],
 )
-def test_every_png_mode_becomes_the_right_rgb(tmp_path: Path, mode: str, colour: Any, expected: tuple[int, ...]) -> None:
+def test_every_png_mode_becomes_the_right_rgb(
+    tmp_path: Path, mode: str, colour: Any, expected: tuple[int, ...]
+) -> None:
     assert colour_of(save(tmp_path / "1.png", Image.new(mode, (40, 30), colour))) == expected
 
 
@@ -73,8 +75,12 @@ def test_a_palette_becomes_its_colours(tmp_path: Path) -> None:
     assert colour_of(save(tmp_path / "1.png", image)) == (200, 100, 50)
 
 
-@pytest.mark.parametrize(("transparency", "expected"), [(1, (255, 255, 255)), (0, (0, 0, 0)), (bytes([255, 51]), (204, 204, 204))])
-def test_a_transparent_palette_entry_shows_white(tmp_path: Path, transparency: int | bytes, expected: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    ("transparency", "expected"), [(1, (255, 255, 255)), (0, (0, 0, 0)), (bytes([255, 51]), (204, 204, 204))]
+)
+def test_a_transparent_palette_entry_shows_white(
+    tmp_path: Path, transparency: int | bytes, expected: tuple[int, ...]
+) -> None:
     image = Image.new("P", (20, 20), 1)
     image.putpalette([200, 100, 50, 0, 0, 0])
     assert colour_of(save(tmp_path / "1.png", image, transparency=transparency)) == expected
@@ -91,7 +97,11 @@ def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["jpg", "bmp", "webp", "gif"])
 def test_other_formats_are_read(tmp_path: Path, suffix: str) -> None:
-    path = save(tmp_path / f"1.{suffix}", Image.new("RGB", (32, 32), (200, 100, 50)), **({"lossless": True} if suffix == "webp" else {}))
+    path = save(
+        tmp_path / f"1.{suffix}",
+        Image.new("RGB", (32, 32), (200, 100, 50)),
+        **({"lossless": True} if suffix == "webp" else {}),
+    )
     assert np.abs(np.subtract(colour_of(path), (200, 100, 50))).max() <= 3
 
 
@@ -110,15 +120,28 @@ def test_other_formats_are_read(tmp_path: Path, suffix: str) -> None:
     ],
 )
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
-def test_exif_orientation_is_applied(tmp_path: Path, suffix: str, orientation: int, expected: list[tuple[int, ...]]) -> None:
+def test_exif_orientation_is_applied(
+    tmp_path: Path, suffix: str, orientation: int, expected: list[tuple[int, ...]]
+) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    path = save(tmp_path / f"1.{suffix}", quadrants(), exif=exif, **({"quality": 95, "subsampling": 0} if suffix == "jpg" else {}))
+    path = save(
+        tmp_path / f"1.{suffix}",
+        quadrants(),
+        exif=exif,
+        **({"quality": 95, "subsampling": 0} if suffix == "jpg" else {}),
+    )
     assert corners(decode_rgb(path, 16)) == expected
 
 
 def test_damaged_exif_does_not_spoil_a_sound_picture(tmp_path: Path) -> None:
-    path = save(tmp_path / "1.jpg", quadrants(), exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01\x03\0\x09", quality=95, subsampling=0)
+    path = save(
+        tmp_path / "1.jpg",
+        quadrants(),
+        exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01\x03\0\x09",
+        quality=95,
+        subsampling=0,
+    )
     assert corners(decode_rgb(path, 16)) == [RED, GREEN, BLUE, WHITE]
 
 
@@ -211,7 +234,9 @@ def test_a_decompression_bomb_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_merely_large_image_gives_no_warning_even_from_many_threads(tmp_path: Path) -> None:
-    """Pillow warns above 89 million pixels; `catch_warnings` in several threads at once is known to leave foreign filters behind."""
+    """Pillow warns above 89 million pixels; `catch_warnings` in several threads at once is known to leave foreign
+    filters behind.
+    """
     exif = b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01\x03\0\x09"  # Pillow warns about this as well
     path = save(tmp_path / "1.jpg", quadrants(), exif=exif)
     big = tmp_path / "2.png"

@@ -78,7 +78,9 @@ def test_a_missing_folder_and_a_file_are_told_apart(tmp_path: Path) -> None:
         scan_folder(tmp_path / "leaves.zip", None)
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything, and Windows has no such modes")
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything, and Windows has no such modes"
+)
 @pytest.mark.parametrize("locked", [".", "b"])
 def test_missing_permission_names_the_path(tmp_path: Path, locked: str) -> None:
     root = write(tmp_path / "photos", "a/1.jpg", "b/2.jpg")
@@ -90,7 +92,9 @@ def test_missing_permission_names_the_path(tmp_path: Path, locked: str) -> None:
         (root / locked).chmod(0o700)
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything, and Windows has no such modes")
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything, and Windows has no such modes"
+)
 def test_an_image_that_may_not_be_read_is_left_to_whoever_decodes_it_and_hashed_again(tmp_path: Path) -> None:
     root, cache = write(tmp_path / "photos", "a/1.jpg", "b/2.jpg"), tmp_path / "cache" / "digests.json"
     (root / "b/2.jpg").chmod(0)
@@ -114,7 +118,9 @@ def test_an_unchanged_file_is_not_hashed_again_but_a_touched_one_is(tmp_path: Pa
     assert [file.digest for file in scan_folder(root, cache).files] == [planted, DIGEST_OF_A]
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b"[1, 2]", b"\xff\xfe", b'{"PATH": 7}', b'{"PATH": [1]}', b'{"PATH": [1, 2, 3, 4]}'])
+@pytest.mark.parametrize(
+    "damage", [b"", b"{", b"[1, 2]", b"\xff\xfe", b'{"PATH": 7}', b'{"PATH": [1]}', b'{"PATH": [1, 2, 3, 4]}']
+)
 def test_a_corrupt_digest_cache_is_ignored_and_replaced(tmp_path: Path, damage: bytes) -> None:
     root, cache = write(tmp_path / "photos", "a/1.jpg", "b/2.jpg"), tmp_path / "digests.json"
     cache.write_bytes(damage.replace(b"PATH", str(root / "a" / "1.jpg").encode()))

@@ -19,7 +19,10 @@ from tune_cropshield.errors import DataError
 
 
 def digests(root: Path) -> dict[str, str]:
-    return {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(root.rglob("*.jpg"))}
+    return {
+        path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(root.rglob("*.jpg"))
+    }
 
 
 def test_one_folder_per_class_with_pictures_of_the_asked_size(tmp_path: Path) -> None:
@@ -27,7 +30,11 @@ def test_one_folder_per_class_with_pictures_of_the_asked_size(tmp_path: Path) ->
     assert root == tmp_path / "leaves"
     folder = scan_folder(root, None)
     assert folder.classes == ("blight", "healthy", "leaf_spot", "rust")
-    assert [file.path for file in folder.files[:3]] == ["blight/blight_0000.jpg", "blight/blight_0001.jpg", "blight/blight_0002.jpg"]
+    assert [file.path for file in folder.files[:3]] == [
+        "blight/blight_0000.jpg",
+        "blight/blight_0001.jpg",
+        "blight/blight_0002.jpg",
+    ]
     assert len({file.digest for file in folder.files}) == 12
     with Image.open(root / "rust" / "rust_0002.jpg") as image:
         assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (40, 40))
@@ -102,7 +109,9 @@ def test_an_empty_folder_is_filled_and_missing_parents_are_made(tmp_path: Path) 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
 def test_a_killed_draw_leaves_no_half_written_folder_and_does_not_block_the_next(tmp_path: Path) -> None:
-    code = "import sys, pathlib, tune_cropshield.data.generated as g; g.draw_leaves(pathlib.Path(sys.argv[1]), 10, 2000)"
+    code = (
+        "import sys, pathlib, tune_cropshield.data.generated as g; g.draw_leaves(pathlib.Path(sys.argv[1]), 10, 2000)"
+    )
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "leaves")], cwd=Path(__file__).parents[2])
     deadline = time.monotonic() + 30
     while not any(tmp_path.rglob("*.jpg")) and time.monotonic() < deadline:

@@ -70,7 +70,9 @@ def test_a_lone_sample_stays_as_it_is(mixing: Mixing) -> None:
 @pytest.mark.parametrize("mixing", [MIXUP, CUTMIX, BOTH])
 def test_the_weight_is_the_own_share_of_all_pixels(mixing: Mixing) -> None:
     count = 400
-    images = torch.eye(2)[torch.arange(count) % 2][:, 0, None, None, None].expand(count, 3, 16, 16).contiguous()  # 1, 0, 1, 0, ...
+    images = (
+        torch.eye(2)[torch.arange(count) % 2][:, 0, None, None, None].expand(count, 3, 16, 16).contiguous()
+    )  # 1, 0, 1, 0, ...
     mixed, targets = mix(images, torch.arange(count), torch.arange(count), mixing=mixing, seed=1, epoch=2)
     share_of_ones = mixed.mean(dim=(1, 2, 3))
     own = torch.where(torch.arange(count) % 2 == 0, share_of_ones, 1 - share_of_ones)
@@ -114,7 +116,9 @@ def test_both_kinds_are_used_at_even_odds() -> None:
 def test_weights_of_full_cutmix_and_mixup_average_one_half_or_more() -> None:
     assert Mixing(mixup=1.0).plan(torch.arange(8000), 0, 0, 16).weight_B.mean().item() == pytest.approx(0.5, abs=0.02)
     # A box of side r is cut to r - r²/4 on average; with r² uniform, 1 - E[(r - r²/4)²] = 1 - 1/2 + 1/5 - 1/48.
-    assert Mixing(cutmix=1.0).plan(torch.arange(8000), 0, 0, 64).weight_B.mean().item() == pytest.approx(0.679, abs=0.01)
+    assert Mixing(cutmix=1.0).plan(torch.arange(8000), 0, 0, 64).weight_B.mean().item() == pytest.approx(
+        0.679, abs=0.01
+    )
 
 
 @pytest.mark.parametrize("mixing", [MIXUP, CUTMIX, BOTH])
@@ -148,7 +152,9 @@ def test_a_plan_refuses_to_part_a_pair() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_mixed_pictures_are_channels_last_in_their_own_dtype(dtype: torch.dtype) -> None:
-    mixed, _ = mix(flat_pictures(4).to(dtype), torch.arange(4), torch.arange(4), mixing=BOTH, seed=0, epoch=torch.tensor(3))
+    mixed, _ = mix(
+        flat_pictures(4).to(dtype), torch.arange(4), torch.arange(4), mixing=BOTH, seed=0, epoch=torch.tensor(3)
+    )
     assert mixed.shape == (4, 3, 16, 16)
     assert mixed.dtype == dtype
     assert mixed.is_contiguous(memory_format=torch.channels_last)

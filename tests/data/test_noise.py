@@ -14,7 +14,12 @@ def test_draws_are_these_very_numbers() -> None:
 
 def test_draws_equal_the_hash_worked_out_in_python_integers() -> None:
     def reference(seed: int, epoch: int, sample: int, draw: int) -> float:
-        x = seed * 0x3C6EF372FE94F82B + epoch * 0xBB67AE8584CAA73B + sample * 0x6A09E667F3BCC909 + draw * 0x9E3779B97F4A7C15
+        x = (
+            seed * 0x3C6EF372FE94F82B
+            + epoch * 0xBB67AE8584CAA73B
+            + sample * 0x6A09E667F3BCC909
+            + draw * 0x9E3779B97F4A7C15
+        )
         x %= 1 << 64
         x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 % (1 << 64)
         x = (x ^ (x >> 27)) * 0x94D049BB133111EB % (1 << 64)
@@ -80,7 +85,11 @@ def test_neighbouring_draws_samples_epochs_and_seeds_are_independent() -> None:
     samples = torch.arange(65_536)
     base = uniform(0, 0, samples, 6)
     pairs = [(base[:, i], base[:, j]) for i in range(6) for j in range(i)]
-    pairs += [(base[:-1, 0], base[1:, 0]), (base[:, 0], uniform(0, 1, samples, 1)[:, 0]), (base[:, 0], uniform(1, 0, samples, 1)[:, 0])]
+    pairs += [
+        (base[:-1, 0], base[1:, 0]),
+        (base[:, 0], uniform(0, 1, samples, 1)[:, 0]),
+        (base[:, 0], uniform(1, 0, samples, 1)[:, 0]),
+    ]
     for first, second in pairs:
         joint = (first * 16).to(torch.int64) * 16 + (second * 16).to(torch.int64)
         counts = torch.bincount(joint, minlength=256).to(torch.float64)

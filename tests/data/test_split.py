@@ -71,7 +71,10 @@ def test_every_class_with_too_few_distinct_images_is_named_at_once() -> None:
     labels, digests = [*labels, 2, 2], [*digests, "2-0", "2-0"]  # copies do not count
     with pytest.raises(DataError) as caught:
         split_by_content(labels, digests, classes, seed=0)
-    assert str(caught.value) == "too few distinct images to split into train, test, val: 'c0' has 2, needs 3; 'c2' has 1, needs 3"
+    assert (
+        str(caught.value)
+        == "too few distinct images to split into train, test, val: 'c0' has 2, needs 3; 'c2' has 1, needs 3"
+    )
 
 
 def test_a_class_made_of_another_classs_images_is_named_with_the_reason() -> None:
@@ -130,13 +133,17 @@ def test_renaming_and_reordering_files_moves_none(pairs: list[tuple[int, int]], 
     order = np.random.default_rng(shuffle_seed).permutation(len(labels))
     renamed = [2, 0, 1]  # the classes are renamed too, so their order changes
     shuffled = [digests[index] for index in order]
-    after = sides_of(split_by_content([renamed[labels[index]] for index in order], shuffled, ["x", "y", "z"], 7), shuffled)
+    after = sides_of(
+        split_by_content([renamed[labels[index]] for index in order], shuffled, ["x", "y", "z"], 7), shuffled
+    )
     assert after == before
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(3, 60), st.integers(0, 10_000), st.sampled_from([(0.1, 0.1), (0.3, 0.2)]))
-def test_adding_an_image_moves_at_most_two_and_none_between_val_and_test(count: int, seed: int, shares: tuple[float, float]) -> None:
+def test_adding_an_image_moves_at_most_two_and_none_between_val_and_test(
+    count: int, seed: int, shares: tuple[float, float]
+) -> None:
     labels, digests, classes = folder_of(count, 20)
     before = sides_of(split_by_content(labels, digests, classes, seed, *shares), digests)
     grown = [*digests, "new"]

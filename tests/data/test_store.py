@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from tune_cropshield.commands.paths import user_cache_dir
+from tune_cropshield.config.places import user_cache_dir
 from tune_cropshield.data.decode import decode_rgb
 from tune_cropshield.data.store import Store, open_store
 from tune_cropshield.data.store_files import DamagedStore
@@ -37,7 +37,9 @@ def start(code: str, *arguments: object, prefix: tuple[str, ...] = ()) -> subpro
     """Starts a Python process with warnings as errors; `open_store`, `sys`, `Path` and `time` are imported."""
     preamble = "import sys, time\nfrom pathlib import Path\nfrom tune_cropshield.data.store import open_store\n"
     command = [*prefix, sys.executable, "-W", "error", "-c", preamble + code, *map(str, arguments)]
-    return subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def test_the_store_holds_every_image_decoded_in_the_order_of_paths(make_folder: MakeFolder, tmp_path: Path) -> None:
@@ -101,7 +103,9 @@ def change_image(root: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [rename_image, rename_class, remove_image, change_image])
-def test_a_changed_folder_has_another_store(make_folder: MakeFolder, tmp_path: Path, change: Callable[[Path], None]) -> None:
+def test_a_changed_folder_has_another_store(
+    make_folder: MakeFolder, tmp_path: Path, change: Callable[[Path], None]
+) -> None:
     root = make_folder({"a": 3, "b": 3})
     before = open_store(root, 16, tmp_path / "cache")
     change(root)
@@ -122,7 +126,12 @@ def test_a_store_pickles_as_its_path(make_folder: MakeFolder, tmp_path: Path) ->
     copy = pickle.loads(pickled)
     assert torch.equal(copy.images, store.images)
     assert torch.equal(copy.labels, store.labels)
-    assert (copy.classes, copy.paths, copy.digests, copy.fingerprint) == (store.classes, store.paths, store.digests, store.fingerprint)
+    assert (copy.classes, copy.paths, copy.digests, copy.fingerprint) == (
+        store.classes,
+        store.paths,
+        store.digests,
+        store.fingerprint,
+    )
 
 
 def test_loading_what_is_no_store_says_so(tmp_path: Path) -> None:
@@ -190,7 +199,9 @@ def flip_byte(path: Path, offset: int) -> None:
         shutil.rmtree,
     ],
 )
-def test_a_damaged_store_is_built_again(make_folder: MakeFolder, tmp_path: Path, damage: Callable[[Path], None]) -> None:
+def test_a_damaged_store_is_built_again(
+    make_folder: MakeFolder, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
     root = make_folder({"a": 3, "b": 3})
     store = open_store(root, 16, tmp_path / "cache")
     path, expected, labels = store.path, store.images.clone(), store.labels.clone()
@@ -257,7 +268,9 @@ def test_a_class_without_any_readable_image_is_an_error(make_folder: MakeFolder,
         open_store(root, 16, tmp_path / "cache", max_bad_share=0.5)
 
 
-def test_an_image_that_vanishes_while_building_is_left_out_until_it_is_back(make_folder: MakeFolder, tmp_path: Path) -> None:
+def test_an_image_that_vanishes_while_building_is_left_out_until_it_is_back(
+    make_folder: MakeFolder, tmp_path: Path
+) -> None:
     root = make_folder({"a": 20, "b": 20})
     victim = root / "b" / "9.png"  # the last one in order; with one thread the fourth from the front is decoded at most
 
@@ -313,7 +326,9 @@ open_store(Path(sys.argv[1]), 16, Path(sys.argv[2]), progress=stop_half_way)
     (leftover,) = stores_in(tmp_path / "cache")
     assert ".tmp-" in leftover
 
-    other_size = open_store(root, 12, tmp_path / "cache")  # a build of another store clears it as well: nobody holds its lock
+    other_size = open_store(
+        root, 12, tmp_path / "cache"
+    )  # a build of another store clears it as well: nobody holds its lock
     assert stores_in(tmp_path / "cache") == [other_size.path.name]
     store = open_store(root, 16, tmp_path / "cache")
     assert len(store) == 20
@@ -341,7 +356,9 @@ def test_an_interrupted_build_leaves_no_temporary_files(make_folder: MakeFolder,
 
 
 def on_small_disk(mount_point: Path, options: str) -> tuple[str, ...]:
-    """Returns a command prefix under which a tmpfs lies at `mount_point`; it vanishes with the process. Skips where that is not allowed."""
+    """Returns a command prefix under which a tmpfs lies at `mount_point`; it vanishes with the process. Skips where
+    that is not allowed.
+    """
     mount_point.mkdir()
     prefix = ("unshare", "-rm", "sh", "-c", f'mount -t tmpfs -o {options} tmpfs "$0" && exec "$@"', str(mount_point))
     try:
@@ -398,7 +415,9 @@ except DataError as error:
     assert output == f"the cache folder '{tmp_path / 'disk' / 'cache'}' cannot be written: Read-only file system\n"
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere, and Windows has no such modes")
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere, and Windows has no such modes"
+)
 def test_a_cache_folder_without_permission_is_the_users_fault(make_folder: MakeFolder, tmp_path: Path) -> None:
     root, cache = make_folder({"a": 3, "b": 3}), tmp_path / "cache"
     cache.mkdir(mode=0o500)

@@ -14,7 +14,9 @@ def sizes(images: int, effective_batch: int, micro_batch: int) -> list[list[int]
     feed = ImageFeed(torch.zeros(images, 8, 8, 3, dtype=torch.uint8), torch.device("cpu"))
     cut = WindowSettings(effective_batch, micro_batch, "none", None, seed=0)
     windows, seen = [], []
-    for window in training_windows(feed, torch.zeros(images, dtype=torch.int64), torch.arange(images), cut, epoch=0, image_size=8):
+    for window in training_windows(
+        feed, torch.zeros(images, dtype=torch.int64), torch.arange(images), cut, epoch=0, image_size=8
+    ):
         batches = list(window.micro_batches)
         assert sum(len(batch.samples_B) for batch in batches) == window.num_samples
         windows.append([len(batch.samples_B) for batch in batches])

@@ -20,7 +20,9 @@ CNN = "cropshield_cnn"
 CLAIMED = [(claim, CNN) for claim in CLAIMS if claim.key in ("amp-speed", "vram-4060-cnn-32", "clip-saves-epochs")]
 FOUND = Examination(
     device="cuda",
-    machine=Machine("NVIDIA H200", "570.1", 143771.0, 143000.4, 1, 16, "Linux", "3.12.3", {"torch": "2.11.0"}, "/cache", 50.0),
+    machine=Machine(
+        "NVIDIA H200", "570.1", 143771.0, 143000.4, 1, 16, "Linux", "3.12.3", {"torch": "2.11.0"}, "/cache", 50.0
+    ),
     photographs=Photographs(
         folder="leaves",
         classes={"rust": 40, "scab": 10},
@@ -39,7 +41,10 @@ FOUND = Examination(
     speeds={CNN: Speeds({}, {"fp32": 1200.0, "amp": 1600.0}, "32 x 1 at 224 px")},
     verdicts=judge(
         CLAIMED,
-        {Key("amp_speed", CNN): Figure(1.33), Key("vram", CNN, (32, 1), "rtx4060-laptop"): Figure(3.5, note="3084 MiB reserved")},
+        {
+            Key("amp_speed", CNN): Figure(1.33),
+            Key("vram", CNN, (32, 1), "rtx4060-laptop"): Figure(3.5, note="3084 MiB reserved"),
+        },
         {CNN: 1.0},
     ),
     seconds=95.0,

@@ -28,10 +28,32 @@ CLAIM = {
 }
 FOUND = {
     "device": "cuda",
-    "machine": {"gpu": "NVIDIA H200", "driver": "570", "cores": 16, "python": "3.12.3", "versions": {"torch": "2.11.0"}},
-    "loading": {"stock_images_per_s": 160.25, "store_images_per_s": 9000.0, "decode_images_per_s": 500.0, "image_size": 224, "images": 256},
+    "machine": {
+        "gpu": "NVIDIA H200",
+        "driver": "570",
+        "cores": 16,
+        "python": "3.12.3",
+        "versions": {"torch": "2.11.0"},
+    },
+    "loading": {
+        "stock_images_per_s": 160.25,
+        "store_images_per_s": 9000.0,
+        "decode_images_per_s": 500.0,
+        "image_size": 224,
+        "images": 256,
+    },
     "steps": {"cropshield_cnn": {"images_per_s": {"fp32": 1233.04}, "how": "32 x 1 at 224 px"}},
-    "claims": [CLAIM, {**CLAIM, "key": "clip-saves-epochs", "says": "~4-5% faster overall", "value": None, "holds": None, "note": "no run shows it"}],
+    "claims": [
+        CLAIM,
+        {
+            **CLAIM,
+            "key": "clip-saves-epochs",
+            "says": "~4-5% faster overall",
+            "value": None,
+            "holds": None,
+            "note": "no run shows it",
+        },
+    ],
     "seconds": 120.4,
 }
 
@@ -39,11 +61,21 @@ FOUND = {
 def test_the_table_the_speeds_and_the_readme_are_written(tmp_path: Path) -> None:
     (tmp_path / "doctor.json").write_text(json.dumps(FOUND))
 
-    subprocess.run([sys.executable, SCRIPT, tmp_path / "doctor.json", "--out", tmp_path / "out"], check=True, capture_output=True, timeout=100)
+    subprocess.run(
+        [sys.executable, SCRIPT, tmp_path / "doctor.json", "--out", tmp_path / "out"],
+        check=True,
+        capture_output=True,
+        timeout=100,
+    )
 
     with open(tmp_path / "out" / "claims.csv", newline="") as file:
         measured, unmeasured = csv.DictReader(file)
-    assert (measured["key"], measured["value"], measured["places"], measured["holds"]) == ("vram-4060-cnn-32", "3.457", "GUIDE:749", "False")
+    assert (measured["key"], measured["value"], measured["places"], measured["holds"]) == (
+        "vram-4060-cnn-32",
+        "3.457",
+        "GUIDE:749",
+        "False",
+    )
     assert (unmeasured["key"], unmeasured["value"]) == ("clip-saves-epochs", "")
     assert (tmp_path / "out" / "speeds.csv").read_text().splitlines() == [
         "model,variant,images_per_s,how",

@@ -20,7 +20,7 @@ from tune_cropshield.doctor.photographs import examine_photographs, most_common_
 from tune_cropshield.doctor.steps import Step, StepSettings
 from tune_cropshield.doctor.stopwatch import ratio, take_turns
 from tune_cropshield.errors import DataError
-from tune_cropshield.memory.plan import Pair, Plan
+from tune_cropshield.memory.choose.pairs import Pair, Plan
 
 CPU = torch.device("cpu")
 
@@ -30,7 +30,9 @@ def test_things_take_turns_after_a_warm_up() -> None:
 
     times = take_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, CPU, seconds=20)
 
-    assert "".join(order) == "ab" * 41  # a warm-up, and the most rounds, which these are done with long before the time is up
+    assert (
+        "".join(order) == "ab" * 41
+    )  # a warm-up, and the most rounds, which these are done with long before the time is up
     assert {name: len(runs) for name, runs in times.items()} == {"a": 40, "b": 40}
 
 
@@ -54,7 +56,9 @@ def test_a_ratio_is_that_of_neighbours_in_time() -> None:
 
 
 def test_a_step_trains_and_its_clipping_bounds_the_norm() -> None:
-    step = Step(StepSettings("tiny_cnn", 32, "fp32", channels_last=True, micro_batch=4, accumulation=2, max_norm=0.01), CPU)
+    step = Step(
+        StepSettings("tiny_cnn", 32, "fp32", channels_last=True, micro_batch=4, accumulation=2, max_norm=0.01), CPU
+    )
     before = [parameter.detach().clone() for parameter in step.parameters]
 
     step.backward()
@@ -122,7 +126,9 @@ class KnownMemory:
     def plan(self, model: str, card: str) -> Plan | None:
         if card == "rtx3050-laptop":
             return None
-        return Plan({32: (Pair(16, 2), Pair(32, 1)), 64: (Pair(64, 1),)}, "probe", 7000, 500, fixed_mib=100, per_image_mib=40)
+        return Plan(
+            {32: (Pair(16, 2), Pair(32, 1)), 64: (Pair(64, 1),)}, "probe", 7000, 500, fixed_mib=100, per_image_mib=40
+        )
 
 
 def test_memory_claims_are_answered_from_peaks_and_plans() -> None:
@@ -150,20 +156,27 @@ def test_the_estimate_answers_for_memory_where_there_is_no_gpu() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU: it would take minutes")
-def test_the_command_examines_and_judges_on_a_cpu(home: Path, drawn_leaves: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_examines_and_judges_on_a_cpu(
+    home: Path, drawn_leaves: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["doctor", "--data", str(drawn_leaves), "--model", "tiny_cnn", "--json"]) == 0
 
     found = json.loads(capsys.readouterr().out)
     claims = {claim["key"]: claim for claim in found["claims"]}
     assert found["device"] == "cpu" and found["machine"]["gpu"] is None
     assert found["photographs"]["files"] == 120 and found["photographs"]["drawn"] is False
-    assert claims["amp-memory"]["source"] == "estimate" and claims["amp-memory"]["places"] == ["GUIDE 1002", "GUIDE 1005"]
+    assert claims["amp-memory"]["source"] == "estimate" and claims["amp-memory"]["places"] == [
+        "GUIDE 1002",
+        "GUIDE 1005",
+    ]
     assert claims["clip-1"]["source"] == "measured" and claims["clip-1"]["value"] > 0
     assert claims["fp16-largest"]["verdict"] == "holds: 65504"
     assert "vram-4060-b0-32" not in claims  # of another network
 
 
-def test_wrong_photographs_or_networks_are_refused_before_anything_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_photographs_or_networks_are_refused_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["doctor", "--data", str(tmp_path / "gone")]) == 2
     assert capsys.readouterr().err == f"error: there is no folder {str(tmp_path / 'gone')!r}\n"
     assert main(["doctor", "--model", "resnet51"]) == 2

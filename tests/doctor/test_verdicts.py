@@ -19,7 +19,11 @@ BY_KEY = {claim.key: claim for claim in CLAIMS}
 def verdict(key: str, value: float | None, loader_gain: dict[str, float] | None = None) -> tuple[bool | None, str]:
     claim = BY_KEY[key]
     model = claim.model or "efficientnet_b0"
-    (judged,) = judge([(claim, model)], {Key(claim.quantity, model, claim.pair, claim.card): Figure(value, note="why")}, loader_gain or {})
+    (judged,) = judge(
+        [(claim, model)],
+        {Key(claim.quantity, model, claim.pair, claim.card): Figure(value, note="why")},
+        loader_gain or {},
+    )
     return judged.holds, judged.text
 
 
@@ -41,7 +45,9 @@ def verdict(key: str, value: float | None, loader_gain: dict[str, float] | None 
         ("clip-saves-epochs", None, None, "not known here: why"),
     ],
 )
-def test_a_verdict_says_what_was_found_beside_what_the_guide_says(key: str, value: float | None, holds: bool | None, text: str) -> None:
+def test_a_verdict_says_what_was_found_beside_what_the_guide_says(
+    key: str, value: float | None, holds: bool | None, text: str
+) -> None:
     assert verdict(key, value) == (holds, text)
 
 
@@ -59,7 +65,10 @@ def test_behind_a_slow_loader_a_faster_step_gives_nothing() -> None:
 
 def test_every_claim_has_a_key_of_its_own_and_a_range() -> None:
     assert len(BY_KEY) == len(CLAIMS) == 38
-    assert all((claim.low is None) == (claim.high is None) and (claim.low is None or claim.low <= claim.high) for claim in CLAIMS)
+    assert all(
+        (claim.low is None) == (claim.high is None) and (claim.low is None or claim.low <= claim.high)
+        for claim in CLAIMS
+    )
 
 
 def test_what_the_guide_says_of_any_network_is_judged_for_each() -> None:
@@ -73,10 +82,22 @@ def test_what_the_guide_says_of_any_network_is_judged_for_each() -> None:
 def test_the_guide_says_so_at_the_places_named(claim: Claim) -> None:
     if not GUIDE.is_dir():
         pytest.skip(f"the guide is not at hand ({GUIDE})")
-    numbers = {"amp-speed": ["2x", "2.0x"], "formula-model": ["0.5"], "formula-per-sample": ["2.0"], "formula-reserve": ["2.0"]}
-    numbers |= {"amp-on-cpu": ["only works on CUDA"], "accumulation-speed": ["same", "Neutral"], "accumulation-memory": ["None"]}
+    numbers = {
+        "amp-speed": ["2x", "2.0x"],
+        "formula-model": ["0.5"],
+        "formula-per-sample": ["2.0"],
+        "formula-reserve": ["2.0"],
+    }
+    numbers |= {
+        "amp-on-cpu": ["only works on CUDA"],
+        "accumulation-speed": ["same", "Neutral"],
+        "accumulation-memory": ["None"],
+    }
     words = numbers.get(claim.key) or claim.says.replace("~", " ").replace("-", " ").replace("=", " ").split()
     for place in claim.places:
         document, line = place.split()
         said = (GUIDE / DOCUMENTS[document]).read_text(encoding="utf-8").splitlines()[int(line) - 1]
-        assert any(word in said for word in words if word[0].isdigit() or claim.key in numbers or word[0] in "±<+"), (place, said)
+        assert any(word in said for word in words if word[0].isdigit() or claim.key in numbers or word[0] in "±<+"), (
+            place,
+            said,
+        )

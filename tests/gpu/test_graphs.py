@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tune_cropshield.config import TrialConfig
+from tune_cropshield.config.settings import TrialConfig
 from tune_cropshield.data.feed import ImageFeed
 from tune_cropshield.data.mixing import Mixing
 from tune_cropshield.data.windows import WindowSettings, evaluation_batches, training_windows
@@ -45,7 +45,11 @@ class Run:
         pictures = torch.randint(256, (IMAGES, SIDE, SIDE, 3), dtype=torch.uint8, generator=generator)
         labels = torch.randint(CLASSES, (IMAGES,), generator=generator)
         pictures[torch.arange(IMAGES), labels] = 255  # something to learn: a white line whose place is the class
-        self.feed, self.labels_N, self.indices = ImageFeed(pictures, device, resident), labels.to(device), torch.arange(IMAGES)
+        self.feed, self.labels_N, self.indices = (
+            ImageFeed(pictures, device, resident),
+            labels.to(device),
+            torch.arange(IMAGES),
+        )
         self.trainer: Trainer = build_trainer(self.trial, CLASSES, labels, device)
 
     def train(self, epoch: int, image_size: int = 40) -> float:
@@ -53,12 +57,16 @@ class Run:
         torch.manual_seed(epoch)
         trial, step = self.trial, self.trainer.step
         mixing = Mixing(trial.mixup, trial.cutmix) if trial.mixup or trial.cutmix else None
-        settings = WindowSettings(trial.effective_batch, trial.pair[0], trial.augment, mixing, 0, DTYPES[step.precision])
+        settings = WindowSettings(
+            trial.effective_batch, trial.pair[0], trial.augment, mixing, 0, DTYPES[step.precision]
+        )
         windows = training_windows(self.feed, self.labels_N, self.indices, settings, epoch, image_size)
         return self.trainer.train_epoch(windows, epoch + 1).updates.train_loss
 
     def evaluate(self) -> tuple[float, Tensor]:
-        batches = evaluation_batches(self.feed, self.labels_N, self.indices, 16, 40, DTYPES[self.trainer.step.precision])
+        batches = evaluation_batches(
+            self.feed, self.labels_N, self.indices, 16, 40, DTYPES[self.trainer.step.precision]
+        )
         evaluation = self.trainer.evaluator.evaluate(batches)
         return evaluation.loss, evaluation.confusion_KK
 
@@ -72,13 +80,22 @@ class Run:
         {"precision": "fp32"},
         {"precision": "fp16", "optimizer": "sgd", "schedule": "onecycle"},
         {"precision": "bf16", "clip_value": 0.01, "max_norm": "none"},
-        {"precision": "fp32", "ema": 0.9, "agc": 0.01, "max_norm": "none", "class_weights": "balanced", "label_smoothing": 0.1},
+        {
+            "precision": "fp32",
+            "ema": 0.9,
+            "agc": 0.01,
+            "max_norm": "none",
+            "class_weights": "balanced",
+            "label_smoothing": 0.1,
+        },
         {"precision": "fp32", "mixup": 0.2, "cutmix": 1.0, "augment": "aggressive"},
         {"precision": "fp32", "dropout": 0.3},
     ],
     ids=str,
 )
-def test_graphs_train_and_judge_as_single_launches_do(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_graphs_train_and_judge_as_single_launches_do(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     graphs, eager = Run(**settings), Run(**settings, cuda_graphs=False)
@@ -95,7 +112,9 @@ def test_graphs_train_and_judge_as_single_launches_do(settings: dict[str, Any], 
     assert graphs.trainer.step.scaler.get_scale() == eager.trainer.step.scaler.get_scale()
     tolerance = 0.05 if settings["precision"] != "fp32" else 2e-3
     for name, value in eager.weights().items():
-        torch.testing.assert_close(graphs.weights()[name], value, rtol=tolerance, atol=tolerance, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            graphs.weights()[name], value, rtol=tolerance, atol=tolerance, msg=lambda text, name=name: f"{name}: {text}"
+        )
 
 
 def test_a_second_training_of_the_same_process_captures_at_once_and_starts_from_its_own_weights() -> None:
@@ -113,7 +132,11 @@ def test_a_second_training_of_the_same_process_captures_at_once_and_starts_from_
 
 @pytest.mark.parametrize("cuda_graphs", [True, False])
 @pytest.mark.parametrize("resident", [True, False])
-@pytest.mark.parametrize("settings", [{}, {"mixup": 0.2, "cutmix": 1.0}, {"ema": 0.9, "class_weights": "balanced"}, {"precision": "bf16"}], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"mixup": 0.2, "cutmix": 1.0}, {"ema": 0.9, "class_weights": "balanced"}, {"precision": "bf16"}],
+    ids=str,
+)
 def test_nothing_in_a_window_waits_for_the_host(settings: dict[str, Any], resident: bool, cuda_graphs: bool) -> None:
     run = Run(resident, cuda_graphs=cuda_graphs, **settings)
     run.train(0), run.train(1)
@@ -155,12 +178,16 @@ class Asking(nn.Module):
         return self.network(images_BCHW) if float(images_BCHW.mean()) < 1e9 else images_BCHW
 
 
-def test_a_network_that_waits_for_the_host_is_trained_without_graphs_and_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_that_waits_for_the_host_is_trained_without_graphs_and_the_reason_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     expected = Run(precision="fp32", optimizer="sgd", cuda_graphs=False)
     built = build.build_model
     monkeypatch.setattr(build, "build_model", lambda *arguments: Asking(built(*arguments)))
     run = Run(precision="fp32", optimizer="sgd")
-    assert [run.train(epoch) for epoch in range(3)] == pytest.approx([expected.train(epoch) for epoch in range(3)], rel=1e-3)
+    assert [run.train(epoch) for epoch in range(3)] == pytest.approx(
+        [expected.train(epoch) for epoch in range(3)], rel=1e-3
+    )
     assert "waits for the host" in str(run.trainer.step.runner.reason)
 
 
@@ -190,5 +217,7 @@ def test_a_skipped_update_leaves_weights_alone_inside_a_graph() -> None:
     with pytest.raises(DivergedError, match="at every loss scale"):
         run.train(2)
     assert int(step.updates) == updates
-    assert all(torch.equal(run.weights()[name], value) for name, value in before.items() if name.endswith(("weight", "bias")))
+    assert all(
+        torch.equal(run.weights()[name], value) for name, value in before.items() if name.endswith(("weight", "bias"))
+    )
     assert step.scaler.get_scale() == 2.0**117

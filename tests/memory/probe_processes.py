@@ -1,12 +1,14 @@
-"""What a probe's process may do instead of measuring. A module of its own, without PyTorch: every process imports it anew."""
+"""What a probe's process may do instead of measuring. A module of its own, without PyTorch: every process imports it
+anew.
+"""
 
 from __future__ import annotations
 
 import os
 from multiprocessing.connection import Connection
 
-from tune_cropshield.memory.points import Point
-from tune_cropshield.memory.probe import Failure, Request
+from tune_cropshield.memory.measure.points import Point
+from tune_cropshield.memory.measure.process import Failure, Request
 
 
 def dies_at_64(connection: Connection, request: Request) -> None:

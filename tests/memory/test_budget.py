@@ -5,16 +5,19 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tune_cropshield.config.units import Amount, parse_budget
+from tune_cropshield.device import Card
 from tune_cropshield.errors import ConfigError, DeviceError
-from tune_cropshield.memory.budget import Budget, cap_allocator, resolve_budget
-from tune_cropshield.memory.card import Card
-from tune_cropshield.named_budgets import Amount, parse_budget
+from tune_cropshield.memory.choose.budget import Budget, resolve_budget
+from tune_cropshield.memory.guard import cap_allocator
 
 LAPTOP = Card("NVIDIA GeForce RTX 4060 Laptop GPU", "566.36", total_mib=8188, free_mib=7300)
 LARGE = Card("NVIDIA H200", "580.159", total_mib=143_771, free_mib=143_000)
 
 
-@pytest.mark.parametrize("text, mib", [("8", 8192), ("8GB", 8192), ("8 gib", 8192), ("8000MB", 7629.39453125), ("512MiB", 512)])
+@pytest.mark.parametrize(
+    "text, mib", [("8", 8192), ("8GB", 8192), ("8 gib", 8192), ("8000MB", 7629.39453125), ("512MiB", 512)]
+)
 def test_amounts_are_understood(text: str, mib: float) -> None:
     assert parse_budget(text) == Amount(mib, mib)
 
@@ -33,7 +36,9 @@ def test_anything_else_is_refused_with_the_forms(text: str) -> None:
 def test_auto_is_what_is_free_less_a_margin() -> None:
     budget = resolve_budget("auto", LAPTOP)
     assert budget.total_mib == 7300 - 256
-    assert budget.notes == ("NVIDIA GeForce RTX 4060 Laptop GPU: 7300 MiB are free now; 256 of them are left to others",)
+    assert budget.notes == (
+        "NVIDIA GeForce RTX 4060 Laptop GPU: 7300 MiB are free now; 256 of them are left to others",
+    )
 
 
 def test_auto_needs_a_gpu() -> None:
@@ -42,14 +47,19 @@ def test_auto_needs_a_gpu() -> None:
 
 
 def test_a_budget_above_the_card_is_refused() -> None:
-    with pytest.raises(DeviceError, match=r"a budget of 12GB \(12288 MiB\) is above the card: NVIDIA GeForce RTX 4060 Laptop GPU has 8188 MiB"):
+    with pytest.raises(
+        DeviceError,
+        match=r"a budget of 12GB \(12288 MiB\) is above the card: NVIDIA GeForce RTX 4060 Laptop GPU has 8188 MiB",
+    ):
         resolve_budget("12GB", LAPTOP)
 
 
 def test_a_card_sold_as_8_gb_takes_a_budget_of_8_gb_but_no_more_than_is_free() -> None:
     budget = resolve_budget("8GB", LAPTOP)
     assert budget.total_mib == 7044
-    assert budget.notes == ("NVIDIA GeForce RTX 4060 Laptop GPU: only 7300 MiB are free now, so the budget is 7044 MiB and not 8GB",)
+    assert budget.notes == (
+        "NVIDIA GeForce RTX 4060 Laptop GPU: only 7300 MiB are free now, so the budget is 7044 MiB and not 8GB",
+    )
     assert resolve_budget("4GB", LAPTOP) == Budget(4096)
 
 

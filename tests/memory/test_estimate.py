@@ -1,4 +1,6 @@
-"""The memory estimate against a real GPU (one H200, torch 2.11, 224 px, 22 classes, fused AdamW), and its behaviour elsewhere."""
+"""The memory estimate against a real GPU (one H200, torch 2.11, 224 px, 22 classes, fused AdamW), and its behaviour
+elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from tune_cropshield.errors import ConfigError, RunFailure
-from tune_cropshield.memory.allocator import CachingAllocator
-from tune_cropshield.memory.cuda_semantics import cuda_semantics
-from tune_cropshield.memory.estimate import EstimateUnavailable, MemoryEstimate, estimate_memory
-from tune_cropshield.memory.trace import FREED, meta_copy, trace_window
+from tune_cropshield.memory.predict.allocator import CachingAllocator
+from tune_cropshield.memory.predict.cuda_semantics import cuda_semantics
+from tune_cropshield.memory.predict.estimate import EstimateUnavailable, MemoryEstimate, estimate_memory
+from tune_cropshield.memory.predict.trace import FREED, meta_copy, trace_window
 
 MIB = 2**20
 
@@ -60,39 +62,44 @@ MEASURED_FP32 = [
 ]
 
 
-def estimate_of(model: str, precision: str = "fp16", image_size: int = 224, channels_last: bool = True, **settings: object) -> MemoryEstimate:
+def estimate_of(
+    model: str, precision: str = "fp16", image_size: int = 224, channels_last: bool = True, **settings: object
+) -> MemoryEstimate:
     return cached_estimate(model, precision, image_size, channels_last, tuple(settings.items()))
 
 
 @cache
-def cached_estimate(model: str, precision: Any, image_size: int, channels_last: bool, settings: tuple[tuple[str, Any], ...]) -> MemoryEstimate:
+def cached_estimate(
+    model: str, precision: Any, image_size: int, channels_last: bool, settings: tuple[tuple[str, Any], ...]
+) -> MemoryEstimate:
     return estimate_memory(model, 22, image_size, precision, channels_last=channels_last, **dict(settings))
 
 
 @pytest.mark.parametrize("model, precision, micro_batch, accumulation, allocated, reserved", MEASURED)
 def test_peaks_are_those_of_the_gpu(
-    model: str,
-    precision: str,
-    micro_batch: int,
-    accumulation: int,
-    allocated: int,
-    reserved: int,
+    model: str, precision: str, micro_batch: int, accumulation: int, allocated: int, reserved: int
 ) -> None:
     estimate = estimate_of(model, precision)
 
-    assert estimate.peak_allocated_mib(micro_batch, accumulation) == pytest.approx(allocated, rel=0.05 if micro_batch < 16 else 0.03)
+    assert estimate.peak_allocated_mib(micro_batch, accumulation) == pytest.approx(
+        allocated, rel=0.05 if micro_batch < 16 else 0.03
+    )
     assert 0.97 <= estimate.peak_reserved_mib(micro_batch, accumulation) / reserved <= 1.12
 
 
 @pytest.mark.parametrize("model, micro_batch, allocated, reserved", MEASURED_FP32)
-def test_fp32_without_channels_last_is_not_underestimated(model: str, micro_batch: int, allocated: int, reserved: int) -> None:
+def test_fp32_without_channels_last_is_not_underestimated(
+    model: str, micro_batch: int, allocated: int, reserved: int
+) -> None:
     estimate = estimate_of(model, "fp32", channels_last=False)
 
     assert estimate.peak_allocated_mib(micro_batch) == pytest.approx(allocated, rel=0.03)
     assert 0.97 <= estimate.peak_reserved_mib(micro_batch) / reserved <= 1.4
 
 
-@pytest.mark.parametrize("model, measured", [("cropshield_cnn", 62.03), ("efficientnet_b0", 42.66), ("resnet50", 42.91)])
+@pytest.mark.parametrize(
+    "model, measured", [("cropshield_cnn", 62.03), ("efficientnet_b0", 42.66), ("resnet50", 42.91)]
+)
 def test_an_image_adds_what_it_adds_on_the_gpu_between_64_and_128(model: str, measured: float) -> None:
     estimate = estimate_of(model)
     added = (estimate.peak_allocated_mib(128) - estimate.peak_allocated_mib(64)) / 64
@@ -128,7 +135,10 @@ def test_the_largest_micro_batch_fits_and_the_next_does_not() -> None:
 
 
 def test_sgd_keeps_one_state_or_none() -> None:
-    assert estimate_of("tiny_cnn", image_size=64, optimizer="sgd").optimizer_mib == estimate_of("tiny_cnn", image_size=64).weights_mib
+    assert (
+        estimate_of("tiny_cnn", image_size=64, optimizer="sgd").optimizer_mib
+        == estimate_of("tiny_cnn", image_size=64).weights_mib
+    )
     assert estimate_of("tiny_cnn", image_size=64, optimizer="sgd", momentum=0.0).optimizer_mib == 0
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from probe_processes import small_card
 
-from tune_cropshield.config import TrialConfig
+from tune_cropshield.config.settings import TrialConfig
+from tune_cropshield.device import Card
 from tune_cropshield.errors import DeviceError
-from tune_cropshield.memory.budget import Budget
-from tune_cropshield.memory.card import Card
-from tune_cropshield.memory.gpu_plan import estimate_for, plan_for_gpu
-from tune_cropshield.memory.plan import Plan
-from tune_cropshield.memory.probe import Probe
+from tune_cropshield.memory.choose.budget import Budget
+from tune_cropshield.memory.choose.for_gpu import estimate_for, plan_for_gpu
+from tune_cropshield.memory.choose.pairs import Plan
+from tune_cropshield.memory.measure.process import Probe
 
 CARD = Card("a card", "1.0", 8192.0, 8000.0)
 TINY = TrialConfig(model="tiny_cnn", image_size=32)
@@ -22,7 +22,11 @@ UNTRACEABLE = TrialConfig(model="alexnet", image_size=32)
 
 
 def plan(
-    cache: Path, trial: TrialConfig = TINY, batches: tuple[int, ...] = (32, 128), budget_mib: float = 4000.0, **more: object
+    cache: Path,
+    trial: TrialConfig = TINY,
+    batches: tuple[int, ...] = (32, 128),
+    budget_mib: float = 4000.0,
+    **more: object,
 ) -> tuple[Plan, list[int]]:
     """Returns the plan and how many points were still to be measured before each measurement."""
     asked: list[int] = []
@@ -44,7 +48,10 @@ def test_points_are_measured_once_and_then_known(tmp_path: Path) -> None:
     made, asked = plan(tmp_path)
     assert asked == [4, 3, 2, 1]  # 16, 32, 64, 128, the last of which does not fit
     assert (made.source, made.context_mib, made.share_mib) == ("probe", 700.0, 3300.0)
-    assert {batch: [str(pair) for pair in pairs] for batch, pairs in made.pairs.items()} == {32: ["32x1", "16x2"], 128: ["64x2", "32x4", "16x8"]}
+    assert {batch: [str(pair) for pair in pairs] for batch, pairs in made.pairs.items()} == {
+        32: ["32x1", "16x2"],
+        128: ["64x2", "32x4", "16x8"],
+    }
     assert (made.fixed_mib, made.per_image_mib) == (100.0, 40.0)
     again, asked = plan(tmp_path)
     assert asked == []
@@ -80,7 +87,10 @@ def test_a_card_too_small_for_16_images_gets_what_fits(tmp_path: Path) -> None:
 
 
 def test_a_card_too_small_for_anything_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DeviceError, match=r"no trial of tiny_cnn at 32 px fits the budget, which leaves 0 MiB .* the smallest needs \d+ MiB"):
+    with pytest.raises(
+        DeviceError,
+        match=r"no trial of tiny_cnn at 32 px fits the budget, which leaves 0 MiB .* the smallest needs \d+ MiB",
+    ):
         plan(tmp_path, budget_mib=300.0)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tune_cropshield.memory.guide_formula import guide_formula
+from tune_cropshield.config.reference import guide_formula
 
 
 def test_the_guides_own_example_gives_2816_times_1_and_not_16_times_4() -> None:

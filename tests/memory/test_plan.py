@@ -8,11 +8,19 @@ from functools import cache
 import pytest
 
 from tune_cropshield.errors import ConfigError, DeviceError
-from tune_cropshield.memory.estimate import MemoryEstimate, estimate_memory
-from tune_cropshield.memory.gpu_plan import candidates
-from tune_cropshield.memory.plan import Pair, Plan, pairs_of, parse_pair, plan_for_cpu, plan_from_estimate, plan_from_points
-from tune_cropshield.memory.points import Line, Point, Points, sizes_to_measure
-from tune_cropshield.memory.probe import measure_points
+from tune_cropshield.memory.choose.for_gpu import candidates
+from tune_cropshield.memory.choose.pairs import (
+    Pair,
+    Plan,
+    pairs_of,
+    parse_pair,
+    plan_for_cpu,
+    plan_from_estimate,
+    plan_from_points,
+)
+from tune_cropshield.memory.measure.points import Line, Point, Points, sizes_to_measure
+from tune_cropshield.memory.measure.process import measure_points
+from tune_cropshield.memory.predict.estimate import MemoryEstimate, estimate_memory
 
 # EfficientNet-B0 on an H200, shared/gpu/measured_h200.json: fp16, channels_last, 224 px
 MEASURED = [(16, 884, 574), (32, 1692, 988), (64, 3314, 2616), (128, 6200, 4937), (256, 12220, 6228)]
@@ -21,7 +29,9 @@ SHARE_MIB = 7000.0
 
 def measured(up_to: int = 128) -> Points:
     fitting = [Point(size, SHARE_MIB, mib * 0.9, mib, speed) for size, mib, speed in MEASURED if size <= up_to]
-    return Points([*fitting, *(Point(size, SHARE_MIB, reason="CUDA out of memory") for size, _, _ in MEASURED if size > up_to)])
+    return Points(
+        [*fitting, *(Point(size, SHARE_MIB, reason="CUDA out of memory") for size, _, _ in MEASURED if size > up_to)]
+    )
 
 
 @cache
@@ -42,7 +52,12 @@ def test_the_fastest_pair_comes_first() -> None:
 
 
 def test_of_pairs_that_are_equally_fast_the_smallest_micro_batch_is_taken() -> None:
-    points = Points([Point(size, SHARE_MIB, 1.0, 100.0 + size, speed) for size, speed in ((16, 900), (32, 975), (64, 1000), (128, 1004))])
+    points = Points(
+        [
+            Point(size, SHARE_MIB, 1.0, 100.0 + size, speed)
+            for size, speed in ((16, 900), (32, 975), (64, 1000), (128, 1004))
+        ]
+    )
     assert [str(pair) for pair in plan(points, 128).pairs[128]] == ["32x4", "128x1", "64x2", "16x8"]
 
 
@@ -100,7 +115,10 @@ def test_an_effective_batch_that_no_pair_makes_is_named() -> None:
 
 
 def test_a_share_in_which_nothing_fits_says_how_much_the_smallest_trial_needs() -> None:
-    with pytest.raises(DeviceError, match=r"leaves 500 MiB for a trial's tensors; the smallest needs 911 MiB and 500 .*: 1411 MiB for each"):
+    with pytest.raises(
+        DeviceError,
+        match=r"leaves 500 MiB for a trial's tensors; the smallest needs 911 MiB and 500 .*: 1411 MiB for each",
+    ):
         plan(measured(), 32, share_mib=500)
     with pytest.raises(DeviceError, match=r"no trial of tiny_cnn fits the budget.*the smallest needs \d+ MiB"):
         plan_from_estimate(estimate(), [32], 10.0, 500.0, subject="tiny_cnn")
@@ -146,7 +164,9 @@ def test_every_divisor_from_16_on_is_a_candidate() -> None:
         (None, [16, 32, 64, 128, 256]),
     ],
 )
-def test_sizes_are_measured_up_to_the_estimates_largest_and_two_near_it(likely_largest: int | None, sizes: list[int]) -> None:
+def test_sizes_are_measured_up_to_the_estimates_largest_and_two_near_it(
+    likely_largest: int | None, sizes: list[int]
+) -> None:
     assert sizes_to_measure([16, 32, 64, 128, 256], likely_largest) == sizes
 
 
@@ -163,7 +183,9 @@ def test_of_hundreds_of_candidates_a_few_are_measured_the_largest_among_them() -
 def test_measuring_stops_at_the_first_size_that_does_not_fit() -> None:
     progress: list[tuple[int, int]] = []
     points = measure_points(
-        lambda size: Point(size, 100.0, 1.0, 1.0, 1.0) if size < 64 else Point(size, 100.0, reason="CUDA out of memory"),
+        lambda size: (
+            Point(size, 100.0, 1.0, 1.0, 1.0) if size < 64 else Point(size, 100.0, reason="CUDA out of memory")
+        ),
         [128, 16, 64, 32],
         lambda done, total: progress.append((done, total)),
     )

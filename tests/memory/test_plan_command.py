@@ -15,7 +15,8 @@ def test_json_holds_the_promised_keys(capsys: pytest.CaptureFixture[str]) -> Non
     assert main([*SMALL, "--json", "--vram", "rtx3050-laptop", "--precision", "bf16"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert list(answer) == [
-        "model", "image_size", "precision", "classes", "optimizer", "budget_mib", "source", "fixed_mib", "per_image_mib", "pairs",
+        "model", "image_size", "precision", "classes", "optimizer", "budget_mib", "source",
+        "fixed_mib", "per_image_mib", "pairs",
     ]  # fmt: skip
     assert [answer[key] for key in list(answer)[:7]] == ["tiny_cnn", 64, "bf16", 22, "adamw", 3596.0, "estimate"]
     assert list(answer["pairs"][0]) == [
@@ -45,14 +46,19 @@ def test_the_table_says_that_it_is_an_estimate_and_what_the_guide_says(capsys: p
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--vram", "banana"], "'banana' is no GPU memory budget: write 8, 8GB, 8GiB, 8000MB, auto or rtx4060-laptop, rtx3050-laptop"),
+        (
+            ["--vram", "banana"],
+            "'banana' is no GPU memory budget: write 8, 8GB, 8GiB, 8000MB, auto or rtx4060-laptop, rtx3050-laptop",
+        ),
         (["--vram", "auto"], "give an amount, like 8GB"),
         (["--vram", "520MiB"], "for each trial on the card"),
         (["--micro-batch", "3", "--effective-batch", "32"], "must divide effective_batch, but got 3 and 32"),
         (["--model", "alexnet", "--image-size", "32"], "cannot be traced without a GPU"),
     ],
 )
-def test_bad_input_is_answered_in_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_is_answered_in_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main([*SMALL, *arguments]) == 2
     error = capsys.readouterr().err
     assert message in error

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from probe_processes import dies_at_64, has_a_fault, loses_its_context
 
-from tune_cropshield.config import TrialConfig
+from tune_cropshield.config.settings import TrialConfig
+from tune_cropshield.device import Card
 from tune_cropshield.errors import RunFailure
-from tune_cropshield.memory.card import Card
-from tune_cropshield.memory.points import Point
-from tune_cropshield.memory.probe import Probe, Request
-from tune_cropshield.memory.probe_cache import ProbeCache, identity, usable
+from tune_cropshield.memory.measure.cache import ProbeCache, identity, usable
+from tune_cropshield.memory.measure.points import Point
+from tune_cropshield.memory.measure.process import Probe, Request
 
 TRIAL = TrialConfig(model="tiny_cnn", image_size=32)
 REQUEST = Request(TRIAL, 4, share_mib=1000.0, device="cpu")
@@ -35,13 +35,18 @@ def test_a_dead_context_does_not_fit() -> None:
 
 
 def test_a_fault_of_the_step_is_not_taken_for_memory() -> None:
-    with Probe(REQUEST, has_a_fault) as probe, pytest.raises(RunFailure, match=r"(?s)tiny_cnn failed at micro-batch 16:.*ZeroDivisionError"):
+    with (
+        Probe(REQUEST, has_a_fault) as probe,
+        pytest.raises(RunFailure, match=r"(?s)tiny_cnn failed at micro-batch 16:.*ZeroDivisionError"),
+    ):
         probe.measure(16)
 
 
 def test_the_real_step_is_measured_in_a_process_of_its_own() -> None:
     """With mixing, an average of the weights and clipping: whatever a trial may do."""
-    trial = TRIAL.model_copy(update={"mixup": 0.2, "cutmix": 1.0, "ema": 0.9, "max_norm": 1.0, "precision": "bf16", "threads": 1})
+    trial = TRIAL.model_copy(
+        update={"mixup": 0.2, "cutmix": 1.0, "ema": 0.9, "max_norm": 1.0, "precision": "bf16", "threads": 1}
+    )
     with Probe(Request(trial, 4, 1000.0, "cpu")) as probe:
         started = time.perf_counter()
         point = probe.measure(4)
@@ -62,10 +67,21 @@ def test_points_are_found_again_for_the_same_step_only(tmp_path: Path) -> None:
     cache_for(tmp_path).add([FITS, FAILED], 480.0)
     assert cache_for(tmp_path).load() == ([FITS, FAILED], 480.0)
     assert cache_for(tmp_path, lr=0.5, schedule="cosine", seed=7).load() == ([FITS, FAILED], 480.0)
-    for other in ({"image_size": 64}, {"optimizer": "sgd"}, {"channels_last": False}, {"model": "resnet18"}, {"ema": 0.9}, {"mixup": 0.2}):
+    for other in (
+        {"image_size": 64},
+        {"optimizer": "sgd"},
+        {"channels_last": False},
+        {"model": "resnet18"},
+        {"ema": 0.9},
+        {"mixup": 0.2},
+    ):
         assert cache_for(tmp_path, **other).load() == ([], None)
     other_driver = Card(CARD.name, "581.1", CARD.total_mib, CARD.free_mib)
-    for of in (identity(TRIAL, 22, "bf16", CARD), identity(TRIAL, 22, "fp16", other_driver), identity(TRIAL, 5, "fp16", CARD)):
+    for of in (
+        identity(TRIAL, 22, "bf16", CARD),
+        identity(TRIAL, 22, "fp16", other_driver),
+        identity(TRIAL, 5, "fp16", CARD),
+    ):
         assert ProbeCache(tmp_path, of).load() == ([], None)
 
 
@@ -92,7 +108,11 @@ def test_what_ran_out_of_memory_in_a_trial_is_not_proposed_again_at_that_share(t
     cache.add([FITS, Point(32, 7000.0, 1500.0, 1700.0, 900.0), Point(64, 7000.0, 2900.0, 3300.0, 990.0)], 480.0)
     cache.lower(32, 3500.0, "CUDA out of memory")
     points, _ = cache.load()
-    assert points == [FITS, Point(32, 3500.0, reason="CUDA out of memory"), Point(64, 3500.0, reason="CUDA out of memory")]
+    assert points == [
+        FITS,
+        Point(32, 3500.0, reason="CUDA out of memory"),
+        Point(64, 3500.0, reason="CUDA out of memory"),
+    ]
     assert usable(points, 3000.0) == points
     assert usable(points, 3600.0) == [FITS]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tune_cropshield.memory.spill import EpochMemory, SpillGuard, has_spilled
+from tune_cropshield.training.retries.spilling import EpochMemory, SpillGuard, has_spilled
 
 USUAL = [EpochMemory(0.001, 3000, 4000), EpochMemory(0.0011, 3000, 3000), EpochMemory(0.0009, 3000, 2000)]
 

@@ -18,14 +18,25 @@ INSTALL_S = 240
 
 
 def find_chromium() -> str:
-    """Returns the path of a Chromium, installed by apt where it is missing and that is allowed; skips the test otherwise, with the reason."""
+    """Returns the path of a Chromium, installed by apt where it is missing and that is allowed; skips the test
+    otherwise, with the reason.
+    """
     if (found := _installed()) is not None:
         return found
     if not hasattr(os, "geteuid") or os.geteuid() != 0 or shutil.which("apt-get") is None:
         pytest.skip("no Chromium here, and only root on Debian may install it: apt-get install chromium")
-    for command in (["apt-get", "update", "-qq"], ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium", "fonts-dejavu-core"]):
+    for command in (
+        ["apt-get", "update", "-qq"],
+        ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium", "fonts-dejavu-core"],
+    ):
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_S, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                text=True,
+                timeout=INSTALL_S,
+                env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+            )
         except subprocess.TimeoutExpired:
             pytest.skip(f"no Chromium here, and {' '.join(command)} took more than {INSTALL_S} s")
         if done.returncode:
@@ -41,7 +52,9 @@ def _installed() -> str | None:
 
 @dataclass
 class Watched:
-    """An open page. requests: every address it asked for, its own first; complaints: console errors and warnings, and uncaught exceptions."""
+    """An open page. requests: every address it asked for, its own first; complaints: console errors and warnings, and
+    uncaught exceptions.
+    """
 
     page: Page
     requests: list[str] = field(default_factory=list)
@@ -63,7 +76,10 @@ def opened(running: Browser, path: Path, width: int) -> Watched:
     page = running.new_page(viewport={"width": width, "height": 900})
     watched = Watched(page)
     page.on("request", lambda request: watched.requests.append(request.url))
-    page.on("console", lambda message: watched.complaints.append(message.text) if message.type in ("error", "warning") else None)
+    page.on(
+        "console",
+        lambda message: watched.complaints.append(message.text) if message.type in ("error", "warning") else None,
+    )
     page.on("pageerror", lambda error: watched.complaints.append(str(error)))
     page.on("dialog", lambda dialog: (watched.complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))
     page.goto(path.as_uri())

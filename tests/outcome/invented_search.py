@@ -1,4 +1,6 @@
-"""A search's folder as a real search leaves it, with invented figures: study, records, plan and start are written by the program's own code."""
+"""A search's folder as a real search leaves it, with invented figures: study, records, plan and start are written by
+the program's own code.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +15,19 @@ import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState
 
-from tune_cropshield.config import DataConfig, RunConfig, save_config
+from tune_cropshield.config.settings import DataConfig, RunConfig, save_config
+from tune_cropshield.config.space import SearchSpace, load_space
 from tune_cropshield.data.dataset import LeafData, open_data
-from tune_cropshield.memory.plan import Figures, Pair, Plan, plan_for_cpu
-from tune_cropshield.records import CONFIG, RunFolder
+from tune_cropshield.memory.choose.pairs import Figures, Pair, Plan, plan_for_cpu
+from tune_cropshield.search.endings import DIVERGED, FINISHED, OUTCOME, PRUNED, REASON
 from tune_cropshield.search.folder import save_settings, trial_folder
 from tune_cropshield.search.journal import open_study
-from tune_cropshield.search.outcomes import DIVERGED, FINISHED, OUTCOME, PRUNED, REASON
+from tune_cropshield.search.launches import note_start
 from tune_cropshield.search.plan_file import save_plan
 from tune_cropshield.search.resources import Resources
-from tune_cropshield.search.start_log import note_start
-from tune_cropshield.space import SearchSpace, load_space
 from tune_cropshield.training.metrics import EpochMetrics
 from tune_cropshield.training.models import build_model
+from tune_cropshield.training.run_folder import CONFIG, RunFolder
 
 SPACE = """
 [trial]
@@ -77,7 +79,9 @@ class InventedTrial:
     metrics: dict[str, float] = field(default_factory=dict)  # in place of what would follow
 
 
-def invent_search(folder: Path, leaves: Path, cache: Path, trials: list[InventedTrial], plan: Plan | None = None) -> LeafData:
+def invent_search(
+    folder: Path, leaves: Path, cache: Path, trials: list[InventedTrial], plan: Plan | None = None
+) -> LeafData:
     """Writes a search of `trials` on the photographs in `leaves` into the new folder, and returns the photographs."""
     folder.mkdir(parents=True)
     (folder / "space.toml").write_text(SPACE)
@@ -99,7 +103,13 @@ def _add_to_study(study: optuna.Study, trial: InventedTrial) -> None:
     states = {FINISHED: TrialState.COMPLETE, None: TrialState.RUNNING, "failed": TrialState.FAIL}
     state = states.get(trial.outcome, TrialState.PRUNED)
     best = [max(trial.accuracies[: count + 1]) for count in range(len(trial.accuracies))]
-    attributes = {} if trial.outcome is None else {OUTCOME: trial.outcome, REASON: trial.reason} if trial.reason else {OUTCOME: trial.outcome}
+    attributes = (
+        {}
+        if trial.outcome is None
+        else {OUTCOME: trial.outcome, REASON: trial.reason}
+        if trial.reason
+        else {OUTCOME: trial.outcome}
+    )
     study.add_trial(
         optuna.trial.create_trial(
             params=trial.parameters,
@@ -114,7 +124,9 @@ def _add_to_study(study: optuna.Study, trial: InventedTrial) -> None:
 
 def _write_records(folder: Path, space: SearchSpace, plan: Plan, data: LeafData, trial: InventedTrial) -> None:
     pair = plan.best(trial.parameters["effective_batch"])
-    settings = space.trial_config({**trial.parameters, "micro_batch": pair.micro_batch, "accumulation": pair.accumulation, "threads": 1})
+    settings = space.trial_config(
+        {**trial.parameters, "micro_batch": pair.micro_batch, "accumulation": pair.accumulation, "threads": 1}
+    )
     folder.mkdir()
     save_config(RunConfig(data=DataConfig(**space.data.model_dump()), trial=settings), folder / CONFIG)
     run = RunFolder(folder)
@@ -153,7 +165,9 @@ def _epoch(epoch: int, accuracy: float, trial: InventedTrial, plan: Plan) -> Epo
 
 
 def invented_trials(count: int, seed: int = 0) -> list[InventedTrial]:
-    """Returns the guide's setting and `count - 1` others as halving leaves them: most are pruned; one diverged, the last is under way."""
+    """Returns the guide's setting and `count - 1` others as halving leaves them: most are pruned; one diverged, the
+    last is under way.
+    """
     random_numbers = random.Random(seed)
     trials = [InventedTrial(GUIDE, _curve(GUIDE, EPOCHS, random_numbers))]
     for number in range(1, count):
@@ -174,4 +188,6 @@ def invented_trials(count: int, seed: int = 0) -> list[InventedTrial]:
 
 def _curve(parameters: dict[str, Any], epochs: int, random_numbers: random.Random) -> list[float]:
     reach = 0.95 - 0.15 * abs(math.log10(parameters["lr"]) + 3.2)
-    return [round(reach * (1 - math.exp(-epoch / 5)) + random_numbers.gauss(0, 0.01), 4) for epoch in range(1, epochs + 1)]
+    return [
+        round(reach * (1 - math.exp(-epoch / 5)) + random_numbers.gauss(0, 0.01), 4) for epoch in range(1, epochs + 1)
+    ]

@@ -18,7 +18,11 @@ def sentences(tmp_path: Path, drawn_leaves: Path, shared_cache: Path) -> Callabl
 
     def of(*trials: tuple[object, float, float, float], optimizer: str = "adamw") -> str:
         invented = [
-            InventedTrial({**GUIDE, "max_norm": bound}, [accuracy], metrics={"clip_rate": rate, "grad_norm_p50": norm, "grad_norm_p95": 3 * norm})
+            InventedTrial(
+                {**GUIDE, "max_norm": bound},
+                [accuracy],
+                metrics={"clip_rate": rate, "grad_norm_p50": norm, "grad_norm_p95": 3 * norm},
+            )
             for bound, rate, norm, accuracy in trials
         ]
         invent_search(tmp_path / "s", drawn_leaves, shared_cache, invented)
@@ -31,7 +35,8 @@ def sentences(tmp_path: Path, drawn_leaves: Path, shared_cache: Path) -> Callabl
 
 def test_a_search_without_clipping_says_so_and_tells_the_norms(sentences: Callable[..., str]) -> None:
     assert sentences(("none", 0.0, 2.0, 0.5), ("none", 0.0, 4.0, 0.6)) == (
-        "No trial clipped its gradients. Half of the updates had a gradient norm below 3, 95 % below 9 (medians over the trials)."
+        "No trial clipped its gradients. Half of the updates had a gradient norm below 3, 95 % below 9 "
+        "(medians over the trials)."
     )
 
 
@@ -48,29 +53,45 @@ def test_bounds_below_every_gradient_were_a_learning_rate_multiplier(sentences: 
     text = sentences(*trials)
 
     assert text.startswith("Clipping was mostly a learning-rate multiplier: in 3 of the 3 trials that clipped,")
-    assert "the typical gradient was multiplied by 0.05 to 0.5. AdamW divides each gradient by its own running size" in text
-    assert "Whether max_norm changed the accuracy cannot be told: fewer than two of its values were tried in 3 trials or more." in text
+    assert (
+        "the typical gradient was multiplied by 0.05 to 0.5. AdamW divides each gradient by its own running size"
+        in text
+    )
+    assert (
+        "Whether max_norm changed the accuracy cannot be told: fewer than two of its values were tried in 3 "
+        "trials or more."
+    ) in text
 
 
 def test_under_sgd_the_multiplier_is_a_smaller_learning_rate(sentences: Callable[..., str]) -> None:
-    assert "the typical update was multiplied by 0.05: under SGD that is the same as a learning rate so many times as large." in sentences(
-        (1.0, 1.0, 20.0, 0.5), optimizer="sgd"
-    )
+    assert (
+        "the typical update was multiplied by 0.05: under SGD that is the same as a learning rate so many "
+        "times as large."
+    ) in sentences((1.0, 1.0, 20.0, 0.5), optimizer="sgd")
 
 
 def test_bounds_that_shorten_only_large_gradients_are_a_guard(sentences: Callable[..., str]) -> None:
     text = sentences((1.0, 0.1, 0.5, 0.5), (5.0, 0.0, 0.5, 0.5), (0.5, 1.0, 0.5, 0.5))
 
-    assert text.startswith("In the 3 trials that clipped, 37 % of the updates were shortened on average: in 1 nearly all of them, in 1 hardly any, ")
+    assert text.startswith(
+        (
+            "In the 3 trials that clipped, 37 % of the updates were shortened on average: in 1 nearly all of them, "
+            "in 1 hardly any, "
+        )
+    )
 
 
-def test_accuracies_that_differ_by_more_than_chance_are_told_with_the_better_bound(sentences: Callable[..., str]) -> None:
+def test_accuracies_that_differ_by_more_than_chance_are_told_with_the_better_bound(
+    sentences: Callable[..., str],
+) -> None:
     text = sentences(
         *[(1.0, 0.1, 1.0, accuracy) for accuracy in (0.8, 0.81, 0.82, 0.83, 0.84)],
         *[("none", 0.0, 1.0, accuracy) for accuracy in (0.3, 0.31, 0.32, 0.33, 0.34)],
     )
 
-    assert "Accuracy differs between values of max_norm by more than chance (Kruskal-Wallis p = 0.009, 10 trials" in text
+    assert (
+        "Accuracy differs between values of max_norm by more than chance (Kruskal-Wallis p = 0.009, 10 trials" in text
+    )
     assert "the best median has max_norm = 1.0" in text
 
 

@@ -1,4 +1,6 @@
-"""A search's winners trained again over seeds: which, how, resumed, and what is said of them. Trainings here are two epochs of a tiny network."""
+"""A search's winners trained again over seeds: which, how, resumed, and what is said of them. Trainings here are two
+epochs of a tiny network.
+"""
 
 from __future__ import annotations
 
@@ -15,27 +17,41 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
 from tune_cropshield.cli import main
-from tune_cropshield.config import DataConfig, RunConfig, TrialConfig, load_config, save_config
+from tune_cropshield.config.settings import DataConfig, RunConfig, TrialConfig, load_config, save_config
 from tune_cropshield.data.dataset import DeviceData, open_data
 from tune_cropshield.data.windows import epoch_order
 from tune_cropshield.errors import UserError
 from tune_cropshield.outcome.confirm import Candidate, ConfirmedRun, candidates, confirm, fresh_seeds, read_table
 from tune_cropshield.outcome.confirm_verdict import judge, verdict, verdict_lines
-from tune_cropshield.records import read_metrics
 from tune_cropshield.search.journal import open_study, read_study
+from tune_cropshield.training.run_folder import read_metrics
 
 RATES = FloatDistribution(1e-6, 1e31, log=True)
-TRIAL: dict[str, Any] = {"model": "tiny_cnn", "image_size": 32, "augment": "none", "schedule": "constant", "warmup_epochs": 0.0, "epochs": 2}
+TRIAL: dict[str, Any] = {
+    "model": "tiny_cnn",
+    "image_size": 32,
+    "augment": "none",
+    "schedule": "constant",
+    "warmup_epochs": 0.0,
+    "epochs": 2,
+}
 SPACE = '[trial]\nmodel = "tiny_cnn"\nimage_size = 32\n[search]\nepochs = 2\n[space]\nlr = {log = [1e-6, 1e-1]}\n'
 
 
 def add_trial(study: optuna.Study, folder: Path, data: str, best: float, lr: float, **trial: Any) -> None:
     state = TrialState.COMPLETE
     values = {1: best / 2, 2: best}
-    study.add_trial(optuna.trial.create_trial(params={"lr": lr}, distributions={"lr": RATES}, value=best, intermediate_values=values, state=state))
+    study.add_trial(
+        optuna.trial.create_trial(
+            params={"lr": lr}, distributions={"lr": RATES}, value=best, intermediate_values=values, state=state
+        )
+    )
     run_dir = folder / f"t{len(study.trials) - 1:03d}"
     run_dir.mkdir()
-    save_config(RunConfig(data=DataConfig(dir=data), trial=TrialConfig(**{**TRIAL, "lr": lr, "threads": 1, **trial})), run_dir / "config.toml")
+    save_config(
+        RunConfig(data=DataConfig(dir=data), trial=TrialConfig(**{**TRIAL, "lr": lr, "threads": 1, **trial})),
+        run_dir / "config.toml",
+    )
 
 
 @pytest.fixture
@@ -72,14 +88,27 @@ def silent(candidate: Candidate, seed: int) -> Callable[[object], object]:
 
 
 def run(trial: int, seed: int, value: float | None, outcome: str = "finished") -> ConfirmedRun:
-    return ConfirmedRun(trial, seed, outcome, value, 2, value, 1.0, 2, f"confirm/t{trial:03d}-s{seed}", "" if outcome == "finished" else "too hot")
+    return ConfirmedRun(
+        trial,
+        seed,
+        outcome,
+        value,
+        2,
+        value,
+        1.0,
+        2,
+        f"confirm/t{trial:03d}-s{seed}",
+        "" if outcome == "finished" else "too hot",
+    )
 
 
 def chosen(*searched: float) -> list[Candidate]:
     return [Candidate(number, RunConfig(), value) for number, value in enumerate(searched)]
 
 
-def judged_from(*accuracies: list[float], searched: tuple[float, ...] = (0.5, 0.6, 0.55), num_judged: int = 1000) -> str:
+def judged_from(
+    *accuracies: list[float], searched: tuple[float, ...] = (0.5, 0.6, 0.55), num_judged: int = 1000
+) -> str:
     """The verdict on the guide's accuracies and those of the others, one per seed."""
     runs = [run(trial, seed, value) for trial, values in enumerate(accuracies) for seed, value in enumerate(values, 1)]
     return verdict(judge(chosen(*searched[: len(accuracies)]), runs, num_judged))
@@ -113,7 +142,10 @@ def test_confirm_trains_all_writes_its_files_and_the_same_command_again_trains_n
     assert main(["confirm", str(folder), "--top", "1", "--seeds", "2", "--device", "cpu"]) == 0
 
     told = capsys.readouterr().out.splitlines()
-    assert "4 runs of 2 epochs on cpu: the guide's setting and t001, each with the seeds 1, 2; one split, 12 photographs to judge by" in told
+    assert (
+        "4 runs of 2 epochs on cpu: the guide's setting and t001, each with the seeds 1, 2; one split, 12 "
+        "photographs to judge by"
+    ) in told
     assert told[-1].startswith("verdict: ")
     assert [(row["trial"], row["seed"], row["outcome"], row["epochs"]) for row in rows(folder)] == [
         ("0", "1", "finished", "2"),
@@ -154,7 +186,9 @@ def test_runs_differ_in_nothing_but_the_seed(make_search: Callable[..., Path], d
     assert lines[0] != lines[1]
 
 
-def test_a_confirmation_stopped_in_the_middle_of_a_run_goes_on_to_the_same_table(make_search: Callable[..., Path], data: DeviceData) -> None:
+def test_a_confirmation_stopped_in_the_middle_of_a_run_goes_on_to_the_same_table(
+    make_search: Callable[..., Path], data: DeviceData
+) -> None:
     whole, parts = make_search((0.5, 5e-3), name="whole"), make_search((0.5, 5e-3), name="parts")
     list(confirm(whole, candidates(whole, read_study(whole), 1), [1, 2], 1, data, silent))
     begun: list[tuple[int, int]] = []
@@ -186,16 +220,25 @@ def test_a_run_that_diverges_is_an_outcome_and_is_told(make_search: Callable[...
 
     runs = list(confirm(folder, found, [1, 2], 1, data, silent))
 
-    assert [(each.trial, each.outcome) for each in runs] == [(0, "finished"), (1, "diverged"), (0, "finished"), (1, "diverged")]
+    assert [(each.trial, each.outcome) for each in runs] == [
+        (0, "finished"),
+        (1, "diverged"),
+        (0, "finished"),
+        (1, "diverged"),
+    ]
     assert read_table(folder) == sorted(runs, key=lambda each: (each.trial, each.seed))
     judged = judge(found, runs, 12)
-    assert verdict(judged) == ("verdict: no candidate was trained to the end on two seeds together with the guide's setting, so nothing can be said")
+    assert verdict(judged) == (
+        "verdict: no candidate was trained to the end on two seeds together with the guide's setting, so "
+        "nothing can be said"
+    )
     assert any(line.startswith("    seed 1: diverged (") for line in verdict_lines(judged, 12))
 
 
 def test_a_large_steady_gain_is_more_than_seed_noise() -> None:
     assert judged_from([0.500, 0.510, 0.505], [0.600, 0.612, 0.604]) == (
-        "verdict: t001's gain over the guide's setting, +10.0 points of val_acc (+9.7 to +10.4), is more than seed noise (p = 7.7e-05). "
+        "verdict: t001's gain over the guide's setting, +10.0 points of val_acc (+9.7 to +10.4), is more than seed "
+        "noise (p = 7.7e-05). "
         "The search had promised +10.0."
     )
 
@@ -203,32 +246,69 @@ def test_a_large_steady_gain_is_more_than_seed_noise() -> None:
 def test_a_gain_within_the_scatter_is_not_called_a_win_and_the_power_is_told() -> None:
     told = judged_from([0.50, 0.52, 0.48], [0.51, 0.50, 0.53])
 
-    assert "+1.3 points of val_acc (-7.4 to +10.1), is not told apart from seed noise (p = 0.58). With 3 seeds that scatter like these" in told
+    assert (
+        "+1.3 points of val_acc (-7.4 to +10.1), is not told apart from seed noise (p = 0.58). With 3 seeds "
+        "that scatter like these"
+    ) in told
     assert "only a gain above 8.7 points would have shown" in told
 
 
 def test_a_loss_beyond_noise_says_keep_the_guides_setting() -> None:
-    assert "-10.0 points of val_acc (-10.4 to -9.7), is a loss beyond seed noise (p = 7.7e-05): keep the guide's setting." in judged_from(
-        [0.600, 0.612, 0.604], [0.500, 0.510, 0.505]
+    assert (
+        "-10.0 points of val_acc (-10.4 to -9.7), is a loss beyond seed noise (p = 7.7e-05): keep the guide's setting."
+        in judged_from([0.600, 0.612, 0.604], [0.500, 0.510, 0.505])
     )
 
 
 def test_the_searchs_winner_is_judged_though_another_is_better_over_the_seeds() -> None:
     told = judged_from([0.500, 0.510, 0.505], [0.502, 0.512, 0.504], [0.600, 0.612, 0.604])
 
-    assert told.startswith("verdict: t001's gain over the guide's setting, +0.1 points of val_acc (-0.3 to +0.5), is not told apart from seed noise")
+    assert told.startswith(
+        (
+            "verdict: t001's gain over the guide's setting, +0.1 points of val_acc (-0.3 to +0.5), is not told "
+            "apart from seed noise"
+        )
+    )
     assert told.endswith(" The search had promised +10.0. t002 has a higher mean over the seeds (+10.0).")
 
 
 def test_the_table_fits_80_columns_and_later_candidates_follow_the_first_ones_p() -> None:
-    runs = [run(trial, seed, 0.5 + 0.1 * trial + 0.01 * seed * (trial == 1)) for trial in range(3) for seed in (1, 2, 3)]
+    runs = [
+        run(trial, seed, 0.5 + 0.1 * trial + 0.01 * seed * (trial == 1)) for trial in range(3) for seed in (1, 2, 3)
+    ]
 
     header, guide, first, second, *_ = verdict_lines(judge(chosen(0.5, 0.6, 0.7), runs, 1000), 1000)
 
     assert header.split() == ["val_acc", "mean", "±", "spread", "gain", "95", "%", "interval", "p"]
     assert guide == "t000 guide    0.5000 ± 0.0000"
-    assert first.split() == ["t001", "no.", "1", "0.6200", "±", "0.0100", "+12.0", "+9.5", "to", "+14.5", "0.0023", "better"]
-    assert second.split() == ["t002", "no.", "2", "0.7000", "±", "0.0000", "+20.0", "+19.9", "to", "+20.1", "0.0023", "better"]
+    assert first.split() == [
+        "t001",
+        "no.",
+        "1",
+        "0.6200",
+        "±",
+        "0.0100",
+        "+12.0",
+        "+9.5",
+        "to",
+        "+14.5",
+        "0.0023",
+        "better",
+    ]
+    assert second.split() == [
+        "t002",
+        "no.",
+        "2",
+        "0.7000",
+        "±",
+        "0.0000",
+        "+20.0",
+        "+19.9",
+        "to",
+        "+20.1",
+        "0.0023",
+        "better",
+    ]
     assert max(len(line) for line in (header, guide, first, second)) <= 80
 
 
@@ -245,7 +325,10 @@ def test_seeds_that_one_of_a_pair_did_not_finish_are_left_out_of_the_test() -> N
 
 def test_wrong_numbers_are_told_together(make_search: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["confirm", str(make_search((0.5, 1e-3))), "--top", "0", "--seeds", "1"]) == 2
-    assert capsys.readouterr().err.splitlines() == ["error: --top: must be at least 1, but got 0", "error: --seeds: must be at least 2, but got 1"]
+    assert capsys.readouterr().err.splitlines() == [
+        "error: --top: must be at least 1, but got 0",
+        "error: --seeds: must be at least 2, but got 1",
+    ]
 
 
 def test_what_is_no_search_or_a_damaged_table_is_refused(
@@ -259,7 +342,9 @@ def test_what_is_no_search_or_a_damaged_table_is_refused(
     assert "confirm.csv cannot be read" in capsys.readouterr().err
 
 
-def test_other_photographs_than_the_searchs_are_refused(make_search: Callable[..., Path], home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_photographs_than_the_searchs_are_refused(
+    make_search: Callable[..., Path], home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = make_search((0.5, 1e-3))
     open_study(folder).set_user_attr("data", "0123456789abcdef")
 

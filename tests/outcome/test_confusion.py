@@ -23,7 +23,9 @@ def colour_of(image: Image.Image, row: int, column: int, num_classes: int) -> tu
 
 
 def test_the_table_has_a_row_per_true_class() -> None:
-    assert confusion_csv(COUNTS, CLASSES) == ('true \\ predicted,blight,"leaf, spotted",rust\nblight,8,2,0\n"leaf, spotted",0,5,5\nrust,0,0,0\n')
+    assert confusion_csv(COUNTS, CLASSES) == (
+        'true \\ predicted,blight,"leaf, spotted",rust\nblight,8,2,0\n"leaf, spotted",0,5,5\nrust,0,0,0\n'
+    )
 
 
 def test_right_cells_are_green_wrong_ones_red_and_the_darker_the_larger_their_share() -> None:
@@ -52,7 +54,9 @@ def test_22_long_names_stand_whole_beside_their_rows_and_columns() -> None:
     for row in range(22):
         strip = pixels[top + row * CELL + 4 : top + (row + 1) * CELL - 4, :left]
         inked = np.flatnonzero((strip < 128).any(axis=0))
-        assert inked[0] >= GAP - 2 and left - 2 * GAP <= inked[-1] < left  # neither cut at the edge nor drawn into the matrix
+        assert (
+            inked[0] >= GAP - 2 and left - 2 * GAP <= inked[-1] < left
+        )  # neither cut at the edge nor drawn into the matrix
         strip = pixels[:top, left + row * CELL + 4 : left + (row + 1) * CELL - 4]
         inked = np.flatnonzero((strip < 128).any(axis=1))
         assert inked[-1] < top
@@ -61,7 +65,10 @@ def test_22_long_names_stand_whole_beside_their_rows_and_columns() -> None:
 def test_both_files_are_written_into_a_new_folder(tmp_path: Path) -> None:
     table, picture = write_confusion(tmp_path / "a" / "b", "test", COUNTS, CLASSES)
 
-    assert sorted(path.name for path in (tmp_path / "a" / "b").iterdir()) == ["confusion_test.csv", "confusion_test.png"]
+    assert sorted(path.name for path in (tmp_path / "a" / "b").iterdir()) == [
+        "confusion_test.csv",
+        "confusion_test.png",
+    ]
     assert table.read_text() == confusion_csv(COUNTS, CLASSES)
     with Image.open(picture) as image:
         assert image.size == draw_confusion(COUNTS, CLASSES, "test").size

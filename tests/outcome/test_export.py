@@ -1,4 +1,6 @@
-"""The best trial of a search, written out. The search is a study and files as a real one leaves them; nothing is trained."""
+"""The best trial of a search, written out. The search is a study and files as a real one leaves them; nothing is
+trained.
+"""
 
 from __future__ import annotations
 
@@ -13,27 +15,32 @@ from optuna.trial import TrialState
 from safetensors.torch import load_file, save_file
 
 from tune_cropshield.cli import main
-from tune_cropshield.config import DataConfig, RunConfig, TrialConfig, load_config, save_config
+from tune_cropshield.config.settings import DataConfig, RunConfig, TrialConfig, load_config, save_config
 from tune_cropshield.errors import RunFailure, UserError
 from tune_cropshield.outcome.export import best_run, write_best
-from tune_cropshield.outcome.study import best_trial
 from tune_cropshield.outcome.trained import read_run
 from tune_cropshield.search.folder import locked
-from tune_cropshield.search.journal import open_study, read_study
+from tune_cropshield.search.journal import best_trial, open_study, read_study
 from tune_cropshield.training.models import build_model
 
 RATES = FloatDistribution(1e-5, 1e-1, log=True)
 
 
-def add_trial(study: optuna.Study, search_dir: Path, lr: float, accuracies: list[float], state: TrialState = TrialState.COMPLETE) -> None:
+def add_trial(
+    study: optuna.Study, search_dir: Path, lr: float, accuracies: list[float], state: TrialState = TrialState.COMPLETE
+) -> None:
     """Adds a trial that reported these best-so-far accuracies, with its folder."""
     value = accuracies[-1] if state == TrialState.COMPLETE else None
     intermediate = {epoch: accuracy for epoch, accuracy in enumerate(accuracies, 1)}
-    trial = optuna.trial.create_trial(params={"lr": lr}, distributions={"lr": RATES}, value=value, intermediate_values=intermediate, state=state)
+    trial = optuna.trial.create_trial(
+        params={"lr": lr}, distributions={"lr": RATES}, value=value, intermediate_values=intermediate, state=state
+    )
     study.add_trial(trial)
     folder = search_dir / f"t{len(study.trials) - 1:03d}"
     folder.mkdir()
-    trial_config = TrialConfig(model="tiny_cnn", image_size=32, effective_batch=32, micro_batch=16, accumulation=2, lr=lr)
+    trial_config = TrialConfig(
+        model="tiny_cnn", image_size=32, effective_batch=32, micro_batch=16, accumulation=2, lr=lr
+    )
     save_config(RunConfig(data=DataConfig(dir="/photographs"), trial=trial_config), folder / "config.toml")
     save_file(build_model("tiny_cnn", 2).state_dict(), folder / "model.safetensors")
     (folder / "classes.json").write_text('["blight", "rust"]')
@@ -75,7 +82,10 @@ def test_best_holds_what_trains_it_again(search_dir: Path) -> None:
     assert json.loads((best / "config.json").read_text())["trial"]["lr"] == 1e-3
     command = f'exec "${{PYTHON:-{sys.executable}}}" -m tune_cropshield train --config config.toml --out ../retrained '
     assert command in (best / "retrain.sh").read_text()
-    assert "--model tiny_cnn --batch_size 16 --accumulation_steps 2 --epochs 25 --lr 0.001 " in (best / "retrain.sh").read_text()
+    assert (
+        "--model tiny_cnn --batch_size 16 --accumulation_steps 2 --epochs 25 --lr 0.001 "
+        in (best / "retrain.sh").read_text()
+    )
     assert not list(search_dir.glob(".best*"))
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from tune_cropshield.clock import PARTS, TrialClock, read_times
-from tune_cropshield.config import DataConfig, RunConfig, TrialConfig
+from tune_cropshield.config.settings import DataConfig, RunConfig, TrialConfig
 from tune_cropshield.data.dataset import DeviceData, open_data
 from tune_cropshield.outcome.ledger import Ledger, ledger_between, sentence, start_seconds
-from tune_cropshield.records import read_metrics
-from tune_cropshield.trial import trial_epochs
+from tune_cropshield.training.clock import PARTS, TrialClock, read_times
+from tune_cropshield.training.loop import trial_epochs
+from tune_cropshield.training.run_folder import read_metrics
 
 
 def line(what: str, ended: float, worker: int = 1, **parts: float) -> dict[str, Any]:
@@ -22,9 +22,20 @@ def line(what: str, ended: float, worker: int = 1, **parts: float) -> dict[str, 
 
 
 def test_a_ledger_counts_what_lies_within_its_time_and_the_rest_is_idle() -> None:
-    lines = [line("setup", 110.0, setup=10.0), line("epoch", 130.0, step=15.0, evaluation=4.0, report=1.0), line("epoch", 170.0, step=10.0)]
+    lines = [
+        line("setup", 110.0, setup=10.0),
+        line("epoch", 130.0, step=15.0, evaluation=4.0, report=1.0),
+        line("epoch", 170.0, step=10.0),
+    ]
     whole = ledger_between(lines, slots=2, began=90.0, ended=170.0)
-    assert whole.parts == {"setup": 10.0, "data_wait": 0.0, "step": 25.0, "evaluation": 4.0, "checkpoint": 0.0, "report": 1.0}
+    assert whole.parts == {
+        "setup": 10.0,
+        "data_wait": 0.0,
+        "step": 25.0,
+        "evaluation": 4.0,
+        "checkpoint": 0.0,
+        "report": 1.0,
+    }
     assert whole.idle_s == 120.0
     assert whole.training_share == pytest.approx(29 / 160)
     later = ledger_between(lines, slots=1, began=120.0, ended=165.0)  # half of the first epoch, half of the second
@@ -34,7 +45,9 @@ def test_a_ledger_counts_what_lies_within_its_time_and_the_rest_is_idle() -> Non
 
 
 def test_a_ledger_in_a_sentence() -> None:
-    whole = Ledger(2, 100.0, {"setup": 20.0, "data_wait": 0.5, "step": 120.0, "evaluation": 10.0, "checkpoint": 4.0, "report": 2.0})
+    whole = Ledger(
+        2, 100.0, {"setup": 20.0, "data_wait": 0.5, "step": 120.0, "evaluation": 10.0, "checkpoint": 4.0, "report": 2.0}
+    )
     later = Ledger(2, 40.0, {**whole.parts, "step": 66.0})
     assert sentence(whole, later) == (
         "card time, 2 x 100 s: 60 % steps, 22 % idle, 10 % set-up, 5 % evaluation, 2 % checkpoint, 1 % report; "
@@ -67,7 +80,9 @@ def test_a_clock_counts_every_second_once(tmp_path: Path) -> None:
 
 def test_the_parts_of_a_real_trial_add_up_to_its_time(drawn_leaves: Path, shared_cache: Path, tmp_path: Path) -> None:
     data = DeviceData(open_data(DataConfig(dir=str(drawn_leaves)), {32}, shared_cache), torch.device("cpu"))
-    run = RunConfig(data=DataConfig(dir=str(drawn_leaves)), trial=TrialConfig(model="tiny_cnn", image_size=32, epochs=4, threads=1))
+    run = RunConfig(
+        data=DataConfig(dir=str(drawn_leaves)), trial=TrialConfig(model="tiny_cnn", image_size=32, epochs=4, threads=1)
+    )
     started = time.perf_counter()
     epochs = trial_epochs(run, data, tmp_path)
     for _ in range(3):

@@ -17,7 +17,7 @@ from torch import nn
 from torchvision import models
 
 from tune_cropshield.cli import main
-from tune_cropshield.config import DataConfig, RunConfig, TrialConfig, save_config
+from tune_cropshield.config.settings import DataConfig, RunConfig, TrialConfig, save_config
 from tune_cropshield.data.augment import evaluation_view
 from tune_cropshield.data.decode import decode_rgb
 from tune_cropshield.data.folder import images_below
@@ -32,9 +32,14 @@ CLASSES = ["blight", "mosaic", "rust", "Blattflecken-ü"]
 
 
 def trained(model: nn.Module, pictures: np.ndarray) -> nn.Module:
-    """Returns `model` after a few updates: untrained networks are so badly conditioned that fp32 alone moves their logits by more than 1e-3."""
+    """Returns `model` after a few updates: untrained networks are so badly conditioned that fp32 alone moves their
+    logits by more than 1e-3.
+    """
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
-    images, labels = evaluation_view(torch.from_numpy(pictures), pictures.shape[1]), torch.arange(len(pictures)) % len(CLASSES)
+    images, labels = (
+        evaluation_view(torch.from_numpy(pictures), pictures.shape[1]),
+        torch.arange(len(pictures)) % len(CLASSES),
+    )
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 0.5
@@ -52,7 +57,10 @@ def make_run(tmp_path: Path, drawn_leaves: Path) -> Callable[..., Path]:
     def make(model: str, size: int, data: Path = drawn_leaves) -> Path:
         folder = tmp_path / model
         folder.mkdir()
-        save_config(RunConfig(data=DataConfig(dir=str(data)), trial=TrialConfig(model=model, image_size=size)), folder / "config.toml")
+        save_config(
+            RunConfig(data=DataConfig(dir=str(data)), trial=TrialConfig(model=model, image_size=size)),
+            folder / "config.toml",
+        )
         (folder / "classes.json").write_text(json.dumps(CLASSES))
         torch.manual_seed(0)
         pictures = np.stack([decode_rgb(path, size) for path in images_below(drawn_leaves)[::8]])
@@ -107,17 +115,23 @@ def test_it_says_of_photographs_what_predict_says(make_run: Callable[..., Path],
 
     for prediction in predict(run_dir, images_below(drawn_leaves)[::31], torch.device("cpu")):
         (shares,) = session.run(["probabilities"], {"images": decode_rgb(prediction.path, 32)[None]})[0]
-        assert {name: pytest.approx(share, abs=0.02) for name, share in zip(CLASSES, shares, strict=True)} == prediction.probabilities
+        assert {
+            name: pytest.approx(share, abs=0.02) for name, share in zip(CLASSES, shares, strict=True)
+        } == prediction.probabilities
 
 
-def test_drawn_leaves_take_the_place_of_photographs_that_are_gone(make_run: Callable[..., Path], tmp_path: Path) -> None:
+def test_drawn_leaves_take_the_place_of_photographs_that_are_gone(
+    make_run: Callable[..., Path], tmp_path: Path
+) -> None:
     run_dir = make_run("tiny_cnn", 32, data=tmp_path / "gone")
 
     assert onnx_export.write_onnx(run_dir, run_dir / "model.onnx") <= 1e-3
     assert (run_dir / "model.onnx").exists()
 
 
-def test_a_file_that_gives_other_logits_is_not_kept(make_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_gives_other_logits_is_not_kept(
+    make_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     run_dir = make_run("tiny_cnn", 32)
     exported = onnx_export._exported
 
@@ -129,7 +143,9 @@ def test_a_file_that_gives_other_logits_is_not_kept(make_run: Callable[..., Path
 
     monkeypatch.setattr(onnx_export, "_exported", damaged)
 
-    with pytest.raises(RunFailure, match=r"of tiny_cnn was not kept: a logit differs by .* from PyTorch's, more than 0\.001"):
+    with pytest.raises(
+        RunFailure, match=r"of tiny_cnn was not kept: a logit differs by .* from PyTorch's, more than 0\.001"
+    ):
         onnx_export.write_onnx(run_dir, run_dir / "model.onnx")
     assert not (run_dir / "model.onnx").exists()
 
@@ -142,7 +158,8 @@ def test_a_missing_package_is_told_with_its_install_command(
 
     assert main(["export", str(make_run("tiny_cnn", 32)), "--format", "onnx"]) == 2
     assert capsys.readouterr().err == (
-        "error: --format onnx needs onnxscript: python -m pip install onnx onnxscript onnxruntime (uv run --extra onnx ... with uv)\n"
+        "error: --format onnx needs onnxscript: python -m pip install onnx onnxscript onnxruntime (uv run "
+        "--extra onnx ... with uv)\n"
     )
 
 

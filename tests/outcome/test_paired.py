@@ -56,7 +56,9 @@ def test_the_smallest_gain_that_would_have_shown_is_the_intervals_half() -> None
     found = compare([0.51, 0.52, 0.54], [0.5] * 3, step=1e-9)
 
     assert found is not None
-    assert found.smallest_gain_shown == pytest.approx(4.3027 * 0.015275 / 3**0.5, rel=1e-3)  # t at 5 %, two degrees of freedom
+    assert found.smallest_gain_shown == pytest.approx(
+        4.3027 * 0.015275 / 3**0.5, rel=1e-3
+    )  # t at 5 %, two degrees of freedom
 
 
 def test_in_a_sequence_nothing_counts_after_what_showed_nothing() -> None:

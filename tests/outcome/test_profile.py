@@ -10,18 +10,26 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from tune_cropshield.cli import main
-from tune_cropshield.clock import PARTS
-from tune_cropshield.config import DataConfig, RunConfig, TrialConfig, save_config
+from tune_cropshield.config.settings import DataConfig, RunConfig, TrialConfig, save_config
 from tune_cropshield.outcome.profile import table
-from tune_cropshield.training.ranges import named
+from tune_cropshield.training.clock import PARTS
+from tune_cropshield.training.step import named
 
 
-def test_train_profile_writes_a_trace_and_says_where_an_epochs_time_goes(drawn_leaves: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_train_profile_writes_a_trace_and_says_where_an_epochs_time_goes(
+    drawn_leaves: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = RunConfig(
-        data=DataConfig(dir=str(drawn_leaves)), trial=TrialConfig(model="tiny_cnn", image_size=32, epochs=3, effective_batch=16, threads=1)
+        data=DataConfig(dir=str(drawn_leaves)),
+        trial=TrialConfig(model="tiny_cnn", image_size=32, epochs=3, effective_batch=16, threads=1),
     )
     save_config(run, home / "config.toml")
-    assert main(["train", "--config", str(home / "config.toml"), "--out", str(home / "out"), "--device", "cpu", "--profile"]) == 0
+    assert (
+        main(
+            ["train", "--config", str(home / "config.toml"), "--out", str(home / "out"), "--device", "cpu", "--profile"]
+        )
+        == 0
+    )
     lines = capsys.readouterr().out.splitlines()
     start = next(number for number, line in enumerate(lines) if line.startswith("epoch 2 took"))
     rows = {line[:22].strip(): float(line.split()[-2]) for line in lines[start + 1 : start + 9]}

@@ -1,4 +1,6 @@
-"""report.html: what it says, and that it stays whole, small and safe. Whether it looks right is asked in test_report_in_a_browser.py."""
+"""report.html: what it says, and that it stays whole, small and safe. Whether it looks right is asked in
+test_report_in_a_browser.py.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,8 @@ from tune_cropshield.commands.search import report_line
 from tune_cropshield.data.generated import draw_leaves
 from tune_cropshield.errors import RunFailure, UserError
 from tune_cropshield.outcome.report import write_report
+from tune_cropshield.search.endings import PRUNED
 from tune_cropshield.search.journal import open_study
-from tune_cropshield.search.outcomes import PRUNED
 
 
 class Visible(HTMLParser):
@@ -61,22 +63,37 @@ def cache(shared_cache: Path) -> Path:
     return shared_cache
 
 
-def test_the_winner_stands_beside_the_guides_setting_with_the_gain(tmp_path: Path, drawn_leaves: Path, cache: Path) -> None:
-    trials = [InventedTrial(settings(), [0.25, 0.5]), InventedTrial(settings(lr=1e-3), [0.5, 0.875, 0.75]), InventedTrial(settings(lr=2e-5), [0.1])]
+def test_the_winner_stands_beside_the_guides_setting_with_the_gain(
+    tmp_path: Path, drawn_leaves: Path, cache: Path
+) -> None:
+    trials = [
+        InventedTrial(settings(), [0.25, 0.5]),
+        InventedTrial(settings(lr=1e-3), [0.5, 0.875, 0.75]),
+        InventedTrial(settings(lr=2e-5), [0.1]),
+    ]
     invent_search(tmp_path / "s", drawn_leaves, cache, trials)
 
     text = read(write_report(tmp_path / "s", cache))
 
-    assert "Trial 1 reached val_acc 0.8750 in epoch 2; the guide's recommended setting (trial 0) reached 0.5000: a gain of 37.5 points." in text
+    assert (
+        "Trial 1 reached val_acc 0.8750 in epoch 2; the guide's recommended setting (trial 0) reached 0.5000: "
+        "a gain of 37.5 points."
+    ) in text
     assert "lr 0.001 0.0001" in text
     assert "micro-batch x accumulation 32 x 1 32 x 1" in text
     assert "Accuracy is measured on 12 photographs: one of them is 8.3 points" in text
 
 
-def test_a_search_of_which_the_guides_setting_is_the_best_says_so(tmp_path: Path, drawn_leaves: Path, cache: Path) -> None:
-    invent_search(tmp_path / "s", drawn_leaves, cache, [InventedTrial(settings(), [0.5]), InventedTrial(settings(lr=1e-3), [0.4])])
+def test_a_search_of_which_the_guides_setting_is_the_best_says_so(
+    tmp_path: Path, drawn_leaves: Path, cache: Path
+) -> None:
+    invent_search(
+        tmp_path / "s", drawn_leaves, cache, [InventedTrial(settings(), [0.5]), InventedTrial(settings(lr=1e-3), [0.4])]
+    )
 
-    assert "it is trial 0, the guide's recommended setting, and no other trial was better" in read(write_report(tmp_path / "s", cache))
+    assert "it is trial 0, the guide's recommended setting, and no other trial was better" in read(
+        write_report(tmp_path / "s", cache)
+    )
 
 
 def test_a_search_without_a_result_has_a_report_that_says_so(tmp_path: Path, drawn_leaves: Path, cache: Path) -> None:
@@ -98,24 +115,36 @@ def test_an_interrupted_search_shows_what_it_has(tmp_path: Path, drawn_leaves: P
     assert "Pruning saved 24 more, 89 % of all that would have been trained without it" in text
 
 
-def test_importances_come_from_complete_trials_and_too_few_are_said_to_be_too_few(tmp_path: Path, drawn_leaves: Path, cache: Path) -> None:
+def test_importances_come_from_complete_trials_and_too_few_are_said_to_be_too_few(
+    tmp_path: Path, drawn_leaves: Path, cache: Path
+) -> None:
     few = [InventedTrial(settings(lr=1e-4 * (number + 1)), [0.1 * number, 0.5]) for number in range(7)]
     pruned = [InventedTrial(settings(lr=1e-3), [0.3 + 0.01 * number], PRUNED) for number in range(20)]
     invent_search(tmp_path / "few", drawn_leaves, cache, few + pruned)
     invent_search(tmp_path / "enough", drawn_leaves, cache, [*invented_trials(60), *pruned])
 
-    assert "needs at least 8 trials that were trained to the end, and there are 7" in read(write_report(tmp_path / "few", cache))
+    assert "needs at least 8 trials that were trained to the end, and there are 7" in read(
+        write_report(tmp_path / "few", cache)
+    )
     complete = sum(trial.outcome == "finished" for trial in invented_trials(60))
     assert f"from the {complete} trials that were trained to the end" in read(write_report(tmp_path / "enough", cache))
 
 
-def test_memory_is_predicted_beside_measured_with_the_share_and_the_speed(tmp_path: Path, drawn_leaves: Path, cache: Path) -> None:
-    trials = [InventedTrial(settings(), [0.5]), InventedTrial(settings(effective_batch=64), [0.6], metrics={"peak_vram_mib": 3500.0})]
+def test_memory_is_predicted_beside_measured_with_the_share_and_the_speed(
+    tmp_path: Path, drawn_leaves: Path, cache: Path
+) -> None:
+    trials = [
+        InventedTrial(settings(), [0.5]),
+        InventedTrial(settings(effective_batch=64), [0.6], metrics={"peak_vram_mib": 3500.0}),
+    ]
     invent_search(tmp_path / "s", drawn_leaves, cache, trials, GPU_PLAN)
 
     text = read(write_report(tmp_path / "s", cache))
 
-    assert "Each trial may reserve 7,000 MiB for its tensors, beside 500 MiB for the driver's context; the pairs were measured before" in text
+    assert (
+        "Each trial may reserve 7,000 MiB for its tensors, beside 500 MiB for the driver's context; the pairs "
+        "were measured before"
+    ) in text
     assert "The most that any trial reserved is 3,500 MiB, 50 % of it." in text
     assert "64 64 x 1 1 3,200 MiB 3,314 MiB 3,500 MiB 50 % 2,616 2,616" in text
     assert "128 32 x 4 0 1,620 MiB 1,700 MiB – 24 % – –" in text
@@ -151,7 +180,10 @@ def test_the_winners_mistakes_are_shown_with_pictures(tmp_path: Path, drawn_leav
 
     mistakes = int(re.search(r"Of 12 validation photographs the winner takes (\d+) for another class", page)[1])  # type: ignore[index]
     assert 1 <= mistakes <= 12  # the network was never trained
-    assert f"Looked at again for this report its val_acc is {1 - mistakes / 12:.4f}, in the search it was 0.4999" in Visible(page).text
+    assert (
+        f"Looked at again for this report its val_acc is {1 - mistakes / 12:.4f}, in the search it was 0.4999"
+        in Visible(page).text
+    )
     assert page.count('src="data:image/jpeg;base64,') == mistakes
     assert all(name in page.replace("<wbr>", "") for name in data.classes)
 
@@ -188,7 +220,9 @@ def test_names_that_look_like_html_stay_text(tmp_path: Path, cache: Path) -> Non
     assert all("data:image/jpeg" in tag for tag in re.findall(r"<img[^>]*>", page))
 
 
-def test_the_report_of_a_hundred_trials_is_at_most_8_mb_and_takes_at_most_10_seconds(tmp_path: Path, drawn_leaves: Path, cache: Path) -> None:
+def test_the_report_of_a_hundred_trials_is_at_most_8_mb_and_takes_at_most_10_seconds(
+    tmp_path: Path, drawn_leaves: Path, cache: Path
+) -> None:
     invent_search(tmp_path / "s", drawn_leaves, cache, invented_trials(100), GPU_PLAN)
     started = time.process_time()
 
@@ -221,7 +255,9 @@ def test_a_folder_without_a_search_is_refused_in_one_line(tmp_path: Path, capsys
         write_report(tmp_path, tmp_path / "cache")
 
 
-def test_a_search_whose_report_fails_says_so_in_one_line_and_lives_on(tmp_path: Path, drawn_leaves: Path, cache: Path) -> None:
+def test_a_search_whose_report_fails_says_so_in_one_line_and_lives_on(
+    tmp_path: Path, drawn_leaves: Path, cache: Path
+) -> None:
     data = invent_search(tmp_path / "s", drawn_leaves, cache, [InventedTrial(settings(), [0.5])])
     assert report_line(tmp_path / "s", Path("s"), cache, data) == "report: s/report.html"
 

@@ -34,11 +34,13 @@ CHARTS = [
     "Seconds per epoch of each trial",
     "Confusion matrix",
 ]
-# Of each chart: its title, its alternative text, the size of its drawing, and how many points, lines, bars or pictures it has drawn.
+# Of each chart: its title, its alternative text, the size of its drawing, and how many points, lines, bars or pictures
+# it has drawn.
 DRAWN = """[...document.querySelectorAll("figure.chart")].map(figure => {
   const plot = figure.querySelector(".plot"), svg = plot.querySelector("svg.main-svg");
   const {width, height} = svg ? svg.getBoundingClientRect() : {width: 0, height: 0};
-  const marks = plot.querySelectorAll(".scatterlayer .point, .scatterlayer .js-line, .barlayer .point path, .heatmaplayer image").length;
+  const kinds = ".scatterlayer .point, .scatterlayer .js-line, .barlayer .point path, .heatmaplayer image";
+  const marks = plot.querySelectorAll(kinds).length;
   return {title: figure.querySelector("h3").textContent, alt: plot.getAttribute("aria-label"), width, height, marks};
 })"""
 CLASSES = ["<b>blight", "<img src=x onerror=alert(1)>", "rust & rot", "a_very_" * 12 + "long_name"]
@@ -90,9 +92,15 @@ def test_nothing_is_wider_than_the_window(page: Watched) -> None:
 def test_the_page_is_made_of_headings_named_regions_and_pictures_with_words(page: Watched) -> None:
     assert page.page.evaluate("document.querySelectorAll('h1').length") == 1
     assert page.page.evaluate("document.querySelectorAll('section > h2').length") == 9
-    assert page.page.evaluate("[...document.querySelectorAll('img')].every(image => image.alt && image.naturalWidth > 0)")
-    assert page.page.evaluate("[...document.querySelectorAll('table')].every(table => table.querySelector('thead th[scope=col]'))")
-    assert page.page.evaluate("[...document.querySelectorAll('nav a')].every(link => document.querySelector(link.getAttribute('href')))")
+    assert page.page.evaluate(
+        "[...document.querySelectorAll('img')].every(image => image.alt && image.naturalWidth > 0)"
+    )
+    assert page.page.evaluate(
+        "[...document.querySelectorAll('table')].every(table => table.querySelector('thead th[scope=col]'))"
+    )
+    assert page.page.evaluate(
+        "[...document.querySelectorAll('nav a')].every(link => document.querySelector(link.getAttribute('href')))"
+    )
 
 
 def test_names_that_look_like_html_are_shown_as_they_are(page: Watched) -> None:
@@ -103,7 +111,9 @@ def test_names_that_look_like_html_are_shown_as_they_are(page: Watched) -> None:
     assert hover.startswith("&lt;b&gt;blight<br>taken for &lt;b&gt;blight: ")
 
 
-def test_a_report_without_any_result_opens_too(chromium: Browser, tmp_path: Path, drawn_leaves: Path, shared_cache: Path) -> None:
+def test_a_report_without_any_result_opens_too(
+    chromium: Browser, tmp_path: Path, drawn_leaves: Path, shared_cache: Path
+) -> None:
     invent_search(tmp_path / "s", drawn_leaves, shared_cache, [InventedTrial(GUIDE, [], None)])
     watched = opened(chromium, write_report(tmp_path / "s", shared_cache), 400)
 
@@ -111,8 +121,12 @@ def test_a_report_without_any_result_opens_too(chromium: Browser, tmp_path: Path
     assert watched.page.evaluate("document.documentElement.scrollWidth - innerWidth") == 0
 
 
-def test_the_watch_sees_requests_complaints_and_overflow_where_there_are_some(chromium: Browser, tmp_path: Path) -> None:
-    (tmp_path / "bad.html").write_text("<img src='missing.png' width=900><script>console.error('broken'); undefinedFunction()</script>")
+def test_the_watch_sees_requests_complaints_and_overflow_where_there_are_some(
+    chromium: Browser, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.html").write_text(
+        "<img src='missing.png' width=900><script>console.error('broken'); undefinedFunction()</script>"
+    )
     watched = opened(chromium, tmp_path / "bad.html", 400)
 
     assert [Path(address).name for address in watched.requests] == ["bad.html", "missing.png"]

@@ -1,4 +1,6 @@
-"""TensorBoard: event files read back, and a real TensorBoard asked over HTTP. The trials' files are written as a search writes them."""
+"""TensorBoard: event files read back, and a real TensorBoard asked over HTTP. The trials' files are written as a search
+writes them.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,11 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard_server import TensorBoard, tensorboard
 
-from tune_cropshield.memory.plan import plan_for_cpu
-from tune_cropshield.records import ScalarEvents
-from tune_cropshield.search.board import Board
-from tune_cropshield.space import SearchSpace, load_space
+from tune_cropshield.config.space import SearchSpace, load_space
+from tune_cropshield.memory.choose.pairs import plan_for_cpu
+from tune_cropshield.search.hparams import Board
 from tune_cropshield.training.metrics import EpochMetrics
+from tune_cropshield.training.run_folder import ScalarEvents
 
 SPACE = """
 [trial]
@@ -58,7 +60,12 @@ def metrics(epoch: int, val_acc: float) -> EpochMetrics:
 
 def settings(space: SearchSpace, number: int) -> dict[str, Any]:
     """All settings of a trial, as the search hands them to its worker."""
-    searched = {"lr": 1e-3 * (number + 1), "max_norm": ["none", 0.5, 1.0, "none"][number], "warmup_epochs": 0.5, "effective_batch": 128}
+    searched = {
+        "lr": 1e-3 * (number + 1),
+        "max_norm": ["none", 0.5, 1.0, "none"][number],
+        "warmup_epochs": 0.5,
+        "effective_batch": 128,
+    }
     return space.trial_config({**searched, "micro_batch": 64, "accumulation": 2}).model_dump()
 
 
@@ -82,11 +89,15 @@ def search_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
             events.close()
             board.trial_ended(number, OUTCOMES[number])
         else:
-            board.trial_started(number, settings(space, number))  # a resumed search starts it again: nothing is written twice
+            board.trial_started(
+                number, settings(space, number)
+            )  # a resumed search starts it again: nothing is written twice
     return out
 
 
-@pytest.fixture(scope="module", params=["--load_fast=true", "--load_fast=false"], ids=["the fast loader", "the Python loader"])
+@pytest.fixture(
+    scope="module", params=["--load_fast=true", "--load_fast=false"], ids=["the fast loader", "the Python loader"]
+)
 def board(search_dir: Path, request: pytest.FixtureRequest) -> Iterator[TensorBoard]:
     """TensorBoard on the search; its two loaders read event files in different ways."""
     with tensorboard(search_dir, request.param) as server:
@@ -136,7 +147,10 @@ def test_the_tab_knows_ranges_choices_with_none_and_constants(board: TensorBoard
     assert [info["name"] for info in shown][:6] == differing  # first: only the first few columns are shown unasked
     assert parameters["lr"]["domainInterval"] == {"minValue": 1e-4, "maxValue": 3e-2}
     assert parameters["warmup_epochs"]["domainInterval"] == {"minValue": 0.0, "maxValue": 2.0}
-    assert (parameters["max_norm"]["type"], parameters["max_norm"]["domainDiscrete"]) == ("DATA_TYPE_STRING", ["0.5", "1.0", "none"])
+    assert (parameters["max_norm"]["type"], parameters["max_norm"]["domainDiscrete"]) == (
+        "DATA_TYPE_STRING",
+        ["0.5", "1.0", "none"],
+    )
     assert parameters["effective_batch"]["domainDiscrete"] == [16.0, 128.0]
     assert parameters["micro_batch"]["domainDiscrete"] == [16.0, 64.0]
     assert parameters["accumulation"]["domainDiscrete"] == [1.0, 2.0]

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from tensorboard_server import tensorboard
 
-from tune_cropshield.records import read_metrics
 from tune_cropshield.search.journal import read_study
+from tune_cropshield.training.run_folder import read_metrics
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
 
@@ -35,10 +35,23 @@ reduction_factor = 2
 """
 
 
-def test_the_trials_of_a_killed_search_are_there_with_their_parameters_and_states(drawn_leaves: Path, home: Path) -> None:
+def test_the_trials_of_a_killed_search_are_there_with_their_parameters_and_states(
+    drawn_leaves: Path, home: Path
+) -> None:
     (home / "space.toml").write_text(SPACE)
     out = home / "out"
-    command = [sys.executable, "-m", "tune_cropshield", "search", "--space", str(home / "space.toml"), "--data", str(drawn_leaves), "--out", str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "tune_cropshield",
+        "search",
+        "--space",
+        str(home / "space.toml"),
+        "--data",
+        str(drawn_leaves),
+        "--out",
+        str(out),
+    ]
     with open(home / "output.txt", "w+") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
         try:
@@ -65,7 +78,11 @@ def test_the_trials_of_a_killed_search_are_there_with_their_parameters_and_state
     for name, trial in study.items():
         assert shown[name]["hparams"]["lr"] == trial.params["lr"]
         assert shown[name]["hparams"]["max_norm"] == str(trial.params["max_norm"])
-        known = {"COMPLETE": ("STATUS_SUCCESS", 0.0), "PRUNED": ("STATUS_SUCCESS", 1.0), "RUNNING": ("STATUS_UNKNOWN", None)}
+        known = {
+            "COMPLETE": ("STATUS_SUCCESS", 0.0),
+            "PRUNED": ("STATUS_SUCCESS", 1.0),
+            "RUNNING": ("STATUS_UNKNOWN", None),
+        }
         state = trial.state.name
         if name not in in_table and shown[name]["status"] == "STATUS_UNKNOWN":
             state = "RUNNING"  # the kill came when its end was in the journal and nowhere else

@@ -13,22 +13,22 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState
 from small_disks import fill, mounted
 
+from tune_cropshield.config.space import load_space
 from tune_cropshield.errors import DiskFull
-from tune_cropshield.memory.plan import plan_for_cpu
-from tune_cropshield.search.batches import EFFECTIVE_BATCH
-from tune_cropshield.search.endings import complete_endings
+from tune_cropshield.memory.choose.pairs import plan_for_cpu
+from tune_cropshield.search.endings import METRIC, OUTCOME, complete_endings
 from tune_cropshield.search.folder import drop_losers, equal_weights, write_table
 from tune_cropshield.search.journal import open_study, read_study, unfinished
-from tune_cropshield.search.outcomes import METRIC, OUTCOME
 from tune_cropshield.search.ray_runtime import ENVIRONMENT
 from tune_cropshield.search.searcher import StudySearcher
-from tune_cropshield.search.trial_settings import as_begun, distributions, pair_of
-from tune_cropshield.space import load_space
+from tune_cropshield.search.trial_settings import EFFECTIVE_BATCH, as_begun, distributions, pair_of
 
 RATES = {"lr": FloatDistribution(1e-5, 1e-1, log=True), "weight_decay": FloatDistribution(1e-6, 1e-2, log=True)}
 
 
-def searcher(study: optuna.Study, pruned: set[str] = frozenset(), full: list[DiskFull] | None = None, num_new: int = 3) -> StudySearcher:  # type: ignore[assignment]
+def searcher(
+    study: optuna.Study, pruned: set[str] = frozenset(), full: list[DiskFull] | None = None, num_new: int = 3
+) -> StudySearcher:  # type: ignore[assignment]
     """A searcher of new trials after the unfinished ones."""
     assert ENVIRONMENT["RAY_USAGE_STATS_ENABLED"] == "0"
     return StudySearcher(
@@ -80,7 +80,9 @@ def test_a_trial_whose_worker_dies_before_its_first_result_is_started_again_once
     assert (study.trials[0].state, study.trials[0].user_attrs["reason"]) == (TrialState.FAIL, "its worker process died")
 
 
-def test_an_epoch_trained_again_to_another_value_counts_with_the_value_of_which_there_are_weights(tmp_path: Path) -> None:
+def test_an_epoch_trained_again_to_another_value_counts_with_the_value_of_which_there_are_weights(
+    tmp_path: Path,
+) -> None:
     killed = searcher(open_study(tmp_path))
     killed.suggest("a")
     killed.on_trial_result("a", result(1, 0.5))
@@ -98,7 +100,9 @@ def test_an_epoch_trained_again_to_another_value_counts_with_the_value_of_which_
 
 
 @pytest.mark.parametrize(("outcome", "state"), [("finished", TrialState.COMPLETE), ("diverged", TrialState.PRUNED)])
-def test_an_accuracy_that_a_killed_run_reached_and_this_one_did_not_is_forgotten(outcome: str, state: TrialState, tmp_path: Path) -> None:
+def test_an_accuracy_that_a_killed_run_reached_and_this_one_did_not_is_forgotten(
+    outcome: str, state: TrialState, tmp_path: Path
+) -> None:
     killed = searcher(open_study(tmp_path))
     killed.suggest("a")
     for epoch, value in ((1, 0.5), (2, 0.6), (3, 0.9)):
@@ -122,17 +126,27 @@ def test_an_accuracy_that_is_none_or_nan_is_no_result(value: float | None, tmp_p
     search.on_trial_result("a", result(1, value))
     search.on_trial_complete("a", result(2, value, outcome="finished"))
     (trial,) = study.trials
-    assert (trial.state, trial.intermediate_values, trial.user_attrs["reason"]) == (TrialState.FAIL, {}, "it reported no accuracy")
+    assert (trial.state, trial.intermediate_values, trial.user_attrs["reason"]) == (
+        TrialState.FAIL,
+        {},
+        "it reported no accuracy",
+    )
 
 
-def test_a_trial_that_says_it_finished_without_an_accuracy_has_failed_and_keeps_what_it_had_reported(tmp_path: Path) -> None:
+def test_a_trial_that_says_it_finished_without_an_accuracy_has_failed_and_keeps_what_it_had_reported(
+    tmp_path: Path,
+) -> None:
     study = open_study(tmp_path)
     search = searcher(study)
     search.suggest("a")
     search.on_trial_result("a", result(1, 0.5))
     search.on_trial_complete("a", result(2, None, outcome="finished"))
     (trial,) = study.trials
-    assert (trial.state, trial.intermediate_values, trial.user_attrs["reason"]) == (TrialState.FAIL, {1: 0.5}, "it reported no accuracy")
+    assert (trial.state, trial.intermediate_values, trial.user_attrs["reason"]) == (
+        TrialState.FAIL,
+        {1: 0.5},
+        "it reported no accuracy",
+    )
 
 
 def test_a_resumed_search_draws_from_the_batches_it_was_begun_with_whatever_fits_by_now(tmp_path: Path) -> None:
@@ -143,7 +157,9 @@ def test_a_resumed_search_draws_from_the_batches_it_was_begun_with_whatever_fits
     found = as_begun(distributions(space, now), study)
     assert found[EFFECTIVE_BATCH] == CategoricalDistribution((16, 32, 64))
     assert study.ask(found).params[EFFECTIVE_BATCH] in (16, 32, 64)
-    assert str(pair_of({EFFECTIVE_BATCH: 64}, space, now)) == "16x4"  # the smallest micro-batch, where no pair is known to fit
+    assert (
+        str(pair_of({EFFECTIVE_BATCH: 64}, space, now)) == "16x4"
+    )  # the smallest micro-batch, where no pair is known to fit
     assert str(pair_of({EFFECTIVE_BATCH: 32}, space, now)) == "32x1"
 
 
@@ -159,8 +175,13 @@ def journal_lines(folder: Path) -> list[bytes]:
     return (folder / "study.journal").read_bytes().splitlines(keepends=True)
 
 
-@pytest.mark.parametrize(("outcome", "state"), [("finished", TrialState.COMPLETE), ("pruned", TrialState.PRUNED), ("failed", TrialState.FAIL)])
-def test_a_kill_at_any_line_of_an_ending_leaves_the_trial_as_it_was_or_ended_the_same_way(outcome: str, state: TrialState, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("outcome", "state"),
+    [("finished", TrialState.COMPLETE), ("pruned", TrialState.PRUNED), ("failed", TrialState.FAIL)],
+)
+def test_a_kill_at_any_line_of_an_ending_leaves_the_trial_as_it_was_or_ended_the_same_way(
+    outcome: str, state: TrialState, tmp_path: Path
+) -> None:
     (tmp_path / "whole").mkdir()
     study = open_study(tmp_path / "whole")
     search = searcher(study)
@@ -249,13 +270,25 @@ def test_a_table_that_does_not_fit_leaves_the_old_one(disk: Path) -> None:
 # Weights
 
 
-def ended_trial(study: optuna.Study, folder: Path, value: float, weights: bytes, state: TrialState = TrialState.COMPLETE, **params: float) -> None:
+def ended_trial(
+    study: optuna.Study,
+    folder: Path,
+    value: float,
+    weights: bytes,
+    state: TrialState = TrialState.COMPLETE,
+    **params: float,
+) -> None:
     """Adds an ended trial with a file of weights."""
     told = value if state == TrialState.COMPLETE else None
     distributions = {name: FloatDistribution(0, 1) for name in params}
     study.add_trial(
         optuna.trial.create_trial(
-            params=params, distributions=distributions, value=told, state=state, intermediate_values={1: value}, user_attrs={OUTCOME: "finished"}
+            params=params,
+            distributions=distributions,
+            value=told,
+            state=state,
+            intermediate_values={1: value},
+            user_attrs={OUTCOME: "finished"},
         )
     )
     run = folder / f"t{len(study.trials) - 1:03d}"

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tune_cropshield.search.outcomes import METRIC
+from tune_cropshield.search.endings import METRIC
+from tune_cropshield.search.halving import Halving
 from tune_cropshield.search.ray_runtime import ENVIRONMENT
-from tune_cropshield.search.scheduler import Halving
 
 EPOCHS = 9
 Recorded = dict[int, dict[int, float]]  # trial -> {epoch: best so far}, as the journal holds them
@@ -36,7 +36,13 @@ def new_halving() -> Halving:
     return Halving(EPOCHS, grace_epochs=1, reduction_factor=2)
 
 
-def search(halving: Halving, known: list[list[float]], recorded: Recorded, first: tuple[int, int], kill: tuple[int, int] | None = None) -> list[int]:
+def search(
+    halving: Halving,
+    known: list[list[float]],
+    recorded: Recorded,
+    first: tuple[int, int],
+    kill: tuple[int, int] | None = None,
+) -> list[int]:
     """Runs trials one after another, from (trial, epoch) on, and returns the epochs that each trial got.
 
     kill: ends everything after that trial's epoch was trained and before it was judged.

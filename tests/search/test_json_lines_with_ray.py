@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tune_cropshield.records import read_metrics
+from tune_cropshield.training.run_folder import read_metrics
 
 SPACE = """
 [trial]
@@ -37,10 +37,21 @@ ENDS = ("finished", "pruned", "diverged")
 
 @pytest.mark.ray
 @pytest.mark.timeout(240)
-def test_every_line_of_a_real_search_is_an_event_and_they_tell_what_the_table_tells(drawn_leaves: Path, home: Path) -> None:
+def test_every_line_of_a_real_search_is_an_event_and_they_tell_what_the_table_tells(
+    drawn_leaves: Path, home: Path
+) -> None:
     (home / "space.toml").write_text(SPACE)
     out = home / "out"
-    command = [sys.executable, "-m", "tune_cropshield", "search", "--space", str(home / "space.toml"), "--data", str(drawn_leaves)]
+    command = [
+        sys.executable,
+        "-m",
+        "tune_cropshield",
+        "search",
+        "--space",
+        str(home / "space.toml"),
+        "--data",
+        str(drawn_leaves),
+    ]
 
     done = subprocess.run([*command, "--out", str(out), "--json-lines"], capture_output=True, text=True, check=False)
 
@@ -49,10 +60,16 @@ def test_every_line_of_a_real_search_is_an_event_and_they_tell_what_the_table_te
     with open(out / "trials.csv", newline="", encoding="utf-8") as file:
         rows = {int(row["trial"]): row for row in csv.DictReader(file)}
     assert sorted(event["trial"] for event in events if event["event"] == "started") == [0, 1, 2, 3]
-    assert {event["trial"]: event["event"] for event in events if event["event"] in ENDS} == {trial: row["outcome"] for trial, row in rows.items()}
+    assert {event["trial"]: event["event"] for event in events if event["event"] in ENDS} == {
+        trial: row["outcome"] for trial, row in rows.items()
+    }
     assert "diverged" in {row["outcome"] for row in rows.values()}
     for trial in rows:
-        told = [(event["epoch"], event["val_acc"]) for event in events if event["event"] == "epoch" and event["trial"] == trial]
+        told = [
+            (event["epoch"], event["val_acc"])
+            for event in events
+            if event["event"] == "epoch" and event["trial"] == trial
+        ]
         assert told == [(line["epoch"], line["val_acc"]) for line in read_metrics(out / f"t{trial:03d}")]
     best = [event["best_val_acc"] for event in events if event["event"] == "best"]
     assert best == sorted(set(best))

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tune_cropshield.memory.plan import Figures, Pair, Plan, plan_for_cpu
+from tune_cropshield.memory.choose.pairs import Figures, Pair, Plan, plan_for_cpu
+from tune_cropshield.search.launches import read_starts
 from tune_cropshield.search.plan_file import load_plan, save_plan
-from tune_cropshield.search.start_log import read_starts
 
 MEASURED = Plan(
     pairs={16: (Pair(16, 1),), 32: (Pair(32, 1), Pair(16, 2))},
@@ -37,7 +37,9 @@ def test_a_plan_is_read_back_as_it_was(tmp_path: Path, plan: Plan) -> None:
         plan.notes,
     )
     assert (read.fixed_mib, read.per_image_mib) == (plan.fixed_mib, plan.per_image_mib)
-    assert all(read.figures[pair] == plan.figures.get(pair, Figures()) for pairs in plan.pairs.values() for pair in pairs)
+    assert all(
+        read.figures[pair] == plan.figures.get(pair, Figures()) for pairs in plan.pairs.values() for pair in pairs
+    )
 
 
 def test_programs_read_a_pair_with_its_figures(tmp_path: Path) -> None:
@@ -55,7 +57,9 @@ def test_programs_read_a_pair_with_its_figures(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"pairs": [{}]}', '{"pairs": 3}', '{"pairs": [], "notes": [], "unknown": 1}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"pairs": [{}]}', '{"pairs": 3}', '{"pairs": [], "notes": [], "unknown": 1}']
+)
 def test_a_damaged_plan_is_no_plan(tmp_path: Path, text: str) -> None:
     (tmp_path / "plan.json").write_text(text)
 

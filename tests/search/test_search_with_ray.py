@@ -22,17 +22,17 @@ from optuna.trial import TrialState
 from safetensors.torch import load_file, save_file
 from small_disks import mounted
 
-from tune_cropshield.clock import read_times
+from tune_cropshield.config.space import load_space
 from tune_cropshield.data.dataset import open_data
-from tune_cropshield.memory.plan import plan_for_cpu
-from tune_cropshield.records import RunFolder, read_metrics
-from tune_cropshield.search.batches import effective_batches
+from tune_cropshield.memory.choose.pairs import plan_for_cpu
 from tune_cropshield.search.journal import read_study, unfinished
 from tune_cropshield.search.ray_runtime import ray_runtime
 from tune_cropshield.search.resources import divide
 from tune_cropshield.search.run import SearchOutcome, run_search, trial_worker
-from tune_cropshield.search.view import SearchView
-from tune_cropshield.space import load_space
+from tune_cropshield.search.trial_settings import effective_batches
+from tune_cropshield.search.views.view import SearchView
+from tune_cropshield.training.clock import read_times
+from tune_cropshield.training.run_folder import RunFolder, read_metrics
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]  # a busy machine may take a minute to start Ray
 
@@ -67,7 +67,14 @@ def search(drawn_leaves: Path, home: Path) -> Iterator[Callable[..., subprocess.
         given = [] if "--resume" in arguments else ["--space", str(home / "space.toml"), "--data", str(drawn_leaves)]
         command = [sys.executable, "-m", "tune_cropshield", "search", *given, "--out", str(out), *arguments]
         environment = {**os.environ, "HOME": str(home)}  # Ray's secret is there
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, env=environment)
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            env=environment,
+        )
         started.append(process)
         return process
 
@@ -122,7 +129,11 @@ def descendants(ancestor: int) -> list[int]:
 def listening_addresses() -> set[str]:
     """The local addresses on which Ray's processes listen."""
     output = subprocess.run(["ss", "-ltnpH"], capture_output=True, text=True, check=False).stdout
-    return {line.split()[3].rsplit(":", 1)[0] for line in output.splitlines() if "ray" in line or "gcs" in line or "python" in line}
+    return {
+        line.split()[3].rsplit(":", 1)[0]
+        for line in output.splitlines()
+        if "ray" in line or "gcs" in line or "python" in line
+    }
 
 
 def test_a_search_ends_with_a_table_a_best_configuration_and_weights_that_train_again_to_the_last_digit(
@@ -145,7 +156,15 @@ def test_a_search_ends_with_a_table_a_best_configuration_and_weights_that_train_
     assert metrics["val_acc"] == float(winner["best_val_acc"])
     assert metrics["epoch"] == int(winner["best_epoch"])
     names = sorted(path.name for path in (out / "best").iterdir())
-    assert names == ["classes.json", "config.json", "config.toml", "metrics.json", "model.safetensors", "retrain.ps1", "retrain.sh"]
+    assert names == [
+        "classes.json",
+        "config.json",
+        "config.toml",
+        "metrics.json",
+        "model.safetensors",
+        "retrain.ps1",
+        "retrain.sh",
+    ]
     assert (out / "best" / "retrain.sh").stat().st_mode & 0o111
 
     # What Optuna is told is what happened.
@@ -154,7 +173,9 @@ def test_a_search_ends_with_a_table_a_best_configuration_and_weights_that_train_
         assert trial.state.name == row["state"]
         assert max(trial.intermediate_values) == int(row["epochs"])
         accuracies = [line["val_acc"] for line in read_metrics(out / f"t{trial.number:03d}")]
-        assert list(trial.intermediate_values.values()) == [max(accuracies[: count + 1]) for count in range(len(accuracies))]
+        assert list(trial.intermediate_values.values()) == [
+            max(accuracies[: count + 1]) for count in range(len(accuracies))
+        ]
     assert not list(out.glob("t*/last.pt"))  # no checkpoint is needed any more
     assert f"report: {out / 'report.html'}\n" in output
     assert (out / "report.html").stat().st_size > 4e6  # with plotly's script
@@ -175,7 +196,16 @@ def test_a_search_ends_with_a_table_a_best_configuration_and_weights_that_train_
     assert not torch.equal(first, second)
 
     retrained = subprocess.run(
-        [sys.executable, "-m", "tune_cropshield", "train", "--config", str(out / "best" / "config.toml"), "--out", str(home / "again")],
+        [
+            sys.executable,
+            "-m",
+            "tune_cropshield",
+            "train",
+            "--config",
+            str(out / "best" / "config.toml"),
+            "--out",
+            str(home / "again"),
+        ],
         capture_output=True,
         text=True,
         check=False,
@@ -203,7 +233,9 @@ def test_a_search_interrupted_then_killed_has_lost_and_repeated_nothing_and_can_
     under_way = [out / f"t{trial.number:03d}" for trial in unfinished(read_study(out))]
     saved = {folder.name: RunFolder(folder).checkpoint()[0] for folder in under_way if read_metrics(folder)}
     trained = {folder.name: read_metrics(folder)[-1]["epoch"] for folder in under_way if read_metrics(folder)}
-    assert {name: state["progress"]["metrics"]["epoch"] for name, state in saved.items() if state is not None} == trained  # no epoch is lost
+    assert {
+        name: state["progress"]["metrics"]["epoch"] for name, state in saved.items() if state is not None
+    } == trained  # no epoch is lost
     assert (out / "best" / "config.toml").exists()
     assert (out / "report.html").exists()
     before = finished(read_study(out))
@@ -227,7 +259,9 @@ def test_a_search_interrupted_then_killed_has_lost_and_repeated_nothing_and_can_
     assert {number: after[number] for number in between} == between
     assert all(study.trials[number].params == params for number, params in parameters.items())
     for trial in study.trials:
-        assert [line["epoch"] for line in read_metrics(out / f"t{trial.number:03d}")] == sorted(trial.intermediate_values)
+        assert [line["epoch"] for line in read_metrics(out / f"t{trial.number:03d}")] == sorted(
+            trial.intermediate_values
+        )
 
 
 @pytest.fixture(scope="module")
@@ -238,7 +272,9 @@ def runtime() -> Iterator[None]:
         yield
 
 
-def search_here(space_text: str, leaves: Path, cache: Path, out: Path, worker: Callable[[], type[Any]] = trial_worker) -> SearchOutcome:
+def search_here(
+    space_text: str, leaves: Path, cache: Path, out: Path, worker: Callable[[], type[Any]] = trial_worker
+) -> SearchOutcome:
     """Searches in this process, one trial at a time."""
     out.mkdir()
     (out / "space.toml").write_text(space_text)
@@ -254,7 +290,11 @@ def test_a_trial_that_diverges_is_pruned_with_its_reason_and_the_search_goes_on(
     space = SPACE.replace("lr = {log = [1e-4, 3e-2]}", "lr = {choice = [1e-4, 1e30]}").replace(
         'schedule = "onecycle"', 'schedule = "constant"\nwarmup_epochs = 0.0\noptimizer = "sgd"'
     )
-    space = space.replace("lr = 1e-3\n", 'lr = 1e30\nmax_norm = "none"\n').replace("trials = 5", "trials = 2").replace("epochs = 4", "epochs = 2")
+    space = (
+        space.replace("lr = 1e-3\n", 'lr = 1e30\nmax_norm = "none"\n')
+        .replace("trials = 5", "trials = 2")
+        .replace("epochs = 4", "epochs = 2")
+    )
     outcome = search_here(space, drawn_leaves, shared_cache, tmp_path / "out")
     guide, diverged = rows(tmp_path / "out")
     assert (guide["state"], guide["lr"]) == ("COMPLETE", "0.0001")
@@ -263,7 +303,9 @@ def test_a_trial_that_diverges_is_pruned_with_its_reason_and_the_search_goes_on(
     assert not outcome.study.get_trials(states=(TrialState.RUNNING,))
 
 
-def test_a_trial_whose_worker_is_killed_goes_on_from_its_checkpoint(runtime: None, drawn_leaves: Path, shared_cache: Path, tmp_path: Path) -> None:
+def test_a_trial_whose_worker_is_killed_goes_on_from_its_checkpoint(
+    runtime: None, drawn_leaves: Path, shared_cache: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
 
     def kill_the_worker() -> None:
@@ -283,8 +325,12 @@ def test_a_trial_whose_worker_is_killed_goes_on_from_its_checkpoint(runtime: Non
     assert [line["epoch"] for line in read_metrics(out / "t000")] == list(range(1, 61))
 
 
-def test_a_trial_whose_worker_dies_before_it_runs_is_started_again(runtime: None, drawn_leaves: Path, shared_cache: Path, tmp_path: Path) -> None:
-    outcome = search_here(SPACE.replace("trials = 5", "trials = 3"), drawn_leaves, shared_cache, tmp_path / "out", worker=worker_that_dies)
+def test_a_trial_whose_worker_dies_before_it_runs_is_started_again(
+    runtime: None, drawn_leaves: Path, shared_cache: Path, tmp_path: Path
+) -> None:
+    outcome = search_here(
+        SPACE.replace("trials = 5", "trials = 3"), drawn_leaves, shared_cache, tmp_path / "out", worker=worker_that_dies
+    )
     assert (tmp_path / "out" / "t001" / "died").exists()
     assert sorted(finished(outcome.study)) == [0, 1, 2]
     assert [row["reason"] for row in rows(tmp_path / "out")] == ["", "", ""]
@@ -324,7 +370,9 @@ def test_a_search_whose_settings_do_not_reach_the_training_ends_and_names_both_t
     outcome = search_here(SPACE, drawn_leaves, shared_cache, tmp_path / "out", deaf_worker)
     assert outcome.failed
     assert outcome.stopped is not None
-    assert outcome.stopped.startswith("trials 0 and 1 have the very same weights although they differ in lr (0.0001 and 0.001): ")
+    assert outcome.stopped.startswith(
+        "trials 0 and 1 have the very same weights although they differ in lr (0.0001 and 0.001): "
+    )
     assert len(rows(tmp_path / "out")) < 5
 
 
@@ -332,17 +380,23 @@ def test_on_one_worker_the_same_seed_gives_the_same_search_to_the_last_digit(
     runtime: None, drawn_leaves: Path, shared_cache: Path, tmp_path: Path
 ) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        search_here(SPACE.replace("trials = 5", f"trials = 5\nseed = {seed}"), drawn_leaves, shared_cache, tmp_path / name)
+        search_here(
+            SPACE.replace("trials = 5", f"trials = 5\nseed = {seed}"), drawn_leaves, shared_cache, tmp_path / name
+        )
     tables = [[{k: v for k, v in row.items() if k not in TIMINGS} for row in rows(tmp_path / name)] for name in "abc"]
     assert [len(table) for table in tables] == [5, 5, 5]
     assert tables[0] == tables[1]
     assert tables[0] != tables[2]
-    digests = [[(tmp_path / name / f"t{number:03d}" / "model.sha256").read_text() for number in range(5)] for name in "ab"]
+    digests = [
+        [(tmp_path / name / f"t{number:03d}" / "model.sha256").read_text() for number in range(5)] for name in "ab"
+    ]
     assert digests[0] == digests[1]
     assert len(set(digests[0])) == 5
 
 
-def test_a_full_disk_ends_a_search_whole_and_it_goes_on_when_there_is_space(search: Callable[..., subprocess.Popen[str]], home: Path) -> None:
+def test_a_full_disk_ends_a_search_whole_and_it_goes_on_when_there_is_space(
+    search: Callable[..., subprocess.Popen[str]], home: Path
+) -> None:
     with mounted(home / "disk", "size=3000k") as disk:
         out = disk / "out"
         process = search("--trials", "8", "--trials-per-gpu", "1", out=out)
@@ -379,7 +433,9 @@ def test_three_trials_that_fail_in_the_same_way_end_the_search_with_that_reason(
 ) -> None:
     weights = tmp_path / "weights.safetensors"
     save_file({"nothing": torch.zeros(1)}, weights)
-    outcome = search_here(SPACE.replace("[space]", f'pretrained = "{weights}"\n[space]'), drawn_leaves, shared_cache, tmp_path / "out")
+    outcome = search_here(
+        SPACE.replace("[space]", f'pretrained = "{weights}"\n[space]'), drawn_leaves, shared_cache, tmp_path / "out"
+    )
     assert outcome.failed
     assert outcome.stopped is not None and outcome.stopped.startswith("the first 3 trials all failed: ")
     assert "does not fit this model" in outcome.stopped

@@ -1,4 +1,6 @@
-"""What a search shows: on a terminal, in a pipe, quietly, and for programs. The events are those of a real search; nothing is trained."""
+"""What a search shows: on a terminal, in a pipe, quietly, and for programs. The events are those of a real search;
+nothing is trained.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from tune_cropshield.commands.screen import view_for
-from tune_cropshield.search.json_view import JsonLinesView
-from tune_cropshield.search.live_view import LiveView
-from tune_cropshield.search.plain_view import PlainView, QuietView
-from tune_cropshield.search.view import SearchView, TrialLine
+from tune_cropshield.search.views.choose import view_for
+from tune_cropshield.search.views.json_lines import JsonLinesView
+from tune_cropshield.search.views.live import LiveView
+from tune_cropshield.search.views.plain import PlainView, QuietView
+from tune_cropshield.search.views.view import SearchView, TrialLine
 from tune_cropshield.training.metrics import METRIC_NAMES
 
 SUMMARY = ["3 trials: 1 finished, 1 pruned, 1 failed", "best: trial 0"]
@@ -23,7 +25,14 @@ FACTS = {"trials": 3, "best": {"trial": 0, "best_val_acc": 0.75}}
 
 
 def line(number: int, lr: float = 1.234e-5, pair: str = "128x16") -> TrialLine:
-    return TrialLine(number, {"lr": lr, "max_norm": 0.5, "weight_decay": 1e-4, "effective_batch": 2048}, pair, epochs=100, lr=lr, max_norm=0.5)
+    return TrialLine(
+        number,
+        {"lr": lr, "max_norm": 0.5, "weight_decay": 1e-4, "effective_batch": 2048},
+        pair,
+        epochs=100,
+        lr=lr,
+        max_norm=0.5,
+    )
 
 
 def epoch(number: int, val_acc: float, best: float, vram_mib: float = 0.0) -> dict[str, Any]:
@@ -58,7 +67,9 @@ def play(view: SearchView, vram_mib: float = 0.0) -> SearchView:
 
 def screen(width: int) -> tuple[LiveView, io.StringIO]:
     text = io.StringIO()
-    return LiveView(Console(file=text, width=width, force_terminal=True, color_system=None, legacy_windows=False, soft_wrap=True)), text
+    return LiveView(
+        Console(file=text, width=width, force_terminal=True, color_system=None, legacy_windows=False, soft_wrap=True)
+    ), text
 
 
 def drawn(view: LiveView) -> list[str]:
@@ -120,7 +131,13 @@ def test_json_lines_hold_one_event_each_and_no_number_that_json_lacks(capsys: py
     assert set(METRIC_NAMES) <= events[3].keys()
     assert events[9] == {"event": "best", "trial": 0, "best_val_acc": 0.75, "epoch": 2}
     assert events[10]["val_acc"] is None  # not a number
-    assert events[13] == {"event": "failed", "trial": 2, "epoch": 0, "best_val_acc": None, "reason": "ValueError: [no] such thing"}
+    assert events[13] == {
+        "event": "failed",
+        "trial": 2,
+        "epoch": 0,
+        "best_val_acc": None,
+        "reason": "ValueError: [no] such thing",
+    }
     assert events[15] == {"event": "result", **FACTS}
 
 
@@ -135,9 +152,22 @@ def test_the_table_fits_the_terminal_and_cuts_no_column(width: int) -> None:
     header, first, second, best, status, time_spent = drawn(view)
 
     assert header.split() == ["trial", "state", "pair", "lr", "max_norm", "epoch", "val_acc", "images/s", "VRAM"]
-    assert first.split()[:10] == ["t000", "running", "128x16", "1.23e-05", "0.5", "100/100", "0.5000", "12346", "139.0", "GB"]
+    assert first.split()[:10] == [
+        "t000",
+        "running",
+        "128x16",
+        "1.23e-05",
+        "0.5",
+        "100/100",
+        "0.5000",
+        "12346",
+        "139.0",
+        "GB",
+    ]
     assert second.split()[:9] == ["t001", "starting", "2048x16", "0.5", "0.5", "0/100", "-", "-", "-"]
-    assert ("weight_decay=0.0001" in first) == (width == 120)  # what has no column of its own is shown where there is room
+    assert ("weight_decay=0.0001" in first) == (
+        width == 120
+    )  # what has no column of its own is shown where there is room
     assert best.startswith("best so far: t000 val_acc 0.5000 (lr=1.23e-05 ")
     assert "0 of 4 trials" in status
     assert all(len(told) <= width for told in (header, first, second, best, status, time_spent))

@@ -11,18 +11,21 @@ import pytest
 import torch
 from torch import nn
 
-from tune_cropshield.clock import TrialClock, read_times
-from tune_cropshield.config import DataConfig, RunConfig, TrialConfig
+from tune_cropshield.config.settings import DataConfig, RunConfig, TrialConfig
 from tune_cropshield.data.dataset import LeafData, open_data
 from tune_cropshield.errors import DiskFull
-from tune_cropshield.memory.given_back import why_retire
-from tune_cropshield.records import RunFolder, read_metrics
+from tune_cropshield.memory.guard import why_retire
 from tune_cropshield.search.worker import TrialWorker
+from tune_cropshield.training.clock import TrialClock, read_times
 from tune_cropshield.training.precision import carried_scale
+from tune_cropshield.training.run_folder import RunFolder, read_metrics
 
 
 def trial(number: int, folder: Path, **settings: Any) -> dict[str, Any]:
-    run = RunConfig(data=DataConfig(dir="x"), trial=TrialConfig(model="tiny_cnn", image_size=32, epochs=2, threads=1, lr=1e-3, **settings))
+    run = RunConfig(
+        data=DataConfig(dir="x"),
+        trial=TrialConfig(model="tiny_cnn", image_size=32, epochs=2, threads=1, lr=1e-3, **settings),
+    )
     return {"number": number, "folder": str(folder / f"t{number:03d}"), "run": run.model_dump()}
 
 
@@ -47,7 +50,9 @@ def num_networks() -> int:
     return sum(issubclass(type(thing), nn.Sequential) for thing in gc.get_objects())
 
 
-def test_a_trial_leaves_no_network_behind_and_the_next_reads_the_same_pictures(worker: TrialWorker, tmp_path: Path) -> None:
+def test_a_trial_leaves_no_network_behind_and_the_next_reads_the_same_pictures(
+    worker: TrialWorker, tmp_path: Path
+) -> None:
     feed, one_trial = worker._data.feed(32), num_networks()
     assert one_trial > 0
     assert worker.reset_config(trial(1, tmp_path, seed=1))
@@ -84,7 +89,9 @@ def test_a_disk_that_fills_up_with_a_trials_last_line_harms_neither_it_nor_the_n
     assert [worker.step()["done"], worker.step()["done"]] == [False, True]
 
 
-def test_a_trial_starts_with_the_loss_scale_at_which_the_last_of_its_kind_ended(worker: TrialWorker, tmp_path: Path) -> None:
+def test_a_trial_starts_with_the_loss_scale_at_which_the_last_of_its_kind_ended(
+    worker: TrialWorker, tmp_path: Path
+) -> None:
     if not torch.amp.GradScaler("cpu").is_enabled():
         pytest.skip("this torch scales no losses on a CPU")
     worker.reset_config(trial(1, tmp_path, precision="fp16"))

@@ -9,11 +9,11 @@ import torch
 from test_step import step_for
 from torch import Tensor, nn
 
-from tune_cropshield.data.targets import Targets
+from tune_cropshield.config.settings import Precision
+from tune_cropshield.data.mixing import Targets
 from tune_cropshield.training.graphs import Eager
-from tune_cropshield.training.loss import target_weight
+from tune_cropshield.training.losses import target_weight
 from tune_cropshield.training.models import build_model
-from tune_cropshield.training.precision import Precision
 from tune_cropshield.training.step import WindowStep
 
 CLASSES, MICRO_BATCH, MICRO_STEPS = 3, 4, 3
@@ -35,8 +35,9 @@ class InPlace(Eager):
 
 
 class Attentive(nn.Module):
-    """Layers of many kinds: attention, a transposed convolution, a layer norm, a bare parameter, tied weights, a weight norm, a large layer, and one
-    layer that takes no part."""
+    """Layers of many kinds: attention, a transposed convolution, a layer norm, a bare parameter, tied weights, a weight
+    norm, a large layer, and one layer that takes no part.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,7 +68,11 @@ def step_of(model: str, precision: Precision, runner: Eager, freeze: bool = Fals
 def windows(number: int) -> list[list[tuple[Tensor, Targets]]]:
     torch.manual_seed(1)
     return [
-        [(torch.randn(MICRO_BATCH, 3, 32, 32), Targets(torch.randint(CLASSES, (MICRO_BATCH,)))) for _ in range(MICRO_STEPS)] for _ in range(number)
+        [
+            (torch.randn(MICRO_BATCH, 3, 32, 32), Targets(torch.randint(CLASSES, (MICRO_BATCH,))))
+            for _ in range(MICRO_STEPS)
+        ]
+        for _ in range(number)
     ]
 
 
@@ -80,7 +85,9 @@ def train(step: WindowStep, window: list[tuple[Tensor, Targets]]) -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-@pytest.mark.parametrize(("model", "freeze"), [("tiny_cnn", False), ("mobilenet_v3_small", False), ("resnet18", True), ("attentive", False)])
+@pytest.mark.parametrize(
+    ("model", "freeze"), [("tiny_cnn", False), ("mobilenet_v3_small", False), ("resnet18", True), ("attentive", False)]
+)
 def test_they_train_as_autograds_own_to_the_last_bit(model: str, freeze: bool, precision: Precision) -> None:
     own, fixed = step_of(model, precision, Eager(), freeze), step_of(model, precision, InPlace(), freeze)
     for window in windows(3):
@@ -121,7 +128,9 @@ def test_a_window_that_failed_midway_is_trained_anew_as_if_it_had_not_begun(in_b
     failing.go_back()
     train(failing, second)
 
-    for (name, expected), value in zip(whole.model.state_dict().items(), failing.model.state_dict().values(), strict=True):
+    for (name, expected), value in zip(
+        whole.model.state_dict().items(), failing.model.state_dict().values(), strict=True
+    ):
         assert torch.equal(value, expected), name
 
 
@@ -137,7 +146,9 @@ def test_memory_that_runs_out_while_gradients_are_summed_spoils_nothing(monkeypa
     failing.go_back()
     train(failing, window)
 
-    for (name, expected), value in zip(whole.model.state_dict().items(), failing.model.state_dict().values(), strict=True):
+    for (name, expected), value in zip(
+        whole.model.state_dict().items(), failing.model.state_dict().values(), strict=True
+    ):
         assert torch.equal(value, expected), name
 
 

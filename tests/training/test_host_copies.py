@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from tune_cropshield.training.host_copies import _filled_room, copies_on_host
-from tune_cropshield.training.parts import parts_of
+from tune_cropshield.training.host_copies import _filled_room, copies_on_host, parts_of
 
 
 def test_what_lies_on_the_cpu_is_copied_too() -> None:
@@ -18,7 +17,12 @@ def test_what_lies_on_the_cpu_is_copied_too() -> None:
 
 
 def test_the_place_of_each_holds_its_bytes_in_their_order_in_memory() -> None:
-    originals = [torch.arange(40.0).reshape(2, 4, 5, 1).to(memory_format=torch.channels_last), torch.ones(600_000), torch.tensor(7.0), torch.zeros(0)]
+    originals = [
+        torch.arange(40.0).reshape(2, 4, 5, 1).to(memory_format=torch.channels_last),
+        torch.ones(600_000),
+        torch.tensor(7.0),
+        torch.zeros(0),
+    ]
     places = _filled_room(originals)  # here its memory is ordinary: without a GPU none can be pinned
     assert [place.tolist()[:4] for place in places] == [[0, 5, 10, 15], [1, 1, 1, 1], [7], []]
     assert torch.equal(places[0].as_strided(originals[0].shape, originals[0].stride()), originals[0])

@@ -10,16 +10,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tune_cropshield.config.settings import Precision
 from tune_cropshield.data.feed import ImageFeed
 from tune_cropshield.data.mixing import Mixing
 from tune_cropshield.data.windows import EvaluationBatch, Window, WindowSettings, evaluation_batches, training_windows
 from tune_cropshield.errors import DeadContextError, DivergedError, OutOfMemory
-from tune_cropshield.memory.ladder import Ladder, LadderStep
-from tune_cropshield.memory.oom import gpu_errors_named
-from tune_cropshield.training.batchnorm import correct_momentum
 from tune_cropshield.training.clipping import Clipping
-from tune_cropshield.training.optim import build_optimizer
-from tune_cropshield.training.precision import Precision, gradient_scaler
+from tune_cropshield.training.gpu_errors import gpu_errors_named
+from tune_cropshield.training.models import correct_momentum
+from tune_cropshield.training.optimizers import build_optimizer
+from tune_cropshield.training.precision import gradient_scaler
+from tune_cropshield.training.retries.out_of_memory import Ladder, LadderStep
 from tune_cropshield.training.step import WindowStep
 from tune_cropshield.training.trainer import Trainer
 from tune_cropshield.training.update_log import UpdateLog
@@ -30,21 +31,37 @@ CLASSES, SIDE, SAMPLES, EFFECTIVE_BATCH = 3, 8, 40, 16  # windows of 16, 16 and 
 OUT_OF_MEMORY = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 7.75 GiB"),
     RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB"),
-    RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API call"),
+    RuntimeError(
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API call"
+    ),
     torch.AcceleratorError("CUDA error: out of memory"),
     RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
-    RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED. This error may appear if you passed in a non-contiguous input."),
+    RuntimeError(
+        "cuDNN error: CUDNN_STATUS_NOT_SUPPORTED. This error may appear if you passed in a non-contiguous input."
+    ),
     RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR"),
     RuntimeError("GET was unable to find an engine to execute this computation"),
     RuntimeError("FIND was unable to find an engine to execute this computation"),
-    RuntimeError("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
-    RuntimeError("[enforce fail at alloc_cpu.cpp:81] data. DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."),
+    RuntimeError(
+        (
+            "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried "
+            "to allocate 9 bytes."
+        )
+    ),
+    RuntimeError(
+        (
+            "[enforce fail at alloc_cpu.cpp:81] data. DefaultCPUAllocator: not enough memory: you tried to "
+            "allocate 9 bytes."
+        )
+    ),
 ]
 
 
 class Failing(nn.Module):
-    """A network that raises `errors[n]` in its n-th forward pass, after all its layers have run: dropout has drawn, batch norms have moved."""
+    """A network that raises `errors[n]` in its n-th forward pass, after all its layers have run: dropout has drawn,
+    batch norms have moved.
+    """
 
     def __init__(self, network: nn.Module, errors: dict[int, Exception]) -> None:
         super().__init__()
@@ -72,10 +89,14 @@ class Endless(dict[int, Exception]):
 def network(batch_norm: bool = False, dropout: float = 0.0) -> nn.Module:
     torch.manual_seed(3)
     norm: nn.Module = nn.BatchNorm2d(4) if batch_norm else nn.Identity()
-    return nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.Tanh(), nn.Flatten(), nn.Dropout(dropout), nn.Linear(4 * (SIDE - 2) ** 2, CLASSES))
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), norm, nn.Tanh(), nn.Flatten(), nn.Dropout(dropout), nn.Linear(4 * (SIDE - 2) ** 2, CLASSES)
+    )
 
 
-def ladder_for(model: nn.Module, micro_batch: int, *, precision: Precision = "fp32", even: bool = False, eval_batch: int = 8) -> Ladder:
+def ladder_for(
+    model: nn.Module, micro_batch: int, *, precision: Precision = "fp32", even: bool = False, eval_batch: int = 8
+) -> Ladder:
     correct_momentum(model, EFFECTIVE_BATCH / micro_batch)
     lr = torch.zeros(())
     step = WindowStep(
@@ -115,11 +136,17 @@ def trained(ladder: Ladder, mixing: Mixing | None = None) -> dict[str, Tensor]:
 
 def assert_same(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     for name, value in expected.items():
-        torch.testing.assert_close(actual[name], value, rtol=1e-6, atol=1e-6, msg=lambda message, name=name: f"{name}: {message}")
+        torch.testing.assert_close(
+            actual[name], value, rtol=1e-6, atol=1e-6, msg=lambda message, name=name: f"{name}: {message}"
+        )
 
 
-@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: f"{type(error).__name__} {str(error)[:45]}".splitlines()[0])
-def test_a_window_that_runs_out_of_memory_is_trained_in_halves_as_if_it_had_been_from_the_start(error: Exception) -> None:
+@pytest.mark.parametrize(
+    "error", OUT_OF_MEMORY, ids=lambda error: f"{type(error).__name__} {str(error)[:45]}".splitlines()[0]
+)
+def test_a_window_that_runs_out_of_memory_is_trained_in_halves_as_if_it_had_been_from_the_start(
+    error: Exception,
+) -> None:
     expected = trained(ladder_for(network(), micro_batch=8))
     ladder = ladder_for(Failing(network(), {1: error}), micro_batch=16)
     assert_same(trained(ladder), expected)
@@ -131,7 +158,11 @@ def test_a_window_that_runs_out_of_memory_is_trained_in_halves_as_if_it_had_been
 @pytest.mark.parametrize("call", [0, 1, 2])
 def test_dropout_and_batch_norm_are_set_back_to_the_windows_start(call: int, precision: Precision) -> None:
     expected = trained(ladder_for(network(batch_norm=True, dropout=0.5), micro_batch=4, precision=precision))
-    ladder = ladder_for(Failing(network(batch_norm=True, dropout=0.5), {call: OUT_OF_MEMORY[0], call + 1: OUT_OF_MEMORY[0]}), 16, precision=precision)
+    ladder = ladder_for(
+        Failing(network(batch_norm=True, dropout=0.5), {call: OUT_OF_MEMORY[0], call + 1: OUT_OF_MEMORY[0]}),
+        16,
+        precision=precision,
+    )
     if call == 0:
         assert_same(trained(ladder), expected)
     else:  # the windows before were trained with the statistics of larger micro-batches
@@ -195,7 +226,11 @@ def test_a_single_image_cannot_be_halved() -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ValueError("CUDA out of memory"), DivergedError("a gradient", 1, 2, 3.0)],
+    [
+        RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
+        ValueError("CUDA out of memory"),
+        DivergedError("a gradient", 1, 2, 3.0),
+    ],
     ids=["another error", "not PyTorch's", "our own"],
 )
 def test_other_errors_are_not_taken_for_memory(error: Exception) -> None:
@@ -240,7 +275,10 @@ def test_an_evaluation_that_runs_out_of_memory_takes_smaller_batches_and_says_th
     evaluation = ladder.validate(batches_of, 4)
     assert torch.equal(evaluation.confusion_KK, expected.confusion_KK)
     assert evaluation.loss == pytest.approx(expected.loss, rel=1e-6)
-    assert [(step.epoch, step.part, step.before, step.after) for step in ladder.steps] == [(4, "evaluation", 8, 4), (4, "evaluation", 4, 2)]
+    assert [(step.epoch, step.part, step.before, step.after) for step in ladder.steps] == [
+        (4, "evaluation", 8, 4),
+        (4, "evaluation", 4, 2),
+    ]
     assert ladder.micro_batch == 8
     with pytest.raises(OutOfMemory, match="evaluating a single image"):
         ladder_for(Failing(network(), Endless()), 8).validate(batches_of, 1)

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from tune_cropshield.config import DataConfig, RunConfig, TrialConfig
+from tune_cropshield.config.settings import DataConfig, RunConfig, TrialConfig
 from tune_cropshield.data.dataset import DeviceData, LeafData, open_data
 from tune_cropshield.data.feed import ImageFeed
 from tune_cropshield.errors import DeadContextError, OutOfMemory
-from tune_cropshield.memory.ladder import LadderStep
-from tune_cropshield.records import read_events, read_metrics
-from tune_cropshield.trial import run_trial, trial_epochs
+from tune_cropshield.training.loop import run_trial, trial_epochs
+from tune_cropshield.training.retries.out_of_memory import LadderStep
+from tune_cropshield.training.run_folder import read_events, read_metrics
 
 CPU = torch.device("cpu")
 
@@ -46,7 +46,9 @@ class FailingFeed(ImageFeed):
 
 
 def out_of_memory(times: int) -> list[Exception]:
-    return [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB.\nSome advice") for _ in range(times)]
+    return [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB.\nSome advice") for _ in range(times)
+    ]
 
 
 @pytest.fixture
@@ -55,7 +57,15 @@ def leaves(drawn_leaves: Path, shared_cache: Path) -> LeafData:
 
 
 def config(**trial: Any) -> RunConfig:
-    settings = {"model": "tiny_cnn", "image_size": 32, "lr": 5e-3, "threads": 1, "epochs": 3, "schedule": "constant", "eval_batch": 24}
+    settings = {
+        "model": "tiny_cnn",
+        "image_size": 32,
+        "lr": 5e-3,
+        "threads": 1,
+        "epochs": 3,
+        "schedule": "constant",
+        "eval_batch": 24,
+    }
     return RunConfig(trial=TrialConfig.model_validate({**settings, **trial}))
 
 
@@ -66,7 +76,11 @@ def test_a_trial_that_runs_out_of_memory_is_saved_and_says_so(leaves: LeafData, 
     evaluation = LadderStep(1, "evaluation", 12, 6, "CUDA out of memory. Tried to allocate 1.00 GiB.")
     assert last.ladder_steps == (step, evaluation)
     assert last.finished
-    assert [line["updates"] for line in read_metrics(tmp_path)] == [3, 6, 9]  # 96 photographs, 32 at once: the effective batch is what it was
+    assert [line["updates"] for line in read_metrics(tmp_path)] == [
+        3,
+        6,
+        9,
+    ]  # 96 photographs, 32 at once: the effective batch is what it was
     assert read_events(tmp_path)[0] == {
         "event": "out of memory",
         "epoch": 1,
@@ -86,7 +100,9 @@ def test_a_trial_without_accidents_has_no_events(leaves: LeafData, tmp_path: Pat
 def test_a_resumed_trial_keeps_the_lower_micro_batch(leaves: LeafData, tmp_path: Path) -> None:
     whole = FailingData(leaves, {32: out_of_memory(1)})
     run_trial(config(), whole, tmp_path / "whole", report=lambda report: None)
-    epochs = trial_epochs(config(), FailingData(leaves, {32: out_of_memory(1)}), tmp_path / "parts", checkpoint_every_s=0)
+    epochs = trial_epochs(
+        config(), FailingData(leaves, {32: out_of_memory(1)}), tmp_path / "parts", checkpoint_every_s=0
+    )
     next(epochs)
     epochs.close()
     again = FailingData(leaves, {32: out_of_memory(1)})
@@ -118,4 +134,6 @@ def test_a_dead_context_ends_the_process_and_not_the_trial(leaves: LeafData, tmp
     last = run_trial(config(), DeviceData(leaves, CPU), tmp_path, report=lambda report: None, resume=True)
     assert last.metrics.epoch == 3
     run_trial(config(), DeviceData(leaves, CPU), tmp_path / "whole", report=lambda report: None)
-    assert [line["train_loss"] for line in read_metrics(tmp_path)] == [line["train_loss"] for line in read_metrics(tmp_path / "whole")]
+    assert [line["train_loss"] for line in read_metrics(tmp_path)] == [
+        line["train_loss"] for line in read_metrics(tmp_path / "whole")
+    ]

@@ -9,8 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from tune_cropshield.errors import ConfigError
-from tune_cropshield.training.batchnorm import correct_momentum
-from tune_cropshield.training.models import build_model, head_of
+from tune_cropshield.training.models import build_model, correct_momentum, head_of
 
 
 def count(model: torch.nn.Module, trainable: bool = False) -> int:
@@ -68,7 +67,9 @@ def test_weights_of_another_number_of_classes_load_all_but_the_head(suffix: str,
 def test_weights_of_another_network_are_refused_with_the_first_tensor_that_differs(tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
     torch.save(build_model("resnet18", 3).state_dict(), path)
-    with pytest.raises(ConfigError, match=r"weights\.pt does not fit this model: \d+ tensors are missing or of another shape, first "):
+    with pytest.raises(
+        ConfigError, match=r"weights\.pt does not fit this model: \d+ tensors are missing or of another shape, first "
+    ):
         build_model("tiny_cnn", 3, pretrained=str(path))
 
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from tune_cropshield.training.schedule import Plateau, lr_factor, lr_factors
+from tune_cropshield.training.schedules import Plateau, lr_factor, lr_factors
 
 
 def test_onecycle_rises_to_one_at_the_end_of_warm_up_and_falls_to_almost_nothing() -> None:
@@ -35,9 +35,9 @@ def test_warm_up_is_linear_from_a_twenty_fifth(schedule: str) -> None:
 
 def test_cosine_is_half_way_down_in_the_middle_and_step_multiplies() -> None:
     assert lr_factor(50, schedule="cosine", total_updates=100) == pytest.approx(0.5)
-    assert [lr_factor(u, schedule="step", total_updates=100, step_updates=30, step_factor=0.1) for u in (0, 29, 30, 60)] == pytest.approx(
-        [1, 1, 0.1, 0.01]
-    )
+    assert [
+        lr_factor(u, schedule="step", total_updates=100, step_updates=30, step_factor=0.1) for u in (0, 29, 30, 60)
+    ] == pytest.approx([1, 1, 0.1, 0.01])
 
 
 def test_past_the_end_the_last_value_stays() -> None:
@@ -45,12 +45,23 @@ def test_past_the_end_the_last_value_stays() -> None:
 
 
 def test_the_table_has_one_factor_per_update() -> None:
-    assert lr_factors("constant", 3, 5, 1.0, 10, 0.1).tolist() == pytest.approx([0.04, 0.232, 0.424, 0.616, 0.808] + [1.0] * 10)
+    assert lr_factors("constant", 3, 5, 1.0, 10, 0.1).tolist() == pytest.approx(
+        [0.04, 0.232, 0.424, 0.616, 0.808] + [1.0] * 10
+    )
 
 
 def test_plateau_drops_after_more_than_patience_epochs_without_improvement() -> None:
     plateau = Plateau(patience=2, factor=0.5)
-    assert [plateau.epoch_ended(loss) for loss in (1.0, 0.9, 0.9, 0.95, 0.9, 0.9, 0.9, 0.9)] == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.25]
+    assert [plateau.epoch_ended(loss) for loss in (1.0, 0.9, 0.9, 0.95, 0.9, 0.9, 0.9, 0.9)] == [
+        1,
+        1,
+        1,
+        1,
+        0.5,
+        0.5,
+        0.5,
+        0.25,
+    ]
 
 
 def test_plateau_takes_nan_as_no_improvement() -> None:

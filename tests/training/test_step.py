@@ -8,14 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from tune_cropshield.data.targets import Targets
+from tune_cropshield.config.settings import Precision
+from tune_cropshield.data.mixing import Targets
 from tune_cropshield.training.clipping import Clipping, chosen_clipping
 from tune_cropshield.training.ema import WeightAverage
 from tune_cropshield.training.graphs import Runner
-from tune_cropshield.training.loss import target_weight
-from tune_cropshield.training.optim import build_optimizer
-from tune_cropshield.training.precision import Precision, gradient_scaler
-from tune_cropshield.training.schedule import lr_factors
+from tune_cropshield.training.losses import target_weight
+from tune_cropshield.training.optimizers import build_optimizer
+from tune_cropshield.training.precision import gradient_scaler
+from tune_cropshield.training.schedules import lr_factors
 from tune_cropshield.training.step import WindowStep
 from tune_cropshield.training.update_log import UpdateLog
 
@@ -70,10 +71,14 @@ POISON = (torch.full((4, 3, 2, 2), float("inf")), torch.tensor([0, 1, 2, 0]))
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "fp32"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_an_update_with_inf_gradients_changes_neither_weights_nor_counters_nor_average(precision: Precision, optimizer: str) -> None:
+def test_an_update_with_inf_gradients_changes_neither_weights_nor_counters_nor_average(
+    precision: Precision, optimizer: str
+) -> None:
     model = linear()
     average = WeightAverage(model, 0.9)
-    step = step_for(model, precision=precision, optimizer=optimizer, average=average, factors=torch.tensor([1.0, 0.5, 0.25]))
+    step = step_for(
+        model, precision=precision, optimizer=optimizer, average=average, factors=torch.tensor([1.0, 0.5, 0.25])
+    )
     make_update(step, *BATCH)
     weights, averaged, lr = model[1].weight.clone(), average.model[1].weight.clone(), float(step.lr)
     make_update(step, *POISON)

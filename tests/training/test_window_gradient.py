@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tune_cropshield.data.feed import ImageFeed
-from tune_cropshield.data.targets import Targets
+from tune_cropshield.data.mixing import Targets
 from tune_cropshield.data.windows import WindowSettings, training_windows
 from tune_cropshield.training.clipping import chosen_clipping
-from tune_cropshield.training.loss import loss_sum, target_weight
-from tune_cropshield.training.optim import build_optimizer
+from tune_cropshield.training.losses import loss_sum, target_weight
+from tune_cropshield.training.optimizers import build_optimizer
 from tune_cropshield.training.precision import gradient_scaler
 from tune_cropshield.training.step import WindowStep
 from tune_cropshield.training.update_log import UpdateLog
@@ -81,14 +81,17 @@ def test_a_windows_gradient_is_that_of_the_mean_loss_over_the_whole_window(
     split_gradient = gradients_of(model)
 
     model.zero_grad()
-    # The mean that torch computes; for mixed targets, which torch does not weight, the mean by the same rule: weighted losses over their weights.
+    # The mean that torch computes; for mixed targets, which torch does not weight, the mean by the same rule: weighted
+    # losses over their weights.
     own, partner = (
         nn.functional.cross_entropy(model(images), target, class_weights, reduction="none", label_smoothing=smoothing)
         for target in (labels, partners)
     )
     if mixed:
         weights = torch.ones(CLASSES) if class_weights is None else class_weights
-        loss = (share * own + (1 - share) * partner).sum() / (share * weights[labels] + (1 - share) * weights[partners]).sum()
+        loss = (share * own + (1 - share) * partner).sum() / (
+            share * weights[labels] + (1 - share) * weights[partners]
+        ).sum()
     else:
         loss = nn.functional.cross_entropy(model(images), labels, class_weights, label_smoothing=smoothing)
     loss.backward()
@@ -125,8 +128,12 @@ def test_a_weight_of_the_micro_batch_in_the_windows_place_is_noticed() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(images=st.integers(2, 40), effective_batch=st.integers(1, 24), micro_batch=st.integers(1, 17))
-def test_every_window_of_an_epoch_is_trained_to_the_gradient_of_its_own_samples(images: int, effective_batch: int, micro_batch: int) -> None:
-    """The whole path of a trial: feed, windows, micro-batches, `train_window`; the gradient is read off the weights, by plain SGD of rate 1."""
+def test_every_window_of_an_epoch_is_trained_to_the_gradient_of_its_own_samples(
+    images: int, effective_batch: int, micro_batch: int
+) -> None:
+    """The whole path of a trial: feed, windows, micro-batches, `train_window`; the gradient is read off the weights, by
+    plain SGD of rate 1.
+    """
     pictures = torch.randint(256, (images, 8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(images))
     labels = torch.arange(images) % CLASSES
     cut = WindowSettings(effective_batch, min(micro_batch, effective_batch), "none", None, seed=0)
@@ -138,7 +145,9 @@ def test_every_window_of_an_epoch_is_trained_to_the_gradient_of_its_own_samples(
         step.peak_lr = 1.0
         step.set_lr()
         weights = [torch.nn.utils.parameters_to_vector(model.parameters()).detach()]
-        for window in training_windows(ImageFeed(pictures, CPU), labels, torch.arange(images), cut, epoch=0, image_size=8):
+        for window in training_windows(
+            ImageFeed(pictures, CPU), labels, torch.arange(images), cut, epoch=0, image_size=8
+        ):
             step.log.start()
             step.train_window(window)
             weights.append(torch.nn.utils.parameters_to_vector(model.parameters()).detach())
@@ -151,9 +160,15 @@ def test_every_window_of_an_epoch_is_trained_to_the_gradient_of_its_own_samples(
 
 def test_the_sum_of_losses_over_the_weight_is_torchs_mean() -> None:
     torch.manual_seed(2)
-    logits, labels, weights = torch.randn(7, CLASSES), torch.tensor([0, 1, 2, 3, 4, 0, 1]), torch.tensor([1.0, 2.0, 0.5, 3.0, 1.5])
+    logits, labels, weights = (
+        torch.randn(7, CLASSES),
+        torch.tensor([0, 1, 2, 3, 4, 0, 1]),
+        torch.tensor([1.0, 2.0, 0.5, 3.0, 1.5]),
+    )
     for smoothing in (0.0, 0.1):
         for class_weights in (None, weights):
-            ours = loss_sum(logits, Targets(labels), class_weights, smoothing) / target_weight(Targets(labels), class_weights)
+            ours = loss_sum(logits, Targets(labels), class_weights, smoothing) / target_weight(
+                Targets(labels), class_weights
+            )
             expected = nn.functional.cross_entropy(logits, labels, class_weights, label_smoothing=smoothing)
             torch.testing.assert_close(ours, expected)

@@ -1,4 +1,6 @@
-"""`doctor`: the machine, the photographs and the guide's claims, measured here; or a training script, read for known mistakes."""
+"""`doctor`: the machine, the photographs and the guide's claims, measured here; or a training script, read for known
+mistakes.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +11,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from tune_cropshield.commands.paths import cache_dir, generated_leaves
-from tune_cropshield.config import TrialConfig
-from tune_cropshield.config_faults import command_line, validated
+from tune_cropshield.config.faults import command_line, validated
+from tune_cropshield.config.places import cache_dir
+from tune_cropshield.config.settings import TrialConfig
 from tune_cropshield.data.folder import check_folder
+from tune_cropshield.data.generated import generated_leaves
+from tune_cropshield.device import find_device, num_cores
 from tune_cropshield.errors import UserError
-from tune_cropshield.search.resources import find_device, num_cores
 
 PIPED_WIDTH = 160  # characters: a file has no edge, and 80 would fold every line
 
@@ -60,18 +63,28 @@ def _examine(args: argparse.Namespace) -> int:
 
 
 def _read_script(path: Path, as_json: bool) -> int:
-    from tune_cropshield.doctor.script.reader import read_script
+    from tune_cropshield.check_script.reader import read_script
 
     findings = read_script(path)
     if as_json:
-        listed = [{"file": str(path), "line": each.line, "rule": each.rule, "wrong": each.wrong, "right": each.right} for each in findings]
+        listed = [
+            {"file": str(path), "line": each.line, "rule": each.rule, "wrong": each.wrong, "right": each.right}
+            for each in findings
+        ]
         print(json.dumps(listed, indent=2))
         return 0
     console = Console(soft_wrap=True, highlight=False)
     for each in findings:
         place = Text(f"{path}:{each.line}: ")
-        console.print(place.append(each.rule, style="bold").append(f"  {each.wrong}").append("  -> ", style="dim").append(each.right))
+        console.print(
+            place.append(each.rule, style="bold")
+            .append(f"  {each.wrong}")
+            .append("  -> ", style="dim")
+            .append(each.right)
+        )
     rules = len({each.rule for each in findings})
-    told = f"places to look at: {len(findings)}, kinds of mistake: {rules}" if findings else "none of the known mistakes"
+    told = (
+        f"places to look at: {len(findings)}, kinds of mistake: {rules}" if findings else "none of the known mistakes"
+    )
     console.print(f"{path}: {told}")
     return 0

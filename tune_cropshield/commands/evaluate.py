@@ -11,11 +11,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tune_cropshield.commands.paths import cache_dir, check_can_be_made
-from tune_cropshield.config import RunConfig
+from tune_cropshield.config.places import cache_dir
+from tune_cropshield.config.settings import RunConfig
+from tune_cropshield.device import find_device
 from tune_cropshield.errors import UserError
-from tune_cropshield.records import CONFIG
-from tune_cropshield.search.resources import find_device
+from tune_cropshield.files import check_can_be_made
+from tune_cropshield.training.run_folder import CONFIG
 
 if TYPE_CHECKING:
     from tune_cropshield.training.metrics import Evaluation
@@ -55,8 +56,8 @@ def _evaluate(config: RunConfig, classes: list[str], weights: Path, split: str) 
     from tune_cropshield.data.dataset import DeviceData, open_data
     from tune_cropshield.outcome.trained import load_trained
     from tune_cropshield.training.evaluate import Evaluator
+    from tune_cropshield.training.loop import validation_batches
     from tune_cropshield.training.precision import DTYPES, resolve_precision
-    from tune_cropshield.trial import validation_batches
 
     trial = config.trial
     device = torch.device(find_device("auto"))
@@ -65,23 +66,41 @@ def _evaluate(config: RunConfig, classes: list[str], weights: Path, split: str) 
     data = open_data(config.data, {trial.final_size}, cache_dir())
     if list(data.classes) != classes:
         raise UserError(
-            f"the classes of {config.data.dir} are not those it was trained on: {', '.join(sorted(set(data.classes) ^ set(classes)))} differ"
+            (
+                f"the classes of {config.data.dir} are not those it was trained on: "
+                f"{', '.join(sorted(set(data.classes) ^ set(classes)))} differ"
+            )
         )
     precision = resolve_precision(trial.precision, device)
     batches = validation_batches(trial, DeviceData(data, device), split, DTYPES[precision])
-    return Evaluator(load_trained(trial, len(classes), weights, device), len(classes), precision, device).evaluate(batches)
+    return Evaluator(load_trained(trial, len(classes), weights, device), len(classes), precision, device).evaluate(
+        batches
+    )
 
 
 def _as_json(result: Evaluation, split: str, classes: list[str]) -> dict[str, Any]:
     """Returns everything as one object; a share of nothing is null."""
-    figures = {"split": split, "photographs": int(result.confusion_KK.sum()), "accuracy": result.accuracy, "macro_f1": result.macro_f1}
-    return {**figures, "loss": result.loss, "classes": _class_rows(result, classes), "confusion": result.confusion_KK.tolist()}
+    figures = {
+        "split": split,
+        "photographs": int(result.confusion_KK.sum()),
+        "accuracy": result.accuracy,
+        "macro_f1": result.macro_f1,
+    }
+    return {
+        **figures,
+        "loss": result.loss,
+        "classes": _class_rows(result, classes),
+        "confusion": result.confusion_KK.tolist(),
+    }
 
 
 def _class_rows(result: Evaluation, classes: list[str]) -> list[dict[str, Any]]:
-    """Returns a row per class; precision of a class never predicted, recall of one never met and F1 of one neither met nor predicted are None."""
+    """Returns a row per class; precision of a class never predicted, recall of one never met and F1 of one neither met
+    nor predicted are None.
+    """
     right_K, met_K, predicted_K = (
-        counts.tolist() for counts in (result.confusion_KK.diagonal(), result.confusion_KK.sum(1), result.confusion_KK.sum(0))
+        counts.tolist()
+        for counts in (result.confusion_KK.diagonal(), result.confusion_KK.sum(1), result.confusion_KK.sum(0))
     )
     return [
         {
@@ -91,7 +110,9 @@ def _class_rows(result: Evaluation, classes: list[str]) -> list[dict[str, Any]]:
             "F1": f1 if met or predicted else None,
             "photographs": met,
         }
-        for name, right, met, predicted, f1 in zip(classes, right_K, met_K, predicted_K, result.f1_K.tolist(), strict=True)
+        for name, right, met, predicted, f1 in zip(
+            classes, right_K, met_K, predicted_K, result.f1_K.tolist(), strict=True
+        )
     ]
 
 
@@ -103,7 +124,12 @@ def _print(result: Evaluation, split: str, classes: list[str], files: tuple[Path
     table = Table(box=None)
     for name in ("class", "precision", "recall", "F1", "photographs"):
         is_class = name == "class"
-        table.add_column(name, justify="left" if is_class else "right", overflow="fold", min_width=None if is_class else max(len(name), 6))
+        table.add_column(
+            name,
+            justify="left" if is_class else "right",
+            overflow="fold",
+            min_width=None if is_class else max(len(name), 6),
+        )
     for row in _class_rows(result, classes):
         shares = ["-" if row[name] is None else f"{row[name]:.4f}" for name in ("precision", "recall", "F1")]
         table.add_row(Text(row["class"]), *shares, str(row["photographs"]))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tune_cropshield.commands.paths import check_can_be_made
 from tune_cropshield.errors import UserError
+from tune_cropshield.files import check_can_be_made
 
 
 def run(args: argparse.Namespace) -> int:
@@ -45,7 +45,9 @@ def _export_network(run_dir: Path, folder: Path) -> int:
     except OSError as error:
         raise _unwritable(folder, error) from None
     print(folder / ONNX_FILE)
-    print(f"logits differ from PyTorch's by at most {difference:.1e}; the file's metadata name the input and the classes")
+    print(
+        f"logits differ from PyTorch's by at most {difference:.1e}; the file's metadata name the input and the classes"
+    )
     return 0
 
 

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from tune_cropshield.commands.paths import cache_dir
-from tune_cropshield.config import TrialConfig
-from tune_cropshield.config_faults import command_line, validated
+from tune_cropshield.config.faults import command_line, validated
+from tune_cropshield.config.places import cache_dir
+from tune_cropshield.config.reference import guide_formula
+from tune_cropshield.config.settings import TrialConfig
+from tune_cropshield.config.units import parse_budget
 from tune_cropshield.errors import UserError
-from tune_cropshield.memory.guide_formula import guide_formula
-from tune_cropshield.named_budgets import parse_budget
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import: not before the command line is known to be right
-    from tune_cropshield.memory.budget import Budget
-    from tune_cropshield.memory.card import Card
-    from tune_cropshield.memory.plan import Plan
+    from tune_cropshield.device import Card
+    from tune_cropshield.memory.choose.budget import Budget
+    from tune_cropshield.memory.choose.pairs import Plan
 
 CLASSES = 22  # CropShield's
 EFFECTIVE_BATCHES = (16, 32, 64, 128, 256)  # the guide's advice lies between 16 and 128
@@ -31,10 +31,11 @@ def run(args: argparse.Namespace) -> int:
     amount = parse_budget(args.vram)  # before anything heavy is imported
     import torch
 
-    from tune_cropshield.memory.budget import resolve_budget
-    from tune_cropshield.memory.card import find_card
+    from tune_cropshield.device import find_card
+    from tune_cropshield.memory.choose.budget import resolve_budget
 
-    # An estimate for a given amount is one for any card, not for this one's; --estimate leaves the GPU alone altogether.
+    # An estimate for a given amount is one for any card, not for this one's; --estimate leaves the GPU alone
+    # altogether.
     card = find_card() if not args.estimate and torch.cuda.is_available() else None
     budget = resolve_budget(args.vram, card)
     batches = _effective_batches(args)
@@ -49,16 +50,25 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(_as_json(trial, budget.total_mib, plan)))
         return 0
-    console.print(f"{trial.model} at {trial.image_size} px, {trial.precision}, {trial.optimizer}, {CLASSES} classes, budget {args.vram}")
+    console.print(
+        (
+            f"{trial.model} at {trial.image_size} px, {trial.precision}, {trial.optimizer}, {CLASSES} classes, "
+            f"budget {args.vram}"
+        )
+    )
     console.print(heading)
     console.print(
-        f"{budget.total_mib:.0f} MiB for us: {plan.context_mib:.0f} for the driver's context, {plan.share_mib:.0f} for tensors. "
+        f"{budget.total_mib:.0f} MiB for us: {plan.context_mib:.0f} for the driver's context, {plan.share_mib:.0f} "
+        "for tensors. "
         f"What must fit is the reserved peak."
     )
     console.print(_table(plan, (amount.card_mib if amount is not None else budget.total_mib) / 1024))
     for note in plan.notes:
         console.print(f"note: {note}")
-    if any(figures.reserved_mib is not None and figures.reserved_mib > (plan.share_mib or 0.0) for figures in plan.figures.values()):
+    if any(
+        figures.reserved_mib is not None and figures.reserved_mib > (plan.share_mib or 0.0)
+        for figures in plan.figures.values()
+    ):
         console.print("!: too much")
     console.print("The guide's formula counts the input image (as 2 MB) and forgets the activations.")
     return 0
@@ -87,20 +97,24 @@ def _effective_batches(args: argparse.Namespace) -> list[int]:
 
 def _estimated_plan(trial: TrialConfig, batches: list[int], budget: Budget, micro_batch: int | None) -> Plan:
     """Returns the plan without a GPU."""
-    from tune_cropshield.memory.estimate import EstimateUnavailable
-    from tune_cropshield.memory.gpu_plan import estimate_for
-    from tune_cropshield.memory.plan import plan_from_estimate
+    from tune_cropshield.memory.choose.for_gpu import estimate_for
+    from tune_cropshield.memory.choose.pairs import plan_from_estimate
+    from tune_cropshield.memory.predict.estimate import EstimateUnavailable
 
     try:
         estimate = estimate_for(trial, CLASSES)
     except EstimateUnavailable as error:
         raise UserError(f"{error}; on a machine with a GPU, plan without --estimate measures it") from None
     subject = f"{trial.model} at {trial.image_size} px"
-    return plan_from_estimate(estimate, batches, budget.share_mib(), budget.context_mib, subject=subject, only=micro_batch)
+    return plan_from_estimate(
+        estimate, batches, budget.share_mib(), budget.context_mib, subject=subject, only=micro_batch
+    )
 
 
-def _measured_plan(trial: TrialConfig, batches: list[int], budget: Budget, card: Card, micro_batch: int | None, console: Console) -> Plan:
-    from tune_cropshield.memory.gpu_plan import plan_for_gpu
+def _measured_plan(
+    trial: TrialConfig, batches: list[int], budget: Budget, card: Card, micro_batch: int | None, console: Console
+) -> Plan:
+    from tune_cropshield.memory.choose.for_gpu import plan_for_gpu
 
     with console.status("measuring") as status:
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from tune_cropshield.commands.paths import cache_dir
+from tune_cropshield.config.places import cache_dir
 
 
 def run(args: argparse.Namespace) -> int:

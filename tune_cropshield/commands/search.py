@@ -12,22 +12,23 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
-from tune_cropshield.commands.gpu_findings import plan_for, remembered
-from tune_cropshield.commands.image_sizes import check_image_sizes
-from tune_cropshield.commands.paths import cache_dir, check_can_be_made, find_space, generated_leaves, is_made_for
-from tune_cropshield.commands.pretrained import check_pretrained
-from tune_cropshield.commands.screen import view_for
+from tune_cropshield.config.places import cache_dir, find_space, is_made_for
+from tune_cropshield.config.space import SearchSpace, load_space
 from tune_cropshield.data.folder import check_folder
+from tune_cropshield.data.generated import generated_leaves
+from tune_cropshield.device import find_device, gpus_free_mib
 from tune_cropshield.errors import UserError
-from tune_cropshield.files import told_when_full
-from tune_cropshield.search.resources import Resources, divide, find_device, gpus_free_mib
-from tune_cropshield.search.view import SearchView, short
-from tune_cropshield.space import SearchSpace, load_space
+from tune_cropshield.files import check_can_be_made, told_when_full
+from tune_cropshield.search.prepare import plan_for, remembered
+from tune_cropshield.search.resources import Resources, divide
+from tune_cropshield.search.views.choose import view_for
+from tune_cropshield.search.views.view import SearchView, short
+from tune_cropshield.training.model_checks import check_image_sizes, check_pretrained
 
 if TYPE_CHECKING:
     from tune_cropshield.data.dataset import LeafData
-    from tune_cropshield.memory.card import Card
-    from tune_cropshield.memory.plan import Plan
+    from tune_cropshield.device import Card
+    from tune_cropshield.memory.choose.pairs import Plan
     from tune_cropshield.search.ray_runtime import RayRuntime
 
 LOGS = "logs"  # in a search's folder: what its processes logged
@@ -40,7 +41,11 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run and args.json_lines:
         raise UserError("--dry-run prints a plan for people: leave out --json-lines")
     space = _resumed_space(args) if args.resume else _new_space(args)
-    out = args.out or Path("results/runs") / f"{Path(args.space or space.trial.get('model', 'search')).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    out = (
+        args.out
+        or Path("results/runs")
+        / f"{Path(args.space or space.trial.get('model', 'search')).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    )
     if not args.resume and not args.dry_run:
         from tune_cropshield.search.folder import check_new
 
@@ -88,7 +93,7 @@ class Prepared:
 
 def _prepared(space: SearchSpace, device: Literal["cpu", "cuda"], card: Card | None, view: SearchView) -> Prepared:
     from tune_cropshield.data.dataset import open_data
-    from tune_cropshield.search.starts import guide_differs
+    from tune_cropshield.search.start_points import guide_differs
 
     resources = divide(device, space.search.trials_per_gpu, space.search.trials)
     cache = cache_dir()
@@ -107,7 +112,8 @@ def _prepared(space: SearchSpace, device: Literal["cpu", "cuda"], card: Card | N
         view.note(f"left out: {path} ({reason})")
     split = data.split
     view.note(
-        f"{len(data.store)} photographs, {num_classes} classes: {len(split.train)} to train, {len(split.val)} to validate, "
+        f"{len(data.store)} photographs, {num_classes} classes: {len(split.train)} to train, {len(split.val)} to "
+        "validate, "
         f"{len(split.test)} to test; {trial.model} at {trial.image_size} px on {resources.device}"
         + (f", {resources.concurrent_trials} trials at once" if resources.device == "cpu" else "")
     )
@@ -129,9 +135,9 @@ def _search_with(
     from tune_cropshield.outcome.export import write_best
     from tune_cropshield.outcome.ledger import write_ledger
     from tune_cropshield.search import folder as files
+    from tune_cropshield.search.launches import note_start
     from tune_cropshield.search.plan_file import save_plan
     from tune_cropshield.search.run import has_result, run_search
-    from tune_cropshield.search.start_log import note_start
 
     space, data, plan, resources = found.space, found.data, found.plan, found.resources
     files.make_folder(out)
@@ -157,20 +163,25 @@ def _device_and_card(space: SearchSpace) -> tuple[Literal["cpu", "cuda"], Card |
     device = find_device(space.search.device)
     if device == "cpu":
         return device, None
-    from tune_cropshield.memory.card import find_card
+    from tune_cropshield.device import find_card
 
     return device, find_card()
 
 
 def report_line(out: Path, shown_out: Path, cache: Path, data: LeafData) -> str:
-    """Writes report.html and returns a line that says where it is, or why it is not: the search's results are safe either way."""
+    """Writes report.html and returns a line that says where it is, or why it is not: the search's results are safe
+    either way.
+    """
     try:
         from tune_cropshield.outcome.report import write_report
 
         return f"report: {shown_out / write_report(out, cache, data).name}"
     except Exception as error:
         why = " ".join(str(error).split()) or type(error).__name__
-        return f"report.html could not be written ({why}); try again:  python -m tune_cropshield report {shlex.quote(str(shown_out))}"
+        return (
+            f"report.html could not be written ({why}); try again:  python -m tune_cropshield report "
+            f"{shlex.quote(str(shown_out))}"
+        )
 
 
 def _new_space(args: argparse.Namespace) -> SearchSpace:
@@ -193,7 +204,10 @@ def _lent_space(model: str) -> str | None:
     path = find_space(None, model)
     if is_made_for(path, model) or load_space(path).trial.get("model") == model:
         return None
-    return f"no search space is shipped for {model}: its other settings and ranges are those of {path.name}; give your own with --space FILE"
+    return (
+        f"no search space is shipped for {model}: its other settings and ranges are those of {path.name}; give your "
+        "own with --space FILE"
+    )
 
 
 def _resumed_space(args: argparse.Namespace) -> SearchSpace:
@@ -210,21 +224,27 @@ def _resumed_space(args: argparse.Namespace) -> SearchSpace:
         if getattr(args, name) is not None
     ]
     if others:
-        raise UserError(f"--resume takes the search's settings from {args.out / files.SETTINGS}: leave out {' '.join(others)}")
-    search: dict[str, Any] = {name: getattr(args, name) for name in MAY_CHANGE_ON_RESUME if getattr(args, name) is not None}
+        raise UserError(
+            f"--resume takes the search's settings from {args.out / files.SETTINGS}: leave out {' '.join(others)}"
+        )
+    search: dict[str, Any] = {
+        name: getattr(args, name) for name in MAY_CHANGE_ON_RESUME if getattr(args, name) is not None
+    }
     return load_space(args.out / files.SETTINGS, {"search": search})
 
 
 def _print_plan(space: SearchSpace, console: Console) -> None:
     """Says what would be searched: space, pairs, rungs, worst case."""
-    from tune_cropshield.search.starts import start_points
+    from tune_cropshield.search.start_points import start_points
 
     trial, settings = space.trial_config(), space.search
     check_image_sizes(trial)
     device, card = _device_and_card(space)
     resources = divide(device, settings.trials_per_gpu, settings.trials)
     plan = plan_for(space, resources, card, None, SearchView())
-    console.print(f"{trial.model} at {trial.image_size} px on {resources.device}, {resources.concurrent_trials} trials at once")
+    console.print(
+        f"{trial.model} at {trial.image_size} px on {resources.device}, {resources.concurrent_trials} trials at once"
+    )
     console.print("searched:")
     for name, domain in space.space.items():
         console.print(f"  {name:16} {domain.describe()}")
@@ -239,13 +259,20 @@ def _print_plan(space: SearchSpace, console: Console) -> None:
         console.print(f"  trial {number}: " + ", ".join(f"{name} {short(value)}" for name, value in start.items()))
     rungs = ", ".join(str(rung) for rung in settings.rungs) or "none"
     console.print(f"rungs: after epochs {rungs}, the best 1 in {settings.reduction_factor:g} go on")
-    console.print(f"worst case: {settings.trials} trials x {settings.epochs} epochs = {settings.trials * settings.epochs} epochs, were none pruned")
+    console.print(
+        (
+            f"worst case: {settings.trials} trials x {settings.epochs} epochs = {settings.trials * settings.epochs} "
+            "epochs, were none pruned"
+        )
+    )
 
 
-def _conclude(outcome: Any, space: SearchSpace, out: Path, shown_out: Path, view: SearchView, more: Sequence[str]) -> int:
+def _conclude(
+    outcome: Any, space: SearchSpace, out: Path, shown_out: Path, view: SearchView, more: Sequence[str]
+) -> int:
     """Says what came of it, `more` at the end, and returns the exit code."""
     from tune_cropshield.outcome.summary import summary_facts, summary_lines
-    from tune_cropshield.search.starts import guide_differs
+    from tune_cropshield.search.start_points import guide_differs
 
     guide = "the setting nearest to the guide's" if guide_differs(space) else "the guide's setting"
     lines = [*summary_lines(outcome.study, out, shown_out, guide), *more]

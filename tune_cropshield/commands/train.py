@@ -8,14 +8,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tune_cropshield.commands.image_sizes import check_image_sizes
-from tune_cropshield.commands.paths import cache_dir, check_can_be_made
-from tune_cropshield.commands.pretrained import check_pretrained
-from tune_cropshield.commands.screen import view_for
-from tune_cropshield.config import RunConfig, load_config
+from tune_cropshield.config.places import cache_dir
+from tune_cropshield.config.settings import RunConfig, load_config
+from tune_cropshield.device import find_device
 from tune_cropshield.errors import DivergedError, UserError
-from tune_cropshield.records import CHECKPOINT, CONFIG, METRICS, WEIGHTS
-from tune_cropshield.search.resources import find_device
+from tune_cropshield.files import check_can_be_made
+from tune_cropshield.search.views.choose import view_for
+from tune_cropshield.training.model_checks import check_image_sizes, check_pretrained
+from tune_cropshield.training.run_folder import CHECKPOINT, CONFIG, METRICS, WEIGHTS
 
 
 def run(args: argparse.Namespace) -> int:
@@ -36,14 +36,19 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from tune_cropshield.data.dataset import DeviceData, open_data
-    from tune_cropshield.trial import TrialReport, run_trial
+    from tune_cropshield.training.loop import TrialReport, run_trial
 
     view = view_for(Console(soft_wrap=True, highlight=False))
     trial = config.trial
     with view.steps("decoding photographs") as progress:
         data = open_data(config.data, {trial.image_size, *trial.progressive_sizes.values()}, cache_dir(), progress)
     check_pretrained(trial, len(data.classes))
-    view.note(f"training {trial.model} on {device}: {len(data.split.train)} photographs, {len(data.classes)} classes, up to {trial.epochs} epochs")
+    view.note(
+        (
+            f"training {trial.model} on {device}: {len(data.split.train)} photographs, {len(data.classes)} classes, "
+            f"up to {trial.epochs} epochs"
+        )
+    )
 
     profile = None
     if args.profile:
@@ -60,7 +65,8 @@ def run(args: argparse.Namespace) -> int:
         best = " (best)" if done.best_epoch == metrics.epoch else ""
         progress(metrics.epoch, trial.epochs)
         view.note(
-            f"epoch {metrics.epoch:3}/{trial.epochs}  train_loss {metrics.train_loss:.4f}  val_loss {metrics.val_loss:.4f}  "
+            f"epoch {metrics.epoch:3}/{trial.epochs}  train_loss {metrics.train_loss:.4f}  val_loss "
+            f"{metrics.val_loss:.4f}  "
             f"val_acc {metrics.val_acc:.4f}{best}  {metrics.images_per_s:.0f} images/s  {metrics.epoch_s:.1f} s"
         )
 
@@ -75,12 +81,18 @@ def run(args: argparse.Namespace) -> int:
     if profile is not None:
         for line in profile.table():
             view.note(line)
-        view.note(f"trace, for ui.perfetto.dev: {out / TRACE}" + (" (steps eager, not as CUDA graphs)" if device == "cuda" else ""))
+        view.note(
+            f"trace, for ui.perfetto.dev: {out / TRACE}"
+            + (" (steps eager, not as CUDA graphs)" if device == "cuda" else "")
+        )
     if last.metrics.epoch < trial.epochs:
         view.note(f"ended early: no better val_acc in {trial.early_stopping} epochs")
     view.result(
         [
-            f"best: val_acc {last.best_val_acc!r} in epoch {last.best_epoch}, the last one (epoch {last.metrics.epoch}) has {last.metrics.val_acc!r}",
+            (
+                f"best: val_acc {last.best_val_acc!r} in epoch {last.best_epoch}, the last one (epoch "
+                f"{last.metrics.epoch}) has {last.metrics.val_acc!r}"
+            ),
             f"the best epoch's weights: {out / WEIGHTS}",
         ],
         {},

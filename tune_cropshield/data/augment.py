@@ -1,10 +1,13 @@
-"""What a photograph may look like in another field: crops, flips, rotations, light, and hidden patches; per sample, on the device.
+"""What a photograph may look like in another field: crops, flips, rotations, light, and hidden patches; per sample, on
+the device.
 
-One picture costs one interpolation (crop, flips and rotation are one inverse map) and one colour map (brightness, contrast, saturation,
-hue and normalisation are one 3x3 matrix and an offset). Nothing waits for the device and no shape depends on a draw, so all of it can run
-inside a captured CUDA graph, provided it ran once before on that device: the first call copies a few constants there.
+One picture costs one interpolation (crop, flips and rotation are one inverse map) and one colour map (brightness,
+contrast, saturation, hue and normalisation are one 3x3 matrix and an offset). Nothing waits for the device and no shape
+depends on a draw, so all of it can run inside a captured CUDA graph, provided it ran once before on that device: the
+first call copies a few constants there.
 
-B: batch, C: the three colours, H, W: the stored picture, S: its side after augmentation. Places inside a picture run from -1 to 1.
+B: batch, C: the three colours, H, W: the stored picture, S: its side after augmentation. Places inside a picture run
+from -1 to 1.
 """
 
 from __future__ import annotations
@@ -20,7 +23,11 @@ from torch.nn import functional as F
 
 from tune_cropshield.data import noise
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of pixels in [0, 1]: what every pretrained torchvision classifier was trained with
+IMAGENET_MEAN = (
+    0.485,
+    0.456,
+    0.406,
+)  # of pixels in [0, 1]: what every pretrained torchvision classifier was trained with
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 CPU_IMAGES_AT_ONCE = 8  # pictures whose intermediate results stay in a core's cache
@@ -55,14 +62,15 @@ PRESETS = {
     "conservative": Preset(
         crop_area=0.85, crop_aspect=1.1, mirror=0.5, rotation_degrees=5.0, brightness=0.1, contrast=0.1, saturation=0.1
     ),
-    # The guide's default. A leaf has no up (both flips) and is held at any slant (±15°); a crop of 70 % still shows the lesion. Hue stays
-    # within ±7° of 360: between a yellow halo and a brown spot lie about 30°, and that difference names the disease.
+    # The guide's default. A leaf has no up (both flips) and is held at any slant (±15°); a crop of 70 % still shows the
+    # lesion. Hue stays within ±7° of 360: between a yellow halo and a brown spot lie about 30°, and that difference
+    # names the disease.
     "moderate": Preset(
         crop_area=0.7, crop_aspect=4 / 3, mirror=0.5, upside_down=0.5, rotation_degrees=15.0,
         brightness=0.2, contrast=0.2, saturation=0.2, hue=0.02,
     ),
-    # For long trainings that overfit. A crop of half the picture and a hidden patch of up to 15 % make the net look at more than the worst
-    # lesion; torchvision's 33 % hides a whole small leaf and leaves its label behind.
+    # For long trainings that overfit. A crop of half the picture and a hidden patch of up to 15 % make the net look at
+    # more than the worst lesion; torchvision's 33 % hides a whole small leaf and leaves its label behind.
     "aggressive": Preset(
         crop_area=0.5, crop_aspect=4 / 3, mirror=0.5, upside_down=0.5, rotation_degrees=20.0,
         brightness=0.3, contrast=0.3, saturation=0.3, hue=0.04, erase=0.25,
@@ -101,11 +109,14 @@ def augment(
     epoch: int | Tensor,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Returns (B, 3, out_size, out_size) normalised pictures, channels_last, changed within `preset`; `Preset()` gives `evaluation_view`.
+    """Returns (B, 3, out_size, out_size) normalised pictures, channels_last, changed within `preset`; `Preset()` gives
+    `evaluation_view`.
 
-    images_BHWC: uint8, best about 8/7 of out_size: a store of more than 1.5 times out_size is shrunk first, with antialias.
-    samples_B: int64 numbers of the samples in the data set. The same sample, seed and epoch give the same picture in every batch.
-    Colours are not clipped after a change, as an 8-bit picture would be: white may become 1.2, which the network reads as it is.
+    images_BHWC: uint8, best about 8/7 of out_size: a store of more than 1.5 times out_size is shrunk first, with
+    antialias.
+    samples_B: int64 numbers of the samples in the data set. The same sample, seed and epoch give the same picture in
+    every batch. Colours are not clipped after a change, as an 8-bit picture would be: white may become 1.2, which the
+    network reads as it is.
     """
     if preset == PRESETS["none"]:
         return evaluation_view(images_BHWC, out_size, dtype)
@@ -118,7 +129,9 @@ def augment(
     changes = draw_changes(preset, samples_B, seed, epoch)
     crop_B23, colour_B34 = crop_map(changes, width / height), colour_map(changes)
     centres_S = torch.linspace(-1 + 1 / out_size, 1 - 1 / out_size, out_size, device=device)
-    out_BCSS = torch.empty(len(images_BHWC), 3, out_size, out_size, dtype=dtype, device=device, memory_format=torch.channels_last)
+    out_BCSS = torch.empty(
+        len(images_BHWC), 3, out_size, out_size, dtype=dtype, device=device, memory_format=torch.channels_last
+    )
     at_once = max(CPU_IMAGES_AT_ONCE, torch.get_num_threads()) if device.type == "cpu" else len(images_BHWC)
     parts = zip(*(torch.split(whole, at_once) for whole in (images_BCHW, crop_B23, colour_B34, out_BCSS)), strict=True)
     for part, maps, colours, out in parts:
@@ -126,7 +139,8 @@ def augment(
             part.to(torch.float32),
             _grid(maps, centres_S),
             mode="bilinear",
-            padding_mode="reflection",  # a rotated crop may reach over the edge: more leaf there, no black corner that tells the angle
+            # a rotated crop may reach over the edge: more leaf there, no black corner that tells the angle
+            padding_mode="reflection",
             align_corners=False,
         )
         out.copy_(_recoloured(sampled, colours))
@@ -136,7 +150,9 @@ def augment(
 
 
 def evaluation_view(images_BHWC: Tensor, out_size: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Returns (B, 3, out_size, out_size): whole pictures resized with antialias and normalised, channels_last; squeezed if not square."""
+    """Returns (B, 3, out_size, out_size): whole pictures resized with antialias and normalised, channels_last; squeezed
+    if not square.
+    """
     images_BCHW = images_BHWC.permute(0, 3, 1, 2)
     if images_BCHW.shape[2:] != (out_size, out_size):
         images_BCHW = _resized(images_BCHW, (out_size, out_size))
@@ -145,41 +161,52 @@ def evaluation_view(images_BHWC: Tensor, out_size: int, dtype: torch.dtype = tor
 
 
 def draw_changes(preset: Preset, samples_B: Tensor, seed: int, epoch: int | Tensor) -> Changes:
-    """Returns every sample's changes. Presets share draws: a sample mirrored under one is mirrored under every other of the same odds."""
+    """Returns every sample's changes. Presets share draws: a sample mirrored under one is mirrored under every other of
+    the same odds.
+    """
     low_D, span_D = _ranges(preset, samples_B.device)
     draws_BD = noise.uniform(seed, epoch, samples_B, len(Changes._fields))
     return Changes(*torch.addcmul(low_D, draws_BD, span_D).unbind(1))
 
 
 def crop_map(changes: Changes, aspect: float) -> Tensor:
-    """Returns (B, 2, 3): from a place (x, y, 1) in the result to the place in the stored picture whose width / height is `aspect`.
+    """Returns (B, 2, 3): from a place (x, y, 1) in the result to the place in the stored picture whose width / height
+    is `aspect`.
 
-    The crop lies inside the picture, then turns about its own centre. A side longer than the picture's is cut to it, not drawn again.
+    The crop lies inside the picture, then turns about its own centre. A side longer than the picture's is cut to it,
+    not drawn again.
     """
     side, stretch = changes.area.sqrt(), changes.stretch.exp()
     width, height = (side * stretch).clamp_(max=1.0), (side / stretch).clamp_(max=1.0)
     x, y = changes.x * (1 - width), changes.y * (1 - height)
     width, height = width.copysign(changes.mirror), height.copysign(changes.upside_down)
     cos, sin = changes.angle.cos(), changes.angle.sin()
-    return torch.stack((width * cos, height * sin * (-1 / aspect), x, width * sin * aspect, height * cos, y), dim=1).view(-1, 2, 3)
+    return torch.stack(
+        (width * cos, height * sin * (-1 / aspect), x, width * sin * aspect, height * cos, y), dim=1
+    ).view(-1, 2, 3)
 
 
 def colour_map(changes: Changes) -> Tensor:
     """Returns (B, 3, 4): from a pixel (r, g, b in 0..255, then 1) to its changed and normalised colour.
 
-    Brightness, then contrast about mid-grey, then saturation and hue as a stretch and a turn of the chroma in YIQ: all linear, one matrix.
-    Contrast turns about a fixed grey and not about the picture's mean, which would cost a pass over the picture before its first pixel is
-    written. The two differ by a change of brightness, (1 - contrast) * (mean - 0.5), smaller than the brightness that is drawn anyway.
+    Brightness, then contrast about mid-grey, then saturation and hue as a stretch and a turn of the chroma in YIQ: all
+    linear, one matrix. Contrast turns about a fixed grey and not about the picture's mean, which would cost a pass over
+    the picture before its first pixel is written. The two differ by a change of brightness, (1 - contrast) * (mean -
+    0.5), smaller than the brightness that is drawn anyway.
     """
     gain = changes.brightness * changes.contrast
     chroma = gain * changes.saturation
     ones = torch.ones_like(gain)
-    shares_BK = torch.stack((gain, chroma * changes.hue.cos(), chroma * changes.hue.sin(), 1 - changes.contrast, ones), dim=1)
+    shares_BK = torch.stack(
+        (gain, chroma * changes.hue.cos(), chroma * changes.hue.sin(), 1 - changes.contrast, ones), dim=1
+    )
     return (shares_BK[:, :, None, None] * _colour_table(gain.device)).sum(1)
 
 
 def kept_pixels(changes: Changes, centres_S: Tensor) -> Tensor:
-    """Returns (B, 1, S, S): 0 inside an erased sample's rectangle, 1 elsewhere. The rectangle lies inside the picture."""
+    """Returns (B, 1, S, S): 0 inside an erased sample's rectangle, 1 elsewhere. The rectangle lies inside the
+    picture.
+    """
     side, stretch = changes.erase_area.sqrt(), changes.erase_stretch.exp()
     width, height = (side * stretch).clamp_(max=1.0), (side / stretch).clamp_(max=1.0)
     x, y = changes.erase_x * (1 - width), changes.erase_y * (1 - height)
@@ -190,20 +217,26 @@ def kept_pixels(changes: Changes, centres_S: Tensor) -> Tensor:
 
 
 def _grid(map_B23: Tensor, centres_S: Tensor) -> Tensor:
-    """Returns (B, S, S, 2) for grid_sample, x and y in two planes: 25 times faster than F.affine_grid on a CPU, as fast to sample by."""
+    """Returns (B, S, S, 2) for grid_sample, x and y in two planes: 25 times faster than F.affine_grid on a CPU, as fast
+    to sample by.
+    """
     x_B2, y_B2, shift_B2 = map_B23[:, :, None, None].unbind(-1)
     return (x_B2 * centres_S + (y_B2 * centres_S[:, None] + shift_B2)).permute(0, 2, 3, 1)
 
 
 def _recoloured(images_BCSS: Tensor, map_B34: Tensor) -> Tensor:
-    """Returns the colour map of every pixel, in three sums: autocast and TF32 would round a matrix product, each device in its own way."""
+    """Returns the colour map of every pixel, in three sums: autocast and TF32 would round a matrix product, each device
+    in its own way.
+    """
     red, green, blue, offset = map_B34[:, :, None, None].unbind(-1)
     out = torch.addcmul(offset, red, images_BCSS[:, 0:1])
     return out.addcmul_(green, images_BCSS[:, 1:2]).addcmul_(blue, images_BCSS[:, 2:3])
 
 
 def _resized(images_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
-    """Returns whole levels 0..255: uint8 on a CPU, 7 times faster there than float32; float32 elsewhere, where torch resizes no uint8."""
+    """Returns whole levels 0..255: uint8 on a CPU, 7 times faster there than float32; float32 elsewhere, where torch
+    resizes no uint8.
+    """
     if images_BCHW.device.type != "cpu":
         images_BCHW = images_BCHW.to(torch.float32)
     resized = F.interpolate(images_BCHW, size=size, mode="bilinear", antialias=True, align_corners=False)
@@ -248,7 +281,9 @@ def _normalisation(device: torch.device) -> tuple[Tensor, Tensor]:
 
 @functools.cache
 def _colour_table(device: torch.device) -> Tensor:
-    """Returns (5, 3, 4): the maps that `colour_map` weighs: to grey, chroma kept, chroma turned by 90°, to mid-grey, and minus the mean."""
+    """Returns (5, 3, 4): the maps that `colour_map` weighs: to grey, chroma kept, chroma turned by 90°, to mid-grey,
+    and minus the mean.
+    """
     yiq = torch.tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]], dtype=torch.float64)
     turned = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]], dtype=torch.float64)
     grey = yiq[0].expand(3, 3)
@@ -262,5 +297,7 @@ def _colour_table(device: torch.device) -> Tensor:
 
 
 def _sent(table: Tensor, device: torch.device) -> Tensor:
-    """Returns a float32 copy on the device, without waiting for it. A CUDA graph cannot capture such a copy: warm up before capturing."""
+    """Returns a float32 copy on the device, without waiting for it. A CUDA graph cannot capture such a copy: warm up
+    before capturing.
+    """
     return table.to(torch.float32).to(device, non_blocking=True)

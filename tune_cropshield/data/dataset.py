@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tune_cropshield.config import DataConfig
+from tune_cropshield.config.settings import DataConfig
 from tune_cropshield.data.feed import ImageFeed
 from tune_cropshield.data.split import Split, split_by_content
 from tune_cropshield.data.store import Store, open_store
@@ -19,7 +19,9 @@ STORE_MARGIN = 8 / 7
 
 
 def store_side(image_size: int) -> int:
-    """Returns the side, in px, of the stored pictures for training at `image_size`: 8/7 of it, rounded up to a multiple of 4."""
+    """Returns the side, in px, of the stored pictures for training at `image_size`: 8/7 of it, rounded up to a multiple
+    of 4.
+    """
     return -(-round(image_size * STORE_MARGIN) // 4) * 4
 
 
@@ -44,8 +46,11 @@ class LeafData:
         return self.stores[store_side(image_size)]
 
 
-def open_data(config: DataConfig, image_sizes: Iterable[int], cache_dir: Path, progress: Callable[[int, int], None] | None = None) -> LeafData:
-    """Returns the photographs of `config`, decoded once for each of `image_sizes` into stores under `cache_dir`, and split.
+def open_data(
+    config: DataConfig, image_sizes: Iterable[int], cache_dir: Path, progress: Callable[[int, int], None] | None = None
+) -> LeafData:
+    """Returns the photographs of `config`, decoded once for each of `image_sizes` into stores under `cache_dir`, and
+    split.
 
     Raises DataError when they cannot be trained on.
     """
@@ -54,7 +59,9 @@ def open_data(config: DataConfig, image_sizes: Iterable[int], cache_dir: Path, p
         for side in sorted({store_side(size) for size in image_sizes})
     }
     store = next(iter(stores.values()))
-    split = split_by_content(store.labels.tolist(), store.digests, store.classes, config.split_seed, config.val_share, config.test_share)
+    split = split_by_content(
+        store.labels.tolist(), store.digests, store.classes, config.split_seed, config.val_share, config.test_share
+    )
     return LeafData(stores, split)
 
 
@@ -62,7 +69,9 @@ class DeviceData:
     """A `LeafData` on a device: feeds by image size and labels, made once and shared by all the trials of a worker."""
 
     def __init__(self, data: LeafData, device: torch.device, resident_bytes: int = 0) -> None:
-        """resident_bytes: room on the device for copies of the stores; a store that does not fit what is left of it is streamed."""
+        """resident_bytes: room on the device for copies of the stores; a store that does not fit what is left of it is
+        streamed.
+        """
         self.data, self.device, self._room = data, device, resident_bytes if device.type == "cuda" else 0
         self.labels_N = data.store.labels.to(device)
         self._feeds: dict[int, ImageFeed] = {}
@@ -79,7 +88,9 @@ class DeviceData:
     @property
     def resident_bytes(self) -> int:
         """What lies on the device for all trials: the stores' copies so far, and the labels."""
-        return self.labels_N.nbytes + sum(self.data.stores[side].images.numel() for side, feed in self._feeds.items() if feed.resident)
+        return self.labels_N.nbytes + sum(
+            self.data.stores[side].images.numel() for side, feed in self._feeds.items() if feed.resident
+        )
 
     def indices(self, split: str) -> Tensor:
         """Returns the samples of "train", "val" or "test", int64 on the CPU."""

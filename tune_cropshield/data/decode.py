@@ -13,7 +13,14 @@ import PIL
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 DECODER_VERSION = f"1+pillow{PIL.__version__}"  # part of every store's key: raise the 1 when decoded bytes change
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF")  # by content, as names lie; others (EPS, PDF) have no business here
+FORMATS = (
+    "JPEG",
+    "PNG",
+    "BMP",
+    "WEBP",
+    "GIF",
+    "TIFF",
+)  # by content, as names lie; others (EPS, PDF) have no business here
 MIN_SIDE = 8  # pixels; below it a file is an icon or a mistake, and enlarging it would train on nothing
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -25,7 +32,9 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }  # EXIF orientation -> what makes it upright
 
-_filters_lock = threading.Lock()  # `catch_warnings` swaps the process's filters: two threads in it at once would leave them swapped
+_filters_lock = (
+    threading.Lock()
+)  # `catch_warnings` swaps the process's filters: two threads in it at once would leave them swapped
 
 
 class DecodeError(ValueError):
@@ -39,10 +48,11 @@ class FileReadError(DecodeError):
 def decode_rgb(path: Path, size: int) -> npt.NDArray[np.uint8]:
     """Returns the centre square of the image, upright, as RGB (size, size, 3).
 
-    The shorter side becomes `size` (bilinear, antialiased), the longer one is cropped evenly. EXIF orientation is applied; transparency
-    is laid over white; 16-bit grey is scaled to 8 bits; of an animation the first frame is taken; colour profiles are ignored.
-    Raises DecodeError for anything that is not wholly decodable, an image under 8 pixels on a side, or one over about 179 million pixels
-    (Pillow's own limit against decompression bombs); FileReadError when the file is gone or unreadable. No warnings; safe in threads.
+    The shorter side becomes `size` (bilinear, antialiased), the longer one is cropped evenly. EXIF orientation is
+    applied; transparency is laid over white; 16-bit grey is scaled to 8 bits; of an animation the first frame is taken;
+    colour profiles are ignored. Raises DecodeError for anything that is not wholly decodable, an image under 8 pixels
+    on a side, or one over about 179 million pixels (Pillow's own limit against decompression bombs); FileReadError when
+    the file is gone or unreadable. No warnings; safe in threads.
     """
     try:
         content = path.read_bytes()
@@ -56,8 +66,12 @@ def decode_rgb(path: Path, size: int) -> npt.NDArray[np.uint8]:
         raise DecodeError("not an image" if content else "empty file") from error
     except Image.DecompressionBombError as error:
         raise DecodeError("too many pixels (decompression bomb?)") from error
-    except Exception as error:  # on damaged files Pillow's readers raise nearly anything: OSError, SyntaxError, struct.error ...
-        raise DecodeError(str(error) if isinstance(error, OSError | SyntaxError) else f"{type(error).__name__}: {error}") from error
+    except (
+        Exception
+    ) as error:  # on damaged files Pillow's readers raise nearly anything: OSError, SyntaxError, struct.error ...
+        raise DecodeError(
+            str(error) if isinstance(error, OSError | SyntaxError) else f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def _decode(content: bytes, size: int) -> npt.NDArray[np.uint8]:
@@ -70,7 +84,9 @@ def _decode(content: bytes, size: int) -> npt.NDArray[np.uint8]:
         image.draft(None, (2 * size, 2 * size))  # JPEG only: decodes at 1/2, 1/4 or 1/8, at least twice what is kept
         image.load()
         with _filters_lock, warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"PIL\.")  # damaged EXIF is no reason to complain about a sound picture
+            warnings.filterwarnings(
+                "ignore", module=r"PIL\."
+            )  # damaged EXIF is no reason to complain about a sound picture
             orientation = image.getexif().get(ExifTags.Base.Orientation)
         square = _centre_square(_rgb(image), size)
     if orientation in UPRIGHT:  # after the resize: a centred square turns into itself, and is far smaller
@@ -81,7 +97,9 @@ def _decode(content: bytes, size: int) -> npt.NDArray[np.uint8]:
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
-    if image.mode.startswith("I"):  # I;16 and its byte orders; older Pillow opens 16-bit PNG as 32-bit I. `convert` would clip at 255
+    if image.mode.startswith(
+        "I"
+    ):  # I;16 and its byte orders; older Pillow opens 16-bit PNG as 32-bit I. `convert` would clip at 255
         values = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
         return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
@@ -96,4 +114,6 @@ def _centre_square(image: Image.Image, size: int) -> Image.Image:
     """Crops and resizes in one step, so a very long, thin image is never enlarged as a whole."""
     side = min(image.size)
     left, top = (image.width - side) / 2, (image.height - side) / 2
-    return image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side), reducing_gap=2.0)
+    return image.resize(
+        (size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side), reducing_gap=2.0
+    )

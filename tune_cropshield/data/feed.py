@@ -1,4 +1,6 @@
-"""Pictures by their index, on the device: from the device's own copy of the store, from memory, or streamed ahead through pinned buffers."""
+"""Pictures by their index, on the device: from the device's own copy of the store, from memory, or streamed ahead
+through pinned buffers.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,9 @@ AHEAD = 3  # batches in flight: one being trained on, one copied, one gathered
 class ImageFeed:
     """Hands out uint8 pictures (B, S, S, 3) of a store on `device`.
 
-    resident: keep a copy of the whole store on the device (it counts towards the memory budget). Otherwise a GPU is fed by a thread that
-    gathers into pinned buffers ahead of the training step; a CPU gathers on the spot, since a second thread would only take its cores.
-    `wait_s` adds up the time the caller stood waiting for pictures.
+    resident: keep a copy of the whole store on the device (it counts towards the memory budget). Otherwise a GPU is fed
+    by a thread that gathers into pinned buffers ahead of the training step; a CPU gathers on the spot, since a second
+    thread would only take its cores. `wait_s` adds up the time the caller stood waiting for pictures.
     """
 
     def __init__(self, images: Tensor, device: torch.device, resident: bool = False) -> None:
@@ -29,12 +31,18 @@ class ImageFeed:
         self.wait_s = 0.0
 
     def stream(self, batches: Sequence[Tensor]) -> Generator[Tensor]:
-        """Yields the pictures of each batch of indices (int64, on the CPU) in turn; close the iterator to stop early."""
+        """Yields the pictures of each batch of indices (int64, on the CPU) in turn; close the iterator to stop
+        early.
+        """
         if self._streams:
             yield from self._stream_ahead(batches)
             return
-        if self.device.type == "cuda" and batches:  # one copy for all: the driver may wait before it copies from memory that is not pinned
-            batches = torch.cat(list(batches)).to(self.device, non_blocking=True).split([len(indices) for indices in batches])
+        if (
+            self.device.type == "cuda" and batches
+        ):  # one copy for all: the driver may wait before it copies from memory that is not pinned
+            batches = (
+                torch.cat(list(batches)).to(self.device, non_blocking=True).split([len(indices) for indices in batches])
+            )
         for indices in batches:
             started = time.perf_counter()
             images = self._images.index_select(0, indices)
@@ -48,7 +56,9 @@ class ImageFeed:
         for _ in range(AHEAD):
             free.put(_Buffer(torch.empty((largest, *self._images.shape[1:]), dtype=torch.uint8, pin_memory=True)))
         stop = threading.Event()
-        thread = threading.Thread(target=self._gather, args=(batches, free, filled, stop), name="image-feed", daemon=True)
+        thread = threading.Thread(
+            target=self._gather, args=(batches, free, filled, stop), name="image-feed", daemon=True
+        )
         thread.start()
         try:
             for _ in batches:
@@ -80,7 +90,8 @@ class ImageFeed:
                 if stop.is_set():
                     return
                 buffer.copied.synchronize()  # the device may still be reading what this buffer held before
-                # Not torch.index_select: on a machine of many cores its threads get in each other's way and in the training loop's.
+                # Not torch.index_select: on a machine of many cores its threads get in each other's way and in the
+                # training loop's.
                 np.take(images, indices.numpy(), axis=0, out=buffer.pinned[: len(indices)].numpy(), mode="clip")
                 buffer.count = len(indices)
                 filled.put(buffer)

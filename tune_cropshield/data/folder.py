@@ -21,7 +21,9 @@ HASHING_THREADS = 8  # more than cores: a cold disk is waited for, not computed
 
 @dataclass(frozen=True)
 class ImageFile:
-    """One image: `path` relative to the folder (forward slashes), `label` an index into its classes, `digest` its SHA-256 in hex."""
+    """One image: `path` relative to the folder (forward slashes), `label` an index into its classes, `digest` its
+    SHA-256 in hex.
+    """
 
     path: str
     label: int
@@ -30,9 +32,11 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """What `scan_folder` found. `classes` and `files` are sorted by name and path, so equal folders compare equal on every machine.
+    """What `scan_folder` found. `classes` and `files` are sorted by name and path, so equal folders compare equal on
+    every machine.
 
-    `skipped` names what lies in the folder and was left out: sub-folders without any image, and images outside every class.
+    `skipped` names what lies in the folder and was left out: sub-folders without any image, and images outside every
+    class.
     """
 
     root: Path
@@ -53,12 +57,14 @@ class ListedImage:
 def scan_folder(root: Path, digest_cache: Path | None) -> ImageFolder:
     """Returns every image below `root`; each of its sub-folders is a class, and folders inside a class belong to it.
 
-    Images are .jpg .jpeg .png .bmp .webp in upper or lower case, judged by name: whether one can be decoded is the store's question.
-    Hidden files and folders (leading dot) are ignored. A class folder may be a symbolic link; links to folders deeper inside are not
-    followed.
-    digest_cache: a JSON file {absolute path: [bytes, mtime_ns, SHA-256]} read before hashing and brought up to date after it, so that an
+    Images are .jpg .jpeg .png .bmp .webp in upper or lower case, judged by name: whether one can be decoded is the
+    store's question. Hidden files and folders (leading dot) are ignored. A class folder may be a symbolic link; links
+    to folders deeper inside are not followed.
+    digest_cache: a JSON file {absolute path: [bytes, mtime_ns, SHA-256]} read before hashing and brought up to date
+    after it, so that an
         unchanged file is not read again; a damaged or unwritable one costs only time. None hashes every file.
-    Raises DataError (one line) for a folder that is missing, not a folder, not readable, without images, with one class, or already split.
+    Raises DataError (one line) for a folder that is missing, not a folder, not readable, without images, with one
+    class, or already split.
     """
     root = Path(os.path.abspath(root))
     try:
@@ -78,7 +84,9 @@ def scan_folder(root: Path, digest_cache: Path | None) -> ImageFolder:
 
 
 def check_folder(root: Path) -> None:
-    """Raises DataError as `scan_folder` would, after listing the files but before reading any: an answer in an instant."""
+    """Raises DataError as `scan_folder` would, after listing the files but before reading any: an answer in an
+    instant.
+    """
     list_images(root)
 
 
@@ -99,7 +107,9 @@ def is_image_name(name: str) -> bool:
 
 
 def images_below(folder: Path) -> list[Path]:
-    """Returns the files below `folder`, at any depth, whose names are those of images; hidden folders and links to folders are passed over."""
+    """Returns the files below `folder`, at any depth, whose names are those of images; hidden folders and links to
+    folders are passed over.
+    """
     return sorted(folder / file.path for file in _images_below(str(folder), "."))
 
 
@@ -148,23 +158,31 @@ def _check_classes(root: Path, found: dict[str, list[ListedImage]], skipped: lis
     strays = [name for name in skipped if is_image_name(name) and not (root / name).is_dir()]
     if not found:
         if strays:
-            raise DataError(f"the {len(strays)} images of {str(root)!r} lie directly in it, so they have no class; {LAYOUT}")
+            raise DataError(
+                f"the {len(strays)} images of {str(root)!r} lie directly in it, so they have no class; {LAYOUT}"
+            )
         raise DataError(f"no images ({' '.join(IMAGE_SUFFIXES)}) in the sub-folders of {str(root)!r}; {LAYOUT}")
     if len(found) == 1:
         (name, files) = next(iter(found.items()))
         inner = {file.path.split("/")[1] for file in files if file.path.count("/") > 1}
         hint = f"; it has sub-folders itself: was {str(root / name)!r} meant?" if len(inner) > 1 else ""
-        raise DataError(f"at least two classes are needed, but {str(root)!r} has one: {name!r} with {len(files)} images{hint}")
+        raise DataError(
+            f"at least two classes are needed, but {str(root)!r} has one: {name!r} with {len(files)} images{hint}"
+        )
     if {name.lower() for name in found} <= SPLIT_NAMES:
         raise DataError(
-            f"{str(root)!r} holds splits ({', '.join(sorted(found))}), not classes: give a folder with one sub-folder per class, and it is split here"
+            (
+                f"{str(root)!r} holds splits ({', '.join(sorted(found))}), not classes: give a folder with one "
+                "sub-folder per class, and it is split here"
+            )
         )
 
 
 def _digests(root: Path, files: list[ListedImage], digest_cache: Path | None) -> dict[str, str]:
     """Returns relative path -> SHA-256, without the files that have been deleted meanwhile.
 
-    A file that may not or cannot be read has a digest of its own, made of its path: whoever decodes it says what is wrong and leaves it out.
+    A file that may not or cannot be read has a digest of its own, made of its path: whoever decodes it says what is
+    wrong and leaves it out.
     """
     known = _read_cache(digest_cache) if digest_cache is not None else {}
     absolute = {file.path: os.path.join(root, *file.path.split("/")) for file in files}
@@ -184,7 +202,11 @@ def _digests(root: Path, files: list[ListedImage], digest_cache: Path | None) ->
     if digest_cache is not None and unknown:
         inside = os.path.join(root, "")
         entries: dict[str, object] = {path: entry for path, entry in known.items() if not path.startswith(inside)}
-        entries |= {absolute[file.path]: [file.size, file.mtime_ns, digests[file.path]] for file in files if file.path in digests.keys() - unread}
+        entries |= {
+            absolute[file.path]: [file.size, file.mtime_ns, digests[file.path]]
+            for file in files
+            if file.path in digests.keys() - unread
+        }
         _write_cache(digest_cache, entries)
     return digests
 
@@ -209,7 +231,9 @@ def _is_digest(rest: list[object]) -> bool:
 
 
 def _read_cache(path: Path) -> dict[str, object]:
-    """Returns what the cache holds, or nothing when it is missing or damaged; each entry is checked where it is used."""
+    """Returns what the cache holds, or nothing when it is missing or damaged; each entry is checked where it is
+    used.
+    """
     try:
         entries = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -218,7 +242,9 @@ def _read_cache(path: Path) -> dict[str, object]:
 
 
 def _write_cache(path: Path, entries: dict[str, object]) -> None:
-    """Replaces the cache in one step. Two writers at once: the last one wins, which costs the other one a second hashing."""
+    """Replaces the cache in one step. Two writers at once: the last one wins, which costs the other one a second
+    hashing.
+    """
     aside = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

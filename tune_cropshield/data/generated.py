@@ -1,7 +1,8 @@
 """Drawn leaves: a small image folder for trying everything out without any photographs.
 
-Each picture is a function of (seed, class, index) alone. H, W: height and width in pixels; colours are float32 RGB in [0, 1], (H, W, 3).
-Leaf coordinates: `along` runs from 0 at the stalk to 1 at the tip; `across` from 0 at the midrib to -1 and 1 at the two margins.
+Each picture is a function of (seed, class, index) alone. H, W: height and width in pixels; colours are float32 RGB in
+[0, 1], (H, W, 3). Leaf coordinates: `along` runs from 0 at the stalk to 1 at the tip; `across` from 0 at the midrib to
+-1 and 1 at the two margins.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ MIN_PER_CLASS, MIN_IMAGE_SIZE = 3, 16  # one image for each side of the split; b
 MAX_PER_CLASS, MAX_IMAGE_SIZE = 100_000, 4096  # beyond them a slip of the finger fills the disk or the memory
 JPEG_QUALITY = 92
 
+DRAWN_CLASSES, DRAWN_PER_CLASS, DRAWN_SIZE = 6, 80, 96  # small enough for a first search of a minute on two cores
+
 
 @dataclass(frozen=True)
 class Leaf:
@@ -44,11 +47,12 @@ class Leaf:
 
 
 def draw_leaves(root: Path, classes: int = 6, per_class: int = 80, image_size: int = 96, seed: int = 0) -> Path:
-    """Draws `per_class` JPEGs of each of the first `classes` diseases into root/<class>/<class>_<index>.jpg and returns `root`.
+    """Draws `per_class` JPEGs of each of the first `classes` diseases into root/<class>/<class>_<index>.jpg and returns
+    `root`.
 
-    The same (seed, class, index, image_size) gives the same picture, however many are drawn. The folder is drawn aside and renamed: where
-    `root` exists it is complete, and a killed draw leaves at most a hidden folder beside it.
-    Raises DataError for numbers out of range, a `root` that exists with something in it, or one that cannot be written.
+    The same (seed, class, index, image_size) gives the same picture, however many are drawn. The folder is drawn aside
+    and renamed: where `root` exists it is complete, and a killed draw leaves at most a hidden folder beside it. Raises
+    DataError for numbers out of range, a `root` that exists with something in it, or one that cannot be written.
     """
     root = Path(os.path.abspath(root))
     for name, value, low, high in (
@@ -63,7 +67,9 @@ def draw_leaves(root: Path, classes: int = 6, per_class: int = 80, image_size: i
     aside = root.with_name(f".{root.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
     try:
         if root.exists() and not (root.is_dir() and not any(root.iterdir())):
-            raise DataError(f"{str(root)!r} exists already and is not an empty folder: leaves are drawn only into a new one")
+            raise DataError(
+                f"{str(root)!r} exists already and is not an empty folder: leaves are drawn only into a new one"
+            )
         names = list(DISEASES)[:classes]
         for name in names:
             (aside / name).mkdir(parents=True)
@@ -80,7 +86,9 @@ def draw_leaves(root: Path, classes: int = 6, per_class: int = 80, image_size: i
         os.replace(aside, root)
     except OSError as error:
         if is_disk_full(error):
-            raise DiskFull(f"no space left on the disk while drawing leaves into {root}: free some, then try again") from error
+            raise DiskFull(
+                f"no space left on the disk while drawing leaves into {root}: free some, then try again"
+            ) from error
         raise DataError(f"leaves cannot be drawn into {str(root)!r}: {error.strerror}") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -184,8 +192,14 @@ def _leaf_spot(rng: np.random.Generator, leaf: Leaf, colour_HWC: Floats, severit
     """A few round spots: brown ring, pale grey centre, faint yellow halo."""
     seed = int(rng.integers(2**32))
     count = int(2 + 11 * severity)
-    for tint, alpha, grow in (((0.66, 0.62, 0.20), 0.5, 1.7), ((0.30, 0.20, 0.11), 0.9, 1.0), ((0.60, 0.55, 0.45), 0.8, 0.5)):
-        spots_HW = _spots(np.random.default_rng(seed), leaf, count, 0.030 * grow, 0.052 * grow)  # the same places, smaller and smaller
+    for tint, alpha, grow in (
+        ((0.66, 0.62, 0.20), 0.5, 1.7),
+        ((0.30, 0.20, 0.11), 0.9, 1.0),
+        ((0.60, 0.55, 0.45), 0.8, 0.5),
+    ):
+        spots_HW = _spots(
+            np.random.default_rng(seed), leaf, count, 0.030 * grow, 0.052 * grow
+        )  # the same places, smaller and smaller
         _paint(colour_HWC, tint, spots_HW * alpha)
 
 
@@ -283,7 +297,9 @@ def _patches(rng: np.random.Generator, leaf: Leaf, cells: int, share: float) -> 
     return _soft_step(_clouds(rng, leaf.size, cells), 1.0 - 2.0 * share, 0.7)
 
 
-def _spots(rng: np.random.Generator, leaf: Leaf, count: int, smallest: float, largest: float, clusters: int = 0) -> Floats:
+def _spots(
+    rng: np.random.Generator, leaf: Leaf, count: int, smallest: float, largest: float, clusters: int = 0
+) -> Floats:
     """Returns `count` antialiased discs (H, W) in [0, 1] on the blade; radii are shares of the picture's side."""
     if clusters:
         centres = rng.uniform((0.2, -0.6), (0.85, 0.6), (clusters, 2))
@@ -311,7 +327,9 @@ def _tint(rng: np.random.Generator, colour: tuple[float, float, float], spread: 
     return np.asarray(colour, np.float32) * rng.uniform(1 - spread, 1 + spread, 3).astype(np.float32)
 
 
-def _paint(colour_HWC: Floats, tint: Floats | tuple[float, float, float], alpha_HW: Floats, shade_HW: Floats | None = None) -> None:
+def _paint(
+    colour_HWC: Floats, tint: Floats | tuple[float, float, float], alpha_HW: Floats, shade_HW: Floats | None = None
+) -> None:
     """Blends `tint` (times `shade_HW`) into the picture in place, by `alpha_HW` in [0, 1]."""
     target = np.asarray(tint, np.float32) if shade_HW is None else np.asarray(tint, np.float32) * shade_HW[..., None]
     colour_HWC += (target - colour_HWC) * alpha_HW[..., None]
@@ -342,4 +360,26 @@ def _photograph(rng: np.random.Generator, leaf: Leaf, colour_HWC: Floats) -> npt
     return np.clip(focused + noise_HWC + 0.5, 0, 255).astype(np.uint8)
 
 
-GROUNDS = ((0.42, 0.33, 0.25), (0.55, 0.54, 0.52), (0.30, 0.36, 0.22), (0.72, 0.70, 0.66), (0.26, 0.24, 0.23), (0.45, 0.50, 0.55))
+GROUNDS = (
+    (0.42, 0.33, 0.25),
+    (0.55, 0.54, 0.52),
+    (0.30, 0.36, 0.22),
+    (0.72, 0.70, 0.66),
+    (0.26, 0.24, 0.23),
+    (0.45, 0.50, 0.55),
+)
+
+
+def generated_leaves(cache: Path) -> Path:
+    """Returns a folder of drawn leaves in the cache, drawn now if it is not there."""
+    folder = cache / f"drawn-leaves-{DRAWN_CLASSES}x{DRAWN_PER_CLASS}-{DRAWN_SIZE}px"
+    try:
+        if not folder.exists():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            draw_leaves(folder, DRAWN_CLASSES, DRAWN_PER_CLASS, DRAWN_SIZE)
+    except OSError as error:
+        raise DataError(f"the cache folder {str(cache)!r} cannot be written: {error.strerror}") from error
+    except DataError:
+        if not folder.exists():  # else another search has drawn them meanwhile
+            raise
+    return folder

@@ -1,7 +1,9 @@
-"""MixUp and CutMix between neighbours: the sample at an even place of the epoch's order with the one after it, and the other way round.
+"""MixUp and CutMix between neighbours: the sample at an even place of the epoch's order with the one after it, and the
+other way round.
 
-Whole-batch shuffles, as usual elsewhere, make a sample's partner depend on the micro-batch. Neighbours share every micro-batch of even
-size, and both take the draws of the pair's first sample, so cutting a window into other micro-batches changes no picture.
+Whole-batch shuffles, as usual elsewhere, make a sample's partner depend on the micro-batch. Neighbours share every
+micro-batch of even size, and both take the draws of the pair's first sample, so cutting a window into other
+micro-batches changes no picture.
 MixUp: https://arxiv.org/abs/1710.09412, CutMix: https://arxiv.org/abs/1905.04899; our `weight` is their lambda.
 
 B: batch, C: channels, S: side of the square pictures, N: entries of a table.
@@ -17,20 +19,44 @@ import torch
 from torch import Tensor
 
 from tune_cropshield.data import noise
-from tune_cropshield.data.targets import Targets
 
-SEED_OFFSET = 0x6D6978 << 40  # the pair's draws must not be those of its first sample's crop and colours ("mix" in ASCII)
+
+@dataclass(frozen=True)
+class Targets:
+    """What a micro-batch should be classified as.
+
+    labels_B: int64. With MixUp or CutMix each sample is `share_B` of its own class and 1 - `share_B` of
+    `partner_labels_B`.
+    """
+
+    labels_B: Tensor
+    partner_labels_B: Tensor | None = None
+    share_B: Tensor | None = None
+
+    def slice(self, start: int, stop: int) -> Targets:
+        """Returns the targets of samples `start` to `stop`."""
+        if self.partner_labels_B is None or self.share_B is None:
+            return Targets(self.labels_B[start:stop])
+        return Targets(self.labels_B[start:stop], self.partner_labels_B[start:stop], self.share_B[start:stop])
+
+
+SEED_OFFSET = (
+    0x6D6978 << 40
+)  # the pair's draws must not be those of its first sample's crop and colours ("mix" in ASCII)
 
 
 @dataclass(frozen=True)
 class Mixing:
-    """How strongly neighbours are mixed: alphas of Beta(alpha, alpha), 0 turns one off. With both, each pair takes either at even odds."""
+    """How strongly neighbours are mixed: alphas of Beta(alpha, alpha), 0 turns one off. With both, each pair takes
+    either at even odds.
+    """
 
     mixup: float = 0.0
     cutmix: float = 0.0
 
     def plan(self, samples_B: Tensor, seed: int, epoch: int | Tensor, image_size: int) -> MixPlan:
-        """Returns what happens to each of `samples_B` (int64, in the epoch's order from an even place on). Never waits for the device.
+        """Returns what happens to each of `samples_B` (int64, in the epoch's order from an even place on). Never waits
+        for the device.
 
         The device's first plan copies a table there, so plan once before capturing a CUDA graph.
         """
@@ -48,14 +74,17 @@ class Mixing:
         half_B = 0.5 * (1 - _looked_up(self.cutmix, strength_B)).sqrt_() * (is_cutmix_B & ~lone_B)
         column_BS, row_BS = _inside(x_B, half_B, image_size), _inside(y_B, half_B, image_size)
         share_B = 1 - column_BS.sum(1) * row_BS.sum(1) / image_size**2
-        return MixPlan(torch.where(is_cutmix_B, share_B, blend_B), blend_B.masked_fill(is_cutmix_B, 1.0), column_BS, row_BS)
+        return MixPlan(
+            torch.where(is_cutmix_B, share_B, blend_B), blend_B.masked_fill(is_cutmix_B, 1.0), column_BS, row_BS
+        )
 
 
 @dataclass(frozen=True)
 class MixPlan:
     """What happens to each sample of a window or micro-batch.
 
-    weight_B: float32 share of a sample's own class in its target; 1 for an odd last sample. For CutMix it is the share of pixels that stay,
+    weight_B: float32 share of a sample's own class in its target; 1 for an odd last sample. For CutMix it is the share
+    of pixels that stay,
         counted on the box as the picture's edge cuts it.
     blend_B: weight of a sample's own pixels outside the box (1 for CutMix); inside it, they are all the partner's.
     column_BS, row_BS: float32, 1 where the box lies; None without CutMix.
@@ -78,9 +107,12 @@ class MixPlan:
         return Targets(labels_B, labels_B.index_select(0, _partners(len(labels_B), labels_B.device)), self.weight_B)
 
     def images(self, images_BCSS: Tensor) -> Tensor:
-        """Returns the mixed pictures, channels_last, same dtype (which the weights are rounded to). Never waits for the device."""
+        """Returns the mixed pictures, channels_last, same dtype (which the weights are rounded to). Never waits for the
+        device.
+        """
         num_samples, channels, height, width = images_BCSS.shape
-        # Rows of (width x channels) numbers: the memory order of channels_last, and long enough for a CPU's vector units.
+        # Rows of (width x channels) numbers: the memory order of channels_last, and long enough for a CPU's vector
+        # units.
         rows_BHR = images_BCSS.permute(0, 2, 3, 1).reshape(num_samples, height, width * channels)
         blend = self.blend_B[:, None, None]
         if self.column_BS is not None and self.row_BS is not None:
@@ -91,8 +123,12 @@ class MixPlan:
         return mixed_BHR.view(num_samples, height, width, channels).permute(0, 3, 1, 2)
 
 
-def mix(images_BCSS: Tensor, labels_B: Tensor, samples_B: Tensor, *, mixing: Mixing, seed: int, epoch: int | Tensor) -> tuple[Tensor, Targets]:
-    """Returns one batch's mixed pictures and their targets: `Mixing.plan` and its use in one call. Both alphas 0 change nothing."""
+def mix(
+    images_BCSS: Tensor, labels_B: Tensor, samples_B: Tensor, *, mixing: Mixing, seed: int, epoch: int | Tensor
+) -> tuple[Tensor, Targets]:
+    """Returns one batch's mixed pictures and their targets: `Mixing.plan` and its use in one call. Both alphas 0 change
+    nothing.
+    """
     if not (mixing.mixup or mixing.cutmix):
         return images_BCSS, Targets(labels_B)
     plan = mixing.plan(samples_B, seed, epoch, images_BCSS.shape[-1])
@@ -100,10 +136,11 @@ def mix(images_BCSS: Tensor, labels_B: Tensor, samples_B: Tensor, *, mixing: Mix
 
 
 def beta_table(alpha: float, size: int = 4096, seed: int = 0) -> Tensor:
-    """Returns (size,) float32 draws of Beta(alpha, alpha) in [0, 1], on the CPU; their mean is one half. `size` is even, `alpha` positive.
+    """Returns (size,) float32 draws of Beta(alpha, alpha) in [0, 1], on the CPU; their mean is one half. `size` is
+    even, `alpha` positive.
 
-    A Beta draw takes a rejection loop, which a device cannot run without asking the host: so they are drawn once and looked up in a step.
-    The second half mirrors the first (1 - x), for the distribution is symmetric.
+    A Beta draw takes a rejection loop, which a device cannot run without asking the host: so they are drawn once and
+    looked up in a step. The second half mirrors the first (1 - x), for the distribution is symmetric.
     """
     if not alpha > 0:
         raise ValueError(f"`alpha > 0` must hold for a Beta distribution, but got {alpha}")
@@ -131,6 +168,8 @@ def _partners(num_samples: int, device: torch.device) -> Tensor:
 
 
 def _inside(centre_B: Tensor, half_B: Tensor, size: int) -> Tensor:
-    """Returns (B, size) float32: 1 for pixels whose centre lies within `half` of `centre`, both as shares of the side; the rest 0."""
+    """Returns (B, size) float32: 1 for pixels whose centre lies within `half` of `centre`, both as shares of the side;
+    the rest 0.
+    """
     centres_S = torch.linspace(0.5 / size, 1 - 0.5 / size, size, device=centre_B.device)
     return ((centres_S - centre_B[:, None]).abs() < half_B[:, None]).to(torch.float32)

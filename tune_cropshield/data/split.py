@@ -32,16 +32,22 @@ def split_by_content(
     val_share: float = 0.1,
     test_share: float = 0.1,
 ) -> Split:
-    """Returns a split with the asked shares of each class's distinct images, rounded, and at least one of every class on each side.
+    """Returns a split with the asked shares of each class's distinct images, rounded, and at least one of every class
+    on each side.
 
-    labels, digests: one per image, N of each; labels index into `classes`. Images with equal digests stay together, also across classes.
-    An image's place follows from SHA-256 of "seed:digest": names and order do not matter, and adding an image to a class moves at most two
-    others of that class (the one next to each border). Test images come from one end of that order and validation images from the other,
-    so neither turns into the other as the folder grows.
-    A share of 0 leaves that side empty. Raises DataError naming every class with too few distinct images.
+    labels, digests: one per image, N of each; labels index into `classes`. Images with equal digests stay together,
+    also across classes. An image's place follows from SHA-256 of "seed:digest": names and order do not matter, and
+    adding an image to a class moves at most two others of that class (the one next to each border). Test images come
+    from one end of that order and validation images from the other, so neither turns into the other as the folder
+    grows. A share of 0 leaves that side empty. Raises DataError naming every class with too few distinct images.
     """
     if not (val_share >= 0 and test_share >= 0 and val_share + test_share < 1):
-        raise DataError(f"`val_share + test_share < 1` must hold, both at least 0, but got val_share={val_share}, test_share={test_share}")
+        raise DataError(
+            (
+                f"`val_share + test_share < 1` must hold, both at least 0, but got val_share={val_share}, "
+                f"test_share={test_share}"
+            )
+        )
     assert len(labels) == len(digests)
     shares = {TEST: test_share, VAL: val_share}
     sides = [TRAIN, *(side for side, share in shares.items() if share > 0)]
@@ -52,7 +58,8 @@ def split_by_content(
         members[label].add(digest)
     num_classes_of = Counter(digest for members_of_class in members for digest in members_of_class)
 
-    # An image filed under several classes cannot follow the quota of each: it goes where its own hash says, and the quotas count it.
+    # An image filed under several classes cannot follow the quota of each: it goes where its own hash says, and the
+    # quotas count it.
     side_of = {digest: _side_of_shared(order[digest], shares) for digest, count in num_classes_of.items() if count > 1}
     faults = []
     for name, digests_of_class in zip(classes, members, strict=True):
@@ -62,7 +69,9 @@ def split_by_content(
         if len(own) < sum(needed.values()):
             num_shared = len(digests_of_class) - len(own)
             also = f" ({num_shared} also in other classes)" if num_shared else ""
-            faults.append(f"{name!r} has {len(digests_of_class)}{also}, needs {len(sides)}{' of its own' if num_shared else ''}")
+            faults.append(
+                f"{name!r} has {len(digests_of_class)}{also}, needs {len(sides)}{' of its own' if num_shared else ''}"
+            )
             continue
         taken = {}
         spare = len(own) - sum(needed.values())

@@ -6,7 +6,8 @@
     cache_dir/<key>.tmp-*/        a build that is going on, or was killed
     cache_dir/digests.json        spares an unchanged file its hashing
 
-<key> is the beginning of the fingerprint: a changed folder, size or decoder is another store, so nothing ever goes stale.
+<key> is the beginning of the fingerprint: a changed folder, size or decoder is another store, so nothing ever goes
+stale.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ from tune_cropshield.data.store_files import FORMAT_VERSION, IMAGES, DamagedStor
 from tune_cropshield.errors import DataError, DiskFull
 
 if TYPE_CHECKING:
-    from torch import Tensor  # seconds to import, and needed only once a store is mapped: a bad folder is told about at once
+    from torch import (
+        Tensor,  # seconds to import, and needed only once a store is mapped: a bad folder is told about at once
+    )
 
 KEY_LENGTH = 16  # hex digits: short enough for Windows paths, long enough never to collide
 MIB = 1024 * 1024
@@ -42,10 +45,12 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Store:
-    """N decoded images. Pickles as its path, so sending one to another process costs nothing and both share the same memory.
+    """N decoded images. Pickles as its path, so sending one to another process costs nothing and both share the same
+    memory.
 
     images: (N, size, size, 3) uint8 on the CPU, mapped read-only: writing to it in place crashes the process.
-    labels: (N,) int64, indices into `classes`; paths (relative to `root`, forward slashes) and digests (SHA-256, hex) have N entries too.
+    labels: (N,) int64, indices into `classes`; paths (relative to `root`, forward slashes) and digests (SHA-256, hex)
+    have N entries too.
     unreadable: (path, reason) of each image that was left out.
     """
 
@@ -62,9 +67,11 @@ class Store:
 
     @staticmethod
     def load(path: Path, root: Path | None = None) -> Store:
-        """Returns the store at `path` after checking its index and a sample of its bytes (milliseconds); raises DamagedStore otherwise.
+        """Returns the store at `path` after checking its index and a sample of its bytes (milliseconds); raises
+        DamagedStore otherwise.
 
-        root: the folder of the images, where it is not the one the store was built from (a moved folder of equal content shares its store).
+        root: the folder of the images, where it is not the one the store was built from (a moved folder of equal
+        content shares its store).
         """
         path = Path(path)
         index = read_index(path)
@@ -101,7 +108,10 @@ class Store:
         return Store.load, (self.path, self.root)
 
     def __repr__(self) -> str:
-        return f"Store({str(self.path)!r}: {len(self)} images of {len(self.classes)} classes at {self.size} px from {str(self.root)!r})"
+        return (
+            f"Store({str(self.path)!r}: {len(self)} images of {len(self.classes)} classes at {self.size} px from "
+            f"{str(self.root)!r})"
+        )
 
 
 def open_store(
@@ -113,14 +123,17 @@ def open_store(
     progress: Progress | None = None,
     workers: int | None = None,
 ) -> Store:
-    """Returns the images of the folder `root` decoded to size x size, building their store in `cache_dir` unless a sound one is there.
+    """Returns the images of the folder `root` decoded to size x size, building their store in `cache_dir` unless a
+    sound one is there.
 
-    Any number of processes may ask at once: one builds, the others wait for it. A killed build leaves nothing that is mistaken for a store.
-    max_bad_share: the largest share of images in [0, 1] that may be unreadable; those are left out and listed in `Store.unreadable`.
+    Any number of processes may ask at once: one builds, the others wait for it. A killed build leaves nothing that is
+    mistaken for a store.
+    max_bad_share: the largest share of images in [0, 1] that may be unreadable; those are left out and listed in
+    `Store.unreadable`.
     progress: called in the calling thread after each image while building; never called when the store is there.
-    workers: decoding threads, one per core when None.
-    Raises DataError for a folder that cannot be used (see `scan_folder`), too many unreadable images, a class without a readable image or a
-    `cache_dir` that must not be written; DiskFull when the disk is full.
+    workers: decoding threads, one per core when None. Raises DataError for a folder that cannot be used (see
+    `scan_folder`), too many unreadable images, a class without a readable image or a `cache_dir` that must not be
+    written; DiskFull when the disk is full.
     """
     assert size > 0 and (workers is None or workers > 0)
     cache_dir = Path(os.path.abspath(cache_dir))
@@ -132,7 +145,9 @@ def open_store(
         with _storage_errors_told(cache_dir, len(folder.files) * size * size * 3):
             cache_dir.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{path}.lock"):
-                store = _load_if_sound(path, folder.root, fingerprint)  # another process may have built it while this one waited
+                store = _load_if_sound(
+                    path, folder.root, fingerprint
+                )  # another process may have built it while this one waited
                 if store is None:
                     remove_killed_builds(cache_dir, path.name)
                     build_store(path, folder, size, fingerprint, max_bad_share, progress, workers or _num_cores())
@@ -142,7 +157,9 @@ def open_store(
 
 
 def fingerprint_of(folder: ImageFolder, size: int) -> str:
-    """Returns the SHA-256 (hex) of all that decides a store's bytes: paths, class names, contents, size, decoder and layout."""
+    """Returns the SHA-256 (hex) of all that decides a store's bytes: paths, class names, contents, size, decoder and
+    layout.
+    """
     digest = hashlib.sha256(json.dumps([FORMAT_VERSION, DECODER_VERSION, size]).encode())
     for file in sorted(folder.files, key=lambda file: file.path):
         digest.update(json.dumps([file.path, folder.classes[file.label], file.digest]).encode())
@@ -150,13 +167,17 @@ def fingerprint_of(folder: ImageFolder, size: int) -> str:
 
 
 def _load_if_sound(path: Path, root: Path, fingerprint: str) -> Store | None:
-    """Returns the store, or None when it is missing, damaged, another one, or lacks an image that can be read again by now."""
+    """Returns the store, or None when it is missing, damaged, another one, or lacks an image that can be read again by
+    now.
+    """
     try:
         store = Store.load(path, root)
         missing = read_index(path)["try_again"]
     except DamagedStore:
         return None
-    return store if store.fingerprint == fingerprint and not any(_can_be_read(root / name) for name in missing) else None
+    return (
+        store if store.fingerprint == fingerprint and not any(_can_be_read(root / name) for name in missing) else None
+    )
 
 
 def _can_be_read(path: Path) -> bool:
@@ -190,7 +211,8 @@ def _num_cores() -> int:
 
 
 def _read_only_tensor(mapped: npt.NDArray[np.uint8]) -> Tensor:
-    """Returns a tensor over the same memory. torch warns that it knows no read-only tensors; `Store` says so where it matters.
+    """Returns a tensor over the same memory. torch warns that it knows no read-only tensors; `Store` says so where it
+    matters.
 
     A private, copy-on-write mapping would need no such care, but Windows sets its whole size aside in every process.
     """

@@ -77,10 +77,12 @@ def build_store(
 def _decode_into(
     sink: BinaryIO, folder: ImageFolder, size: int, progress: Progress | None, workers: int
 ) -> tuple[list[ImageFile], list[tuple[str, str, bool]]]:
-    """Appends each readable image to `sink`; returns their files, and (path, reason, whether another try may succeed) of the others.
+    """Appends each readable image to `sink`; returns their files, and (path, reason, whether another try may succeed)
+    of the others.
 
-    Plain writes in order, not stores into a mapping: a full disk raises here, where a mapping would kill the process (SIGBUS), and an
-    unreadable image leaves no hole. A few images per thread are decoded ahead, so memory stays small whatever the folder holds.
+    Plain writes in order, not stores into a mapping: a full disk raises here, where a mapping would kill the process
+    (SIGBUS), and an unreadable image leaves no hole. A few images per thread are decoded ahead, so memory stays small
+    whatever the folder holds.
     """
     kept: list[ImageFile] = []
     bad: list[tuple[str, str, bool]] = []
@@ -102,15 +104,24 @@ def _decode_into(
     return kept, bad
 
 
-def check_readable(folder: ImageFolder, kept: Sequence[str], unreadable: Sequence[tuple[str, str]], max_bad_share: float) -> None:
-    """Raises DataError when too many images, or all of one class, are unreadable. Class names are the first part of a path."""
+def check_readable(
+    folder: ImageFolder, kept: Sequence[str], unreadable: Sequence[tuple[str, str]], max_bad_share: float
+) -> None:
+    """Raises DataError when too many images, or all of one class, are unreadable. Class names are the first part of a
+    path.
+    """
     if not unreadable:
         return
-    first = ", ".join(f"{name} ({reason})" for name, reason in unreadable[:3]) + (", ..." if len(unreadable) > 3 else "")
+    first = ", ".join(f"{name} ({reason})" for name, reason in unreadable[:3]) + (
+        ", ..." if len(unreadable) > 3 else ""
+    )
     total = len(kept) + len(unreadable)
     if len(unreadable) > max_bad_share * total:
         raise DataError(
-            f"{len(unreadable)} of {total} images in {str(folder.root)!r} cannot be read, more than the {max_bad_share:.0%} allowed: {first}"
+            (
+                f"{len(unreadable)} of {total} images in {str(folder.root)!r} cannot be read, more than the "
+                f"{max_bad_share:.0%} allowed: {first}"
+            )
         )
     emptied = sorted(set(folder.classes) - {name.partition("/")[0] for name in kept})
     if emptied:
@@ -118,7 +129,9 @@ def check_readable(folder: ImageFolder, kept: Sequence[str], unreadable: Sequenc
 
 
 def remove_killed_builds(cache_dir: Path, key: str) -> None:
-    """Removes killed builds: of `key`, whose lock the caller holds, and of any other store that nobody is building now."""
+    """Removes killed builds: of `key`, whose lock the caller holds, and of any other store that nobody is building
+    now.
+    """
     for leftover in cache_dir.glob("*.tmp-*"):
         other = leftover.name.partition(".tmp-")[0]
         if other == key:

@@ -1,6 +1,7 @@
 """An epoch's images in windows (one optimizer update each) and micro-batches (one forward and backward pass each).
 
-A micro-batch holds stored pictures and what to make of them; its `images()` makes it, on the device, wherever it is called: within a CUDA graph too.
+A micro-batch holds stored pictures and what to make of them; its `images()` makes it, on the device, wherever it is
+called: within a CUDA graph too.
 
 B: samples of a micro-batch, W: samples of a window, N: samples of the data set, S: side of the stored pictures.
 """
@@ -18,8 +19,7 @@ from torch import Tensor
 
 from tune_cropshield.data.augment import PRESETS, augment, evaluation_view
 from tune_cropshield.data.feed import ImageFeed
-from tune_cropshield.data.mixing import Mixing, MixPlan
-from tune_cropshield.data.targets import Targets
+from tune_cropshield.data.mixing import Mixing, MixPlan, Targets
 
 
 class View(NamedTuple):
@@ -33,7 +33,9 @@ class View(NamedTuple):
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """The samples of one forward and backward pass: stored pictures, uint8 (B, S, S, 3), and all that their images and targets depend on."""
+    """The samples of one forward and backward pass: stored pictures, uint8 (B, S, S, 3), and all that their images and
+    targets depend on.
+    """
 
     pictures_BHWC: Tensor
     samples_B: Tensor  # int64 numbers in the data set
@@ -61,7 +63,9 @@ NOBODY = -100  # the label of a picture that only fills a batch; torch.nn.functi
 
 @dataclass(frozen=True)
 class EvaluationBatch:
-    """Stored pictures, uint8 (B, S, S, 3), that are judged whole and unchanged, and their labels (B,), NOBODY for those that do not count."""
+    """Stored pictures, uint8 (B, S, S, 3), that are judged whole and unchanged, and their labels (B,), NOBODY for those
+    that do not count.
+    """
 
     pictures_BHWC: Tensor
     labels_B: Tensor
@@ -83,7 +87,9 @@ class Window:
 
 
 def epoch_order(indices: Tensor, seed: int, epoch: int) -> Tensor:
-    """Returns `indices` (int64, CPU) in the random order of one epoch; the same for the same (seed, epoch) on every machine."""
+    """Returns `indices` (int64, CPU) in the random order of one epoch; the same for the same (seed, epoch) on every
+    machine.
+    """
     return indices[torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(len(indices)))]
 
 
@@ -100,13 +106,21 @@ class WindowSettings:
 
 
 def training_windows(
-    feed: ImageFeed, labels_N: Tensor, indices: Tensor, settings: WindowSettings, epoch: int, image_size: int, first_window: int = 0
+    feed: ImageFeed,
+    labels_N: Tensor,
+    indices: Tensor,
+    settings: WindowSettings,
+    epoch: int,
+    image_size: int,
+    first_window: int = 0,
 ) -> Generator[Window]:
-    """Yields one epoch's windows, from number `first_window` (from 0) on: every sample of `indices` once, the last window ragged where they
-    do not divide. A last window or micro-batch of a single sample takes two from the one before it.
+    """Yields one epoch's windows, from number `first_window` (from 0) on: every sample of `indices` once, the last
+    window ragged where they do not divide. A last window or micro-batch of a single sample takes two from the one
+    before it.
 
-    labels_N: the whole store's labels, on the device. indices: int64 on the CPU, the samples to train on. Which sample comes when, and what
-    augmentation and mixing do to it, depends on (seed, epoch, sample) alone: not on micro_batch, nor on the device.
+    labels_N: the whole store's labels, on the device. indices: int64 on the CPU, the samples to train on. Which sample
+    comes when, and what augmentation and mixing do to it, depends on (seed, epoch, sample) alone: not on micro_batch,
+    nor on the device.
     """
     order = epoch_order(indices, settings.seed, epoch)
     order_on_device = order.to(feed.device, non_blocking=True)
@@ -114,20 +128,34 @@ def training_windows(
     view = View(settings.preset, image_size, settings.seed, settings.dtype)
     windows = _cut(0, len(order), settings.effective_batch)[first_window:]
     spans = [_cut(start, stop, settings.micro_batch) for start, stop in windows]
-    with closing(feed.stream([order[first:last] for window_spans in spans for first, last in window_spans])) as pictures:
+    with closing(
+        feed.stream([order[first:last] for window_spans in spans for first, last in window_spans])
+    ) as pictures:
         for (start, stop), window_spans in zip(windows, spans, strict=True):
             samples_W = order_on_device[start:stop]
-            plan = settings.mixing.plan(samples_W, settings.seed, epoch, image_size) if settings.mixing is not None else None
+            plan = (
+                settings.mixing.plan(samples_W, settings.seed, epoch, image_size)
+                if settings.mixing is not None
+                else None
+            )
             targets = Targets(labels_N[samples_W]) if plan is None else plan.targets(labels_N[samples_W])
             whole = Parts(samples_W, epoch_number, targets, plan, view)
-            yield Window(targets, stop - start, _micro_batches(pictures, whole, [(first - start, last - start) for first, last in window_spans]))
+            yield Window(
+                targets,
+                stop - start,
+                _micro_batches(pictures, whole, [(first - start, last - start) for first, last in window_spans]),
+            )
 
 
-ENOUGH = 3  # samples: batch norm cannot normalise over a single one; odd as that was, so that neighbours who are mixed stay together
+# samples: batch norm cannot normalise over a single one; odd as that was, so that neighbours who are mixed stay
+# together
+ENOUGH = 3
 
 
 def _cut(start: int, stop: int, size: int) -> list[tuple[int, int]]:
-    """Returns the parts of `size` samples between two, the last one ragged; one of a single sample takes a few from the one before it."""
+    """Returns the parts of `size` samples between two, the last one ragged; one of a single sample takes a few from the
+    one before it.
+    """
     parts = [(at, min(at + size, stop)) for at in range(start, stop, size)]
     if len(parts) > 1 and parts[-1][1] - parts[-1][0] == 1 and size > ENOUGH:
         (before, _), (_, end) = parts[-2:]
@@ -149,7 +177,9 @@ def _micro_batches(pictures: Iterator[Tensor], whole: Parts, spans: list[tuple[i
     """Yields a window's micro-batches: `spans` are the samples of each, counted from the window's start."""
     for first, last in spans:
         plan = whole.plan.slice(first, last) if whole.plan is not None else None
-        yield MicroBatch(next(pictures), whole.samples_W[first:last], whole.epoch, whole.targets.slice(first, last), plan, whole.view)
+        yield MicroBatch(
+            next(pictures), whole.samples_W[first:last], whole.epoch, whole.targets.slice(first, last), plan, whole.view
+        )
 
 
 def evaluation_batches(
@@ -157,7 +187,8 @@ def evaluation_batches(
 ) -> Iterator[EvaluationBatch]:
     """Yields `indices` (int64, CPU) in their order, `batch` at a time.
 
-    On a GPU the last batch is filled up: to prepare a network's kernels for another batch size takes longer than to run them.
+    On a GPU the last batch is filled up: to prepare a network's kernels for another batch size takes longer than to run
+    them.
     """
     parts = list(indices.split(batch))
     missing = (batch - len(parts[-1])) if parts and len(parts) > 1 and feed.device.type == "cuda" else 0

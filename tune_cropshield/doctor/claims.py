@@ -11,7 +11,10 @@ from typing import Literal
 Unit = Literal["x", "% less", "% slower", "GB", "MB", "images", "min/epoch", "M parameters", ""]
 
 GUIDES_MODELS = ("cropshield_cnn", "efficientnet_b0")
-GUIDES_PAIRS = {"cropshield_cnn": (32, 1), "efficientnet_b0": (16, 2)}  # its default batch x accumulation, GUIDE 33 and 41
+GUIDES_PAIRS = {
+    "cropshield_cnn": (32, 1),
+    "efficientnet_b0": (16, 2),
+}  # its default batch x accumulation, GUIDE 33 and 41
 OTHER_PAIR = (16, 2)
 GUIDES_IMAGE_SIZE = 224  # GUIDE 351
 GUIDES_WORKERS = 8  # GUIDE 642
@@ -23,8 +26,8 @@ CLASSES = 22
 class Claim:
     """One figure, or a range of them, in `unit`. quantity: what is measured for it.
 
-    model: None where the guide means any; pair: (micro-batch, accumulation) where it names one; card: the laptop it speaks of.
-    low, high: None where the guide says nothing that has a figure.
+    model: None where the guide means any; pair: (micro-batch, accumulation) where it names one; card: the laptop it
+    speaks of. low, high: None where the guide says nothing that has a figure.
     """
 
     key: str
@@ -44,7 +47,15 @@ CNN, B0 = GUIDES_MODELS
 
 CLAIMS = (
     # mixed precision
-    Claim("amp-speed", "amp_speed", "2x faster", 2.0, 2.0, "x", ("GUIDE 6", "GUIDE 56", "GUIDE 62", "GUIDE 1002", "GUIDE 1005")),
+    Claim(
+        "amp-speed",
+        "amp_speed",
+        "2x faster",
+        2.0,
+        2.0,
+        "x",
+        ("GUIDE 6", "GUIDE 56", "GUIDE 62", "GUIDE 1002", "GUIDE 1005"),
+    ),
     Claim("amp-memory", "amp_memory", "40-50% less VRAM", 40, 50, "% less", ("GUIDE 1002", "GUIDE 1005")),
     Claim("amp-memory-50", "amp_memory", "50% less memory", 50, 50, "% less", ("GUIDE 6", "GUIDE 56")),
     Claim("amp-memory-45", "amp_memory", "~45% reduction", 45, 45, "% less", ("GUIDE 63",)),
@@ -58,7 +69,15 @@ CLAIMS = (
     # accumulation
     Claim("accumulation-speed", "accumulation_speed", "neutral", 1.0, 1.0, "x", ("GUIDE 786", "GUIDE 1003")),
     Claim("accumulation-memory", "accumulation_memory", "no memory reduction", 0, 0, "% less", ("GUIDE 1003",)),
-    Claim("accumulation-memory-half", "accumulation_memory", "4GB instead of 8GB", 50, 50, "% less", ("GUIDE 213", "GUIDE 214", "GUIDE 215")),
+    Claim(
+        "accumulation-memory-half",
+        "accumulation_memory",
+        "4GB instead of 8GB",
+        50,
+        50,
+        "% less",
+        ("GUIDE 213", "GUIDE 214", "GUIDE 215"),
+    ),
     # clipping
     Claim("clip-below-1", "clip_cost", "<1% slower", 0, 1, "% slower", ("NOTES 33",)),
     Claim("clip-half", "clip_cost", "+0.5% slower", 0.5, 0.5, "% slower", ("NOTES 78",)),
@@ -76,7 +95,18 @@ CLAIMS = (
     Claim("formula-model", "fixed", "0.5 GB for model and gradients", 0.5, 0.5, "GB", ("GUIDE 316", "GUIDE 350"), B0),
     Claim("formula-reserve", "context", "2 GB for PyTorch's overhead", 2, 2, "GB", ("GUIDE 318", "GUIDE 352"), B0),
     Claim("formula-prints", "formula", "prints batch_size=16", 16, 16, "images", ("GUIDE 355",), B0, (16, 4), RTX4060),
-    Claim("largest-batch", "largest_batch", "16 is the GPU's limit", 16, 16, "images", ("GUIDE 199", "GUIDE 303"), B0, None, RTX4060),
+    Claim(
+        "largest-batch",
+        "largest_batch",
+        "16 is the GPU's limit",
+        16,
+        16,
+        "images",
+        ("GUIDE 199", "GUIDE 303"),
+        B0,
+        None,
+        RTX4060,
+    ),
     # its table of batches
     Claim("table-4060-cnn-32", "planned_batch", "32 x 1", 32, 32, "images", ("GUIDE 364",), CNN, (32, 1), RTX4060),
     Claim("table-4060-b0-32", "planned_batch", "16 x 2", 16, 16, "images", ("GUIDE 365",), B0, (16, 2), RTX4060),
@@ -85,7 +115,18 @@ CLAIMS = (
     Claim("table-3050-b0-32", "planned_batch", "8 x 4", 8, 8, "images", ("GUIDE 368",), B0, (8, 4), RTX3050),
     # speed and size of its networks
     Claim("epoch-cnn", "epoch_minutes", "~2.5 min/epoch", 2.5, 2.5, "min/epoch", ("GUIDE 750",), CNN, (32, 1), RTX4060),
-    Claim("epoch-b0", "epoch_minutes", "~1.8 min/epoch", 1.8, 1.8, "min/epoch", ("GUIDE 768", "GUIDE 786"), B0, (16, 2), RTX4060),
+    Claim(
+        "epoch-b0",
+        "epoch_minutes",
+        "~1.8 min/epoch",
+        1.8,
+        1.8,
+        "min/epoch",
+        ("GUIDE 768", "GUIDE 786"),
+        B0,
+        (16, 2),
+        RTX4060,
+    ),
     Claim("size-cnn", "parameters", "4.7M parameters", 4.7, 4.7, "M parameters", ("GUIDE 737",), CNN),
     Claim("size-b0", "parameters", "4.0M parameters", 4.0, 4.0, "M parameters", ("GUIDE 755",), B0),
 )
@@ -97,5 +138,7 @@ def guides_pair(model: str) -> tuple[int, int]:
 
 
 def claims_about(models: tuple[str, ...]) -> list[tuple[Claim, str]]:
-    """Returns (claim, model) for each claim about one of `models`; what the guide says of any network stands once for each."""
+    """Returns (claim, model) for each claim about one of `models`; what the guide says of any network stands once for
+    each.
+    """
     return [(claim, model) for claim in CLAIMS for model in models if claim.model in (None, model)]

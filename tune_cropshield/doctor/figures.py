@@ -10,7 +10,9 @@ Source = Literal["measured", "estimate", "computed"]
 
 @dataclass(frozen=True)
 class Figure:
-    """A value in the unit of its quantity, None where it was not measured. note: how it came about, or why there is none."""
+    """A value in the unit of its quantity, None where it was not measured. note: how it came about, or why there is
+    none.
+    """
 
     value: float | None
     source: Source = "measured"

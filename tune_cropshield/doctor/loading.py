@@ -32,7 +32,8 @@ MOST_ROUNDS = 12
 
 @dataclass(frozen=True)
 class Loading:
-    """stock: a loader of one process that decodes and augments each image anew. decode: of one thread that fills our store, which is done once.
+    """stock: a loader of one process that decodes and augments each image anew. decode: of one thread that fills our
+    store, which is done once.
     store: from the decoded store to augmented images on the device.
     """
 
@@ -48,7 +49,9 @@ class Loading:
 
 
 class _Photographs(Dataset[tuple[Tensor, int]]):
-    """The usual data set of a training script: opens, decodes and augments on demand. Strength as in the guide's "moderate"."""
+    """The usual data set of a training script: opens, decodes and augments on demand. Strength as in the guide's
+    "moderate".
+    """
 
     def __init__(self, paths: list[Path], image_size: int) -> None:
         self._paths = paths
@@ -74,7 +77,9 @@ class _Photographs(Dataset[tuple[Tensor, int]]):
 
 
 def measure_loading(root: Path, image_size: int, device: torch.device, seconds: float) -> Loading:
-    """Returns the speeds over a sample of the photographs, in about `seconds`; files that cannot be decoded are passed over."""
+    """Returns the speeds over a sample of the photographs, in about `seconds`; files that cannot be decoded are passed
+    over.
+    """
     paths = [root / image.path for images in list_images(root).values() for image in images]
     random.Random(0).shuffle(paths)
     started = time.perf_counter()
@@ -111,7 +116,9 @@ def _stock(paths: list[Path], image_size: int, seconds: float) -> float:
 
 
 def _store(pictures: Tensor, image_size: int, device: torch.device, seconds: float) -> float:
-    """Returns images/s of a trial's own windows, without the training: gathered, copied to the device, augmented there. The first round warms up."""
+    """Returns images/s of a trial's own windows, without the training: gathered, copied to the device, augmented there.
+    The first round warms up.
+    """
     feed = ImageFeed(pictures, device)
     indices = torch.arange(len(pictures))
     labels = torch.zeros(len(pictures), dtype=torch.int64, device=device)

@@ -10,14 +10,16 @@ from pathlib import Path
 
 import torch
 
-from tune_cropshield.memory.card import Card
+from tune_cropshield.device import Card
 
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "tensorboard")
 
 
 @dataclass(frozen=True)
 class Machine:
-    """gpu, driver: None without a GPU; vram: of the card with the least left, in MiB. disk: where the cache is, in GiB."""
+    """gpu, driver: None without a GPU; vram: of the card with the least left, in MiB. disk: where the cache is, in
+    GiB.
+    """
 
     gpu: str | None
     driver: str | None

@@ -10,19 +10,20 @@ from typing import Protocol
 
 import torch
 
-from tune_cropshield.config import TrialConfig
+from tune_cropshield.config.reference import guide_formula
+from tune_cropshield.config.settings import Precision, TrialConfig
+from tune_cropshield.config.units import MIB
+from tune_cropshield.device import Card
 from tune_cropshield.doctor.claims import CLASSES, GUIDES_IMAGE_SIZE, Claim, guides_pair
 from tune_cropshield.doctor.figures import Figure, Figures, Key, Source
 from tune_cropshield.doctor.steps import Step, StepSettings
 from tune_cropshield.errors import DeviceError, RunFailure
-from tune_cropshield.memory.budget import cap_allocator, resolve_budget
-from tune_cropshield.memory.card import MIB, Card
-from tune_cropshield.memory.estimate import EstimateUnavailable, MemoryEstimate, estimate_memory
-from tune_cropshield.memory.gpu_plan import estimate_for, plan_for_gpu
-from tune_cropshield.memory.guide_formula import guide_formula
-from tune_cropshield.memory.oom import is_out_of_memory
-from tune_cropshield.memory.plan import Plan, plan_from_estimate
-from tune_cropshield.training.precision import Precision
+from tune_cropshield.memory.choose.budget import resolve_budget
+from tune_cropshield.memory.choose.for_gpu import estimate_for, plan_for_gpu
+from tune_cropshield.memory.choose.pairs import Plan, plan_from_estimate
+from tune_cropshield.memory.guard import cap_allocator
+from tune_cropshield.memory.predict.estimate import EstimateUnavailable, MemoryEstimate, estimate_memory
+from tune_cropshield.training.gpu_errors import is_out_of_memory
 
 STEPS_TO_SETTLE = 3  # the optimizer has its state after one, the allocator its segments after two
 EFFECTIVE_BATCHES = (16, 32, 64, 128, 256)
@@ -30,14 +31,18 @@ EFFECTIVE_BATCHES = (16, 32, 64, 128, 256)
 
 @dataclass(frozen=True)
 class Peak:
-    """The most that a training step holds, in MiB: of tensors, and of the allocator's segments, which is what must fit."""
+    """The most that a training step holds, in MiB: of tensors, and of the allocator's segments, which is what must
+    fit.
+    """
 
     allocated_mib: float
     reserved_mib: float
 
 
 class Memory(Protocol):
-    """Answers what a step takes, and what a card of a given budget is planned to take. None: not known, `why` says why."""
+    """Answers what a step takes, and what a card of a given budget is planned to take. None: not known, `why` says
+    why.
+    """
 
     source: Source
     why: str
@@ -59,8 +64,15 @@ class EstimatedMemory:
         self._estimates: dict[tuple[str, str], MemoryEstimate | None] = {}
 
     def peak(self, model: str, precision: Precision, micro_batch: int) -> Peak | None:
-        estimate = self._estimate((model, precision), lambda: estimate_memory(model, CLASSES, GUIDES_IMAGE_SIZE, precision, channels_last=False))
-        return None if estimate is None else Peak(estimate.peak_allocated_mib(micro_batch, 2), estimate.peak_reserved_mib(micro_batch, 2))
+        estimate = self._estimate(
+            (model, precision),
+            lambda: estimate_memory(model, CLASSES, GUIDES_IMAGE_SIZE, precision, channels_last=False),
+        )
+        return (
+            None
+            if estimate is None
+            else Peak(estimate.peak_allocated_mib(micro_batch, 2), estimate.peak_reserved_mib(micro_batch, 2))
+        )
 
     def plan(self, model: str, card: str) -> Plan | None:
         estimate = self._estimate((model, "plan"), lambda: estimate_for(_trial(model), CLASSES))
@@ -94,7 +106,9 @@ class MeasuredMemory:
         if key not in self._peaks:
             cap_allocator(resolve_budget("auto", self._card).share_mib(), self._device)
             try:
-                settings = StepSettings(model, GUIDES_IMAGE_SIZE, precision, channels_last=False, micro_batch=micro_batch, accumulation=2)
+                settings = StepSettings(
+                    model, GUIDES_IMAGE_SIZE, precision, channels_last=False, micro_batch=micro_batch, accumulation=2
+                )
                 self._peaks[key] = _measured_peak(settings, self._device)
             finally:
                 cap_allocator(None, self._device)
@@ -102,14 +116,21 @@ class MeasuredMemory:
 
     def plan(self, model: str, card: str) -> Plan | None:
         try:
-            return plan_for_gpu(_trial(model), CLASSES, EFFECTIVE_BATCHES, resolve_budget(card, self._card), self._card, self._cache_dir)
-        except (DeviceError, RunFailure) as error:  # a smaller card than the guide's, or one that is full: say so and go on
+            return plan_for_gpu(
+                _trial(model), CLASSES, EFFECTIVE_BATCHES, resolve_budget(card, self._card), self._card, self._cache_dir
+            )
+        except (
+            DeviceError,
+            RunFailure,
+        ) as error:  # a smaller card than the guide's, or one that is full: say so and go on
             self.why = str(error)
             return None
 
 
 def _measured_peak(settings: StepSettings, device: torch.device) -> Peak | None:
-    """Returns what the step takes on a GPU, None where it runs out of memory. All but cuBLAS's workspace is given back."""
+    """Returns what the step takes on a GPU, None where it runs out of memory. All but cuBLAS's workspace is given
+    back.
+    """
     gc.collect()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
@@ -134,8 +155,12 @@ def _trial(model: str) -> TrialConfig:
     return TrialConfig(model=model, image_size=GUIDES_IMAGE_SIZE, precision="fp16", max_norm=1.0)
 
 
-def memory_figures(models: tuple[str, ...], claims: list[tuple[Claim, str]], memory: Memory, tell: Callable[[str], object]) -> Figures:
-    """Returns the figures about memory that `claims` (each with its model) ask for. tell: called with what is done next."""
+def memory_figures(
+    models: tuple[str, ...], claims: list[tuple[Claim, str]], memory: Memory, tell: Callable[[str], object]
+) -> Figures:
+    """Returns the figures about memory that `claims` (each with its model) ask for. tell: called with what is done
+    next.
+    """
     figures: Figures = {}
     plans: dict[tuple[str, str], Plan | None] = {}
     for model in models:
@@ -148,13 +173,19 @@ def memory_figures(models: tuple[str, ...], claims: list[tuple[Claim, str]], mem
             if (model, claim.card) not in plans:
                 tell(f"the plan of {model} for a budget of {claim.card}")
                 plans[model, claim.card] = memory.plan(model, claim.card)
-            figures[Key(claim.quantity, model, claim.pair, claim.card)] = _of_a_card(claim, model, plans[model, claim.card], memory)
+            figures[Key(claim.quantity, model, claim.pair, claim.card)] = _of_a_card(
+                claim, model, plans[model, claim.card], memory
+            )
     for (model, _), plan in plans.items():
         if plan is not None:
             note = "the driver's context and loaded libraries" + ("" if memory.source == "measured" else ": assumed")
             figures[Key("context", model)] = Figure(plan.context_mib / 1024, memory.source, note)
-            figures[Key("per_image", model)] = _mib(plan.per_image_mib, 1.0, memory, "activations of an image, fp16 channels_last")
-            figures[Key("fixed", model)] = _mib(plan.fixed_mib, 1024.0, memory, "weights, gradients, AdamW's state and workspaces")
+            figures[Key("per_image", model)] = _mib(
+                plan.per_image_mib, 1.0, memory, "activations of an image, fp16 channels_last"
+            )
+            figures[Key("fixed", model)] = _mib(
+                plan.fixed_mib, 1024.0, memory, "weights, gradients, AdamW's state and workspaces"
+            )
     return figures
 
 
@@ -166,7 +197,9 @@ def _general(model: str, memory: Memory) -> Figures:
     missing = Figure(None, memory.source, memory.why)
     saved, larger, spread = missing, missing, missing
     if half is not None and full is not None:
-        note = f"{half.allocated_mib:.0f} MiB of tensors in fp16, {full.allocated_mib:.0f} in fp32, {micro} images at once"
+        note = (
+            f"{half.allocated_mib:.0f} MiB of tensors in fp16, {full.allocated_mib:.0f} in fp32, {micro} images at once"
+        )
         saved = Figure(100 * (1 - half.allocated_mib / full.allocated_mib), memory.source, note)
     if half is not None and full is not None and twice is not None:
         per_image = (twice.allocated_mib - half.allocated_mib) / micro
@@ -199,7 +232,9 @@ def _of_a_card(claim: Claim, model: str, plan: Plan | None, memory: Memory) -> F
         if not pairs:
             return Figure(None, memory.source, "no pair that fits makes this effective batch")
         pair, largest = pairs[0], max(pair.micro_batch for pair in pairs)
-        note = f"the plan takes {pair}" + (f" as the fastest; {largest} at once would fit" if largest != pair.micro_batch else "")
+        note = f"the plan takes {pair}" + (
+            f" as the fastest; {largest} at once would fit" if largest != pair.micro_batch else ""
+        )
         return Figure(float(largest), memory.source, note)
     peak = memory.peak(model, "fp16", claim.pair[0])
     if peak is None:

@@ -23,9 +23,11 @@ CHUNK = 64  # files between two looks at the clock
 
 @dataclass(frozen=True)
 class Photographs:
-    """classes: name -> files. broken: (path, reason) among the first `looked_at` of a random order; sides: width x height in px of the sound ones.
+    """classes: name -> files. broken: (path, reason) among the first `looked_at` of a random order; sides: width x
+    height in px of the sound ones.
 
-    copies: groups of paths with the same bytes; files_compared: False where time ran out before all files of equal length were read.
+    copies: groups of paths with the same bytes; files_compared: False where time ran out before all files of equal
+    length were read.
     """
 
     folder: str
@@ -47,7 +49,9 @@ class Photographs:
 
 
 def examine_photographs(root: Path, seconds: float, threads: int) -> Photographs:
-    """Returns the state of the photographs in `root`, in about `seconds`: what that is too short for is said. Raises DataError as a search would."""
+    """Returns the state of the photographs in `root`, in about `seconds`: what that is too short for is said. Raises
+    DataError as a search would.
+    """
     listed = list_images(root)
     sizes = [(image.path, image.size) for images in listed.values() for image in images]
     until = time.perf_counter() + seconds / 3
@@ -61,7 +65,9 @@ def examine_photographs(root: Path, seconds: float, threads: int) -> Photographs
         looked_at=looked_at,
         broken=tuple(sorted(broken)),
         smallest=sides[0] if sides else None,
-        median=(int(statistics.median(w for w, _ in sides)), int(statistics.median(h for _, h in sides))) if sides else None,
+        median=(int(statistics.median(w for w, _ in sides)), int(statistics.median(h for _, h in sides)))
+        if sides
+        else None,
         largest=sides[-1] if sides else None,
         copies=tuple(copies),
         files_compared=compared,
@@ -70,7 +76,9 @@ def examine_photographs(root: Path, seconds: float, threads: int) -> Photographs
 
 
 def _copies(root: Path, sizes: Iterable[tuple[str, int]], until: float) -> tuple[list[tuple[str, ...]], bool]:
-    """Returns the groups of files with equal bytes, and whether there was time for all: only files of one length are read."""
+    """Returns the groups of files with equal bytes, and whether there was time for all: only files of one length are
+    read.
+    """
     by_length: dict[int, list[str]] = defaultdict(list)
     for path, length in sizes:
         by_length[length].append(path)
@@ -90,8 +98,12 @@ def _copies(root: Path, sizes: Iterable[tuple[str, int]], until: float) -> tuple
     return sorted(groups), True
 
 
-def _look(root: Path, paths: list[str], until: float, threads: int) -> tuple[int, list[tuple[int, int]], list[tuple[str, str]]]:
-    """Decodes files in a random order, the same each time, until the time is up; returns (how many, sound ones' sides, broken ones)."""
+def _look(
+    root: Path, paths: list[str], until: float, threads: int
+) -> tuple[int, list[tuple[int, int]], list[tuple[str, str]]]:
+    """Decodes files in a random order, the same each time, until the time is up; returns (how many, sound ones' sides,
+    broken ones).
+    """
     random.Random(0).shuffle(paths)
     done: list[tuple[str, tuple[int, int] | str]] = []
     with ThreadPoolExecutor(threads) as pool:

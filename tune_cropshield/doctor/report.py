@@ -28,9 +28,16 @@ def show(found: Examination, console: Console) -> None:
     judged = [verdict.holds for verdict in known if verdict.holds is not None]
     console.print()
     device = "GPU" if found.device == "cuda" else "CPU"
-    console.print(f"{len(judged)} claims with a figure could be checked on this {device}: {sum(judged)} hold. {found.seconds:.0f} s.")
+    console.print(
+        (
+            f"{len(judged)} claims with a figure could be checked on this {device}: {sum(judged)} hold. "
+            f"{found.seconds:.0f} s."
+        )
+    )
     if found.device == "cpu":
-        console.print("Memory is our estimate for a GPU (nothing was measured on one); speeds are this CPU's, at small images.")
+        console.print(
+            "Memory is our estimate for a GPU (nothing was measured on one); speeds are this CPU's, at small images."
+        )
 
 
 def _machine(found: Examination) -> list[tuple[str, str]]:
@@ -38,11 +45,19 @@ def _machine(found: Examination) -> list[tuple[str, str]]:
     gpu = "none that this torch can use"
     if machine.gpu is not None and machine.vram_mib is not None and machine.vram_free_mib is not None:
         others = f" (the fullest of {machine.gpus})" if machine.gpus > 1 else ""
-        gpu = f"{machine.gpu}{others}, driver {machine.driver}, {machine.vram_free_mib:.0f} of {machine.vram_mib:.0f} MiB free"
+        gpu = (
+            f"{machine.gpu}{others}, driver {machine.driver}, {machine.vram_free_mib:.0f} of {machine.vram_mib:.0f} "
+            "MiB free"
+        )
     return [
         ("GPU", gpu),
         ("CPU", f"{machine.cores} cores for us, {machine.system}"),
-        ("software", ", ".join([f"Python {machine.python}", *(f"{name} {version}" for name, version in machine.versions.items())])),
+        (
+            "software",
+            ", ".join(
+                [f"Python {machine.python}", *(f"{name} {version}" for name, version in machine.versions.items())]
+            ),
+        ),
         ("disk", f"{machine.disk_free_gib:.0f} GiB free for the cache in {machine.cache}"),
     ]
 
@@ -50,20 +65,34 @@ def _machine(found: Examination) -> list[tuple[str, str]]:
 def _photographs(photographs: Photographs, drawn: bool) -> list[tuple[str, str]]:
     classes = photographs.classes
     smallest, largest = min(classes, key=lambda name: classes[name]), max(classes, key=lambda name: classes[name])
-    whole = "all" if photographs.looked_at == photographs.files else f"{photographs.looked_at} of {photographs.files} in a random order"
-    broken = f"{len(photographs.broken)} ({whole} were decoded)" + _named([f"{path} ({why})" for path, why in photographs.broken])
+    whole = (
+        "all"
+        if photographs.looked_at == photographs.files
+        else f"{photographs.looked_at} of {photographs.files} in a random order"
+    )
+    broken = f"{len(photographs.broken)} ({whole} were decoded)" + _named(
+        [f"{path} ({why})" for path, why in photographs.broken]
+    )
     copies = f"groups of identical files: {len(photographs.copies)}"
     copies += f", {photographs.across_classes} of them in more than one class" if photographs.across_classes else ""
     copies += "" if photographs.files_compared else " so far: there was no time to compare all"
     rows = [
         ("folder", photographs.folder + (" (drawn: no --data was given)" if drawn else "")),
-        ("classes", f"{len(classes)} of {photographs.files} files; {photographs.imbalance:.1f} times as many in {largest} as in {smallest}"),
+        (
+            "classes",
+            (
+                f"{len(classes)} of {photographs.files} files; {photographs.imbalance:.1f} times as many in "
+                f"{largest} as in {smallest}"
+            ),
+        ),
         ("sizes", most_common_side(photographs)),
         ("broken", broken),
         ("copies", copies + _named([" = ".join(group) for group in photographs.copies])),
     ]
     if photographs.imbalance >= 3:
-        rows.append(("advice", 'class_weights = "balanced" gives small classes their say; macro F1 shows whether it helps'))
+        rows.append(
+            ("advice", 'class_weights = "balanced" gives small classes their say; macro F1 shows whether it helps')
+        )
     return rows
 
 
@@ -76,8 +105,17 @@ def _named(things: list[str]) -> str:
 def _speeds(found: Examination) -> list[tuple[str, str]]:
     loading = found.loading
     rows = [
-        ("stock loader", f"{_rate(loading.stock_images_per_s)} by one process (PIL and torchvision transforms, {loading.image_size} px)"),
-        ("our store", f"{_rate(loading.store_images_per_s)}, augmented on the device: {loading.gain:.1f} times as many"),
+        (
+            "stock loader",
+            (
+                f"{_rate(loading.stock_images_per_s)} by one process (PIL and torchvision transforms, "
+                f"{loading.image_size} px)"
+            ),
+        ),
+        (
+            "our store",
+            f"{_rate(loading.store_images_per_s)}, augmented on the device: {loading.gain:.1f} times as many",
+        ),
         ("decoding, once", f"{_rate(loading.decode_images_per_s)} by one thread"),
     ]
     for model, speeds in found.speeds.items():
@@ -88,7 +126,13 @@ def _speeds(found: Examination) -> list[tuple[str, str]]:
         fed = loading.stock_images_per_s * min(GUIDES_WORKERS, found.machine.cores)
         if fed < fastest:
             rows.append(
-                ("verdict", f"loader-bound: {min(GUIDES_WORKERS, found.machine.cores)} stock processes give {fed:.0f}, the step takes {fastest:.0f}")
+                (
+                    "verdict",
+                    (
+                        f"loader-bound: {min(GUIDES_WORKERS, found.machine.cores)} stock processes give {fed:.0f}, "
+                        f"the step takes {fastest:.0f}"
+                    ),
+                )
             )
     return rows
 
@@ -107,7 +151,9 @@ def _two_columns(title: str, rows: list[tuple[str, str]]) -> Table:
 
 
 def _claims(model: str, verdicts: list[Verdict]) -> Table:
-    table = Table(box=None, pad_edge=False, title=f"what the guide says of {model}", title_justify="left", title_style="bold")
+    table = Table(
+        box=None, pad_edge=False, title=f"what the guide says of {model}", title_justify="left", title_style="bold"
+    )
     table.add_column("claim", overflow="fold")
     table.add_column("the guide", overflow="fold")
     table.add_column("here", overflow="fold", ratio=2)
@@ -116,5 +162,7 @@ def _claims(model: str, verdicts: list[Verdict]) -> Table:
         place = f" ({claim.places[0]})" if claim.places else ""
         style = {True: "green", False: "yellow", None: ""}[verdict.holds]
         how = f" ({figure.source}{': ' + figure.note if figure.note else ''})"
-        table.add_row(Text(claim.key), Text(claim.says + place), Text(verdict.text, style=style).append(how, style="dim"))
+        table.add_row(
+            Text(claim.key), Text(claim.says + place), Text(verdict.text, style=style).append(how, style="dim")
+        )
     return table

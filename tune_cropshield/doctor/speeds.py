@@ -11,7 +11,7 @@ from tune_cropshield.doctor.claims import GUIDES_IMAGE_SIZE, GUIDES_TRAINING_IMA
 from tune_cropshield.doctor.figures import Figure, Figures, Key
 from tune_cropshield.doctor.steps import Step, StepSettings
 from tune_cropshield.doctor.stopwatch import ratio, seconds_of, take_turns
-from tune_cropshield.memory.oom import is_out_of_memory
+from tune_cropshield.training.gpu_errors import is_out_of_memory
 
 # A CPU takes seconds for what a GPU does in milliseconds: smaller images and batches there.
 CPU_IMAGE_SIZE, CPU_BATCH, CPU_AMP_BATCH = 64, 8, 2
@@ -21,7 +21,9 @@ LEFT_OUT = "the step does not fit this device's memory"
 
 @dataclass(frozen=True)
 class Speeds:
-    """figures: for the verdicts. images_per_s: of each variant of the step, by name; how: in what they were measured."""
+    """figures: for the verdicts. images_per_s: of each variant of the step, by name; how: in what they were
+    measured.
+    """
 
     figures: Figures
     images_per_s: dict[str, float]
@@ -35,7 +37,9 @@ def measure_speeds(model: str, device: torch.device, seconds: float) -> Speeds:
 
 def _on_a_gpu(model: str, device: torch.device, seconds: float) -> Speeds:
     micro, accumulation = guides_pair(model)
-    guides = StepSettings(model, GUIDES_IMAGE_SIZE, "fp32", channels_last=False, micro_batch=micro, accumulation=accumulation)
+    guides = StepSettings(
+        model, GUIDES_IMAGE_SIZE, "fp32", channels_last=False, micro_batch=micro, accumulation=accumulation
+    )
     amp = replace(guides, precision="fp16")
     fast = replace(amp, channels_last=True)
     halves = replace(fast, micro_batch=16, accumulation=2)
@@ -51,9 +55,13 @@ def _on_a_gpu(model: str, device: torch.device, seconds: float) -> Speeds:
     times = take_turns(steps, device, seconds, min_rounds=10)
     of = f"{micro} x {accumulation} at {GUIDES_IMAGE_SIZE} px"
     figures = {
-        Key("amp_speed", model): _figure(ratio(times, "fp32", "amp"), f"fp16 against fp32 (TF32 in its convolutions, PyTorch's default), {of}"),
+        Key("amp_speed", model): _figure(
+            ratio(times, "fp32", "amp"), f"fp16 against fp32 (TF32 in its convolutions, PyTorch's default), {of}"
+        ),
         Key("channels_last_speed", model): _figure(ratio(times, "amp", "amp channels_last"), f"fp16, {of}"),
-        Key("accumulation_speed", model): _figure(ratio(times, "32 x 1", "16 x 2"), "images/s of 16 x 2 against 32 x 1, fp16 channels_last"),
+        Key("accumulation_speed", model): _figure(
+            ratio(times, "32 x 1", "16 x 2"), "images/s of 16 x 2 against 32 x 1, fp16 channels_last"
+        ),
         Key("clip_cost", model): _clip_cost(times, of),
         Key("amp_on_cpu", model): Figure(None, note="measured where there is no GPU"),
     }
@@ -73,7 +81,10 @@ def _clip_cost(times: dict[str, list[float]], of: str) -> Figure:
     added_ms = [1000 * (after - before) for before, after in zip(plain, clipped, strict=True)]
     low, middle, high = statistics.quantiles(added_ms, n=4) if len(added_ms) > 1 else added_ms * 3
     step_ms = 1000 * statistics.median(plain)
-    note = f"unscale_ and clipping add {middle:.2f} ms (quartiles {low:.2f} to {high:.2f}) to a step of {step_ms:.1f} ms, {of}, fp16 channels_last"
+    note = (
+        f"unscale_ and clipping add {middle:.2f} ms (quartiles {low:.2f} to {high:.2f}) to a step of {step_ms:.1f} "
+        f"ms, {of}, fp16 channels_last"
+    )
     return Figure(100 * middle / step_ms, note=note)
 
 
@@ -105,7 +116,9 @@ def _on_a_cpu(model: str, device: torch.device, seconds: float) -> Speeds:
             ratio(times, "fp32 channels_last", "fp32 channels_last, in halves"),
             note=f"images/s of {CPU_BATCH // 2} x 2 against {CPU_BATCH} x 1, fp32, {CPU_IMAGE_SIZE} px",
         ),
-        Key("clip_cost", model): Figure(100 * clip_ms / step_ms, note=f"{clip_ms:.2f} ms beside a step of {step_ms:.0f} ms, {of}, fp32"),
+        Key("clip_cost", model): Figure(
+            100 * clip_ms / step_ms, note=f"{clip_ms:.2f} ms beside a step of {step_ms:.0f} ms, {of}, fp32"
+        ),
         Key("epoch_minutes", model, guides_pair(model)): Figure(None, note="the guide speaks of a GPU"),
     }
     rates = {**_rates(steps, times), **_rates(small, small_times)}
@@ -113,7 +126,9 @@ def _on_a_cpu(model: str, device: torch.device, seconds: float) -> Speeds:
 
 
 def _clip_alone_ms(step: Step, device: torch.device) -> float:
-    """Returns the median time of clipping alone: a CPU does one thing after the other, so a step gets longer by just that."""
+    """Returns the median time of clipping alone: a CPU does one thing after the other, so a step gets longer by just
+    that.
+    """
     step.backward()
     step.clip()
     clip_ms = 1000 * statistics.median(seconds_of(step.clip, device) for _ in range(CLIPS_TIMED))

@@ -1,4 +1,5 @@
-"""The guide's training step, in its right form: forward under autocast, scaled backward, and, where asked, clipping; nothing of ours around it.
+"""The guide's training step, in its right form: forward under autocast, scaled backward, and, where asked, clipping;
+nothing of ours around it.
 
 The loop of a trial measures the gradient's norm in any case, so the cost of clipping could not be told by it.
 """
@@ -11,10 +12,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from tune_cropshield.config.settings import Precision
 from tune_cropshield.doctor.claims import CLASSES
 from tune_cropshield.training.build import memory_format
 from tune_cropshield.training.models import build_model
-from tune_cropshield.training.precision import DTYPES, Precision, autocast, gradient_scaler
+from tune_cropshield.training.precision import DTYPES, autocast, gradient_scaler
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,9 @@ class Step:
         for _ in range(self.settings.accumulation):
             with autocast(self.settings.precision, self.device):
                 logits = self.model(self.images)
-            loss = F.cross_entropy(logits.float(), self.labels, reduction="sum") / (self.settings.micro_batch * self.settings.accumulation)
+            loss = F.cross_entropy(logits.float(), self.labels, reduction="sum") / (
+                self.settings.micro_batch * self.settings.accumulation
+            )
             self.scaler.scale(loss).backward()
 
     def clip(self) -> None:

@@ -14,9 +14,11 @@ FEWEST_ROUNDS, MOST_ROUNDS = 3, 40
 def take_turns(
     things: Mapping[str, Callable[[], object]], device: torch.device, seconds: float, min_rounds: int = FEWEST_ROUNDS
 ) -> dict[str, list[float]]:
-    """Returns name -> seconds of each run. All run once outside the clock, then in turns until `seconds` are over, at least `min_rounds` times.
+    """Returns name -> seconds of each run. All run once outside the clock, then in turns until `seconds` are over, at
+    least `min_rounds` times.
 
-    What takes more than a quarter of `seconds` in its warm-up is not repeated: that one run is its time (bf16 on a CPU without a unit for it).
+    What takes more than a quarter of `seconds` in its warm-up is not repeated: that one run is its time (bf16 on a CPU
+    without a unit for it).
     """
     times: dict[str, list[float]] = {}
     for name, thing in things.items():
@@ -49,7 +51,9 @@ def synchronize(device: torch.device) -> None:
 
 
 def ratio(times: dict[str, list[float]], slow: str, fast: str) -> float | None:
-    """Returns how many times as long `slow` takes as `fast`: the median over rounds; None where one of them was not timed."""
+    """Returns how many times as long `slow` takes as `fast`: the median over rounds; None where one of them was not
+    timed.
+    """
     if not (times.get(slow) and times.get(fast)):
         return None
     if len(times[slow]) != len(times[fast]):  # one was too slow to repeat

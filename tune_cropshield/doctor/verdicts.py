@@ -28,11 +28,19 @@ class Verdict:
         """Returns one flat row, for JSON and CSV."""
         pair = f"{self.claim.pair[0]}x{self.claim.pair[1]}" if self.claim.pair else None
         row = asdict(self.claim) | {"model": self.model, "pair": pair, "places": list(self.claim.places)}
-        return row | {"value": self.figure.value, "source": self.figure.source, "holds": self.holds, "verdict": self.text, "note": self.figure.note}
+        return row | {
+            "value": self.figure.value,
+            "source": self.figure.source,
+            "holds": self.holds,
+            "verdict": self.text,
+            "note": self.figure.note,
+        }
 
 
 def judge(claims: list[tuple[Claim, str]], figures: Figures, loader_gain: dict[str, float]) -> list[Verdict]:
-    """Returns a verdict for each (claim, model). loader_gain: by model, what mixed precision still gives behind the stock loader."""
+    """Returns a verdict for each (claim, model). loader_gain: by model, what mixed precision still gives behind the
+    stock loader.
+    """
     return [_verdict(claim, model, _find(figures, claim, model), loader_gain.get(model)) for claim, model in claims]
 
 
@@ -80,7 +88,13 @@ def _remark(claim: Claim, value: float) -> str:
 
 def written(value: float, unit: Unit) -> str:
     """Returns a figure with its unit, in as many digits as it deserves."""
-    digits = {"x": f"{value:.2f}", "% less": f"{value:.0f}", "% slower": f"{value:.2f}", "GB": f"{value:.2f}", "MB": f"{value:.0f}"}
+    digits = {
+        "x": f"{value:.2f}",
+        "% less": f"{value:.0f}",
+        "% slower": f"{value:.2f}",
+        "GB": f"{value:.2f}",
+        "MB": f"{value:.0f}",
+    }
     digits |= {"images": f"{value:.0f}", "min/epoch": f"{value:.2f}", "M parameters": f"{value:.2f}", "": f"{value:g}"}
     space = "" if unit.startswith("%") or not unit else " "
     return f"{digits[unit]}{space}{unit}"

@@ -11,14 +11,15 @@ from pathlib import Path
 import optuna
 from optuna.trial import TrialState
 
-from tune_cropshield.config import RunConfig, load_config
+from tune_cropshield.config.settings import RunConfig, load_config
 from tune_cropshield.data.dataset import DeviceData
 from tune_cropshield.errors import DivergedError, OutOfMemory, UserError
 from tune_cropshield.files import write_text_atomically
-from tune_cropshield.records import CONFIG, RunFolder, read_metrics
-from tune_cropshield.search.folder import best_value, trial_folder
-from tune_cropshield.search.outcomes import DIVERGED, FINISHED, OUT_OF_MEMORY
-from tune_cropshield.trial import TrialReport, run_trial
+from tune_cropshield.search.endings import DIVERGED, FINISHED, OUT_OF_MEMORY
+from tune_cropshield.search.folder import trial_folder
+from tune_cropshield.search.journal import best_value
+from tune_cropshield.training.loop import TrialReport, run_trial
+from tune_cropshield.training.run_folder import CONFIG, RunFolder, read_metrics
 
 TABLE = "confirm.csv"
 RUNS = "confirm"  # folder of the runs
@@ -36,7 +37,9 @@ class Candidate:
 
 @dataclass(frozen=True)
 class ConfirmedRun:
-    """One training: a row of confirm.csv. The figures are the best epoch's; a run that diverged before its first epoch has none."""
+    """One training: a row of confirm.csv. The figures are the best epoch's; a run that diverged before its first epoch
+    has none.
+    """
 
     trial: int
     seed: int
@@ -55,7 +58,11 @@ def candidates(search_dir: Path, study: optuna.Study, top: int) -> list[Candidat
 
     Raises UserError when the guide's trial or all others have no result.
     """
-    with_result = [trial for trial in study.get_trials(deepcopy=False) if trial.intermediate_values and trial.state != TrialState.FAIL]
+    with_result = [
+        trial
+        for trial in study.get_trials(deepcopy=False)
+        if trial.intermediate_values and trial.state != TrialState.FAIL
+    ]
     if not any(trial.number == GUIDE for trial in with_result):
         raise UserError(f"trial {GUIDE} of {search_dir} (the guide's setting) has no result to compare with")
     chosen: list[Candidate] = []
@@ -69,7 +76,9 @@ def candidates(search_dir: Path, study: optuna.Study, top: int) -> list[Candidat
 
 
 def fresh_seeds(candidate: Candidate, count: int) -> list[int]:
-    """Returns the seeds that follow the search's own: the luck that the search picked its winners by does not count again."""
+    """Returns the seeds that follow the search's own: the luck that the search picked its winners by does not count
+    again.
+    """
     return [(candidate.config.trial.seed + offset) % 2**32 for offset in range(1, count + 1)]
 
 
@@ -86,12 +95,14 @@ def confirm(
     data: DeviceData,
     started: Callable[[Candidate, int], Callable[[TrialReport], object]],
 ) -> Iterator[ConfirmedRun]:
-    """Trains every candidate with every seed to its full length and yields each run; seed by seed, so that whole pairs are there early.
+    """Trains every candidate with every seed to its full length and yields each run; seed by seed, so that whole pairs
+    are there early.
 
-    A run that confirm.csv holds is not repeated, one that was stopped goes on from its checkpoint. The seed changes the first weights, the order of
-    the photographs and their augmentation; the split has a seed of its own, so all runs are judged on the same photographs. threads: of the CPU,
-    the same for all. started: called when a run begins, with its candidate and seed; returns what is called after each of its epochs.
-    Diverging or running out of memory is a run's outcome; other failures are raised.
+    A run that confirm.csv holds is not repeated, one that was stopped goes on from its checkpoint. The seed changes the
+    first weights, the order of the photographs and their augmentation; the split has a seed of its own, so all runs are
+    judged on the same photographs. threads: of the CPU, the same for all. started: called when a run begins, with its
+    candidate and seed; returns what is called after each of its epochs. Diverging or running out of memory is a run's
+    outcome; other failures are raised.
     """
     done = {(run.trial, run.seed): run for run in read_table(search_dir)}
     for seed in seeds:
@@ -107,7 +118,9 @@ def confirm(
             yield run
 
 
-def _train(search_dir: Path, config: RunConfig, trial: int, data: DeviceData, report: Callable[[TrialReport], object]) -> ConfirmedRun:
+def _train(
+    search_dir: Path, config: RunConfig, trial: int, data: DeviceData, report: Callable[[TrialReport], object]
+) -> ConfirmedRun:
     folder = run_folder(trial, config.trial.seed)
     outcome, reason = FINISHED, ""
     try:

@@ -10,17 +10,22 @@ from typing import Any
 
 from tune_cropshield.outcome.confirm import GUIDE, Candidate, ConfirmedRun
 from tune_cropshield.outcome.paired import ALPHA, Comparison, compare, in_sequence
-from tune_cropshield.records import write_json
-from tune_cropshield.search.outcomes import FINISHED
+from tune_cropshield.search.endings import FINISHED
+from tune_cropshield.training.run_folder import write_json
 
 VERDICT = "confirm.json"
-TEST = "two-sided paired t-test over seeds against the guide's setting, in the search's order: each p is the largest up to it"
+TEST = (
+    "two-sided paired t-test over seeds against the guide's setting, in the search's order: each p is the largest "
+    "up to it"
+)
 MORE, LESS, NOISE, UNTESTED = "better", "worse", "not told apart", "not tested"
 
 
 @dataclass(frozen=True)
 class Confirmed:
-    """A candidate's runs, one per seed, and how they compare. p_value: in the sequence of comparisons; None for the guide's setting."""
+    """A candidate's runs, one per seed, and how they compare. p_value: in the sequence of comparisons; None for the
+    guide's setting.
+    """
 
     candidate: Candidate
     runs: tuple[ConfirmedRun, ...]
@@ -44,21 +49,32 @@ class Confirmed:
 
 
 def judge(chosen: Sequence[Candidate], runs: Sequence[ConfirmedRun], num_judged: int) -> list[Confirmed]:
-    """Returns the guide's setting, then the others in their order, compared over the seeds for which both were trained to the end.
+    """Returns the guide's setting, then the others in their order, compared over the seeds for which both were trained
+    to the end.
 
     num_judged: photographs of the validation split; an accuracy comes in steps of one of them.
     """
     own = {candidate.trial: tuple(run for run in runs if run.trial == candidate.trial) for candidate in chosen}
-    ended = {(run.trial, run.seed): run.best_val_acc for run in runs if run.outcome == FINISHED and run.best_val_acc is not None}
+    ended = {
+        (run.trial, run.seed): run.best_val_acc
+        for run in runs
+        if run.outcome == FINISHED and run.best_val_acc is not None
+    }
     comparisons: list[Comparison | None] = []
     for candidate in chosen[1:]:
-        seeds = [run.seed for run in own[candidate.trial] if (candidate.trial, run.seed) in ended and (GUIDE, run.seed) in ended]
+        seeds = [
+            run.seed
+            for run in own[candidate.trial]
+            if (candidate.trial, run.seed) in ended and (GUIDE, run.seed) in ended
+        ]
         values, baseline = ([ended[trial, seed] for seed in seeds] for trial in (candidate.trial, GUIDE))
         comparisons.append(compare(values, baseline, 1 / num_judged))
     in_order = iter(in_sequence([comparison.p_value for comparison in comparisons if comparison is not None]))
     judged = [Confirmed(chosen[0], own[GUIDE])]
     for candidate, comparison in zip(chosen[1:], comparisons, strict=True):
-        judged.append(Confirmed(candidate, own[candidate.trial], comparison, next(in_order) if comparison is not None else None))
+        judged.append(
+            Confirmed(candidate, own[candidate.trial], comparison, next(in_order) if comparison is not None else None)
+        )
     return judged
 
 
@@ -72,8 +88,15 @@ def verdict_lines(judged: Sequence[Confirmed], num_judged: int) -> list[str]:
             found = confirmed.comparison
             line += f"{_points(found.gain):>8}{_interval(found):>17}{confirmed.p_value:>9.2g}  {confirmed.finding}"
         lines.append(line)
-        lines += [f"{'':4}seed {run.seed}: {run.outcome} ({run.reason})" for run in confirmed.runs if run.outcome != FINISHED]
-    lines.append(f"gains in points of val_acc on the same {num_judged} validation photographs (one is {100 / num_judged:.2f} points); {TEST}")
+        lines += [
+            f"{'':4}seed {run.seed}: {run.outcome} ({run.reason})" for run in confirmed.runs if run.outcome != FINISHED
+        ]
+    lines.append(
+        (
+            f"gains in points of val_acc on the same {num_judged} validation photographs (one is "
+            f"{100 / num_judged:.2f} points); {TEST}"
+        )
+    )
     return [*lines, verdict(judged)]
 
 
@@ -82,17 +105,24 @@ def verdict(judged: Sequence[Confirmed]) -> str:
     guide, *others = judged
     tested = {confirmed.label: confirmed.comparison for confirmed in others if confirmed.comparison is not None}
     if not tested:
-        return "verdict: no candidate was trained to the end on two seeds together with the guide's setting, so nothing can be said"
+        return (
+            "verdict: no candidate was trained to the end on two seeds together with the guide's setting, so "
+            "nothing can be said"
+        )
     winner = next(confirmed for confirmed in others if confirmed.label in tested)
     found = tested[winner.label]
-    said = f"{winner.label}'s gain over the guide's setting, {_points(found.gain)} points of val_acc ({_interval(found)}), is "
+    said = (
+        f"{winner.label}'s gain over the guide's setting, {_points(found.gain)} points of val_acc "
+        f"({_interval(found)}), is "
+    )
     if winner.finding == MORE:
         said += f"more than seed noise (p = {winner.p_value:.2g})."
     elif winner.finding == LESS:
         said += f"a loss beyond seed noise (p = {winner.p_value:.2g}): keep the guide's setting."
     else:
         said += (
-            f"not told apart from seed noise (p = {winner.p_value:.2g}). With {found.num_pairs} seeds that scatter like these, only a gain above "
+            f"not told apart from seed noise (p = {winner.p_value:.2g}). With {found.num_pairs} seeds that scatter "
+            "like these, only a gain above "
             f"{100 * found.smallest_gain_shown:.1f} points would have shown: more seeds (--seeds) tell smaller ones."
         )
     said += f" The search had promised {_points(winner.candidate.searched - guide.candidate.searched)}."
@@ -100,12 +130,17 @@ def verdict(judged: Sequence[Confirmed]) -> str:
     if highest != winner.label:
         said += f" {highest} has a higher mean over the seeds ({_points(tested[highest].gain)})."
     if lost := [confirmed for confirmed in judged if len(confirmed.values) < len(confirmed.runs)]:
-        said += f" Not every run reached its end: {', '.join(f'{len(each.runs) - len(each.values)} of {each.label}' for each in lost)}."
+        said += (
+            " Not every run reached its end: "
+            f"{', '.join(f'{len(each.runs) - len(each.values)} of {each.label}' for each in lost)}."
+        )
     return "verdict: " + said
 
 
 def write_verdict(search_dir: Path, judged: Sequence[Confirmed], seeds: Sequence[int], num_judged: int) -> None:
-    """Writes confirm.json: everything that `verdict_lines` tells, for programs. Shares, not points: 0.01 is one point."""
+    """Writes confirm.json: everything that `verdict_lines` tells, for programs. Shares, not points: 0.01 is one
+    point.
+    """
     content = {
         "metric": "best_val_acc",
         "photographs": num_judged,

@@ -28,7 +28,9 @@ def write_confusion(folder: Path, split: str, counts_KK: Counts, classes: Sequen
     folder.mkdir(parents=True, exist_ok=True)
     table, picture = folder / f"confusion_{split}.csv", folder / f"confusion_{split}.png"
     write_text_atomically(table, confusion_csv(counts_KK, classes))
-    write_atomically(picture, lambda file: draw_confusion(counts_KK, classes, split).save(file, format="PNG", optimize=True))
+    write_atomically(
+        picture, lambda file: draw_confusion(counts_KK, classes, split).save(file, format="PNG", optimize=True)
+    )
     return table, picture
 
 
@@ -42,15 +44,20 @@ def confusion_csv(counts_KK: Counts, classes: Sequence[str]) -> str:
 
 
 def draw_confusion(counts_KK: Counts, classes: Sequence[str], split: str) -> Image.Image:
-    """Returns the matrix as a picture: a cell is the darker the larger its share of its row, its number is the count; green is right, red is wrong.
+    """Returns the matrix as a picture: a cell is the darker the larger its share of its row, its number is the count;
+    green is right, red is wrong.
 
-    Every class keeps its full name: rows at the left, columns turned by a quarter above. A class without photographs has a blank row.
+    Every class keeps its full name: rows at the left, columns turned by a quarter above. A class without photographs
+    has a blank row.
     """
     font, small = ImageFont.load_default(FONT_SIZE), ImageFont.load_default(FONT_SIZE - 2)
     widest = max(round(font.getlength(name)) for name in classes)
     side, title = len(classes) * CELL, 2 * FONT_SIZE + GAP
     left, top = max(widest, 3 * FONT_SIZE) + 2 * GAP, title + widest + 2 * GAP + 2 * FONT_SIZE
-    headline = f"{split}: {int(counts_KK.trace())} of {int(counts_KK.sum())} right ({counts_KK.trace() / max(counts_KK.sum(), 1):.1%})"
+    headline = (
+        f"{split}: {int(counts_KK.trace())} of {int(counts_KK.sum())} right "
+        f"({counts_KK.trace() / max(counts_KK.sum(), 1):.1%})"
+    )
     image = Image.new("RGB", (max(left + side, GAP + round(font.getlength(headline))) + GAP, top + side + GAP), WHITE)
     draw = ImageDraw.Draw(image)
     draw.text((GAP, GAP), headline, INK, font)
@@ -63,12 +70,18 @@ def draw_confusion(counts_KK: Counts, classes: Sequence[str], split: str) -> Ima
         _draw_upwards(image, name, (left + row * CELL + CELL // 2 - FONT_SIZE // 2 - 2, top - GAP), font, INK)
         for column, count in enumerate(counts_KK[row].tolist()):
             share = count / totals_K[row] if totals_K[row] else 0.0
-            colour = _mixed(RIGHT if row == column else WRONG, share if row == column else min(0.15 + share, 1.0)) if count else WHITE
+            colour = (
+                _mixed(RIGHT if row == column else WRONG, share if row == column else min(0.15 + share, 1.0))
+                if count
+                else WHITE
+            )
             x, y = left + column * CELL, top + row * CELL
             draw.rectangle((x, y, x + CELL, y + CELL), fill=colour, outline=(225, 225, 225))
             if count:
                 ink = WHITE if sum(colour) < 420 else INK
-                draw.text((x + CELL // 2, y + CELL // 2), str(count), ink, font if count < 10_000 else small, anchor="mm")
+                draw.text(
+                    (x + CELL // 2, y + CELL // 2), str(count), ink, font if count < 10_000 else small, anchor="mm"
+                )
     return image
 
 

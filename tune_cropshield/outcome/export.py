@@ -8,28 +8,29 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tune_cropshield.config import RunConfig, load_config, save_config
+from tune_cropshield.config.reference import train_py_command
+from tune_cropshield.config.settings import RunConfig, load_config, save_config
 from tune_cropshield.errors import RunFailure
 from tune_cropshield.files import told_when_full, write_text_atomically
-from tune_cropshield.guide import train_py_command
-from tune_cropshield.records import BEST_METRICS, CLASSES, CONFIG, WEIGHTS, write_json
+from tune_cropshield.training.run_folder import BEST_METRICS, CLASSES, CONFIG, WEIGHTS, write_json
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial  # half a second to import, and not needed where best/ is there
 
 BEST = "best"
-RETRAIN = "-m tune_cropshield train --config config.toml --out ../retrained"  # beside best/, which a resumed search writes anew
+# beside best/, which a resumed search writes anew
+RETRAIN = "-m tune_cropshield train --config config.toml --out ../retrained"
 
 
 def write_best(search_dir: Path) -> Path:
     """Writes search_dir/best, aside and renamed, from the best trial and returns its path.
 
-    config.toml and config.json, model.safetensors of the best epoch, classes.json, metrics.json (that epoch's) and retrain.sh/.ps1.
-    Raises UserError when no trial of the search has a result, DiskFull when the disk is full, RunFailure when a file of the trial is missing.
+    config.toml and config.json, model.safetensors of the best epoch, classes.json, metrics.json (that epoch's) and
+    retrain.sh/.ps1. Raises UserError when no trial of the search has a result, DiskFull when the disk is full,
+    RunFailure when a file of the trial is missing.
     """
-    from tune_cropshield.outcome.study import best_trial
     from tune_cropshield.search.folder import trial_folder
-    from tune_cropshield.search.journal import read_study
+    from tune_cropshield.search.journal import best_trial, read_study
 
     trial = best_trial(read_study(search_dir))
     run_dir = trial_folder(search_dir, trial.number)
@@ -56,7 +57,9 @@ def write_best(search_dir: Path) -> Path:
 
 
 def retrain_scripts(config: RunConfig, trial: FrozenTrial) -> dict[str, str]:
-    """Returns retrain.sh and retrain.ps1: the command that trains this again, and the nearest call of the guide's own train.py."""
+    """Returns retrain.sh and retrain.ps1: the command that trains this again, and the nearest call of the guide's own
+    train.py.
+    """
     notes = [
         f"# Trains trial {trial.number} of the search again: on the same kind of CPU, with the same numbers.",
         "# The nearest call of the guide's train.py (it has no flags for the rest of config.toml):",
@@ -70,7 +73,8 @@ def retrain_scripts(config: RunConfig, trial: FrozenTrial) -> dict[str, str]:
 
 
 def best_run(search_dir: Path) -> Path:
-    """Returns the folder of a search's best trial, best/, written now where it is missing; of a trained run (`train --out`) that run itself.
+    """Returns the folder of a search's best trial, best/, written now where it is missing; of a trained run (`train
+    --out`) that run itself.
 
     Raises UserError when `search_dir` holds neither, or a search that is still running and has no best/ yet.
     """
@@ -78,9 +82,8 @@ def best_run(search_dir: Path) -> Path:
         return search_dir
     best = search_dir / BEST
     if not (best / CONFIG).exists():
-        from tune_cropshield.outcome.study import best_trial
         from tune_cropshield.search.folder import locked
-        from tune_cropshield.search.journal import read_study
+        from tune_cropshield.search.journal import best_trial, read_study
 
         best_trial(read_study(search_dir))  # raises where there is nothing to write, before a file is touched
         with locked(search_dir):

@@ -1,4 +1,6 @@
-"""The ledger of a search's card time: of all the seconds that its slots (trials at once) had, how many went into what."""
+"""The ledger of a search's card time: of all the seconds that its slots (trials at once) had, how many went into
+what.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tune_cropshield.clock import DATA_WAIT, EVALUATION, PARTS, SETUP, STEP, read_times
-from tune_cropshield.records import write_json
+from tune_cropshield.training.clock import DATA_WAIT, EVALUATION, PARTS, SETUP, STEP, read_times
+from tune_cropshield.training.run_folder import write_json
 
 LEDGER = "ledger.json"
 WARM_UP_S = 60.0  # decoding, measuring, starting the workers: a search of hours does not notice it, one of minutes does
@@ -20,7 +22,9 @@ NAMES = {SETUP: "set-up", DATA_WAIT: "data wait", STEP: "steps"}
 
 @dataclass(frozen=True)
 class Ledger:
-    """`slots` trials at once for `wall_s` seconds. parts: seconds of each part, all slots together; idle_s: what no trial took."""
+    """`slots` trials at once for `wall_s` seconds. parts: seconds of each part, all slots together; idle_s: what no
+    trial took.
+    """
 
     slots: int
     wall_s: float
@@ -40,7 +44,9 @@ class Ledger:
 
 
 def ledger_between(lines: Iterable[dict[str, Any]], slots: int, began: float, ended: float) -> Ledger:
-    """Returns the ledger of the time from `began` to `ended` (Unix times). A line that lies partly outside counts in proportion."""
+    """Returns the ledger of the time from `began` to `ended` (Unix times). A line that lies partly outside counts in
+    proportion.
+    """
     parts = dict.fromkeys(PARTS, 0.0)
     for line in lines:
         seconds = sum(line[part] for part in PARTS)
@@ -52,8 +58,10 @@ def ledger_between(lines: Iterable[dict[str, Any]], slots: int, began: float, en
 
 
 def start_seconds(lines_of_trials: Iterable[Sequence[dict[str, Any]]], began: float = 0.0) -> list[float]:
-    """Returns how long each trial but its worker's first took to start: from the last epoch of the trial before it in that worker, whose result
-    was then on its way to the searcher, to its own first window. Only trials set up after `began` count."""
+    """Returns how long each trial but its worker's first took to start: from the last epoch of the trial before it in
+    that worker, whose result was then on its way to the searcher, to its own first window. Only trials set up after
+    `began` count.
+    """
     of_worker: defaultdict[int, list[dict[str, Any]]] = defaultdict(list)
     for line in (line for lines in lines_of_trials for line in lines):
         of_worker[line["worker"]].append(line)
@@ -69,7 +77,9 @@ def start_seconds(lines_of_trials: Iterable[Sequence[dict[str, Any]]], began: fl
 
 
 def write_ledger(search_dir: Path, slots: int, began: float, ended: float) -> str:
-    """Writes the search's ledger.json and returns it in a sentence. began, ended: Unix times of this run of the search."""
+    """Writes the search's ledger.json and returns it in a sentence. began, ended: Unix times of this run of the
+    search.
+    """
     trials = [read_times(folder) for folder in sorted(search_dir.glob("t[0-9]*"))]
     lines = [line for trial in trials for line in trial]
     whole = ledger_between(lines, slots, began, ended)
@@ -92,9 +102,15 @@ def sentence(whole: Ledger, later: Ledger) -> str:
     if total <= 0:
         return "card time: not known, for the clock was set back during the search"
     shares = {**{NAMES.get(part, part): seconds for part, seconds in whole.parts.items()}, "idle": whole.idle_s}
-    said = [f"{100 * seconds / total:.0f} % {name}" for name, seconds in sorted(shares.items(), key=lambda item: -item[1]) if seconds >= total / 200]
+    said = [
+        f"{100 * seconds / total:.0f} % {name}"
+        for name, seconds in sorted(shares.items(), key=lambda item: -item[1])
+        if seconds >= total / 200
+    ]
     text = f"card time, {whole.slots} x {whole.wall_s:.0f} s: {', '.join(said)}"
-    return text + (f"; after the first minute {100 * later.training_share:.0f} % steps and evaluation" if later.wall_s else "")
+    return text + (
+        f"; after the first minute {100 * later.training_share:.0f} % steps and evaluation" if later.wall_s else ""
+    )
 
 
 def read_ledger(search_dir: Path) -> dict[str, Any] | None:

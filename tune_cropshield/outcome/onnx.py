@@ -1,4 +1,5 @@
-"""A trained network as ONNX: photographs' bytes in, logits and probabilities out, and nothing left to guess about the preparation.
+"""A trained network as ONNX: photographs' bytes in, logits and probabilities out, and nothing left to guess about the
+preparation.
 
 B: images, S: side in px, K: classes.
 """
@@ -32,7 +33,10 @@ ONNX_FILE = "model.onnx"
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # torch's exporter needs the first two, the check the third
 TOLERANCE = 1e-3  # of logits, as a share of the largest one where that is above 1: fp32 can do no better on large ones
 NUM_CHECKED = 16  # photographs
-PREPARATION = "uint8 RGB (B, S, S, 3): each photograph upright, its centre square resized to S x S px with antialiasing; normalised inside"
+PREPARATION = (
+    "uint8 RGB (B, S, S, 3): each photograph upright, its centre square resized to S x S px with antialiasing; "
+    "normalised inside"
+)
 
 
 class FromBytes(nn.Module):
@@ -51,15 +55,21 @@ def check_packages() -> None:
     """Raises UserError with the install command when a package of the extra is missing."""
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
-        raise UserError(f"--format onnx needs {' and '.join(missing)}: python -m pip install {' '.join(PACKAGES)} (uv run --extra onnx ... with uv)")
+        raise UserError(
+            (
+                f"--format onnx needs {' and '.join(missing)}: python -m pip install {' '.join(PACKAGES)} (uv run "
+                "--extra onnx ... with uv)"
+            )
+        )
 
 
 def write_onnx(run_dir: Path, target: Path) -> float:
     """Writes the network of a trained run to `target` and returns the largest difference of a logit from PyTorch's.
 
-    Input `images`: uint8 (B, S, S, 3), any B. Outputs `logits` and `probabilities`: fp32 (B, K). The file's metadata name the classes, in the
-    outputs' order. Compared on photographs of the run's folder, on drawn leaves where that is gone; a file that differs by more than 1e-3 is
-    not kept. Raises UserError when a package is missing or the run is damaged, RunFailure when the network cannot be exported or differs.
+    Input `images`: uint8 (B, S, S, 3), any B. Outputs `logits` and `probabilities`: fp32 (B, K). The file's metadata
+    name the classes, in the outputs' order. Compared on photographs of the run's folder, on drawn leaves where that is
+    gone; a file that differs by more than 1e-3 is not kept. Raises UserError when a package is missing or the run is
+    damaged, RunFailure when the network cannot be exported or differs.
     """
     check_packages()
     config, classes, weights = read_run(run_dir)
@@ -72,7 +82,12 @@ def write_onnx(run_dir: Path, target: Path) -> float:
         expected, _ = network(torch.from_numpy(pictures))
     difference = largest_difference(content, pictures, expected.numpy())
     if not difference <= TOLERANCE:
-        raise RunFailure(f"the ONNX file of {trial.model} was not kept: a logit differs by {difference:.2g} from PyTorch's, more than {TOLERANCE:g}")
+        raise RunFailure(
+            (
+                f"the ONNX file of {trial.model} was not kept: a logit differs by {difference:.2g} from PyTorch's, "
+                f"more than {TOLERANCE:g}"
+            )
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(target, lambda file: file.write(content))
     return difference
@@ -87,8 +102,13 @@ def largest_difference(content: bytes, pictures_BSSC: np.ndarray, expected_BK: n
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     together = session.run(["logits"], {"images": pictures_BSSC})[0]
-    alone = np.concatenate([session.run(["logits"], {"images": pictures_BSSC[at : at + 1]})[0] for at in range(len(pictures_BSSC))])
-    return float(max(np.abs(together - expected_BK).max(), np.abs(alone - expected_BK).max()) / max(np.abs(expected_BK).max(), 1.0))
+    alone = np.concatenate(
+        [session.run(["logits"], {"images": pictures_BSSC[at : at + 1]})[0] for at in range(len(pictures_BSSC))]
+    )
+    return float(
+        max(np.abs(together - expected_BK).max(), np.abs(alone - expected_BK).max())
+        / max(np.abs(expected_BK).max(), 1.0)
+    )
 
 
 def _exported(network: FromBytes, example: Tensor, metadata: dict[str, str], name: str) -> bytes:
@@ -107,7 +127,9 @@ def _exported(network: FromBytes, example: Tensor, metadata: dict[str, str], nam
             assert program is not None
             proto = program.model_proto
     except Exception as error:  # the exporter's own errors come in many kinds
-        raise RunFailure(f"{name} cannot be exported to ONNX: {' '.join(str(error).split())[:300] or type(error).__name__}") from error
+        raise RunFailure(
+            f"{name} cannot be exported to ONNX: {' '.join(str(error).split())[:300] or type(error).__name__}"
+        ) from error
     for key, value in metadata.items():
         proto.metadata_props.add(key=key, value=value)
     return bytes(proto.SerializeToString())
@@ -119,7 +141,11 @@ def _silence() -> Iterator[None]:
     level = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -127,7 +153,9 @@ def _silence() -> Iterator[None]:
 
 
 def _pictures(folder: str, size: int) -> np.ndarray:
-    """Returns 16 photographs from all over `folder` as uint8 (16, size, size, 3), of drawn leaves where none can be read."""
+    """Returns 16 photographs from all over `folder` as uint8 (16, size, size, 3), of drawn leaves where none can be
+    read.
+    """
     photographs = images_below(Path(folder)) if folder and Path(folder).is_dir() else []
     found = _decoded(photographs[:: max(len(photographs) // NUM_CHECKED, 1)], size)
     if found:

@@ -1,7 +1,8 @@
 """Is one setting better than another by more than the seed's doing? Paired over seeds.
 
-The t-test is chosen because it can answer with few seeds: a signed-rank or sign-flipping test knows 2^n sign patterns, so with 3 seeds its p is never
-below 0.25, with 5 never below 0.06. The price is the assumption that differences scatter roughly normally, which few seeds cannot check.
+The t-test is chosen because it can answer with few seeds: a signed-rank or sign-flipping test knows 2^n sign patterns,
+so with 3 seeds its p is never below 0.25, with 5 never below 0.06. The price is the assumption that differences scatter
+roughly normally, which few seeds cannot check.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from statistics import fmean, stdev
 from scipy import stats
 
 ALPHA = 0.05  # how often seed noise alone may pass for a gain, over all comparisons of one confirmation
-STEP_SPREAD = 1 / math.sqrt(6)  # standard deviation, in steps, of the difference of two numbers that were each rounded to whole steps
+STEP_SPREAD = 1 / math.sqrt(
+    6
+)  # standard deviation, in steps, of the difference of two numbers that were each rounded to whole steps
 
 
 @dataclass(frozen=True)
@@ -36,10 +39,12 @@ class Comparison:
 
 
 def compare(values: Sequence[float], baseline: Sequence[float], step: float) -> Comparison | None:
-    """Returns the paired t-test of `values` against `baseline`, number i of both from the same seed; None with fewer than two pairs.
+    """Returns the paired t-test of `values` against `baseline`, number i of both from the same seed; None with fewer
+    than two pairs.
 
-    step: the smallest difference that a value can show, 1 / photographs for an accuracy. The spread is never taken to be smaller than what
-    rounding to such steps makes of it: three seeds with equal gains would otherwise prove anything.
+    step: the smallest difference that a value can show, 1 / photographs for an accuracy. The spread is never taken to
+    be smaller than what rounding to such steps makes of it: three seeds with equal gains would otherwise prove
+    anything.
     """
     differences = [value - base for value, base in zip(values, baseline, strict=True)]
     if len(differences) < 2:
@@ -53,9 +58,11 @@ def compare(values: Sequence[float], baseline: Sequence[float], step: float) -> 
 
 
 def in_sequence(p_values: Sequence[float]) -> list[float]:
-    """Returns the p values of comparisons that are looked at in an order fixed beforehand, each only where all before it showed something.
+    """Returns the p values of comparisons that are looked at in an order fixed beforehand, each only where all before
+    it showed something.
 
-    Such a sequence is wrong as rarely as a single comparison, without raising any p for their number: each becomes the largest up to it
-    (fixed-sequence testing; Westfall and Krishen, Journal of Statistical Planning and Inference 99, 2001).
+    Such a sequence is wrong as rarely as a single comparison, without raising any p for their number: each becomes the
+    largest up to it (fixed-sequence testing; Westfall and Krishen, Journal of Statistical Planning and Inference 99,
+    2001).
     """
     return list(accumulate(p_values, max))

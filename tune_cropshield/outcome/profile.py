@@ -7,15 +7,17 @@ from typing import Any
 
 from torch.profiler import ProfilerActivity, profile
 
-from tune_cropshield.clock import CHECKPOINT, DATA_WAIT, EVALUATION, PARTS, REPORT, STEP, read_times
-from tune_cropshield.training.ranges import RANGES
+from tune_cropshield.training.clock import CHECKPOINT, DATA_WAIT, EVALUATION, PARTS, REPORT, STEP, read_times
+from tune_cropshield.training.step import RANGES
 
 TRACE = "trace.json"
 PROFILED = 2  # the first epoch loads kernels and fills caches; a training of one epoch has no other
 
 
 class EpochProfile:
-    """Traces epoch 2 of a training that begins now (epoch 1 where there is one only): tell it of every epoch's end, then ask for the table."""
+    """Traces epoch 2 of a training that begins now (epoch 1 where there is one only): tell it of every epoch's end,
+    then ask for the table.
+    """
 
     def __init__(self, folder: Path, epochs: int, cuda: bool) -> None:
         self._folder, self._cuda = folder, cuda
@@ -37,17 +39,25 @@ class EpochProfile:
 
     def _seconds_by_range(self) -> dict[str, float]:
         """Returns the seconds of each named range: on a GPU those in which its kernels ran, on a CPU its own."""
-        events = [event for event in self._profiler.key_averages() if event.key in RANGES and event.device_type.name == "CPU"]
+        events = [
+            event for event in self._profiler.key_averages() if event.key in RANGES and event.device_type.name == "CPU"
+        ]
         return {event.key: (event.device_time_total if self._cuda else event.cpu_time_total) / 1e6 for event in events}
 
     def table(self) -> list[str]:
         """Returns the table's lines; none when the training ended before the epoch did."""
         lines = [line for line in read_times(self._folder) if line["what"] == "epoch"]
-        return table(lines[self._epoch - 1], self._inside, self._epoch) if self._inside and len(lines) >= self._epoch else []
+        return (
+            table(lines[self._epoch - 1], self._inside, self._epoch)
+            if self._inside and len(lines) >= self._epoch
+            else []
+        )
 
 
 def table(line: dict[str, Any], inside: dict[str, float], epoch: int) -> list[str]:
-    """Returns where epoch `epoch` spent its time, the largest part first. line: of times.jsonl; inside: seconds of the steps' named ranges."""
+    """Returns where epoch `epoch` spent its time, the largest part first. line: of times.jsonl; inside: seconds of the
+    steps' named ranges.
+    """
     total = sum(line[part] for part in PARTS)
     rest = max(line[STEP] - sum(inside.values()), 0.0)
     parts = {
@@ -58,5 +68,8 @@ def table(line: dict[str, Any], inside: dict[str, float], epoch: int) -> list[st
         "checkpoint": line[CHECKPOINT],
         "report": line[REPORT],
     }
-    rows = [f"  {name:20} {seconds:8.3f} s {100 * seconds / total:5.1f} %" for name, seconds in sorted(parts.items(), key=lambda item: -item[1])]
+    rows = [
+        f"  {name:20} {seconds:8.3f} s {100 * seconds / total:5.1f} %"
+        for name, seconds in sorted(parts.items(), key=lambda item: -item[1])
+    ]
     return [f"epoch {epoch} took {total:.2f} s under the profiler, which slows it down:", *rows]

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tune_cropshield.config import RunConfig, TrialConfig, load_config
+from tune_cropshield.config.settings import RunConfig, TrialConfig, load_config
 from tune_cropshield.errors import UserError
-from tune_cropshield.records import CLASSES, CONFIG, WEIGHTS
+from tune_cropshield.training.run_folder import CLASSES, CONFIG, WEIGHTS
 
 if TYPE_CHECKING:
     import torch  # seconds to import: a wrong folder is told about at once
@@ -16,10 +16,14 @@ if TYPE_CHECKING:
 
 
 def read_run(run_dir: Path) -> tuple[RunConfig, list[str], Path]:
-    """Returns the configuration, the classes and the weights' path of a trained run; raises UserError when one is missing or damaged."""
+    """Returns the configuration, the classes and the weights' path of a trained run; raises UserError when one is
+    missing or damaged.
+    """
     missing = [name for name in (CONFIG, CLASSES, WEIGHTS) if not (run_dir / name).is_file()]
     if missing:
-        raise UserError(f"{run_dir} is no trained run: {', '.join(missing)} missing (give a folder like OUT/best or OUT/t000)")
+        raise UserError(
+            f"{run_dir} is no trained run: {', '.join(missing)} missing (give a folder like OUT/best or OUT/t000)"
+        )
     return load_config(run_dir / CONFIG), _read_classes(run_dir / CLASSES), run_dir / WEIGHTS
 
 
@@ -49,7 +53,11 @@ def load_trained(trial: TrialConfig, num_classes: int, weights: Path, device: to
     except Exception as error:  # safetensors has an error of its own for each kind of damage
         raise UserError(f"{weights} is damaged: {error}") from error
     own = model.state_dict()
-    differ = sorted(name for name in own.keys() | state.keys() if name not in own or name not in state or own[name].shape != state[name].shape)
+    differ = sorted(
+        name
+        for name in own.keys() | state.keys()
+        if name not in own or name not in state or own[name].shape != state[name].shape
+    )
     if differ:
         raise UserError(
             f"{weights} holds the weights of another network than {trial.model} with {num_classes} classes: "

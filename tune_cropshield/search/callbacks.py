@@ -8,16 +8,27 @@ from typing import Any
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
-from tune_cropshield.search.board import Board
-from tune_cropshield.search.outcomes import DISK_FULL, FAILED, LADDER_STEPS, NOTES, PRUNED, WORKER_DIED, has_metric, told_outcome
-from tune_cropshield.search.view import SearchView, TrialLine
+from tune_cropshield.search.endings import (
+    DISK_FULL,
+    FAILED,
+    LADDER_STEPS,
+    NOTES,
+    PRUNED,
+    WORKER_DIED,
+    has_metric,
+    told_outcome,
+)
+from tune_cropshield.search.hparams import Board
+from tune_cropshield.search.views.view import SearchView, TrialLine
 
 
 class ViewCallback(Callback):
-    """Tells `view` what happens. describe: (number) -> the line of a trial; trial_over: called with the number of each trial that ended;
+    """Tells `view` what happens. describe: (number) -> the line of a trial; trial_over: called with the number of each
+    trial that ended;
     worker_died: with the reason, where a trial failed of that.
 
-    A trial whose worker died and that goes on elsewhere (starts_again) has not ended. was_pruned tells a pruned trial from an interrupted one.
+    A trial whose worker died and that goes on elsewhere (starts_again) has not ended. was_pruned tells a pruned trial
+    from an interrupted one.
     """
 
     def __init__(
@@ -35,7 +46,9 @@ class ViewCallback(Callback):
         self._told: dict[int, set[str]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Returns nothing: Ray pickles a search's parts into a snapshot that is never read, and a terminal cannot be pickled."""
+        """Returns nothing: Ray pickles a search's parts into a snapshot that is never read, and a terminal cannot be
+        pickled.
+        """
         return {}
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -43,7 +56,9 @@ class ViewCallback(Callback):
         if number not in self._view.running:
             self._view.trial_started(self._describe(number))
 
-    def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any) -> None:
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
         if has_metric(result):
             number = trial.config["number"]
             self._view.epoch_done(number, result)
@@ -54,11 +69,18 @@ class ViewCallback(Callback):
                     told.add(note)
             if result.get(LADDER_STEPS, 0) > self._ladder_steps.get(number, 0):
                 self._ladder_steps[number] = result[LADDER_STEPS]
-                self._view.note(f"t{number:03d} ran out of memory: it goes on with a smaller micro-batch and the same effective batch")
+                self._view.note(
+                    (
+                        f"t{number:03d} ran out of memory: it goes on with a smaller micro-batch and the same "
+                        "effective batch"
+                    )
+                )
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         result = trial.last_result or {}
-        self._end(trial, outcome_of(trial, self._was_pruned) or "stopped", told_outcome(result)[1] or result.get(DISK_FULL))
+        self._end(
+            trial, outcome_of(trial, self._was_pruned) or "stopped", told_outcome(result)[1] or result.get(DISK_FULL)
+        )
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         if not self._starts_again(trial.trial_id):

@@ -1,23 +1,39 @@
-"""How a trial's end is written into the study, in an order that a kill half-way through cannot turn into another end."""
+"""How a trial's end is written into the study, in an order that a kill half-way through cannot turn into another
+end.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import optuna
 from optuna.trial import TrialState
 
 from tune_cropshield.search.journal import quiet_optuna, unfinished
-from tune_cropshield.search.outcomes import DIVERGED, FAILED, FINISHED, NO_ACCURACY, OUT_OF_MEMORY, OUTCOME, PRUNED, REASON
+
+METRIC = "best_val_acc"  # best so far, so that pruning, the sampler and the kept weights agree
+OUTCOME = "outcome"  # user attribute of a trial that has ended: one of the values below
+REASON = "reason"  # user attribute: a sentence, for outcomes other than finished and pruned
+FINISHED, PRUNED, DIVERGED, OUT_OF_MEMORY, FAILED = "finished", "pruned", "diverged", "out of memory", "failed"
+WORKER_DIED = "its worker process died"
+NO_ACCURACY = "it reported no accuracy"
+RETIRED = "worker retired"  # in a trial's events: the process that was to train it still held memory of the one before
+LADDER_STEPS = "ladder_steps"  # in a result: how often memory ran out and the trial went on with smaller micro-batches
+NOTES = "notes"  # in a result: sentences about what else happened to the trial, each in every result after it
+DISK_FULL = "disk_full"  # in a result: a sentence; the trial has not ended, but its search has
+
 
 MEMORY_CONSTRAINT = "memory"
 
 
 def report_epoch(study: optuna.Study, trial: optuna.Trial, epoch: int, value: float) -> None:
-    """Writes the best accuracy up to an epoch, over what the journal says of it: after a kill a GPU may train it again to another value.
+    """Writes the best accuracy up to an epoch, over what the journal says of it: after a kill a GPU may train it again
+    to another value.
 
-    Optuna's own `report` would keep the first, and the study would believe in an accuracy of which there are no weights.
+    Optuna's own `report` would keep the first, and the study would believe in an accuracy of which there are no
+    weights.
     """
     known = study.get_trials(deepcopy=False)[trial.number].intermediate_values
     if epoch not in known:
@@ -26,10 +42,14 @@ def report_epoch(study: optuna.Study, trial: optuna.Trial, epoch: int, value: fl
         study._storage.set_trial_intermediate_value(trial._trial_id, epoch, value)
 
 
-def end_trial(study: optuna.Study, trial: optuna.Trial, outcome: str, reason: str | None, best_so_far: dict[int, float]) -> None:
-    """Tells the study that a running trial ended, and reports its epochs, {epoch: best accuracy so far}, where it knows other values or none.
+def end_trial(
+    study: optuna.Study, trial: optuna.Trial, outcome: str, reason: str | None, best_so_far: dict[int, float]
+) -> None:
+    """Tells the study that a running trial ended, and reports its epochs, {epoch: best accuracy so far}, where it knows
+    other values or none.
 
-    The outcome comes first: `complete_endings` finishes from there. Without it, a pruned trial's last epoch, once reported, would count as passed.
+    The outcome comes first: `complete_endings` finishes from there. Without it, a pruned trial's last epoch, once
+    reported, would count as passed.
     """
     if outcome == FINISHED and not (best_so_far and math.isfinite(max(best_so_far.values()))):
         outcome, reason = FAILED, NO_ACCURACY
@@ -41,21 +61,41 @@ def end_trial(study: optuna.Study, trial: optuna.Trial, outcome: str, reason: st
         for epoch in sorted(best_so_far):
             report_epoch(study, trial, epoch, best_so_far[epoch])
         if MEMORY_CONSTRAINT not in known.constraints:
-            trial.set_constraint(MEMORY_CONSTRAINT, 1.0 if outcome == OUT_OF_MEMORY else 0.0)  # above 0 means that it did not fit
+            trial.set_constraint(
+                MEMORY_CONSTRAINT, 1.0 if outcome == OUT_OF_MEMORY else 0.0
+            )  # above 0 means that it did not fit
         if outcome == FINISHED:
             study.tell(trial, max(best_so_far.values()))
         elif outcome in (PRUNED, DIVERGED, OUT_OF_MEMORY):
-            # A trial that diverged before its first epoch has no value: Optuna then takes it as the worst there is, and learns from it.
+            # A trial that diverged before its first epoch has no value: Optuna then takes it as the worst there is, and
+            # learns from it.
             study.tell(trial, state=TrialState.PRUNED)
         else:
             study.tell(trial, state=TrialState.FAIL)
 
 
 def complete_endings(study: optuna.Study, best_so_far: Callable[[int], dict[int, float]]) -> None:
-    """Ends the trials whose end an earlier run had begun to write. best_so_far: (trial number) -> {epoch: best accuracy so far}."""
+    """Ends the trials whose end an earlier run had begun to write. best_so_far: (trial number) -> {epoch: best accuracy
+    so far}.
+    """
     for frozen in unfinished(study):
         outcome = frozen.user_attrs.get(OUTCOME)
         if outcome is not None:
             with quiet_optuna():
                 trial = optuna.Trial(study, frozen._trial_id)
             end_trial(study, trial, outcome, frozen.user_attrs.get(REASON), best_so_far(frozen.number))
+
+
+def told_outcome(result: dict[str, Any]) -> tuple[str | None, str | None]:
+    """Returns the outcome that a trial's last result tells, None where it tells none, and the reason. To finish without
+    an accuracy is to fail.
+    """
+    if result.get(OUTCOME) == FINISHED and not has_metric(result):
+        return FAILED, NO_ACCURACY
+    return result.get(OUTCOME), result.get(REASON)
+
+
+def has_metric(result: dict[str, Any]) -> bool:
+    """Tells whether a result holds an accuracy: None and NaN are none."""
+    value = result.get(METRIC)
+    return isinstance(value, (int, float)) and math.isfinite(value)

@@ -15,24 +15,27 @@ import tomli_w
 from filelock import FileLock, Timeout
 from optuna.trial import FrozenTrial, TrialState
 
+from tune_cropshield.config.space import SearchSpace
+from tune_cropshield.config.toml_files import without_none
 from tune_cropshield.errors import UserError
 from tune_cropshield.files import is_leftover, write_text_atomically
-from tune_cropshield.records import WEIGHTS, RunFolder, read_digest, read_metrics
-from tune_cropshield.search.journal import JOURNAL
-from tune_cropshield.search.outcomes import OUTCOME, REASON
-from tune_cropshield.space import SearchSpace
-from tune_cropshield.toml_files import without_none
+from tune_cropshield.search.endings import OUTCOME, REASON
+from tune_cropshield.search.journal import JOURNAL, best_value
 from tune_cropshield.training.metrics import METRIC_NAMES
+from tune_cropshield.training.run_folder import WEIGHTS, RunFolder, read_digest, read_metrics
 
 SETTINGS = "search.toml"
 TABLE = "trials.csv"
 LOCK = ".lock"
 # trials.csv holds the metrics of the best epoch; `lr` there is the parameter, so the metric takes another name.
-COLUMN_OF_METRIC = {name: "epoch_lr" if name == "lr" else name for name in METRIC_NAMES if name not in ("epoch", "val_acc")}
+COLUMN_OF_METRIC = {
+    name: "epoch_lr" if name == "lr" else name for name in METRIC_NAMES if name not in ("epoch", "val_acc")
+}
 WEIGHTS_BUDGET_BYTES = 2 * 10**9  # of the best trials' weights; the worse ones' go
 
 
-# Parameters that no training can miss. A clipping norm may never be reached, a weight decay may be too small to change a float.
+# Parameters that no training can miss. A clipping norm may never be reached, a weight decay may be too small to change
+# a float.
 ALWAYS_FELT = ("lr", "effective_batch", "optimizer", "augment", "mixup", "cutmix", "label_smoothing", "dropout")
 
 
@@ -47,10 +50,14 @@ def holds_search(folder: Path) -> bool:
 
 
 def check_new(folder: Path) -> None:
-    """Raises UserError when `folder` cannot take a new search: it holds one, or something else, or cannot be written to."""
+    """Raises UserError when `folder` cannot take a new search: it holds one, or something else, or cannot be written
+    to.
+    """
     if holds_search(folder):
         raise UserError(f"{folder} already holds a search: go on with it (--resume) or give another folder (--out)")
-    if folder.exists() and (not folder.is_dir() or any(path.name != LOCK and not is_leftover(path) for path in folder.iterdir())):
+    if folder.exists() and (
+        not folder.is_dir() or any(path.name != LOCK and not is_leftover(path) for path in folder.iterdir())
+    ):
         raise UserError(f"{folder} exists and is no empty folder: give another one (--out)")
 
 
@@ -84,7 +91,17 @@ def write_table(folder: Path, study: optuna.Study) -> None:
     """Writes trials.csv: a row per trial, with every parameter under its name and all metrics of its best epoch."""
     trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
     parameters = list(dict.fromkeys(name for trial in trials for name in trial.params))
-    columns = ["trial", "state", *parameters, "epochs", "best_epoch", "best_val_acc", *COLUMN_OF_METRIC.values(), "outcome", "reason"]
+    columns = [
+        "trial",
+        "state",
+        *parameters,
+        "epochs",
+        "best_epoch",
+        "best_val_acc",
+        *COLUMN_OF_METRIC.values(),
+        "outcome",
+        "reason",
+    ]
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
@@ -104,7 +121,9 @@ def _row(folder: Path, trial: FrozenTrial) -> dict[str, Any]:
 
 
 def equal_weights(folder: Path, study: optuna.Study, number: int) -> str | None:
-    """Returns a sentence when trial `number` ended with the very weights of an earlier one although what was asked of them differs, else None."""
+    """Returns a sentence when trial `number` ended with the very weights of an earlier one although what was asked of
+    them differs, else None.
+    """
     trials = study.get_trials(deepcopy=False)
     digest = read_digest(trial_folder(folder, number))
     for other in trials[:number] if digest is not None else ():
@@ -114,7 +133,8 @@ def equal_weights(folder: Path, study: optuna.Study, number: int) -> str | None:
             if different:
                 settings = ", ".join(f"{name} ({theirs[name]} and {mine[name]})" for name in different)
                 return (
-                    f"trials {other.number} and {number} have the very same weights although they differ in {settings}: "
+                    f"trials {other.number} and {number} have the very same weights although they differ in "
+                    f"{settings}: "
                     "settings do not reach the training, so that comparing trials would mean nothing"
                 )
     return None
@@ -123,16 +143,15 @@ def equal_weights(folder: Path, study: optuna.Study, number: int) -> str | None:
 def best_so_far(run_dir: Path) -> dict[int, float]:
     """Returns {epoch: highest accuracy up to it} of a trial's metrics.jsonl."""
     lines = read_metrics(run_dir)
-    return dict(zip((line["epoch"] for line in lines), accumulate((line["val_acc"] for line in lines), max), strict=True))
-
-
-def best_value(trial: FrozenTrial) -> float:
-    """Returns a trial's best accuracy so far, -1 before its first epoch."""
-    return max(trial.intermediate_values.values(), default=-1.0)
+    return dict(
+        zip((line["epoch"] for line in lines), accumulate((line["val_acc"] for line in lines), max), strict=True)
+    )
 
 
 def drop_losers(folder: Path, study: optuna.Study, budget_bytes: int = WEIGHTS_BUDGET_BYTES) -> None:
-    """Deletes what cannot be needed any more: ended trials' checkpoints, and the weights of all but the best trials that fit the budget."""
+    """Deletes what cannot be needed any more: ended trials' checkpoints, and the weights of all but the best trials
+    that fit the budget.
+    """
     trials = sorted(study.get_trials(deepcopy=False), key=lambda trial: (-best_value(trial), trial.number))
     winner = next((trial for trial in trials if trial.state != TrialState.FAIL), None)
     kept = 0

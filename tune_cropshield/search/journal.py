@@ -23,7 +23,8 @@ STUDY_NAME = "search"
 
 
 def open_study(search_dir: Path, sampler: BaseSampler | None = None) -> optuna.Study:
-    """Returns the study in `search_dir`, created if there is none. A last line that a kill cut short is removed: it was never in force.
+    """Returns the study in `search_dir`, created if there is none. A last line that a kill cut short is removed: it was
+    never in force.
 
     The caller holds the search folder's lock, so a journal lock that is still there belongs to a dead process.
     """
@@ -34,7 +35,9 @@ def open_study(search_dir: Path, sampler: BaseSampler | None = None) -> optuna.S
     path.with_name(path.name + ".lock").unlink(missing_ok=True)
     storage = JournalStorage(_Journal(path))
     with quiet_optuna():
-        return optuna.create_study(storage=storage, study_name=STUDY_NAME, direction="maximize", sampler=sampler, load_if_exists=True)
+        return optuna.create_study(
+            storage=storage, study_name=STUDY_NAME, direction="maximize", sampler=sampler, load_if_exists=True
+        )
 
 
 def read_study(search_dir: Path) -> optuna.Study:
@@ -49,7 +52,13 @@ def read_study(search_dir: Path) -> optuna.Study:
         with quiet_optuna():
             storage = JournalStorage(_Journal(path))
             return optuna.load_study(study_name=STUDY_NAME, storage=storage)
-    except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:  # what Optuna makes of a damaged line, or of none
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        AssertionError,
+    ) as error:  # what Optuna makes of a damaged line, or of none
         raise UserError(f"{path} is damaged: {' '.join(str(error).split()) or type(error).__name__}") from error
 
 
@@ -70,13 +79,17 @@ class _Journal(JournalFileBackend):
 
 
 def check_same(study: optuna.Study, marks: dict[str, str]) -> None:
-    """Writes `marks` (what a search must have in common with its resumption) into a new study; raises UserError where an old one's differ."""
+    """Writes `marks` (what a search must have in common with its resumption) into a new study; raises UserError where
+    an old one's differ.
+    """
     for name, mark in marks.items():
         before = study.user_attrs.get(name)
         if before is None:
             study.set_user_attr(name, mark)
         elif before != mark:
-            raise UserError(f"this search was begun with another {name} ({before}, now {mark}): start a new one with another --out")
+            raise UserError(
+                f"this search was begun with another {name} ({before}, now {mark}): start a new one with another --out"
+            )
 
 
 def _drop_half_line(path: Path) -> None:
@@ -112,3 +125,24 @@ def unfinished(study: optuna.Study) -> list[FrozenTrial]:
 def num_started(study: optuna.Study) -> int:
     """Returns how many trials were started, finished or not; those only enqueued do not count."""
     return sum(trial.state != TrialState.WAITING for trial in study.get_trials(deepcopy=False))
+
+
+def best_trial(study: optuna.Study) -> FrozenTrial:
+    """Returns the trial with the highest best-so-far accuracy, the first of equals; raises UserError when no trial has
+    a result.
+
+    A trial that was pruned or interrupted counts with what it had reached: its weights are there too.
+    """
+    with_result = [
+        trial
+        for trial in study.get_trials(deepcopy=False)
+        if trial.intermediate_values and trial.state != TrialState.FAIL
+    ]
+    if not with_result:
+        raise UserError("no trial of this search has a result yet")
+    return max(with_result, key=lambda trial: (best_value(trial), -trial.number))
+
+
+def best_value(trial: FrozenTrial) -> float:
+    """Returns a trial's best accuracy so far, -1 before its first epoch."""
+    return max(trial.intermediate_values.values(), default=-1.0)

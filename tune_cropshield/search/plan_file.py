@@ -6,14 +6,16 @@ import json
 from dataclasses import asdict, fields
 from pathlib import Path
 
-from tune_cropshield.memory.plan import Figures, Pair, Plan
-from tune_cropshield.records import write_json
+from tune_cropshield.memory.choose.pairs import Figures, Pair, Plan
+from tune_cropshield.training.run_folder import write_json
 
 PLAN = "plan.json"
 
 
 def save_plan(folder: Path, plan: Plan) -> None:
-    """Writes plan.json: all of the plan, and its pairs one by one with their figures (MiB, images/s; null where unknown)."""
+    """Writes plan.json: all of the plan, and its pairs one by one with their figures (MiB, images/s; null where
+    unknown).
+    """
     own = {field.name: getattr(plan, field.name) for field in fields(plan) if field.name not in ("pairs", "figures")}
     pairs = [
         {
@@ -29,7 +31,9 @@ def save_plan(folder: Path, plan: Plan) -> None:
 
 
 def load_plan(folder: Path) -> Plan | None:
-    """Returns the plan in `folder`, None where none was kept (older searches) or the file is damaged: it is for people to look at."""
+    """Returns the plan in `folder`, None where none was kept (older searches) or the file is damaged: it is for people
+    to look at.
+    """
     try:
         kept = json.loads((folder / PLAN).read_text(encoding="utf-8"))
         pairs: dict[int, tuple[Pair, ...]] = {}

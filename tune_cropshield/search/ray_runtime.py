@@ -16,10 +16,12 @@ from tune_cropshield.errors import RunFailure, UserError
 
 # Read by Ray when it is imported or started; none of them is a setting of ours.
 ENVIRONMENT = {
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # makes every socket bind to the loopback address: otherwise Ray listens on all interfaces
+    # makes every socket bind to the loopback address: otherwise Ray listens on all interfaces
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_MODE": "token",
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run`, Ray would pack the whole folder and build an environment of it for the workers
+    # under `uv run`, Ray would pack the whole folder and build an environment of it for the workers
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths keep their meaning in workers
     "RAY_AIR_NEW_OUTPUT": "0",  # we print our own progress
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # do not hide the GPU from workers that were promised none of it
@@ -45,11 +47,15 @@ class RayRuntime:
         self._session = session
 
     def keep_logs(self, folder: Path) -> None:
-        """Copies what Ray and the trials' processes have logged on this machine into `folder`; those that are empty are left out."""
+        """Copies what Ray and the trials' processes have logged on this machine into `folder`; those that are empty are
+        left out.
+        """
         if (session := self._session) is None:
             return
         with suppress(OSError):  # a full disk, say: nothing depends on them
-            logs = [path for pattern in LOGS for path in sorted((session / "logs").glob(pattern)) if path.stat().st_size]
+            logs = [
+                path for pattern in LOGS for path in sorted((session / "logs").glob(pattern)) if path.stat().st_size
+            ]
             folder.mkdir(exist_ok=True)
             for path in logs:
                 shutil.copyfile(path, folder / path.name)
@@ -57,7 +63,8 @@ class RayRuntime:
 
 @contextmanager
 def ray_runtime(num_cpus: int, num_gpus: int, address: str | None = None) -> Iterator[RayRuntime]:
-    """Starts Ray on this machine, or joins the cluster at `address`, for as long as the block runs. Inside another such block it uses that one's.
+    """Starts Ray on this machine, or joins the cluster at `address`, for as long as the block runs. Inside another such
+    block it uses that one's.
 
     Raises RunFailure when Ray does not start, UserError when nothing answers at `address`.
     """
@@ -89,11 +96,15 @@ def _join(address: str) -> None:
     try:
         ray.init(address=address, **QUIET)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise UserError(f"--ray-address {address}: no Ray cluster answers there ({str(error).splitlines()[0]})") from error
+        raise UserError(
+            f"--ray-address {address}: no Ray cluster answers there ({str(error).splitlines()[0]})"
+        ) from error
 
 
 def _check_answers(address: str) -> None:
-    """Raises UserError where nothing listens at `address`, host:port: Ray would go on asking for minutes. Other forms are Ray's business."""
+    """Raises UserError where nothing listens at `address`, host:port: Ray would go on asking for minutes. Other forms
+    are Ray's business.
+    """
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not (host and port.isdecimal()):
         return
@@ -108,19 +119,28 @@ def _init(num_cpus: int, num_gpus: int) -> Path:
     import ray
 
     _protect_token()
-    own: dict[str, Any] = {"num_cpus": num_cpus, "num_gpus": num_gpus, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
+    own: dict[str, Any] = {
+        "num_cpus": num_cpus,
+        "num_gpus": num_gpus,
+        "object_store_memory": OBJECT_STORE_BYTES,
+        "include_dashboard": False,
+    }
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
             return Path(ray.init(address="local", **QUIET, **own).address_info["session_dir"])
         except Exception as error:  # Ray raises a bare Exception after 30 s, which a busy machine may well take
             ray.shutdown()
             if attempt == START_ATTEMPTS:
-                raise RunFailure(f"Ray does not start on this machine, tried {START_ATTEMPTS} times: {error}") from error
+                raise RunFailure(
+                    f"Ray does not start on this machine, tried {START_ATTEMPTS} times: {error}"
+                ) from error
     raise AssertionError("unreachable")
 
 
 def _protect_token() -> None:
-    """Makes sure that there is a token for Ray which nobody else may read: Ray itself would write one that everybody may."""
+    """Makes sure that there is a token for Ray which nobody else may read: Ray itself would write one that everybody
+    may.
+    """
     token = Path.home() / ".ray" / "auth_token"
     try:
         token.parent.mkdir(exist_ok=True)
@@ -129,4 +149,6 @@ def _protect_token() -> None:
     except FileExistsError:
         token.chmod(0o600)
     except OSError as error:
-        raise UserError(f"{token}, where Ray keeps its secret, cannot be written ({error.strerror}): set HOME to a folder of yours") from None
+        raise UserError(
+            f"{token}, where Ray keeps its secret, cannot be written ({error.strerror}): set HOME to a folder of yours"
+        ) from None

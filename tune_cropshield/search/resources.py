@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Literal
 
-from tune_cropshield.errors import DeviceError
+from tune_cropshield.device import num_cores
 
 
 @dataclass(frozen=True)
 class Resources:
-    """cpus and gpus: of the machine; per trial: of one of `concurrent_trials` that run at once. threads: of a trial's CPU work."""
+    """cpus and gpus: of the machine; per trial: of one of `concurrent_trials` that run at once. threads: of a trial's
+    CPU work.
+    """
 
     device: Literal["cpu", "cuda"]
     cpus: int
@@ -27,45 +28,12 @@ class Resources:
         return round(1 / self.gpus_per_trial) if self.gpus_per_trial else 1
 
 
-def find_device(wanted: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:
-    """Returns the device to train on; raises DeviceError when a GPU is asked for and there is none that this torch can use."""
-    if wanted == "cpu" or (wanted == "auto" and not gpus_free_mib()):
-        return "cpu"
-    import torch  # seconds, on a machine without a GPU for nothing
-
-    if torch.cuda.is_available():
-        return "cuda"
-    if wanted == "cuda":
-        built = "this torch is built without CUDA" if torch.version.cuda is None else "torch finds no NVIDIA GPU or driver"
-        raise DeviceError(f"--device cuda: {built}; use --device cpu, or auto")
-    return "cpu"
-
-
-def gpus_free_mib() -> list[float]:
-    """Returns the free memory of each GPU that NVIDIA's driver shows, none without a driver: in milliseconds, before anything slow is loaded."""
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return []
-    try:
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
-        return [float(pynvml.nvmlDeviceGetMemoryInfo(handle).free) / 2**20 for handle in handles]
-    finally:
-        pynvml.nvmlShutdown()
-
-
-def num_cores() -> int:
-    """Returns how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def divide(device: Literal["cpu", "cuda"], trials_per_gpu: int | Literal["auto"], num_trials: int) -> Resources:
-    """Returns how the machine is divided. `trials_per_gpu` counts trials at once on each GPU, or on the CPU when there is none.
+    """Returns how the machine is divided. `trials_per_gpu` counts trials at once on each GPU, or on the CPU when there
+    is none.
 
-    On a CPU, "auto" gives each trial one core: small networks train the most images per second in all that way.
-    On a GPU, "auto" is one: with captured graphs, two together train no faster (results/house_h200_2026-11).
+    On a CPU, "auto" gives each trial one core: small networks train the most images per second in all that way. On a
+    GPU, "auto" is one: with captured graphs, two together train no faster (results/house_h200_2026-11).
     """
     cores = num_cores()
     if device == "cpu":

@@ -16,23 +16,22 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from tune_cropshield.config import DataConfig, RunConfig
+from tune_cropshield.config.settings import DataConfig, RunConfig
+from tune_cropshield.config.space import SearchSpace
+from tune_cropshield.config.units import parse_duration
 from tune_cropshield.data.dataset import LeafData
 from tune_cropshield.errors import DiskFull
 from tune_cropshield.files import remove_leftovers, told_when_full
-from tune_cropshield.memory.plan import Plan
-from tune_cropshield.records import read_events
+from tune_cropshield.memory.choose.pairs import Plan
 from tune_cropshield.search import folder as files
-from tune_cropshield.search.endings import complete_endings
+from tune_cropshield.search.endings import FAILED, OUTCOME, REASON, RETIRED, complete_endings
 from tune_cropshield.search.journal import check_same, num_started, open_study, quiet_optuna, unfinished
-from tune_cropshield.search.outcomes import FAILED, OUTCOME, REASON, RETIRED
 from tune_cropshield.search.resources import Resources
 from tune_cropshield.search.sampler import build_sampler
-from tune_cropshield.search.starts import start_points
+from tune_cropshield.search.start_points import start_points
 from tune_cropshield.search.trial_settings import as_begun, distributions, pair_of, settings_mark, trial_config
-from tune_cropshield.search.view import SearchView, TrialLine
-from tune_cropshield.space import SearchSpace
-from tune_cropshield.units import parse_duration
+from tune_cropshield.search.views.view import SearchView, TrialLine
+from tune_cropshield.training.run_folder import read_events
 
 FORMAT = "3"  # of trials' settings, checkpoints and metrics: raised when an older search can no longer be gone on with
 WORKER_DEATHS = 3  # a trial whose process died so often is given up
@@ -47,7 +46,9 @@ def trial_worker() -> type[Any]:
 
 @dataclass(frozen=True)
 class SearchOutcome:
-    """How a search ended. stopped: why it ended early, or None; interrupted: by Ctrl-C or SIGTERM; failed: no trial worked."""
+    """How a search ended. stopped: why it ended early, or None; interrupted: by Ctrl-C or SIGTERM; failed: no trial
+    worked.
+    """
 
     study: optuna.Study
     stopped: str | None
@@ -65,13 +66,15 @@ def run_search(
     too_large: Callable[[int, str], object] = lambda micro_batch, reason: None,
     worker: Callable[[], type[Any]] = trial_worker,
 ) -> SearchOutcome:
-    """Runs `space.search.trials` trials in all in the folder `out`, which must be the caller's alone, and returns how it ended.
+    """Runs `space.search.trials` trials in all in the folder `out`, which must be the caller's alone, and returns how
+    it ended.
 
-    The journal in `out` says what an earlier run has done: nothing finished is repeated, what was running goes on from its checkpoint with its
-    own parameters, and the halving's rungs are as they were. Every trial's files are in their folder when this returns.
+    The journal in `out` says what an earlier run has done: nothing finished is repeated, what was running goes on from
+    its checkpoint with its own parameters, and the halving's rungs are as they were. Every trial's files are in their
+    folder when this returns.
     too_large: called with a micro-batch that ran out of memory all the same, and with what was said.
-    worker: returns the class whose instances train the trials; TrialWorker, or one made from it.
-    Raises DiskFull when something cannot be written; everything before it is whole, and the search can be gone on with.
+    worker: returns the class whose instances train the trials; TrialWorker, or one made from it. Raises DiskFull when
+    something cannot be written; everything before it is whole, and the search can be gone on with.
     """
     settings = space.search
     with told_when_full(out):
@@ -112,9 +115,9 @@ def _tune(
 ) -> tuple[str | None, bool, bool]:
     from ray import tune  # only now: `ray_runtime` has set what Ray reads when it is imported
 
-    from tune_cropshield.search.board import Board
     from tune_cropshield.search.callbacks import BoardCallback, ViewCallback
-    from tune_cropshield.search.scheduler import Halving
+    from tune_cropshield.search.halving import Halving
+    from tune_cropshield.search.hparams import Board
     from tune_cropshield.search.searcher import StudySearcher
     from tune_cropshield.search.stopper import SearchStopper
 
@@ -135,14 +138,20 @@ def _tune(
     def describe(number: int) -> TrialLine:
         parameters = study.get_trials(deepcopy=False)[number].params
         trial = trial_config(space, parameters, plan, resources)
-        return TrialLine(number, parameters, str(pair_of(parameters, space, plan)), settings.epochs, trial.lr, trial.max_norm)
+        return TrialLine(
+            number, parameters, str(pair_of(parameters, space, plan)), settings.epochs, trial.lr, trial.max_norm
+        )
 
     def trial_over(number: int) -> None:
         try:
             book(number)
         except DiskFull as error:
             stopper.stop_for_space(error)
-        except (OSError, ValueError) as error:  # a table that is open elsewhere, say: Ray would take it for the trial's failure, and train it again
+        except (
+            OSError,
+            ValueError,
+            # a table that is open elsewhere, say: Ray would take it for the trial's failure, and train it again
+        ) as error:
             view.note(f"after t{number:03d}: {error}")
 
     def book(number: int) -> None:
@@ -160,9 +169,14 @@ def _tune(
         return trial_id in halving.pruned
 
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)):
-        board.trial_ended(trial.number, str(trial.user_attrs.get(OUTCOME, FAILED)))  # again: the kill may have come before it was written
+        board.trial_ended(
+            trial.number, str(trial.user_attrs.get(OUTCOME, FAILED))
+        )  # again: the kill may have come before it was written
         best = max(trial.intermediate_values.values(), default=math.nan)
-        view.recall(TrialLine(trial.number, trial.params, "", settings.epochs, best_val_acc=best), str(trial.user_attrs.get(OUTCOME, FAILED)))
+        view.recall(
+            TrialLine(trial.number, trial.params, "", settings.epochs, best_val_acc=best),
+            str(trial.user_attrs.get(OUTCOME, FAILED)),
+        )
 
     stopper = SearchStopper(parse_duration(settings.time_budget) if settings.time_budget else None)
     going_on = unfinished(study)
@@ -204,7 +218,9 @@ def _tune(
                 storage_path=ray_results,
                 stop=stopper,
                 verbose=0,
-                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),  # trials keep their own
+                checkpoint_config=tune.CheckpointConfig(
+                    checkpoint_frequency=0, checkpoint_at_end=False
+                ),  # trials keep their own
                 failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS),
                 callbacks=[
                     BoardCallback(board, was_pruned, searcher.starts_again),
@@ -221,7 +237,9 @@ def _tune(
 
 @contextmanager
 def _ended_by_signals(stopper: Any, view: SearchView) -> Iterator[threading.Event]:
-    """Turns the first Ctrl-C or SIGTERM into an orderly end; a second one kills. Yields an event that tells whether there was one."""
+    """Turns the first Ctrl-C or SIGTERM into an orderly end; a second one kills. Yields an event that tells whether
+    there was one.
+    """
     interrupted = threading.Event()
 
     def end(number: int, frame: object) -> None:
@@ -230,7 +248,12 @@ def _ended_by_signals(stopper: Any, view: SearchView) -> Iterator[threading.Even
             os._exit(130)
         interrupted.set()
         stopper.stop("interrupted")
-        view.note("stopping: the trials under way have 10 s to end their epoch, which is else trained again (once more to stop at once)")
+        view.note(
+            (
+                "stopping: the trials under way have 10 s to end their epoch, which is else trained again (once "
+                "more to stop at once)"
+            )
+        )
 
     previous = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -242,4 +265,6 @@ def _ended_by_signals(stopper: Any, view: SearchView) -> Iterator[threading.Even
 
 def has_result(study: optuna.Study) -> bool:
     """Tells whether any trial has reported an accuracy."""
-    return any(trial.intermediate_values for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING)
+    return any(
+        trial.intermediate_values for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING
+    )

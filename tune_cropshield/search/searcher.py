@@ -1,7 +1,8 @@
 """The Ray Tune searcher that tells an Optuna study the truth.
 
-Ray's own OptunaSearch tells it that pruned trials are complete, leaves trials with a NaN running for ever, and cannot go on after a kill. Here
-COMPLETE, PRUNED and FAIL mean what Optuna means by them, and the journal alone says what has been tried.
+Ray's own OptunaSearch tells it that pruned trials are complete, leaves trials with a NaN running for ever, and cannot
+go on after a kill. Here COMPLETE, PRUNED and FAIL mean what Optuna means by them, and the journal alone says what has
+been tried.
 """
 
 from __future__ import annotations
@@ -17,17 +18,27 @@ from optuna.trial import FrozenTrial
 from ray.tune.search import Searcher
 
 from tune_cropshield.errors import DiskFull
-from tune_cropshield.search.endings import end_trial, report_epoch
+from tune_cropshield.search.endings import (
+    FAILED,
+    METRIC,
+    PRUNED,
+    WORKER_DIED,
+    end_trial,
+    has_metric,
+    report_epoch,
+    told_outcome,
+)
 from tune_cropshield.search.journal import quiet_optuna
-from tune_cropshield.search.outcomes import FAILED, METRIC, PRUNED, WORKER_DIED, has_metric, told_outcome
 
 
 class StudySearcher(Searcher):
     """Suggests what the study asks for, unfinished trials first, until `num_new` new trials have been started.
 
-    make_config: (trial number, parameters) -> what the worker gets. was_pruned: whether the scheduler stopped this Ray trial.
-    adopt: called with Ray's id and the number of an unfinished trial that goes on. disk_full: called once; nothing is written any more after it.
-    A trial that ends for none of our reasons was interrupted: it stays running in the journal, and a resumed search goes on with it.
+    make_config: (trial number, parameters) -> what the worker gets. was_pruned: whether the scheduler stopped this Ray
+    trial.
+    adopt: called with Ray's id and the number of an unfinished trial that goes on. disk_full: called once; nothing is
+    written any more after it. A trial that ends for none of our reasons was interrupted: it stays running in the
+    journal, and a resumed search goes on with it.
     """
 
     def __init__(
@@ -64,7 +75,9 @@ class StudySearcher(Searcher):
             self._disk_full(error)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """Returns the next trial's configuration, None while there is none but one under way may have to be started again, or FINISHED."""
+        """Returns the next trial's configuration, None while there is none but one under way may have to be started
+        again, or FINISHED.
+        """
         with self._writing():
             if not self._stopped and self._trials and not (self._unfinished or self._num_new > 0):
                 return None
@@ -85,7 +98,9 @@ class StudySearcher(Searcher):
         return str(Searcher.FINISHED)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Reports an epoch's best-so-far; one that is trained again after a death to the same value is written once. None and NaN are no results."""
+        """Reports an epoch's best-so-far; one that is trained again after a death to the same value is written once.
+        None and NaN are no results.
+        """
         self._ran.add(trial_id)
         if self._stopped or trial_id not in self._trials or not has_metric(result):
             return
@@ -99,7 +114,8 @@ class StudySearcher(Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tells the study how the trial ended. Ray leaves out the result that made it stop: it is reported here.
 
-        error: its worker died. While a trial runs, Ray starts it again by itself; one whose worker dies before that is started again from here, once.
+        error: its worker died. While a trial runs, Ray starts it again by itself; one whose worker dies before that is
+        started again from here, once.
         """
         trial = self._trials.pop(trial_id, None)
         if trial is None or self._stopped:
@@ -114,7 +130,9 @@ class StudySearcher(Searcher):
         if has_metric(result):
             self._last_epoch[trial_id] = int(result["epoch"])
             best_so_far[int(result["epoch"])] = float(result[METRIC])
-        if (last := self._last_epoch.pop(trial_id, None)) is not None:  # a killed run may have come further, to an accuracy that is gone
+        if (
+            last := self._last_epoch.pop(trial_id, None)
+        ) is not None:  # a killed run may have come further, to an accuracy that is gone
             best_so_far = {epoch: value if epoch <= last else best_so_far[last] for epoch, value in best_so_far.items()}
         outcome, reason = (FAILED, WORKER_DIED) if error else told_outcome(result)
         outcome = outcome or (PRUNED if self._was_pruned(trial_id) else None)

@@ -8,13 +8,15 @@ from typing import Any
 from ray import tune
 
 from tune_cropshield.errors import DiskFull
-from tune_cropshield.search.outcomes import DISK_FULL, FAILED, OUTCOME, REASON
+from tune_cropshield.search.endings import DISK_FULL, FAILED, OUTCOME, REASON
 
 SAME_FAILURES = 3  # the first trials all failing in one way means that the rest would too
 
 
 class SearchStopper(tune.Stopper):
-    """Stops everything at a deadline, on request, on a full disk, or when the first trials all fail in the same way; `reason` then says why."""
+    """Stops everything at a deadline, on request, on a full disk, or when the first trials all fail in the same way;
+    `reason` then says why.
+    """
 
     def __init__(self, time_budget_seconds: float | None) -> None:
         self._deadline = time.monotonic() + time_budget_seconds if time_budget_seconds else None

@@ -9,25 +9,33 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
-from tune_cropshield.config import TrialConfig
-from tune_cropshield.memory.plan import SMALLEST_FOR_BATCH_NORM, Pair, Plan, micro_batches_of, parse_pair
-from tune_cropshield.search.batches import EFFECTIVE_BATCH, PAIR
+from tune_cropshield.config.settings import TrialConfig
+from tune_cropshield.config.space import SearchSpace
+from tune_cropshield.memory.choose.pairs import SMALLEST_FOR_BATCH_NORM, Pair, Plan, micro_batches_of, parse_pair
 from tune_cropshield.search.resources import Resources
-from tune_cropshield.space import SearchSpace
+
+PAIR = "pair"  # the parameter "16x2" that stands for effective_batch where every pair is searched
+EFFECTIVE_BATCH = "effective_batch"
 
 
 def distributions(space: SearchSpace, plan: Plan) -> dict[str, BaseDistribution]:
-    """Returns what Optuna samples from: the space's domains, with only those effective batches (or pairs) that the plan says fit."""
+    """Returns what Optuna samples from: the space's domains, with only those effective batches (or pairs) that the plan
+    says fit.
+    """
     result = {name: domain.distribution() for name, domain in space.space.items() if name != EFFECTIVE_BATCH}
     if space.search.pairs == "all":
-        result[PAIR] = CategoricalDistribution([str(pair) for batch in plan.effective_batches for pair in plan.pairs[batch]])
+        result[PAIR] = CategoricalDistribution(
+            [str(pair) for batch in plan.effective_batches for pair in plan.pairs[batch]]
+        )
     elif EFFECTIVE_BATCH in space.space:
         result[EFFECTIVE_BATCH] = CategoricalDistribution(plan.effective_batches)
     return result
 
 
 def settings_mark(space: SearchSpace) -> str:
-    """Returns what tells apart spaces whose trials cannot be compared: what is trained, searched, split and stopped, not for how long or on what."""
+    """Returns what tells apart spaces whose trials cannot be compared: what is trained, searched, split and stopped,
+    not for how long or on what.
+    """
     search = space.search
     what = {
         "trial": space.trial_config().model_dump(mode="json"),
@@ -39,12 +47,17 @@ def settings_mark(space: SearchSpace) -> str:
 
 
 def as_begun(found: dict[str, BaseDistribution], study: optuna.Study) -> dict[str, BaseDistribution]:
-    """Returns `found` with the choices that a resumed search's own trials were drawn from, in their order: Optuna knows no others any more.
+    """Returns `found` with the choices that a resumed search's own trials were drawn from, in their order: Optuna knows
+    no others any more.
 
-    What fits may have changed since: other memory is free, or a micro-batch ran out of it. A pair that does not fit goes down the ladder.
+    What fits may have changed since: other memory is free, or a micro-batch ran out of it. A pair that does not fit
+    goes down the ladder.
     """
     begun = {name: known for trial in study.get_trials(deepcopy=False) for name, known in trial.distributions.items()}
-    return {name: begun[name] if isinstance(begun.get(name), CategoricalDistribution) else own for name, own in found.items()}
+    return {
+        name: begun[name] if isinstance(begun.get(name), CategoricalDistribution) else own
+        for name, own in found.items()
+    }
 
 
 def pair_of(parameters: dict[str, Any], space: SearchSpace, plan: Plan) -> Pair:
@@ -71,3 +84,20 @@ def trial_config(space: SearchSpace, parameters: dict[str, Any], plan: Plan, res
             "threads": resources.threads,
         }
     )
+
+
+def effective_batches(space: SearchSpace) -> tuple[int, ...]:
+    """Returns the effective batches that trials of `space` may have."""
+    if EFFECTIVE_BATCH in space.space:
+        ends = space.space[EFFECTIVE_BATCH].ends
+        if space.space[EFFECTIVE_BATCH].choice is None:
+            return tuple(range(int(ends[0]), int(ends[1]) + 1))
+        return tuple(int(value) for value in ends)
+    return (space.trial_config().effective_batch,)
+
+
+def mixes_somewhere(space: SearchSpace) -> bool:
+    """Tells whether some trial of `space` mixes neighbours, so that micro-batches must be even."""
+    trial = space.trial_config()
+    searched = [space.space[name].ends for name in ("mixup", "cutmix") if name in space.space]
+    return bool(trial.mixup or trial.cutmix or any(value for ends in searched for value in ends))

@@ -13,15 +13,13 @@ from typing import Any
 import torch
 from ray import tune
 
-from tune_cropshield.config import RunConfig
+from tune_cropshield.config.settings import RunConfig
+from tune_cropshield.config.units import MIB
 from tune_cropshield.data.dataset import DeviceData, LeafData
 from tune_cropshield.errors import DeadContextError, DiskFull, DivergedError, OutOfMemory
 from tune_cropshield.files import told_when_full
-from tune_cropshield.memory.budget import cap_allocator
-from tune_cropshield.memory.card import MIB
-from tune_cropshield.memory.given_back import give_back, why_retire
-from tune_cropshield.records import RunFolder
-from tune_cropshield.search.outcomes import (
+from tune_cropshield.memory.guard import cap_allocator, give_back, why_retire
+from tune_cropshield.search.endings import (
     DISK_FULL,
     DIVERGED,
     FAILED,
@@ -34,8 +32,9 @@ from tune_cropshield.search.outcomes import (
     REASON,
     RETIRED,
 )
+from tune_cropshield.training.loop import TrialEnded, TrialReport, trial_epochs
 from tune_cropshield.training.precision import INITIAL_SCALE, carried_scale
-from tune_cropshield.trial import TrialEnded, TrialReport, trial_epochs
+from tune_cropshield.training.run_folder import RunFolder
 
 DEAD_CONTEXT = 70  # exit code of a process whose GPU context is gone
 LEFT_MEMORY = 71  # of one whose last trial has not given its memory back
@@ -46,14 +45,18 @@ LAST_LINES = 20
 class TrialWorker(tune.Trainable):
     """Trains the trial of its configuration, one epoch a step.
 
-    Configuration: `number`, `folder` (where the trial's files go) and `run` (a RunConfig as a dict). Everything that goes wrong inside a trial comes
-    back as a result; only the death of this process reaches Ray as a failure, and the trial then goes on elsewhere from its checkpoint.
+    Configuration: `number`, `folder` (where the trial's files go) and `run` (a RunConfig as a dict). Everything that
+    goes wrong inside a trial comes back as a result; only the death of this process reaches Ray as a failure, and the
+    trial then goes on elsewhere from its checkpoint.
     """
 
-    def setup(self, config: dict[str, Any], data: LeafData, device: str, memory_mib: float | None, resident_bytes: int) -> None:
+    def setup(
+        self, config: dict[str, Any], data: LeafData, device: str, memory_mib: float | None, resident_bytes: int
+    ) -> None:
         """Called once per process. data: pickled as paths, opened here; device: "cpu" or "cuda".
 
-        memory_mib: what this process's allocator may reserve; resident_bytes: how much of that the stores on the GPU may take.
+        memory_mib: what this process's allocator may reserve; resident_bytes: how much of that the stores on the GPU
+        may take.
         """
         cap_allocator(memory_mib, torch.device(device))  # before anything lies on it
         self._data = DeviceData(data, torch.device(device), resident_bytes)
@@ -65,8 +68,12 @@ class TrialWorker(tune.Trainable):
         self._start(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Takes up another trial in the same process, which ends itself at its first step instead when the last one has left memory behind."""
-        if self._epochs is not None:  # Ray hands a process on only when its trial was decided on; one that has not ended by itself was pruned
+        """Takes up another trial in the same process, which ends itself at its first step instead when the last one has
+        left memory behind.
+        """
+        if (
+            self._epochs is not None
+        ):  # Ray hands a process on only when its trial was decided on; one that has not ended by itself was pruned
             with suppress(TrialEnded, DiskFull):
                 self._epochs.throw(TrialEnded())
         self.cleanup()
@@ -90,7 +97,9 @@ class TrialWorker(tune.Trainable):
         )
 
     def step(self) -> dict[str, Any]:
-        """Trains one epoch and returns its metrics, and how the trial ended if it did. On a full disk the trial stops without having ended."""
+        """Trains one epoch and returns its metrics, and how the trial ended if it did. On a full disk the trial stops
+        without having ended.
+        """
         if self._retired:
             os._exit(LEFT_MEMORY)  # only here, where Ray takes the trial for running: it then begins in another process
         assert self._epochs is not None
@@ -111,9 +120,15 @@ class TrialWorker(tune.Trainable):
             return {"done": True, OUTCOME: FAILED, REASON: f"{type(error).__name__}: {error}".split("\n")[0]}
         if report.finished:
             with suppress(DiskFull):
-                self._epochs.close()  # its files are done: what comes until the next trial is waiting, and none of its time
+                # its files are done: what comes until the next trial is waiting, and none of its time
+                self._epochs.close()
         self._loss_scales[self._kind] = carried_scale(report.metrics.loss_scale)
-        result: dict[str, Any] = {**report.metrics.as_dict(), METRIC: report.best_val_acc, "best_epoch": report.best_epoch, "done": report.finished}
+        result: dict[str, Any] = {
+            **report.metrics.as_dict(),
+            METRIC: report.best_val_acc,
+            "best_epoch": report.best_epoch,
+            "done": report.finished,
+        }
         result |= {LADDER_STEPS: len(report.ladder_steps), NOTES: report.notes}
         return {**result, OUTCOME: FINISHED} if report.finished else result
 
@@ -122,7 +137,9 @@ class TrialWorker(tune.Trainable):
             (self._folder / ERROR_FILE).write_text(f"{traceback.format_exc()}\n{_last_log_lines()}", encoding="utf-8")
 
     def cleanup(self) -> None:
-        """Stops a trial under way with a checkpoint, which it needs if the search was interrupted; its memory is given back."""
+        """Stops a trial under way with a checkpoint, which it needs if the search was interrupted; its memory is given
+        back.
+        """
         if self._epochs is not None:
             with suppress(DiskFull):  # it then goes on from an older checkpoint
                 self._epochs.close()
@@ -131,7 +148,9 @@ class TrialWorker(tune.Trainable):
 
 
 def _last_log_lines() -> str:
-    """Returns the last lines of this process's log, "" where it has none of its own, or its place cannot be told (not on Linux)."""
+    """Returns the last lines of this process's log, "" where it has none of its own, or its place cannot be told (not
+    on Linux).
+    """
     try:
         log = Path(os.readlink("/proc/self/fd/2"))
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:] if log.is_file() else []

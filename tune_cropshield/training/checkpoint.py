@@ -21,7 +21,8 @@ class DamagedCheckpoint(RunFailure):
 def save_checkpoint(path: Path, state: dict[str, Any], keep_as: Path | None = None) -> None:
     """Writes `state` (tensors, numbers, strings, lists and dicts of these) aside, flushes it and renames it to `path`.
 
-    keep_as: where the checkpoint before stays, in case this one is damaged later. Raises DiskFull; both are then as they were.
+    keep_as: where the checkpoint before stays, in case this one is damaged later. Raises DiskFull; both are then as
+    they were.
     """
     write_atomically(path, lambda file: torch.save({"version": VERSION, **state}, file), keep_as)
 
@@ -29,8 +30,9 @@ def save_checkpoint(path: Path, state: dict[str, Any], keep_as: Path | None = No
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Returns what `save_checkpoint` wrote, tensors on the CPU; nothing in the file is executed (weights_only).
 
-    Every byte is checked against the archive's own checksums first: torch.load does not. Raises DamagedCheckpoint naming the file when it is
-    damaged, RunFailure when it is of another version, FileNotFoundError when it is not there.
+    Every byte is checked against the archive's own checksums first: torch.load does not. Raises DamagedCheckpoint
+    naming the file when it is damaged, RunFailure when it is of another version, FileNotFoundError when it is not
+    there.
     """
     try:
         with zipfile.ZipFile(path) as archive:

@@ -1,4 +1,6 @@
-"""Gradient clipping by global norm, by value, adaptively (AGC), or not at all. No function here waits for the device."""
+"""Gradient clipping by global norm, by value, adaptively (AGC), or not at all. No function here waits for the
+device.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ class Clipping:
 
 
 def chosen_clipping(
-    max_norm: float | Literal["none"], clip_value: float | Literal["none"] = "none", agc: float | Literal["none"] = "none"
+    max_norm: float | Literal["none"],
+    clip_value: float | Literal["none"] = "none",
+    agc: float | Literal["none"] = "none",
 ) -> Clipping | None:
     """Returns the one clipping whose bound is not "none", or None."""
     if max_norm != "none":
@@ -36,8 +40,8 @@ def chosen_clipping(
 def clip_gradients(parameters: Sequence[nn.Parameter], clipping: Clipping | None) -> tuple[Tensor, Tensor]:
     """Clips the gradients of `parameters` in place; they must be unscaled already.
 
-    Returns two 0-dim tensors: the global L2 norm before clipping (inf or NaN when a gradient is), and whether clipping changed anything (bool).
-    Parameters without a gradient are passed over.
+    Returns two 0-dim tensors: the global L2 norm before clipping (inf or NaN when a gradient is), and whether clipping
+    changed anything (bool). Parameters without a gradient are passed over.
     """
     with_gradient = [parameter for parameter in parameters if parameter.grad is not None]
     gradients = [parameter.grad for parameter in with_gradient if parameter.grad is not None]
@@ -57,15 +61,18 @@ def clip_gradients(parameters: Sequence[nn.Parameter], clipping: Clipping | None
 def _clip_adaptively(parameters: Sequence[nn.Parameter], ratio: float) -> Tensor:
     """Scales each unit's gradient to at most `ratio` of the norm of the unit's weights; returns whether any was.
 
-    A unit is one output channel (the first dimension); a vector or scalar is one unit. `ratio` is lambda in Brock et al.,
-    "High-Performance Large-Scale Image Recognition Without Normalization", https://arxiv.org/abs/2102.06171, section 4.1.
+    A unit is one output channel (the first dimension); a vector or scalar is one unit. `ratio` is lambda in Brock et
+    al., "High-Performance Large-Scale Image Recognition Without Normalization", https://arxiv.org/abs/2102.06171,
+    section 4.1.
     """
     clipped = []
     for parameter in parameters:
         assert parameter.grad is not None
         inner = tuple(range(1, parameter.ndim)) if parameter.ndim > 1 else None
         keep = parameter.ndim > 1
-        weight_norms = torch.linalg.vector_norm(parameter.detach(), dim=inner, keepdim=keep).clamp(min=AGC_SMALLEST_WEIGHT_NORM)
+        weight_norms = torch.linalg.vector_norm(parameter.detach(), dim=inner, keepdim=keep).clamp(
+            min=AGC_SMALLEST_WEIGHT_NORM
+        )
         gradient_norms = torch.linalg.vector_norm(parameter.grad, dim=inner, keepdim=keep)
         scale = (ratio * weight_norms / gradient_norms.clamp(min=1e-12)).clamp(max=1.0)
         parameter.grad.mul_(scale)

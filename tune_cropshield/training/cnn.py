@@ -11,20 +11,27 @@ from torch import Tensor, nn
 
 
 class BlockCNN(nn.Module):
-    """Blocks of (conv 3x3, BN, ReLU) `convs_per_block` times, each block closed by a 2x2 max-pool and dropout; mean over H and W; linear.
+    """Blocks of (conv 3x3, BN, ReLU) `convs_per_block` times, each block closed by a 2x2 max-pool and dropout; mean
+    over H and W; linear.
 
-    Convolutions carry no bias (the batch norm has one). `dropouts` has one probability per block, plus a last one before
-    the linear layer.
+    Convolutions carry no bias (the batch norm has one). `dropouts` has one probability per block, plus a last one
+    before the linear layer.
     """
 
-    def __init__(self, num_classes: int, widths: Sequence[int], convs_per_block: int, dropouts: Sequence[float]) -> None:
+    def __init__(
+        self, num_classes: int, widths: Sequence[int], convs_per_block: int, dropouts: Sequence[float]
+    ) -> None:
         super().__init__()
         assert len(dropouts) == len(widths) + 1
         layers: list[nn.Module] = []
         channels = 3
         for width, dropout in zip(widths, dropouts, strict=False):
             for _ in range(convs_per_block):
-                layers += [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+                layers += [
+                    nn.Conv2d(channels, width, 3, padding=1, bias=False),
+                    nn.BatchNorm2d(width),
+                    nn.ReLU(inplace=True),
+                ]
                 channels = width
             layers += [nn.MaxPool2d(2), nn.Dropout2d(dropout)]
         self.features = nn.Sequential(*layers)
@@ -50,6 +57,8 @@ def cropshield_cnn(num_classes: int, dropout: float | None = None) -> nn.Module:
 
 
 def tiny_cnn(num_classes: int, dropout: float | None = None) -> nn.Module:
-    """Returns a CNN of about 100k parameters that trains in minutes on two CPU cores; dropout 0.1 before the linear layer when None."""
+    """Returns a CNN of about 100k parameters that trains in minutes on two CPU cores; dropout 0.1 before the linear
+    layer when None.
+    """
     last = 0.1 if dropout is None else dropout
     return BlockCNN(num_classes, (16, 32, 64, 128), 1, [0.0, 0.0, 0.0, 0.0, last])

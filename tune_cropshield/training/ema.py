@@ -11,8 +11,8 @@ from torch import Tensor, nn
 class WeightAverage:
     """Keeps average = decay * average + (1 - decay) * weights; `model` is the averaged network, ready to evaluate.
 
-    Early on the decay is (1 + n) / (10 + n) after n updates, if that is less, so that the random start is soon forgotten. Buffers (batch-norm
-    statistics) are copied, not averaged.
+    Early on the decay is (1 + n) / (10 + n) after n updates, if that is less, so that the random start is soon
+    forgotten. Buffers (batch-norm statistics) are copied, not averaged.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -24,7 +24,9 @@ class WeightAverage:
         self._buffers = list(self.model.buffers())
 
     def update(self, updates: Tensor, applied: Tensor) -> None:
-        """Takes in the weights after an update; `updates` counts the applied ones, `applied` (0-dim, 0 or 1) is 0 where this one was skipped."""
+        """Takes in the weights after an update; `updates` counts the applied ones, `applied` (0-dim, 0 or 1) is 0 where
+        this one was skipped.
+        """
         decay = torch.clamp((1 + updates) / (10 + updates), max=self.decay)
         share = (1 - decay) * applied
         moves = torch._foreach_sub(self._sources, self._averages)

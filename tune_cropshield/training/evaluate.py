@@ -8,16 +8,24 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from tune_cropshield.config.settings import Precision
 from tune_cropshield.data.windows import EvaluationBatch
 from tune_cropshield.training.graphs import Eager, Runner
 from tune_cropshield.training.metrics import Evaluation, count_confusion
-from tune_cropshield.training.precision import Precision, autocast
+from tune_cropshield.training.precision import autocast
 
 
 class Evaluator:
     """Evaluates one network again and again."""
 
-    def __init__(self, model: nn.Module, num_classes: int, precision: Precision, device: torch.device, runner: Runner | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        num_classes: int,
+        precision: Precision,
+        device: torch.device,
+        runner: Runner | None = None,
+    ) -> None:
         self._model, self._precision, self._device, self._runner = model, precision, device, runner or Eager()
         self._confusion_KK = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
         self._loss = torch.zeros((), dtype=torch.float64, device=device)
@@ -31,7 +39,8 @@ class Evaluator:
     def evaluate(self, batches: Iterable[EvaluationBatch]) -> Evaluation:
         """Returns the figures over `batches`, all on the device.
 
-        The model is left in the mode (training or not) it came in. The device is waited for at the end alone. No batches: the loss is NaN.
+        The model is left in the mode (training or not) it came in. The device is waited for at the end alone. No
+        batches: the loss is NaN.
         """
         was_training = self._model.training
         self._model.eval()

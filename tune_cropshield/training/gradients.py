@@ -10,14 +10,18 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from tune_cropshield.training.parts import parts_of
+from tune_cropshield.training.host_copies import parts_of
 
 LARGEST_PART_BYTES = 16 * 2**20  # of fp32 gradients that are cast back at once
-LARGEST_LEFT_BYTES = 2**20  # a gradient that is larger, and needs no cast, is added to its sum while the backward pass runs
+LARGEST_LEFT_BYTES = (
+    2**20
+)  # a gradient that is larger, and needs no cast, is added to its sum while the backward pass runs
 
 
 class Gradients(Protocol):
-    """Sums the gradients of a window's micro-steps in the parameters' `grad`: `forward`, then `backward` of its loss, then `add`."""
+    """Sums the gradients of a window's micro-steps in the parameters' `grad`: `forward`, then `backward` of its loss,
+    then `add`.
+    """
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Returns the network's logits (B, K)."""
@@ -48,13 +52,15 @@ class FreshGradients:
 
 
 class FixedGradients:
-    """Gradients that stay in one place in memory, as a captured graph demands; weights, casts and sums in a handful of launches.
+    """Gradients that stay in one place in memory, as a captured graph demands; weights, casts and sums in a handful of
+    launches.
 
-    By itself PyTorch adds each gradient to its sum, and autocast casts each weight there and its gradient back, by a kernel of its own: 430 of
-    EfficientNet-B0's 1,200 operations in a micro-step, which at small batches last as long as the larger ones. Here all weights that autocast would
-    cast are cast at once, and all gradients cast back and added at once. The numbers are the same.
-    In half precision a backward pass ends with 4 bytes for each parameter more than by itself (its cast and that one's gradient), and with
-    LARGEST_PART_BYTES; its activations are gone by then, so that only large networks at small batches notice.
+    By itself PyTorch adds each gradient to its sum, and autocast casts each weight there and its gradient back, by a
+    kernel of its own: 430 of EfficientNet-B0's 1,200 operations in a micro-step, which at small batches last as long as
+    the larger ones. Here all weights that autocast would cast are cast at once, and all gradients cast back and added
+    at once. The numbers are the same. In half precision a backward pass ends with 4 bytes for each parameter more than
+    by itself (its cast and that one's gradient), and with LARGEST_PART_BYTES; its activations are gone by then, so that
+    only large networks at small batches notice.
     """
 
     def __init__(self, model: nn.Module, parameters: Sequence[nn.Parameter], dtype: torch.dtype) -> None:
@@ -65,12 +71,15 @@ class FixedGradients:
         self._masters: list[Tensor] = list(masters.values())
         self._casts = {name: torch.empty_like(master, dtype=dtype).requires_grad_() for name, master in masters.items()}
         cast_of = {id(master): cast for master, cast in zip(self._masters, self._casts.values(), strict=True)}
-        self._leaves = [cast_of.get(id(parameter), parameter) for parameter in parameters]  # where autograd leaves their gradients
+        self._leaves = [
+            cast_of.get(id(parameter), parameter) for parameter in parameters
+        ]  # where autograd leaves their gradients
         self._met = [False] * len(parameters)  # whether there ever was one: an optimizer leaves the others alone
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         for leaf, total, met in zip(self._leaves, self._sums, self._met, strict=True):
-            # Autograd adds to a large sum itself, which saves memory; elsewhere it leaves the new gradient, and adds nothing.
+            # Autograd adds to a large sum itself, which saves memory; elsewhere it leaves the new gradient, and adds
+            # nothing.
             leaf.grad = total if met and leaf.dtype == total.dtype and total.nbytes > LARGEST_LEFT_BYTES else None
         if self._casts:
             with torch.no_grad():
@@ -80,12 +89,18 @@ class FixedGradients:
 
     def add(self) -> None:
         self._met = [met or leaf.grad is not None for met, leaf in zip(self._met, self._leaves, strict=True)]
-        found = [(leaf.grad, total) for leaf, total in zip(self._leaves, self._sums, strict=True) if leaf.grad is not None and leaf.grad is not total]
+        found = [
+            (leaf.grad, total)
+            for leaf, total in zip(self._leaves, self._sums, strict=True)
+            if leaf.grad is not None and leaf.grad is not total
+        ]
         alike = [(gradient, total) for gradient, total in found if gradient.dtype == total.dtype]
         if alike:
             torch._foreach_add_([total for _, total in alike], [gradient for gradient, _ in alike])
         narrow = iter([gradient for gradient, total in found if gradient.dtype != total.dtype])
-        for totals in parts_of([total for gradient, total in found if gradient.dtype != total.dtype], LARGEST_PART_BYTES):
+        for totals in parts_of(
+            [total for gradient, total in found if gradient.dtype != total.dtype], LARGEST_PART_BYTES
+        ):
             wide = [torch.empty_like(total) for total in totals]
             torch._foreach_copy_(wide, list(itertools.islice(narrow, len(totals))))
             torch._foreach_add_(totals, wide)
@@ -103,14 +118,18 @@ class FixedGradients:
 
 
 def _cast_by_autocast(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Returns {name: parameter} of the trained weights that autocast casts: those of layers that it runs in its own type.
+    """Returns {name: parameter} of the trained weights that autocast casts: those of layers that it runs in its own
+    type.
 
-    Only their layer's own product may read them: what else a network computed from such a weight would be computed in half precision.
+    Only their layer's own product may read them: what else a network computed from such a weight would be computed in
+    half precision.
     """
     found: dict[int, tuple[str, nn.Parameter]] = {}
     for path, layer in model.named_modules():
         if isinstance(layer, (nn.Linear, nn.modules.conv._ConvNd)):
             for name, parameter in layer.named_parameters(recurse=False):
                 if name in ("weight", "bias") and parameter.requires_grad and parameter.dtype == torch.float32:
-                    found.setdefault(id(parameter), (f"{path}.{name}" if path else name, parameter))  # tied weights once
+                    found.setdefault(
+                        id(parameter), (f"{path}.{name}" if path else name, parameter)
+                    )  # tied weights once
     return dict(found.values())

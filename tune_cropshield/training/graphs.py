@@ -1,7 +1,8 @@
 """A GPU's work captured once and replayed: one CUDA graph for each shape of its inputs.
 
-Launching a small network's kernels takes longer than running them; a graph launches them all at once. EfficientNet-B0 at micro-batch 16 trains
-at 634 images/s without and 2,387 with one on an H200. Source: https://pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
+Launching a small network's kernels takes longer than running them; a graph launches them all at once. EfficientNet-B0
+at micro-batch 16 trains at 634 images/s without and 2,387 with one on an H200. Source:
+https://pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
 """
 
 from __future__ import annotations
@@ -50,10 +51,11 @@ _warm: set[Hashable] = set()
 class CudaGraphs:
     """Captures work when it meets inputs of the same shapes again, and replays it from then on.
 
-    `work` may read and change only tensors that live on and its inputs, which are copied to a fixed place; all else is captured as a constant.
-    All graphs share one memory pool, so that together they take the memory of the largest. Work that is new to the process first runs as it
-    is, and the pool is given back before: otherwise both would hold memory side by side. Work that waits for the host cannot be captured; it and
-    everything else then runs as it comes, and `reason` says why.
+    `work` may read and change only tensors that live on and its inputs, which are copied to a fixed place; all else is
+    captured as a constant. All graphs share one memory pool, so that together they take the memory of the largest. Work
+    that is new to the process first runs as it is, and the pool is given back before: otherwise both would hold memory
+    side by side. Work that waits for the host cannot be captured; it and everything else then runs as it comes, and
+    `reason` says why.
     """
 
     keeps_gradients = True
@@ -95,7 +97,9 @@ class CudaGraphs:
             torch.cuda.empty_cache()
 
     def _warm_up(self, work: Callable[..., None], inputs: tuple[Any, ...]) -> None:
-        """Runs `work` on the stream that captures, where libraries get their workspaces, and notes where it waits for the host."""
+        """Runs `work` on the stream that captures, where libraries get their workspaces, and notes where it waits for
+        the host.
+        """
         self.forget()
         current, mode = torch.cuda.current_stream(self._device), torch.cuda.get_sync_debug_mode()
         self._stream.wait_stream(current)
@@ -113,8 +117,12 @@ class CudaGraphs:
             elif "debug mode is a prototype" not in str(warning.message):
                 warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
-    def _capture(self, key: Hashable, work: Callable[..., None], inputs: tuple[Any, ...], tensors: list[Tensor]) -> _Captured | None:
-        """Returns the graph of `work`, which has not run by then; None, all memory given back, when it cannot be captured."""
+    def _capture(
+        self, key: Hashable, work: Callable[..., None], inputs: tuple[Any, ...], tensors: list[Tensor]
+    ) -> _Captured | None:
+        """Returns the graph of `work`, which has not run by then; None, all memory given back, when it cannot be
+        captured.
+        """
         places = [tensor.clone() for tensor in tensors]
         graph = torch.cuda.CUDAGraph()
         self._pool = self._pool or torch.cuda.graph_pool_handle()
@@ -135,7 +143,9 @@ class CudaGraphs:
 
 @functools.cache
 def _capturing_stream(device: torch.device) -> torch.cuda.Stream:
-    """Returns the one stream that captures: cuBLAS keeps a workspace of some 30 MiB for each stream that it has ever met."""
+    """Returns the one stream that captures: cuBLAS keeps a workspace of some 30 MiB for each stream that it has ever
+    met.
+    """
     return torch.cuda.Stream(device)
 
 
@@ -171,5 +181,7 @@ def _with_tensors(value: Any, tensors: Iterator[Tensor]) -> Any:
     if type(value) is tuple:
         return tuple(_with_tensors(part, tensors) for part in value)
     if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{field.name: _with_tensors(getattr(value, field.name), tensors) for field in fields(value)})
+        return replace(
+            value, **{field.name: _with_tensors(getattr(value, field.name), tensors) for field in fields(value)}
+        )
     return value

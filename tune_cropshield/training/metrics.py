@@ -42,7 +42,8 @@ METRIC_NAMES = tuple(EpochMetrics.__dataclass_fields__)
 class Evaluation:
     """A split's figures. confusion_KK: int64 on the CPU, rows are true classes, columns predicted ones.
 
-    predicted_N: int64 on the CPU, the class that each sample was taken for, in their order; probability_N: fp32, that class's.
+    predicted_N: int64 on the CPU, the class that each sample was taken for, in their order; probability_N: fp32, that
+    class's.
     """
 
     loss: float
@@ -56,7 +57,9 @@ class Evaluation:
 
     @property
     def macro_f1(self) -> float:
-        """Mean over the classes of 2TP / (true + predicted); a class with neither true nor predicted samples is left out."""
+        """Mean over the classes of 2TP / (true + predicted); a class with neither true nor predicted samples is left
+        out.
+        """
         return float(self.f1_K[self._met_K].mean())
 
     @property
@@ -70,7 +73,9 @@ class Evaluation:
 
 
 def count_confusion(confusion_KK: Tensor, predicted_B: Tensor, labels_B: Tensor) -> None:
-    """Adds a batch's (true, predicted) pairs to `confusion_KK` (int64), on the device, without waiting for it. Negative labels do not count."""
+    """Adds a batch's (true, predicted) pairs to `confusion_KK` (int64), on the device, without waiting for it. Negative
+    labels do not count.
+    """
     num_classes = confusion_KK.shape[0]
     cells_B = labels_B.clamp(min=0) * num_classes + predicted_B
     confusion_KK.view(-1).scatter_add_(0, cells_B, (labels_B >= 0).to(cells_B.dtype))

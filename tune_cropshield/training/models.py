@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tune_cropshield.config.model_names import check_model_name
 from tune_cropshield.errors import ConfigError
-from tune_cropshield.model_names import check_model_name
 from tune_cropshield.training.cnn import cropshield_cnn, tiny_cnn
 
 BUILDERS = {"tiny_cnn": tiny_cnn, "cropshield_cnn": cropshield_cnn}
@@ -34,11 +34,12 @@ def build_model(
 ) -> nn.Module:
     """Returns a network that maps images (B, 3, H, W) to logits (B, num_classes), weights in fp32 on the CPU.
 
-    pretrained: True takes torchvision's default weights (downloaded on first use); a path takes a state dict saved as .safetensors, .pt or .pth.
+    pretrained: True takes torchvision's default weights (downloaded on first use); a path takes a state dict saved as
+    .safetensors, .pt or .pth.
         A classifier head of another number of classes is left at its random start.
     freeze_backbone: only the head learns; batch norms of the backbone keep their statistics.
-    dropout: probability before the head; None keeps the architecture's own.
-    Parameter names are torchvision's own, so exported weights load there. Raises ConfigError for an unknown name or weights that do not match.
+    dropout: probability before the head; None keeps the architecture's own. Parameter names are torchvision's own, so
+    exported weights load there. Raises ConfigError for an unknown name or weights that do not match.
     """
     check_model_name(name)
     model: nn.Module
@@ -60,7 +61,8 @@ def build_model(
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, strict: bool = True) -> None:
-    """Does model.load_state_dict with weights that have been through a file or a copy, and have lost the versions of their layers there.
+    """Does model.load_state_dict with weights that have been through a file or a copy, and have lost the versions of
+    their layers there.
 
     They are taken for this PyTorch's own: MNASNet loads none without.
     """
@@ -76,7 +78,9 @@ def head_of(model: nn.Module) -> tuple[str, nn.Module]:
 
 
 def freeze(model: nn.Module) -> None:
-    """Leaves only the head trainable, and keeps the backbone's batch norms in evaluation mode whenever `model.train()` is called."""
+    """Leaves only the head trainable, and keeps the backbone's batch norms in evaluation mode whenever `model.train()`
+    is called.
+    """
     head_name, _ = head_of(model)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.startswith(head_name + "."))
@@ -102,16 +106,25 @@ def _set_dropout(model: nn.Module, probability: float) -> None:
 
 def _published_weights(name: str) -> dict[str, Tensor]:
     try:
-        weights: dict[str, Tensor] = _zoo().get_model_weights(name).DEFAULT.get_state_dict(progress=True, check_hash=True)
+        weights: dict[str, Tensor] = (
+            _zoo().get_model_weights(name).DEFAULT.get_state_dict(progress=True, check_hash=True)
+        )
         return weights
     except OSError as error:
         raise ConfigError(
-            [f'the weights of {name} could not be downloaded ({error}): set pretrained = false, or pretrained = "file" with a local state dict']
+            [
+                (
+                    f"the weights of {name} could not be downloaded ({error}): set pretrained = false, or pretrained = "
+                    '"file" with a local state dict'
+                )
+            ]
         ) from error
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
-    """Returns the state dict in `path`; nothing in the file is executed (safetensors, or torch.load with weights_only)."""
+    """Returns the state dict in `path`; nothing in the file is executed (safetensors, or torch.load with
+    weights_only).
+    """
     if not path.is_file():
         raise ConfigError([f"pretrained weights {str(path)!r} do not exist"])
     try:
@@ -134,8 +147,34 @@ def _load_matching(model: nn.Module, weights: dict[str, Tensor], source: str) ->
     head_name, _ = head_of(model)
     own = model.state_dict()
     wrong = [
-        name for name, value in own.items() if not name.startswith(head_name + ".") and (name not in weights or weights[name].shape != value.shape)
+        name
+        for name, value in own.items()
+        if not name.startswith(head_name + ".") and (name not in weights or weights[name].shape != value.shape)
     ]
     if wrong:
-        raise ConfigError([f"{source} does not fit this model: {len(wrong)} tensors are missing or of another shape, first {wrong[0]}"])
-    load_weights(model, {name: weights[name] for name, value in own.items() if name in weights and weights[name].shape == value.shape}, strict=False)
+        raise ConfigError(
+            [
+                (
+                    f"{source} does not fit this model: {len(wrong)} tensors are missing or of another shape, first "
+                    f"{wrong[0]}"
+                )
+            ]
+        )
+    load_weights(
+        model,
+        {name: weights[name] for name, value in own.items() if name in weights and weights[name].shape == value.shape},
+        strict=False,
+    )
+
+
+def correct_momentum(model: nn.Module, accumulation: float) -> None:
+    """Sets each batch norm's momentum m to 1 - (1 - m)^(1/k), so that the k micro-batches of a window move its running
+    statistics as far as one batch would. Call it once per model, and again with k'/k when k becomes k'; momentum
+    None (a cumulative average) is left alone.
+
+    The normalisation itself still uses each micro-batch's own statistics: below about 16 images they are too noisy to
+    train well (Wu and He, https://arxiv.org/abs/1803.08494, figure 1).
+    """
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.momentum is not None:
+            module.momentum = 1 - (1 - module.momentum) ** (1 / accumulation)

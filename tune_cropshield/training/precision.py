@@ -7,14 +7,18 @@ from typing import Literal
 
 import torch
 
-Precision = Literal["fp16", "bf16", "fp32"]
+from tune_cropshield.config.settings import Precision
+
 DTYPES: dict[Precision, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
-# A scale that starts at 65,536 and doubles every 2,000 updates never grows within a short trial, and pays its first skipped updates
-# again in each: the caller may hand the scale of an earlier trial on.
+# A scale that starts at 65,536 and doubles every 2,000 updates never grows within a short trial, and pays its first
+# skipped updates again in each: the caller may hand the scale of an earlier trial on.
 INITIAL_SCALE = 65536.0
 
-CARRIED_SCALES = (2.0**10, 2.0**20)  # outside, the last trial was about to diverge, or had grown its scale over more updates than the next will make
+CARRIED_SCALES = (
+    2.0**10,
+    2.0**20,
+)  # outside, the last trial was about to diverge, or had grown its scale over more updates than the next will make
 
 
 def carried_scale(last: float) -> float:
@@ -23,8 +27,9 @@ def carried_scale(last: float) -> float:
 
 
 def resolve_precision(wanted: Literal["auto", "fp16", "bf16", "fp32"], device: torch.device) -> Precision:
-    """Returns the precision that "auto" stands for on `device`: fp16 on a GPU, fp32 on a CPU, whose convolutions bf16 slows down
-    where the processor has no bf16 matrix unit."""
+    """Returns the precision that "auto" stands for on `device`: fp16 on a GPU, fp32 on a CPU, whose convolutions bf16
+    slows down where the processor has no bf16 matrix unit.
+    """
     if wanted != "auto":
         return wanted
     return "fp16" if device.type == "cuda" else "fp32"
@@ -39,14 +44,16 @@ def wider_precision(device: torch.device) -> Precision:
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[None]:
     """Returns the context in which forward passes run; it does nothing in fp32.
 
-    Only matrix products and convolutions change their type; batch norms follow their input (with fp32 statistics inside), losses are fp32.
+    Only matrix products and convolutions change their type; batch norms follow their input (with fp32 statistics
+    inside), losses are fp32.
     Source: https://pytorch.org/docs/stable/amp.html
     """
     return torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32")
 
 
 def gradient_scaler(precision: Precision, device: torch.device, scale: float = INITIAL_SCALE) -> torch.amp.GradScaler:
-    """Returns the scaler that keeps small fp16 gradients from becoming zero; disabled in bf16 and fp32, whose range is fp32's.
+    """Returns the scaler that keeps small fp16 gradients from becoming zero; disabled in bf16 and fp32, whose range is
+    fp32's.
 
     It multiplies the loss, divides the gradients and skips updates with inf or NaN in them. It clips nothing.
     """

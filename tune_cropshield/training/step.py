@@ -1,37 +1,45 @@
 """One optimizer update from one window of micro-batches: the heart of the loop.
 
-B: samples of a micro-batch, C: channels, H, W: height and width, K: classes. A window holds `effective_batch` samples (fewer at an epoch's end),
-split into micro-batches that fit the memory. Nothing here waits for the device: norms, counters and flags stay on it until the epoch's end.
+B: samples of a micro-batch, C: channels, H, W: height and width, K: classes. A window holds `effective_batch` samples
+(fewer at an epoch's end), split into micro-batches that fit the memory. Nothing here waits for the device: norms,
+counters and flags stay on it until the epoch's end.
 
-A window that fails before its update can be undone and tried again in smaller parts (`remember`, `go_back`): see memory.ladder. Everything that an
-update reads or changes stays in its place in memory, so that a runner may capture it (see graphs).
+A window that fails before its update can be undone and tried again in smaller parts (`remember`, `go_back`): see
+memory.ladder. Everything that an update reads or changes stays in its place in memory, so that a runner may capture it
+(see graphs).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import profiler
 
-from tune_cropshield.data.targets import Targets
+from tune_cropshield.config.settings import Precision
+from tune_cropshield.data.mixing import Targets
 from tune_cropshield.data.windows import MicroBatch, Window
 from tune_cropshield.training.clipping import Clipping, clip_gradients
 from tune_cropshield.training.ema import WeightAverage
 from tune_cropshield.training.gradients import FixedGradients, FreshGradients, Gradients
 from tune_cropshield.training.graphs import Eager, Runner
-from tune_cropshield.training.loss import loss_sum, target_weight
-from tune_cropshield.training.precision import DTYPES, Precision, autocast
-from tune_cropshield.training.random_state import random_state, restore_random_state
-from tune_cropshield.training.ranges import AUGMENTATION, FORWARD_BACKWARD, OPTIMISER, named
+from tune_cropshield.training.losses import loss_sum, target_weight
+from tune_cropshield.training.precision import DTYPES, autocast
 from tune_cropshield.training.update_log import UpdateLog
+
+AUGMENTATION, FORWARD_BACKWARD, OPTIMISER = RANGES = ("augmentation", "forward + backward", "optimiser")
 
 
 class WindowStep:
-    """Turns windows into updates: `micro_step` for each micro-batch of a window, then `update`; `train_window` does both, by way of `runner`.
+    """Turns windows into updates: `micro_step` for each micro-batch of a window, then `update`; `train_window` does
+    both, by way of `runner`.
 
-    lr: 0-dim tensor that the optimizer reads; set from `lr_factors` by the number of applied updates times `peak_lr` times `lr_scale`.
-    updates: 0-dim int64 tensor, the applied updates so far. Time is counted in these: a skipped update moves neither schedule nor average.
+    lr: 0-dim tensor that the optimizer reads; set from `lr_factors` by the number of applied updates times `peak_lr`
+    times `lr_scale`.
+    updates: 0-dim int64 tensor, the applied updates so far. Time is counted in these: a skipped update moves neither
+    schedule nor average.
     """
 
     def __init__(
@@ -62,13 +70,19 @@ class WindowStep:
         self.lr_scale = torch.ones((), device=self.device)  # plateau's drops
         self.updating = False  # the optimizer has begun to change the weights: this window can no longer be undone
         self._window_loss = torch.zeros((), device=self.device)
-        self._buffer_copies = [(buffers, [torch.empty_like(buffer) for buffer in buffers]) for buffers in _by_type(model.buffers())]
+        self._buffer_copies = [
+            (buffers, [torch.empty_like(buffer) for buffer in buffers]) for buffers in _by_type(model.buffers())
+        ]
         self._random_state = random_state(self.device)
         self.gradients: Gradients = (
-            FixedGradients(model, self.parameters, DTYPES[precision]) if self.runner.keeps_gradients else FreshGradients(model, self.parameters)
+            FixedGradients(model, self.parameters, DTYPES[precision])
+            if self.runner.keeps_gradients
+            else FreshGradients(model, self.parameters)
         )
         if scaler.is_enabled():
-            scaler.scale(torch.zeros((), device=self.device))  # makes its scale, which must not first be made inside a captured graph
+            scaler.scale(
+                torch.zeros((), device=self.device)
+            )  # makes its scale, which must not first be made inside a captured graph
         self.set_lr()
 
     def train_window(self, window: Window) -> None:
@@ -80,13 +94,17 @@ class WindowStep:
             self.runner.run("update", self.update, weight)
 
     def remember(self) -> None:
-        """Notes what micro-steps change beside the gradients: batch-norm statistics and the random generators (dropout's)."""
+        """Notes what micro-steps change beside the gradients: batch-norm statistics and the random generators
+        (dropout's).
+        """
         self._random_state = random_state(self.device)
         for buffers, copies in self._buffer_copies:
             torch._foreach_copy_(copies, buffers)
 
     def go_back(self) -> None:
-        """Undoes the micro-steps since `remember`: the window can be trained anew, in other parts, as if it had not begun."""
+        """Undoes the micro-steps since `remember`: the window can be trained anew, in other parts, as if it had not
+        begun.
+        """
         assert not self.updating
         self.gradients.clear()
         if self.scaler.is_enabled():
@@ -105,8 +123,8 @@ class WindowStep:
     def micro_step(self, images_BCHW: Tensor, targets: Targets, window_weight: Tensor) -> None:
         """Adds this micro-batch's share of the window's gradient: that of (its loss sum) / `window_weight`.
 
-        `window_weight` is the weight of the *whole* window's targets, so the micro-batches' gradients add up to the window's, exactly,
-        whatever their sizes: ragged tails, class weights, smoothing and mixed targets included.
+        `window_weight` is the weight of the *whole* window's targets, so the micro-batches' gradients add up to the
+        window's, exactly, whatever their sizes: ragged tails, class weights, smoothing and mixed targets included.
         """
         with autocast(self.precision, self.device):
             logits_BK = self.gradients.forward(images_BCHW)
@@ -118,8 +136,9 @@ class WindowStep:
     def update(self, window_weight: Tensor) -> None:
         """Unscales once, clips, steps unless a gradient is not finite, and clears the gradients.
 
-        In fp16 the scaler notes non-finite gradients and halves its scale; in bf16 and fp32 nothing else would guard the weights, so the
-        step is told of them in the same way, through `found_inf`, which fused optimizers read on the device.
+        In fp16 the scaler notes non-finite gradients and halves its scale; in bf16 and fp32 nothing else would guard
+        the weights, so the step is told of them in the same way, through `found_inf`, which fused optimizers read on
+        the device.
         """
         self.scaler.unscale_(self.optimizer)
         grad_norm, clipped = clip_gradients(self.parameters, self.clipping)
@@ -157,3 +176,28 @@ def _by_type(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
     for tensor in tensors:
         groups.setdefault(tensor.dtype, []).append(tensor)
     return list(groups.values())
+
+
+def named(name: str) -> AbstractContextManager[object]:
+    """Returns a block that a running profiler shows under `name`."""
+    return profiler.record_function(name) if profiler._is_profiler_enabled else nullcontext()
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds torch's CPU and GPU generators."""
+    torch.manual_seed(seed)
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """Returns the generators' states as byte tensors."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def restore_random_state(state: dict[str, Tensor], device: torch.device) -> None:
+    """Sets the generators to `state`; a state saved on a CPU leaves the GPU's generator as it is."""
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)

@@ -15,10 +15,9 @@ from tune_cropshield.errors import DivergedError
 from tune_cropshield.training.evaluate import Evaluator
 from tune_cropshield.training.metrics import Evaluation
 from tune_cropshield.training.models import load_weights
-from tune_cropshield.training.optim import share_lr
-from tune_cropshield.training.random_state import random_state, restore_random_state
-from tune_cropshield.training.schedule import Plateau
-from tune_cropshield.training.step import WindowStep
+from tune_cropshield.training.optimizers import share_lr
+from tune_cropshield.training.schedules import Plateau
+from tune_cropshield.training.step import WindowStep, random_state, restore_random_state
 from tune_cropshield.training.update_log import UpdateSummary
 
 SMALLEST_LOSS_SCALE = 1.0  # below it even unscaled gradients overflow fp16: halving on would train nothing
@@ -48,11 +47,14 @@ class Trainer:
         """The network that is judged and kept: the averaged one where there is an average."""
         return self.step.average.model if self.step.average is not None else self.step.model
 
-    def train_epoch(self, windows: Iterable[Window], epoch: int, attempt: Callable[[Window], bool] | None = None) -> TrainedEpoch:
-        """Makes one update per window. Raises DivergedError as soon as a gradient is known not to be finite; in fp16 at the end of an epoch that
-        left every update out, or lowered the loss scale to where it cannot help.
+    def train_epoch(
+        self, windows: Iterable[Window], epoch: int, attempt: Callable[[Window], bool] | None = None
+    ) -> TrainedEpoch:
+        """Makes one update per window. Raises DivergedError as soon as a gradient is known not to be finite; in fp16 at
+        the end of an epoch that left every update out, or lowered the loss scale to where it cannot help.
 
-        attempt: trains a window in the step's place and tells whether its update was made; `windows` then hands the window out again.
+        attempt: trains a window in the step's place and tells whether its update was made; `windows` then hands the
+        window out again.
         """
         step = self.step
         step.model.train()
@@ -69,7 +71,9 @@ class Trainer:
             if not step.scaler.is_enabled() and step.log.skipped_so_far():
                 raise self._diverged("a gradient", epoch)
         updates = step.log.summary()
-        if step.scaler.is_enabled() and (updates.skipped_steps == made or step.scaler.get_scale() < SMALLEST_LOSS_SCALE):
+        if step.scaler.is_enabled() and (
+            updates.skipped_steps == made or step.scaler.get_scale() < SMALLEST_LOSS_SCALE
+        ):
             raise self._diverged("a gradient (at every loss scale)", epoch)
         return TrainedEpoch(updates, images, time.perf_counter() - started)
 
@@ -87,7 +91,9 @@ class Trainer:
         return DivergedError(what, epoch, int(self.step.updates), self.step.log.summary().last_grad_norm)
 
     def state(self) -> dict[str, Any]:
-        """Returns everything that `load_state` needs to go on with the same numbers: tensors, numbers and dicts of these."""
+        """Returns everything that `load_state` needs to go on with the same numbers: tensors, numbers and dicts of
+        these.
+        """
         step = self.step
         return {
             "model": step.model.state_dict(),

@@ -22,13 +22,16 @@ class UpdateSummary:
 
 
 class UpdateLog:
-    """Room for the loss, norm and flags of up to `capacity` updates, on `device`. `add` counts on the device, so that a CUDA graph can hold it."""
+    """Room for the loss, norm and flags of up to `capacity` updates, on `device`. `add` counts on the device, so that a
+    CUDA graph can hold it.
+    """
 
     def __init__(self, capacity: int, device: torch.device) -> None:
         self._rows = torch.zeros(capacity, 6, device=device)  # loss * weight, weight, norm, clipped, applied, lr
         self._count = torch.zeros(1, dtype=torch.int64, device=device)
         self._last_norm = torch.full((), torch.nan, device=device)
-        # A copy of "an update was skipped" that the host may look at without waiting: it can be a few updates late on a GPU.
+        # A copy of "an update was skipped" that the host may look at without waiting: it can be a few updates late on a
+        # GPU.
         self._skipped = torch.zeros((), device=device)
         self._skipped_on_host = torch.zeros((), pin_memory=device.type == "cuda")
 
@@ -38,9 +41,13 @@ class UpdateLog:
         self._skipped.zero_()
         self._skipped_on_host.zero_()
 
-    def add(self, loss: Tensor, weight: Tensor, grad_norm: Tensor, clipped: Tensor, applied: Tensor, lr: Tensor) -> None:
+    def add(
+        self, loss: Tensor, weight: Tensor, grad_norm: Tensor, clipped: Tensor, applied: Tensor, lr: Tensor
+    ) -> None:
         """Notes one update; all arguments are 0-dim tensors on the device."""
-        self._rows.index_copy_(0, self._count, torch.stack([loss * weight, weight, grad_norm, clipped.float(), applied, lr])[None])
+        self._rows.index_copy_(
+            0, self._count, torch.stack([loss * weight, weight, grad_norm, clipped.float(), applied, lr])[None]
+        )
         self._count += 1
         self._last_norm.copy_(torch.where(applied > 0, grad_norm, self._last_norm))
         self._skipped += 1 - applied
@@ -55,7 +62,11 @@ class UpdateLog:
         rows = self._rows[: int(self._count)].cpu().double()
         applied = rows[rows[:, 4] == 1]
         norms = applied[:, 2]
-        quantiles = torch.quantile(norms, torch.tensor([0.5, 0.95], dtype=torch.float64)).tolist() if len(norms) else [float("nan")] * 2
+        quantiles = (
+            torch.quantile(norms, torch.tensor([0.5, 0.95], dtype=torch.float64)).tolist()
+            if len(norms)
+            else [float("nan")] * 2
+        )
         return UpdateSummary(
             train_loss=float(applied[:, 0].sum() / applied[:, 1].sum()),
             grad_norm_p50=quantiles[0],

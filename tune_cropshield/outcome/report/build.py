@@ -21,8 +21,10 @@ REPORT = "report.html"
 def write_report(search_dir: Path, cache_dir: Path, data: LeafData | None = None) -> Path:
     """Writes search_dir/report.html, whole or not at all, and returns its path. Nothing else in the folder is touched.
 
-    cache_dir: where decoded photographs are kept; data: the photographs, where they are open already. The search may be running, interrupted or
-    done: the report shows what there is. Raises UserError where no trial was started, RunFailure when the file cannot be written.
+    cache_dir: where decoded photographs are kept; data: the photographs, where they are open already. The search may be
+    running, interrupted or
+    done: the report shows what there is. Raises UserError where no trial was started, RunFailure when the file cannot
+    be written.
     """
     record = read_search(search_dir)
     page = build_page(record, _judgement(record, cache_dir, data))
@@ -47,7 +49,9 @@ def build_page(record: SearchRecord, judgement: Judgement | str) -> Page:
         repeat.trials_section(record),
         repeat.section(record),
     )
-    return Page(f"Search report: {record.folder.resolve().name}", _subtitle(record), winner.key_figures(record), sections)
+    return Page(
+        f"Search report: {record.folder.resolve().name}", _subtitle(record), winner.key_figures(record), sections
+    )
 
 
 def _subtitle(record: SearchRecord) -> str:
@@ -61,7 +65,9 @@ def _subtitle(record: SearchRecord) -> str:
 
 
 def _judgement(record: SearchRecord, cache_dir: Path, data: LeafData | None) -> Judgement | str:
-    """Returns the winner's judgement, or a sentence that says why it is missing: the rest of the report does not depend on it."""
+    """Returns the winner's judgement, or a sentence that says why it is missing: the rest of the report does not depend
+    on it.
+    """
     if record.winner is None:
         return "There is no winner yet."
     try:

@@ -45,7 +45,8 @@ def _skipped(trials: Sequence[ClippedTrial]) -> str:
     concerned = sum(trial.skipped_steps > 0 for trial in trials)
     were = "was" if skipped == 1 else "were"
     return (
-        f"{words.counted(skipped, 'update')} in {words.counted(concerned, 'trial')} {were} left out because a gradient was not finite; in fp16 the "
+        f"{words.counted(skipped, 'update')} in {words.counted(concerned, 'trial')} {were} left out because a "
+        "gradient was not finite; in fp16 the "
         "first few are the loss scale finding its level."
     )
 
@@ -55,7 +56,9 @@ def _bounds(trials: Sequence[ClippedTrial]) -> list[float | str]:
 
 
 def _axis(figure: Figure, trials: Sequence[ClippedTrial], kind: str) -> list[object]:
-    """Sets the axis of bounds and returns each trial's place on it: a category for each bound, or a number where a range was searched."""
+    """Sets the axis of bounds and returns each trial's place on it: a category for each bound, or a number where a
+    range was searched.
+    """
     bounds = _bounds(trials)
     if len(bounds) > MOST_ROWS and NONE not in bounds:
         figure.update_xaxes(title=kind, type="log")
@@ -65,7 +68,15 @@ def _axis(figure: Figure, trials: Sequence[ClippedTrial], kind: str) -> list[obj
     return [words.setting(trial.bound) for trial in trials]
 
 
-def _points(figure: Figure, trials: Sequence[ClippedTrial], x: list[object], y: list[float], name: str, color: str, symbol: str = "circle") -> None:
+def _points(
+    figure: Figure,
+    trials: Sequence[ClippedTrial],
+    x: list[object],
+    y: list[float],
+    name: str,
+    color: str,
+    symbol: str = "circle",
+) -> None:
     figure.add_scatter(
         x=x,
         y=y,
@@ -98,33 +109,64 @@ def _norms(trials: Sequence[ClippedTrial], kind: str) -> Chart:
     if kind == "max_norm" and (numbers := [bound for bound in _bounds(trials) if not isinstance(bound, str)]):
         places = numbers if figure.layout.xaxis.type == "log" else [words.setting(bound) for bound in numbers]
         marker = {"symbol": "line-ew", "size": 26, "line": {"width": 2, "color": INK}}
-        figure.add_scatter(x=places, y=numbers, mode="markers", name="the bound", marker=marker, hovertemplate="bound %{y}<extra></extra>")
+        figure.add_scatter(
+            x=places,
+            y=numbers,
+            mode="markers",
+            name="the bound",
+            marker=marker,
+            hovertemplate="bound %{y}<extra></extra>",
+        )
     figure.update_yaxes(title="gradient norm before clipping", type="log")
-    alt = f"Scatter chart of gradient norms before clipping by {kind}, medians and 95 % quantiles. Medians: " + _spoken(trials, "norm_p50")
-    return Chart(figure, f"Gradient norms by {kind}", alt, "Points above their bound are clipped. Median over each trial's epochs.")
+    alt = f"Scatter chart of gradient norms before clipping by {kind}, medians and 95 % quantiles. Medians: " + _spoken(
+        trials, "norm_p50"
+    )
+    return Chart(
+        figure,
+        f"Gradient norms by {kind}",
+        alt,
+        "Points above their bound are clipped. Median over each trial's epochs.",
+    )
 
 
 def _skipped_chart(trials: Sequence[ClippedTrial], kind: str) -> Chart:
     import plotly.graph_objects as go
 
     figure = go.Figure()
-    _points(figure, trials, _axis(figure, trials, kind), [trial.skipped_steps for trial in trials], "skipped_steps", RED, "x")
+    _points(
+        figure,
+        trials,
+        _axis(figure, trials, kind),
+        [trial.skipped_steps for trial in trials],
+        "skipped_steps",
+        RED,
+        "x",
+    )
     figure.update_yaxes(title="updates left out", rangemode="tozero")
-    return Chart(figure, f"Skipped updates by {kind}", f"Scatter chart of skipped updates by {kind}: " + _spoken(trials, "skipped_steps"))
+    return Chart(
+        figure,
+        f"Skipped updates by {kind}",
+        f"Scatter chart of skipped updates by {kind}: " + _spoken(trials, "skipped_steps"),
+    )
 
 
 def _spoken(trials: Sequence[ClippedTrial], name: str) -> str:
     grouped: dict[float | str, list[float]] = defaultdict(list)
     for trial in trials:
         grouped[trial.bound].append(getattr(trial, name))
-    parts = [f"{words.setting(bound)}: {words.number(statistics.median(grouped[bound]))}" for bound in _bounds(trials)[:MOST_ROWS]]
+    parts = [
+        f"{words.setting(bound)}: {words.number(statistics.median(grouped[bound]))}"
+        for bound in _bounds(trials)[:MOST_ROWS]
+    ]
     return ", ".join(parts) + "."
 
 
 def _table(trials: Sequence[ClippedTrial], kind: str) -> Table:
     rows = []
     for label, group in _groups(trials):
-        rates, lows, highs = ([getattr(trial, name) for trial in group] for name in ("clip_rate", "norm_p50", "norm_p95"))
+        rates, lows, highs = (
+            [getattr(trial, name) for trial in group] for name in ("clip_rate", "norm_p50", "norm_p95")
+        )
         rows.append(
             (
                 label,
@@ -137,7 +179,16 @@ def _table(trials: Sequence[ClippedTrial], kind: str) -> Table:
                 words.accuracy(max(trial.accuracy for trial in group)),
             )
         )
-    header = (kind, "trials", "clip_rate", "grad_norm_p50", "grad_norm_p95", "skipped_steps", "median val_acc", "best val_acc")
+    header = (
+        kind,
+        "trials",
+        "clip_rate",
+        "grad_norm_p50",
+        "grad_norm_p95",
+        "skipped_steps",
+        "median val_acc",
+        "best val_acc",
+    )
     return Table(header, rows, f"By {kind}: medians over the trials; skipped updates in all")
 
 
@@ -149,6 +200,8 @@ def _groups(trials: Sequence[ClippedTrial]) -> list[tuple[str, list[ClippedTrial
     bounded = [trial for bound in bounds for trial in trials if trial.bound == bound != NONE]
     cuts = [len(bounded) * quarter // 4 for quarter in range(5)]
     groups = [bounded[low:high] for low, high in itertools.pairwise(cuts)]
-    named = [(f"{words.setting(group[0].bound)} to {words.setting(group[-1].bound)}", group) for group in groups if group]
+    named = [
+        (f"{words.setting(group[0].bound)} to {words.setting(group[-1].bound)}", group) for group in groups if group
+    ]
     unbounded = [trial for trial in trials if trial.bound == NONE]
     return [*named, *([(NONE, unbounded)] if unbounded else [])]

@@ -21,7 +21,9 @@ CHANCE = 0.05
 
 @dataclass(frozen=True)
 class ClippedTrial:
-    """A trial's clipping. bound: "none" or a number; norms are before clipping, medians over the epochs; NaN where no update was applied."""
+    """A trial's clipping. bound: "none" or a number; norms are before clipping, medians over the epochs; NaN where no
+    update was applied.
+    """
 
     bound: float | str
     clip_rate: float  # mean over the epochs of the share of updates that clipping changed
@@ -34,8 +36,12 @@ class ClippedTrial:
 
 
 def clipping_kind(record: SearchRecord) -> str:
-    """Returns the setting that bounds the gradients in this search: the first that is on in some trial, else max_norm."""
-    return next((kind for kind in KINDS if any(trial.setting(kind) not in (None, NONE) for trial in record.trials)), KINDS[0])
+    """Returns the setting that bounds the gradients in this search: the first that is on in some trial, else
+    max_norm.
+    """
+    return next(
+        (kind for kind in KINDS if any(trial.setting(kind) not in (None, NONE) for trial in record.trials)), KINDS[0]
+    )
 
 
 def clipped_trials(record: SearchRecord, kind: str) -> list[ClippedTrial]:
@@ -72,7 +78,9 @@ def _best_so_far(trial: TrialRecord) -> dict[int, float]:
 
 
 def verdict(trials: Sequence[ClippedTrial], kind: str, optimizer: str) -> list[str]:
-    """Returns, in plain words, whether clipping did anything, whether it was only a learning-rate multiplier, and whether accuracy tells."""
+    """Returns, in plain words, whether clipping did anything, whether it was only a learning-rate multiplier, and
+    whether accuracy tells.
+    """
     clipped = [trial for trial in trials if trial.bound != NONE]
     if not clipped:
         return [f"No trial clipped its gradients.{_norms(trials)}"]
@@ -80,16 +88,27 @@ def verdict(trials: Sequence[ClippedTrial], kind: str, optimizer: str) -> list[s
     always = [trial for trial in clipped if trial.clip_rate > ALWAYS]
     counted = words.counted(len(clipped), "trial")
     if max(rates) < IDLE:
-        head = f"Clipping did nothing here: no bound changed more than {words.percent(max(rates))} of a trial's updates."
+        head = (
+            f"Clipping did nothing here: no bound changed more than {words.percent(max(rates))} of a trial's updates."
+        )
         return [head + _norms(trials), _compared(trials, kind)]
     if 2 * len(always) > len(clipped):
-        head = f"Clipping was mostly a learning-rate multiplier: in {len(always)} of the {counted} that clipped, the bound "
+        head = (
+            f"Clipping was mostly a learning-rate multiplier: in {len(always)} of the {counted} that clipped, the "
+            "bound "
+        )
         head += f"lay below nearly every gradient (more than {words.percent(ALWAYS)} of updates were shortened)."
         return [head, _multiplier(always, kind, optimizer), _compared(trials, kind)]
     idle = sum(rate < IDLE for rate in rates)
     guarding = len(clipped) - len(always) - idle
-    head = f"In the {counted} that clipped, {words.percent(statistics.fmean(rates))} of the updates were shortened on average: "
-    head += f"in {len(always)} nearly all of them, in {idle} hardly any, in {guarding} only the large ones, as a guard does."
+    head = (
+        f"In the {counted} that clipped, {words.percent(statistics.fmean(rates))} of the updates were shortened on "
+        "average: "
+    )
+    head += (
+        f"in {len(always)} nearly all of them, in {idle} hardly any, in {guarding} only the large ones, as a guard "
+        "does."
+    )
     return [head, *([_multiplier(always, kind, optimizer)] if always else []), _compared(trials, kind)]
 
 
@@ -97,25 +116,40 @@ def _norms(trials: Sequence[ClippedTrial]) -> str:
     medians, highs = (_median([getattr(trial, name) for trial in trials]) for name in ("norm_p50", "norm_p95"))
     if math.isnan(medians):
         return ""
-    return f" Half of the updates had a gradient norm below {words.number(medians)}, 95 % below {words.number(highs)} (medians over the trials)."
+    return (
+        f" Half of the updates had a gradient norm below {words.number(medians)}, 95 % below {words.number(highs)} "
+        "(medians over the trials)."
+    )
 
 
 def _multiplier(always: Sequence[ClippedTrial], kind: str, optimizer: str) -> str:
     """Says what shortening every update amounts to under this optimizer."""
-    factors = [trial.bound / trial.norm_p50 for trial in always if isinstance(trial.bound, (int, float)) and trial.norm_p50 > 0]
+    factors = [
+        trial.bound / trial.norm_p50 for trial in always if isinstance(trial.bound, (int, float)) and trial.norm_p50 > 0
+    ]
     if kind != "max_norm" or not factors:
         return "A bound that changes every update rescales training rather than guarding it."
-    factor = f"{words.number(min(factors), 2)} to {words.number(max(factors), 2)}" if len(factors) > 1 else words.number(factors[0], 2)
+    factor = (
+        f"{words.number(min(factors), 2)} to {words.number(max(factors), 2)}"
+        if len(factors) > 1
+        else words.number(factors[0], 2)
+    )
     if optimizer == "sgd":
-        return f"There the typical update was multiplied by {factor}: under SGD that is the same as a learning rate so many times as large."
+        return (
+            f"There the typical update was multiplied by {factor}: under SGD that is the same as a learning rate so "
+            "many times as large."
+        )
     return (
-        f"There the typical gradient was multiplied by {factor}. AdamW divides each gradient by its own running size, so a factor that stays the "
+        f"There the typical gradient was multiplied by {factor}. AdamW divides each gradient by its own running "
+        "size, so a factor that stays the "
         "same cancels: such a bound changes little beyond evening out large and small updates."
     )
 
 
 def _compared(trials: Sequence[ClippedTrial], kind: str) -> str:
-    """Says whether accuracies under different bounds differ by more than chance, at the last epoch that most trials reached."""
+    """Says whether accuracies under different bounds differ by more than chance, at the last epoch that most trials
+    reached.
+    """
     from scipy.stats import kruskal
 
     epoch = _common_epoch(trials)
@@ -125,20 +159,31 @@ def _compared(trials: Sequence[ClippedTrial], kind: str) -> str:
             groups[trial.bound].append(trial.accuracies[epoch])
     enough = {bound: values for bound, values in groups.items() if len(values) >= FEWEST}
     if len(enough) < 2:
-        return f"Whether {kind} changed the accuracy cannot be told: fewer than two of its values were tried in {FEWEST} trials or more."
+        return (
+            f"Whether {kind} changed the accuracy cannot be told: fewer than two of its values were tried in "
+            f"{FEWEST} trials or more."
+        )
     if len({value for values in enough.values() for value in values}) == 1:
         return f"After epoch {epoch} all trials are equally accurate, whatever their {kind}."
     chance = float(kruskal(*enough.values()).pvalue)
     count = sum(map(len, enough.values()))
-    test = f"Kruskal-Wallis p = {chance:.2g}, {words.counted(count, 'trial')}, best accuracy up to epoch {epoch}, which they all reached"
+    test = (
+        f"Kruskal-Wallis p = {chance:.2g}, {words.counted(count, 'trial')}, best accuracy up to epoch {epoch}, "
+        "which they all reached"
+    )
     caution = "Other settings varied too, and the sampler does not choose at random: take it as a hint."
     if chance < CHANCE:
         best = max(enough, key=lambda bound: statistics.median(enough[bound]))
-        return f"Accuracy differs between values of {kind} by more than chance ({test}); the best median has {kind} = {best}. {caution}"
+        return (
+            f"Accuracy differs between values of {kind} by more than chance ({test}); the best median has {kind} "
+            f"= {best}. {caution}"
+        )
     return f"It made no difference to the accuracy that is larger than chance ({test}). {caution}"
 
 
 def _common_epoch(trials: Sequence[ClippedTrial]) -> int:
-    """Returns the last epoch that four in five trials reached: a fair point to compare those that were pruned with those that were not."""
+    """Returns the last epoch that four in five trials reached: a fair point to compare those that were pruned with
+    those that were not.
+    """
     lasts = sorted(max(trial.accuracies) for trial in trials)
     return lasts[len(lasts) // 5]

@@ -11,8 +11,8 @@ from tune_cropshield.outcome.report import words
 from tune_cropshield.outcome.report.page import Block, Chart, Section, Text, chart_text
 from tune_cropshield.outcome.report.search_record import SearchRecord, TrialRecord
 from tune_cropshield.outcome.report.theme import BLUE, GREEN, INK, MUTED, outcome_color, outcome_symbol
+from tune_cropshield.search.endings import PRUNED
 from tune_cropshield.search.journal import quiet_optuna
-from tune_cropshield.search.outcomes import PRUNED
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -28,7 +28,12 @@ def section(record: SearchRecord) -> Section:
 
 
 def _endings(record: SearchRecord) -> str:
-    parts = [f"{words.counted(len(record.trials), 'trial')}: {len(record.complete)} trained to the end, {len(record.pruned)} pruned"]
+    parts = [
+        (
+            f"{words.counted(len(record.trials), 'trial')}: {len(record.complete)} trained to the end, "
+            f"{len(record.pruned)} pruned"
+        )
+    ]
     if record.unfinished:
         parts.append(f"{len(record.unfinished)} interrupted, with what they had reached")
     text = ", ".join(parts) + "."
@@ -42,12 +47,17 @@ def _history(record: SearchRecord) -> Chart:
         figure = optuna.visualization.plot_optimization_history(record.judged_study, target_name="best val_acc")
     figure.data = [trace for trace in figure.data if trace.mode != "markers"]  # the trials, without their outcomes
     figure.update_traces(line={"color": INK, "width": 1.5, "shape": "hv"}, name="best so far", mode="lines")
-    add_trials(figure, record, [trial.number for trial in record.with_result], [trial.accuracy for trial in record.with_result])
+    add_trials(
+        figure, record, [trial.number for trial in record.with_result], [trial.accuracy for trial in record.with_result]
+    )
     if record.guide.accuracy is not None:
         figure.add_hline(record.guide.accuracy, line={"color": BLUE, "width": 1, "dash": "dash"})
     figure.update_layout(xaxis_title="trial", yaxis_title="best val_acc", showlegend=True)
     best = words.accuracy(record.winner.accuracy if record.winner is not None else None)
-    alt = f"Scatter chart of each trial's best validation accuracy by trial number, with the best so far as a line that ends at {best}."
+    alt = (
+        "Scatter chart of each trial's best validation accuracy by trial number, with the best so far as a line "
+        f"that ends at {best}."
+    )
     return Chart(figure, "Optimisation history", alt, "The dashed line is the guide's setting.")
 
 
@@ -83,10 +93,18 @@ def _curves(record: SearchRecord) -> Chart:
         trial = by_name[trace.name]
         special = {winner: (GREEN, "solid", "winner"), 0: (BLUE, "dash", "the guide's setting")}.get(trial.number)
         color, dash, name = special or (MUTED, "solid", f"trial {trial.number}")
-        trace.update(mode="lines+markers" if len(trace.x) == 1 else "lines", marker={"size": 4, "color": color}, name=name)
-        trace.update(line={"color": color, "dash": dash, "width": 2.5 if special else 1}, opacity=1 if special else 0.45, showlegend=bool(special))
+        trace.update(
+            mode="lines+markers" if len(trace.x) == 1 else "lines", marker={"size": 4, "color": color}, name=name
+        )
+        trace.update(
+            line={"color": color, "dash": dash, "width": 2.5 if special else 1},
+            opacity=1 if special else 0.45,
+            showlegend=bool(special),
+        )
     figure.data = sorted(figure.data, key=lambda trace: bool(trace.showlegend))  # the two that stand out are drawn last
-    ends = [(max(trial.frozen.intermediate_values), trial) for trial in record.pruned if trial.frozen.intermediate_values]
+    ends = [
+        (max(trial.frozen.intermediate_values), trial) for trial in record.pruned if trial.frozen.intermediate_values
+    ]
     figure.add_scatter(
         x=[epoch for epoch, _ in ends],
         y=[trial.frozen.intermediate_values[epoch] for epoch, trial in ends],
@@ -102,5 +120,8 @@ def _curves(record: SearchRecord) -> Chart:
         figure.add_vline(rung, line={"color": MUTED, "width": 1, "dash": "dot"})
     caption = f"Dotted: the rungs, after epochs {', '.join(map(str, rungs))}. " if rungs else ""
     caption += "Crosses: where successive halving ended a trial."
-    alt = f"Line chart of each trial's best validation accuracy so far over epochs; crosses mark the {len(ends)} trials that were pruned."
+    alt = (
+        f"Line chart of each trial's best validation accuracy so far over epochs; crosses mark the {len(ends)} "
+        "trials that were pruned."
+    )
     return Chart(figure, "Intermediate curves", alt, caption)

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Literal
 
 from tune_cropshield.data.dataset import DeviceData, LeafData, open_data
 from tune_cropshield.data.windows import NOBODY
+from tune_cropshield.device import find_device
 from tune_cropshield.errors import UserError
 from tune_cropshield.outcome.trained import load_trained, read_run
-from tune_cropshield.records import BEST_METRICS, PREDICTIONS
-from tune_cropshield.search.resources import find_device
+from tune_cropshield.training.loop import validation_batches
 from tune_cropshield.training.precision import DTYPES, autocast, resolve_precision
-from tune_cropshield.trial import validation_batches
+from tune_cropshield.training.run_folder import BEST_METRICS, PREDICTIONS
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tune_cropshield.config import TrialConfig
+    from tune_cropshield.config.settings import TrialConfig
 
 THUMBNAIL_PX = 112
 MOST_MISTAKES = 12
@@ -45,7 +45,9 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Judgement:
-    """confusion: rows are true classes, columns predicted ones. mistakes: the most confident ones, the worst first; num_mistakes: of all."""
+    """confusion: rows are true classes, columns predicted ones. mistakes: the most confident ones, the worst first;
+    num_mistakes: of all.
+    """
 
     classes: tuple[str, ...]
     confusion: list[list[int]]
@@ -57,12 +59,15 @@ class Judgement:
         return 1 - self.num_mistakes / sum(map(sum, self.confusion))
 
 
-def judge(run_dir: Path, cache_dir: Path, data: LeafData | None = None, device_name: Literal["auto", "cpu"] = "auto") -> Judgement:
-    """Returns how the network in `run_dir` does on its validation split: what it said when it was trained, where that is kept and still fits the
-    photographs, else what it says now. data: the photographs where they are open already.
+def judge(
+    run_dir: Path, cache_dir: Path, data: LeafData | None = None, device_name: Literal["auto", "cpu"] = "auto"
+) -> Judgement:
+    """Returns how the network in `run_dir` does on its validation split: what it said when it was trained, where that
+    is kept and still fits the photographs, else what it says now. data: the photographs where they are open already.
 
-    device_name: "cpu" for a network that was trained on one, so that the same pictures are wrong; "auto" takes a GPU where there is one.
-    Raises UserError when the weights or photographs are gone, or the photographs' classes are no longer those it was trained on.
+    device_name: "cpu" for a network that was trained on one, so that the same pictures are wrong; "auto" takes a GPU
+    where there is one. Raises UserError when the weights or photographs are gone, or the photographs' classes are no
+    longer those it was trained on.
     """
     config, classes, weights = read_run(run_dir)
     import torch
@@ -74,12 +79,16 @@ def judge(run_dir: Path, cache_dir: Path, data: LeafData | None = None, device_n
         raise UserError(f"the classes of {config.data.dir} are no longer those it was trained on")
     indices_N = torch.from_numpy(data.split.val)
     kept = _kept_predictions(run_dir, data.store.labels[indices_N])
-    predicted_N, probabilities_N = kept if kept is not None else _predictions_now(trial, classes, weights, data, device_name)
+    predicted_N, probabilities_N = (
+        kept if kept is not None else _predictions_now(trial, classes, weights, data, device_name)
+    )
     return _judged(predicted_N, probabilities_N, indices_N, data, trial.final_size)
 
 
 def _kept_predictions(run_dir: Path, labels_N: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Returns what was predicted in the best epoch, and how surely; None where it was not kept, or is not of these photographs."""
+    """Returns what was predicted in the best epoch, and how surely; None where it was not kept, or is not of these
+    photographs.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -111,10 +120,17 @@ def _predictions_now(
     return predicted_N, probability_N
 
 
-def _judged(predicted_N: Tensor, probabilities_N: Tensor, indices_N: Tensor, data: LeafData, image_size: int) -> Judgement:
+def _judged(
+    predicted_N: Tensor, probabilities_N: Tensor, indices_N: Tensor, data: LeafData, image_size: int
+) -> Judgement:
     labels_N = data.store.labels[indices_N]
     num_classes = len(data.classes)
-    confusion = (labels_N * num_classes + predicted_N).bincount(minlength=num_classes**2).reshape(num_classes, num_classes).tolist()
+    confusion = (
+        (labels_N * num_classes + predicted_N)
+        .bincount(minlength=num_classes**2)
+        .reshape(num_classes, num_classes)
+        .tolist()
+    )
     wrong = (predicted_N != labels_N).nonzero()[:, 0].tolist()
     worst = sorted(wrong, key=lambda place: -float(probabilities_N[place]))[:MOST_MISTAKES]
     store = data.store_for(image_size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict
 
-from tune_cropshield.memory.plan import Figures, Pair
+from tune_cropshield.memory.choose.pairs import Figures, Pair
 from tune_cropshield.outcome.report import words
 from tune_cropshield.outcome.report.page import Block, Chart, Section, Table, Text
 from tune_cropshield.outcome.report.search_record import SearchRecord, TrialRecord
@@ -27,7 +27,14 @@ def section(record: SearchRecord) -> Section:
     blocks: list[Block] = [Text(_summary(record, used), strong=True)]
     on_gpu = any(_peak_mib(trials) for trials in used.values()) or (plan is not None and plan.share_mib is not None)
     if steps := sum(event.get("event") == "out of memory" for trial in record.trials for event in trial.events):
-        blocks.append(Text(f"Memory ran out {steps} times all the same; training went on at half the micro-batch and the same effective batch."))
+        blocks.append(
+            Text(
+                (
+                    f"Memory ran out {steps} times all the same; training went on at half the micro-batch and the "
+                    "same effective batch."
+                )
+            )
+        )
     if on_gpu:
         blocks.append(_memory_chart(record, pairs, used))
     if used:
@@ -43,11 +50,17 @@ def _summary(record: SearchRecord, used: dict[Pair, list[TrialRecord]]) -> str:
         return "This search kept no plan; what its trials took is below."
     if plan.share_mib is None:
         return "This search ran on a CPU: there was no video memory to fit, and pairs were chosen for speed alone."
-    share = f"Each trial may reserve {words.mib(plan.share_mib)} for its tensors, beside {words.mib(plan.context_mib)} for the driver's context"
+    share = (
+        f"Each trial may reserve {words.mib(plan.share_mib)} for its tensors, beside {words.mib(plan.context_mib)} "
+        "for the driver's context"
+    )
     source = {"probe": "measured before the search", "estimate": "estimated"}.get(plan.source, plan.source)
     if not peak:
         return f"{share}; the pairs were {source}."
-    return f"{share}; the pairs were {source}. The most that any trial reserved is {words.mib(peak)}, {words.percent(peak / plan.share_mib)} of it."
+    return (
+        f"{share}; the pairs were {source}. The most that any trial reserved is {words.mib(peak)}, "
+        f"{words.percent(peak / plan.share_mib)} of it."
+    )
 
 
 def _peak_mib(trials: list[TrialRecord]) -> float:
@@ -68,21 +81,37 @@ def _memory_chart(record: SearchRecord, pairs: list[Pair], used: dict[Pair, list
     labels = [_label(pair) for pair in pairs]
     series = {
         "predicted": ([_figures(record, pair).predicted_reserved_mib for pair in pairs], BLUE, "diamond-open"),
-        "measured for the plan": ([_figures(record, pair).measured_reserved_mib for pair in pairs], AMBER, "square-open"),
+        "measured for the plan": (
+            [_figures(record, pair).measured_reserved_mib for pair in pairs],
+            AMBER,
+            "square-open",
+        ),
         "reserved by trials": ([_peak_mib(used[pair]) if pair in used else None for pair in pairs], GREEN, "circle"),
     }
     figure = go.Figure()
     for name, (values, color, symbol) in series.items():
         if any(values):
-            figure.add_scatter(x=labels, y=values, name=name, mode="markers", marker={"color": color, "symbol": symbol, "size": 10})
+            figure.add_scatter(
+                x=labels, y=values, name=name, mode="markers", marker={"color": color, "symbol": symbol, "size": 10}
+            )
     share = record.plan.share_mib if record.plan is not None else None
     if share is not None:
         figure.add_hline(share, line={"color": RED, "dash": "dash", "width": 1.5})
-    figure.update_xaxes(title="micro-batch x accumulation", type="category", categoryorder="array", categoryarray=labels)
+    figure.update_xaxes(
+        title="micro-batch x accumulation", type="category", categoryorder="array", categoryarray=labels
+    )
     figure.update_yaxes(title="MiB", rangemode="tozero")
     figure.update_layout(showlegend=True)
-    alt = "Chart of peak reserved memory by pair: predicted, measured for the plan, and reserved by the search's trials. The table holds the numbers."
-    return Chart(figure, "Peak memory by pair", alt, "The dashed line is a trial's share of the budget." if share is not None else "")
+    alt = (
+        "Chart of peak reserved memory by pair: predicted, measured for the plan, and reserved by the search's "
+        "trials. The table holds the numbers."
+    )
+    return Chart(
+        figure,
+        "Peak memory by pair",
+        alt,
+        "The dashed line is a trial's share of the budget." if share is not None else "",
+    )
 
 
 def _speed_chart(used: dict[Pair, list[TrialRecord]]) -> Chart:
@@ -123,9 +152,26 @@ def _table(record: SearchRecord, pairs: list[Pair], used: dict[Pair, list[TrialR
                 words.number(_images_per_s(trials) if trials else None),
             )
         )
-    header = ("effective batch", "pair", "trials", "predicted", "measured", "by trials", "of the share", "planned images/s", "trials' images/s")
+    header = (
+        "effective batch",
+        "pair",
+        "trials",
+        "predicted",
+        "measured",
+        "by trials",
+        "of the share",
+        "planned images/s",
+        "trials' images/s",
+    )
     known = [column for column in range(len(header)) if any(row[column] != words.number(None) for row in rows)]
-    caption = "Peak reserved memory and training speed of each pair; a dash where nothing was predicted, measured or tried"
+    caption = (
+        "Peak reserved memory and training speed of each pair; a dash where nothing was predicted, measured or tried"
+    )
     if len(known) < len(header):
         caption = "Training speed of each pair; a dash where it was not tried"
-    return Table([header[column] for column in known], [[row[column] for column in known] for row in rows], caption, text_columns=2)
+    return Table(
+        [header[column] for column in known],
+        [[row[column] for column in known] for row in rows],
+        caption,
+        text_columns=2,
+    )

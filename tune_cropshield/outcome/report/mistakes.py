@@ -24,7 +24,10 @@ def section(record: SearchRecord, judgement: Judgement | str) -> Section:
     blocks: list[Block] = [Text(text, strong=True)]
     searched = record.winner.accuracy if record.winner is not None else None
     if searched is not None and not math.isclose(judgement.accuracy, searched, abs_tol=1e-9):
-        again = f"Looked at again for this report its val_acc is {judgement.accuracy:.4f}, in the search it was {searched:.4f}"
+        again = (
+            f"Looked at again for this report its val_acc is {judgement.accuracy:.4f}, in the search it was "
+            f"{searched:.4f}"
+        )
         blocks.append(Text(f"{again}: the photographs or the device are not the same."))
     if confusions := _most_confused(judgement):
         blocks.append(Text("Most often confused: " + "; ".join(confusions) + "."))
@@ -76,8 +79,13 @@ def _matrix(judgement: Judgement) -> Chart:
     figure.update_xaxes(title="predicted class", type="category", side="bottom", showgrid=False, ticks="")
     figure.update_yaxes(title="true class", type="category", autorange="reversed", showgrid=False, ticks="")
     figure.update_layout(margin={"t": 8})
-    alt = f"Confusion matrix of {len(names)} classes. " + ("Most often confused: " + "; ".join(_most_confused(judgement)) or "No mistakes.")
-    caption = "The table names the numbered classes. The darker a cell, the larger its share of the true class; the diagonal is right."
+    alt = f"Confusion matrix of {len(names)} classes. " + (
+        "Most often confused: " + "; ".join(_most_confused(judgement)) or "No mistakes."
+    )
+    caption = (
+        "The table names the numbered classes. The darker a cell, the larger its share of the true class; the "
+        "diagonal is right."
+    )
     return Chart(figure, "Confusion matrix", alt, caption, height=min(max(30 * len(names), 300), 560))
 
 
@@ -85,8 +93,21 @@ def _classes(judgement: Judgement) -> Table:
     rows = []
     for place, name in enumerate(judgement.classes):
         recall, precision = recall_and_precision(judgement.confusion, place)
-        rows.append((str(place + 1), name, str(sum(judgement.confusion[place])), words.percent(recall), words.percent(precision)))
-    return Table(("no.", "class", "photographs", "recall", "precision"), rows, "The classes on the validation split", text_columns=2)
+        rows.append(
+            (
+                str(place + 1),
+                name,
+                str(sum(judgement.confusion[place])),
+                words.percent(recall),
+                words.percent(precision),
+            )
+        )
+    return Table(
+        ("no.", "class", "photographs", "recall", "precision"),
+        rows,
+        "The classes on the validation split",
+        text_columns=2,
+    )
 
 
 def _gallery(judgement: Judgement) -> Gallery:
@@ -94,7 +115,12 @@ def _gallery(judgement: Judgement) -> Gallery:
         Thumbnail(
             mistake.data_uri,
             f"{mistake.truth}, taken for {mistake.taken_for}",
-            (f"{mistake.truth}", f"taken for {mistake.taken_for}", f"{words.percent(mistake.probability)} sure", mistake.path),
+            (
+                f"{mistake.truth}",
+                f"taken for {mistake.taken_for}",
+                f"{words.percent(mistake.probability)} sure",
+                mistake.path,
+            ),
         )
         for mistake in judgement.mistakes
     ]

@@ -1,6 +1,7 @@
 """What a report is made of, and how it becomes one HTML file that needs nothing else.
 
-Text goes through Jinja's autoescaping; text inside charts through `chart_text`, because plotly reads a kind of HTML there.
+Text goes through Jinja's autoescaping; text inside charts through `chart_text`, because plotly reads a kind of HTML
+there.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ class Text:
 
 @dataclass(frozen=True)
 class Chart:
-    """A figure. alt: what it shows, for those who cannot see it; caption: how to read it. min_width: px below which it scrolls in its frame."""
+    """A figure. alt: what it shows, for those who cannot see it; caption: how to read it. min_width: px below which it
+    scrolls in its frame.
+    """
 
     figure: Figure
     title: str
@@ -48,7 +51,9 @@ class Chart:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text under headers. text_columns: of these the first ones are words, the others numbers, set to the right. folded: closed at first."""
+    """Rows of text under headers. text_columns: of these the first ones are words, the others numbers, set to the
+    right. folded: closed at first.
+    """
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -124,7 +129,11 @@ def render(page: Page) -> str:
     from plotly.offline import get_plotlyjs
 
     environment = Environment(
-        loader=PackageLoader("tune_cropshield.outcome.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("tune_cropshield.outcome.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["kind"] = lambda block: type(block).__name__
     environment.filters["breakable"] = _breakable

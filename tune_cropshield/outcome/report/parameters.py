@@ -12,8 +12,8 @@ from tune_cropshield.outcome.report.course import add_trials
 from tune_cropshield.outcome.report.page import Block, Chart, Section, Text, chart_text
 from tune_cropshield.outcome.report.search_record import SearchRecord, TrialRecord
 from tune_cropshield.outcome.report.theme import BLUE, GREEN, MUTED, SEQUENTIAL
-from tune_cropshield.search.batches import EFFECTIVE_BATCH, PAIR
 from tune_cropshield.search.journal import quiet_optuna
+from tune_cropshield.search.trial_settings import EFFECTIVE_BATCH, PAIR
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -29,7 +29,9 @@ def section(record: SearchRecord) -> Section:
     title = "The parameters"
     names = [name for name in record.parameter_names if all(name in trial.parameters for trial in record.with_result)]
     if not record.with_result or not names:
-        return Section("parameters", title, [Text("There is nothing to compare: no trial has a result, or nothing was searched.")])
+        return Section(
+            "parameters", title, [Text("There is nothing to compare: no trial has a result, or nothing was searched.")]
+        )
     blocks: list[Block] = []
     if len(names) > 1:
         blocks.append(_parallel(record, names[:MOST_AXES]))
@@ -48,20 +50,33 @@ def _parallel(record: SearchRecord, names: list[str]) -> Chart:
         trace.line.update(color=sample_colorscale(SEQUENTIAL, shade)[0])
         if record.winner is not None and trial.number in (record.winner.number, record.guide.number):
             winner = trial.number == record.winner.number
-            trace.update(line={"color": GREEN if winner else BLUE, "width": 3, "dash": "solid" if winner else "dash"}, opacity=1, showlegend=True)
+            trace.update(
+                line={"color": GREEN if winner else BLUE, "width": 3, "dash": "solid" if winner else "dash"},
+                opacity=1,
+                showlegend=True,
+            )
             trace.update(name=f"winner (trial {trial.number})" if winner else "the guide's setting (trial 0)")
-    figure.data = sorted(lines, key=lambda trace: bool(trace.showlegend))  # without the colour bar; what stands out is drawn last
+    figure.data = sorted(
+        lines, key=lambda trace: bool(trace.showlegend)
+    )  # without the colour bar; what stands out is drawn last
     for annotation in figure.layout.annotations:
-        annotation.update(text=_plain(annotation.text), font={"size": 11, "color": MUTED}, bgcolor="rgba(255,255,255,0.85)")
+        annotation.update(
+            text=_plain(annotation.text), font={"size": 11, "color": MUTED}, bgcolor="rgba(255,255,255,0.85)"
+        )
     legend = {"x": 0, "xanchor": "left", "y": -0.02, "yanchor": "top"}
     figure.update_layout(showlegend=True, xaxis_side="top", legend=legend, margin={"l": 52, "r": 24, "t": 28, "b": 24})
-    alt = f"Parallel coordinates: a line per trial through {', '.join(names)} and its accuracy, the darker the more accurate."
+    alt = (
+        f"Parallel coordinates: a line per trial through {', '.join(names)} and its accuracy, the darker the more "
+        "accurate."
+    )
     caption = "A line is a trial, the darker the more accurate."
     return Chart(figure, "Parallel coordinates", alt, caption, height=380, min_width=110 * (len(names) + 1), wide=True)
 
 
 def _order_of_lines(record: SearchRecord, names: list[str]) -> list[TrialRecord]:
-    """Returns the trials in the order in which Optuna draws them, which depends on their parameters: asked for by drawing their numbers."""
+    """Returns the trials in the order in which Optuna draws them, which depends on their parameters: asked for by
+    drawing their numbers.
+    """
     with quiet_optuna():
         numbers = optuna.visualization.plot_parallel_coordinate(
             record.judged_study, params=names, target=lambda trial: trial.number, target_name="trial"
@@ -87,7 +102,8 @@ def _importances(record: SearchRecord) -> Block:
     complete = record.complete
     if len(complete) < FEW_COMPLETE:
         return Text(
-            f"How much each parameter matters cannot be told: that needs at least {FEW_COMPLETE} trials that were trained to the end, and there "
+            f"How much each parameter matters cannot be told: that needs at least {FEW_COMPLETE} trials that were "
+            "trained to the end, and there "
             f"{'is' if len(complete) == 1 else 'are'} {len(complete)}."
         )
     try:
@@ -98,8 +114,13 @@ def _importances(record: SearchRecord) -> Block:
     figure.update_traces(marker={"color": GREEN}, cliponaxis=False)
     figure.update_layout(xaxis_title="share of the importance", yaxis_title=None)
     shares = dict(zip(figure.data[0].y, figure.data[0].x, strict=True))
-    ranked = ", ".join(f"{name} {words.percent(share)}" for name, share in sorted(shares.items(), key=lambda item: -item[1]))
-    caption = f"PED-ANOVA, from the {len(complete)} trials that were trained to the end. With fewer than some 50, read the order, not the shares."
+    ranked = ", ".join(
+        f"{name} {words.percent(share)}" for name, share in sorted(shares.items(), key=lambda item: -item[1])
+    )
+    caption = (
+        f"PED-ANOVA, from the {len(complete)} trials that were trained to the end. With fewer than some 50, read "
+        "the order, not the shares."
+    )
     return Chart(figure, "Importances", f"Bar chart of the parameters' importances: {ranked}.", caption)
 
 
@@ -108,7 +129,9 @@ def _slice(record: SearchRecord, name: str) -> Chart:
         figure = optuna.visualization.plot_slice(record.judged_study, params=[name], target_name="best val_acc")
     _split_by_outcome(figure, record, name)
     best = record.winner.parameters.get(name) if record.winner is not None else None
-    alt = f"Scatter chart of each trial's best validation accuracy against {name}; the winner has {words.setting(best)}."
+    alt = (
+        f"Scatter chart of each trial's best validation accuracy against {name}; the winner has {words.setting(best)}."
+    )
     return Chart(figure, name, alt)
 
 

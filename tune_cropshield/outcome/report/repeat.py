@@ -19,10 +19,29 @@ def trials_section(record: SearchRecord) -> Section:
     for trial in record.trials:
         best = trial.best or {}
         metrics = (words.accuracy(trial.accuracy), str(best.get("epoch", "–")), str(len(trial.lines)))
-        rows.append((str(trial.number), trial.outcome, *(words.setting(trial.parameters.get(name)) for name in names), *metrics, trial.reason))
-    highlighted = frozenset(index for index, trial in enumerate(record.trials) if record.winner is not None and trial.number == record.winner.number)
+        rows.append(
+            (
+                str(trial.number),
+                trial.outcome,
+                *(words.setting(trial.parameters.get(name)) for name in names),
+                *metrics,
+                trial.reason,
+            )
+        )
+    highlighted = frozenset(
+        index
+        for index, trial in enumerate(record.trials)
+        if record.winner is not None and trial.number == record.winner.number
+    )
     header = ("trial", "outcome", *names, "best val_acc", "best epoch", "epochs", "reason")
-    table = Table(header, rows, f"All {len(rows)} trials; trials.csv holds more columns", text_columns=2, folded=True, highlighted=highlighted)
+    table = Table(
+        header,
+        rows,
+        f"All {len(rows)} trials; trials.csv holds more columns",
+        text_columns=2,
+        folded=True,
+        highlighted=highlighted,
+    )
     return Section("trials", "All trials", [table])
 
 
@@ -31,14 +50,21 @@ def section(record: SearchRecord) -> Section:
     search, folder = "python -m tune_cropshield search", record.folder
     blocks: list[Block] = [
         Command("Search again, with the same settings", f"{search} --space {shlex.quote(str(folder / SETTINGS))}"),
-        Command("Go on with this search, or extend it with --trials", f"{search} --out {shlex.quote(str(folder))} --resume"),
+        Command(
+            "Go on with this search, or extend it with --trials", f"{search} --out {shlex.quote(str(folder))} --resume"
+        ),
         Command("Train the winner again", f"sh {shlex.quote(str(folder / BEST / 'retrain.sh'))}"),
     ]
     if not record.starts:
         blocks.append(Text("This search kept no note of its environment."))
         return Section("repeat", "Environment, and how to repeat it", blocks)
     last = record.starts[-1]
-    blocks.append(Command("The command that was given", shlex.join(["python", "-m", "tune_cropshield", *map(str, last.get("argv", []))])))
+    blocks.append(
+        Command(
+            "The command that was given",
+            shlex.join(["python", "-m", "tune_cropshield", *map(str, last.get("argv", []))]),
+        )
+    )
     if len(record.starts) > 1:
         blocks.append(Text(f"The search was started {len(record.starts)} times; the table tells of the last."))
     blocks.append(Table(("what", "value"), _environment(record, last), "Environment", text_columns=2))
@@ -59,7 +85,11 @@ def _environment(record: SearchRecord, start: dict[str, Any]) -> list[tuple[str,
 
 def _photographs(record: SearchRecord, start: dict[str, Any]) -> str:
     where = next((trial.config.data.dir for trial in record.trials if trial.config is not None), "")
-    counts = ", ".join(f"{start[name]} to {verb}" for name, verb in (("train", "train"), ("val", "validate"), ("test", "test")) if name in start)
+    counts = ", ".join(
+        f"{start[name]} to {verb}"
+        for name, verb in (("train", "train"), ("val", "validate"), ("test", "test"))
+        if name in start
+    )
     return f"{start.get('photographs', '–')} in {start.get('classes', '–')} classes ({counts}), from {where}"
 
 

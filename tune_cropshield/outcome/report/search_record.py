@@ -10,23 +10,24 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from tune_cropshield.config import RunConfig, load_config
+from tune_cropshield.config.settings import RunConfig, load_config
+from tune_cropshield.config.space import SearchSpace, load_space
 from tune_cropshield.errors import UserError
-from tune_cropshield.memory.plan import Pair, Plan
+from tune_cropshield.memory.choose.pairs import Pair, Plan
 from tune_cropshield.outcome.report.theme import UNFINISHED
-from tune_cropshield.outcome.study import best_trial
-from tune_cropshield.records import CONFIG, read_events, read_metrics
+from tune_cropshield.search.endings import FINISHED, OUTCOME, PRUNED, REASON
 from tune_cropshield.search.folder import SETTINGS, trial_folder
-from tune_cropshield.search.journal import quiet_optuna, read_study
-from tune_cropshield.search.outcomes import FINISHED, OUTCOME, PRUNED, REASON
+from tune_cropshield.search.journal import best_trial, quiet_optuna, read_study
+from tune_cropshield.search.launches import read_starts
 from tune_cropshield.search.plan_file import load_plan
-from tune_cropshield.search.start_log import read_starts
-from tune_cropshield.space import SearchSpace, load_space
+from tune_cropshield.training.run_folder import CONFIG, read_events, read_metrics
 
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """One trial. lines: of metrics.jsonl, an epoch each; events: of events.jsonl; config: None where its process died before writing it."""
+    """One trial. lines: of metrics.jsonl, an epoch each; events: of events.jsonl; config: None where its process died
+    before writing it.
+    """
 
     frozen: FrozenTrial
     folder: Path
@@ -77,7 +78,9 @@ class TrialRecord:
 
 @dataclass(frozen=True)
 class SearchRecord:
-    """A whole search. space: None where search.toml is missing or of another version; plan, starts: empty for older searches."""
+    """A whole search. space: None where search.toml is missing or of another version; plan, starts: empty for older
+    searches.
+    """
 
     folder: Path
     study: optuna.Study
@@ -117,7 +120,9 @@ class SearchRecord:
 
     @cached_property
     def judged_study(self) -> optuna.Study:
-        """The study with every trial that has a result as complete, at the best accuracy it reached: Optuna's charts leave out pruned ones."""
+        """The study with every trial that has a result as complete, at the best accuracy it reached: Optuna's charts
+        leave out pruned ones.
+        """
         with quiet_optuna():
             study = optuna.create_study(direction="maximize")
             study.add_trials([_judged(trial) for trial in self.trials])
@@ -126,11 +131,15 @@ class SearchRecord:
 
 def _judged(trial: TrialRecord) -> FrozenTrial:
     state, value = (TrialState.COMPLETE, trial.accuracy) if trial.best is not None else (TrialState.FAIL, None)
-    return optuna.trial.create_trial(state=state, value=value, params=trial.frozen.params, distributions=trial.frozen.distributions)
+    return optuna.trial.create_trial(
+        state=state, value=value, params=trial.frozen.params, distributions=trial.frozen.distributions
+    )
 
 
 def read_search(search_dir: Path) -> SearchRecord:
-    """Returns the search in `search_dir`, running or not. Raises UserError when there is none, its journal is damaged, or no trial was started."""
+    """Returns the search in `search_dir`, running or not. Raises UserError when there is none, its journal is damaged,
+    or no trial was started.
+    """
     study = read_study(search_dir)
     started = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
     if not started:
@@ -145,7 +154,9 @@ def read_search(search_dir: Path) -> SearchRecord:
         space = load_space(search_dir / SETTINGS)
     except UserError:
         space = None
-    return SearchRecord(search_dir, study, space, load_plan(search_dir), read_starts(search_dir), trials, winner, trials[0])
+    return SearchRecord(
+        search_dir, study, space, load_plan(search_dir), read_starts(search_dir), trials, winner, trials[0]
+    )
 
 
 def _read_trial(folder: Path, trial: FrozenTrial) -> TrialRecord:

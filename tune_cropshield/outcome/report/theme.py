@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tune_cropshield.search.outcomes import FINISHED, PRUNED
+from tune_cropshield.search.endings import FINISHED, PRUNED
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -31,7 +31,9 @@ def outcome_symbol(outcome: str) -> str:
 
 
 def themed(figure: Figure, height: int) -> Figure:
-    """Returns `figure` in the report's style, `height` px high and as wide as its frame. The figure's own title goes: the page has one."""
+    """Returns `figure` in the report's style, `height` px high and as wide as its frame. The figure's own title goes:
+    the page has one.
+    """
     import plotly.graph_objects as go
 
     axis = {
@@ -48,10 +50,22 @@ def themed(figure: Figure, height: int) -> Figure:
             "paper_bgcolor": "rgba(0,0,0,0)",
             "plot_bgcolor": "rgba(0,0,0,0)",
             "colorway": [GREEN, BLUE, AMBER, RED, GREY],
-            "hoverlabel": {"bgcolor": "white", "bordercolor": GRID, "font": {"family": FONT, "size": 12, "color": INK}, "align": "left"},
+            "hoverlabel": {
+                "bgcolor": "white",
+                "bordercolor": GRID,
+                "font": {"family": FONT, "size": 12, "color": INK},
+                "align": "left",
+            },
             "xaxis": axis,
             "yaxis": axis,
-            "legend": {"orientation": "h", "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom", "font": {"size": 11, "color": MUTED}},
+            "legend": {
+                "orientation": "h",
+                "x": 0,
+                "y": 1.02,
+                "xanchor": "left",
+                "yanchor": "bottom",
+                "font": {"size": 11, "color": MUTED},
+            },
             "margin": {"l": 8, "r": 12, "t": 34, "b": 8},
             "hovermode": "closest",
         }

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tune_cropshield.config.units import describe_seconds
 from tune_cropshield.outcome.ledger import NAMES, read_ledger
 from tune_cropshield.outcome.report import words
 from tune_cropshield.outcome.report.page import Block, Chart, Section, Table, Text
 from tune_cropshield.outcome.report.search_record import SearchRecord, TrialRecord
 from tune_cropshield.outcome.report.theme import AMBER, BLUE, GREEN, GREY, INK, MUTED, RED
-from tune_cropshield.units import describe_seconds
 
 COLORS = (GREEN, AMBER, BLUE, GREY, RED, INK, MUTED)
-TRAINING, WAITING, OUTSIDE = "training and evaluation", "waiting for images", "start, checkpoints and waiting for others"
+TRAINING, WAITING, OUTSIDE = (
+    "training and evaluation",
+    "waiting for images",
+    "start, checkpoints and waiting for others",
+)
 
 
 def section(record: SearchRecord) -> Section:
@@ -22,24 +26,35 @@ def section(record: SearchRecord) -> Section:
     if not record.with_result:
         return Section("time", title, [Text("No trial has finished an epoch.")])
     shares = ledger_shares(record.folder) or time_shares(record)
-    blocks: list[Block] = [Text(_saved(record), strong=True), Text(_waited(record)), _shares_chart(shares), _table(shares), _trials_chart(record)]
+    blocks: list[Block] = [
+        Text(_saved(record), strong=True),
+        Text(_waited(record)),
+        _shares_chart(shares),
+        _table(shares),
+        _trials_chart(record),
+    ]
     return Section("time", title, blocks)
 
 
 def ledger_shares(search_dir: Path) -> dict[str, float] | None:
-    """Returns {part: seconds} of the card time of the search's last run, idle time included; None where no ledger was kept."""
+    """Returns {part: seconds} of the card time of the search's last run, idle time included; None where no ledger was
+    kept.
+    """
     kept = read_ledger(search_dir)
     if kept is None:
         return None
     whole = kept["whole"]
-    return {**{NAMES.get(part, part): seconds for part, seconds in whole["parts"].items()}, "idle": max(whole["idle_s"], 0.0)}
+    return {
+        **{NAMES.get(part, part): seconds for part, seconds in whole["parts"].items()},
+        "idle": max(whole["idle_s"], 0.0),
+    }
 
 
 def time_shares(record: SearchRecord) -> dict[str, float]:
     """Returns {what the time went into: seconds}, summed over all trials.
 
-    Epochs and waits are those of metrics.jsonl. What is outside of epochs is known only for trials that ran without a break: the rest of the time
-    between their start and their end in the study.
+    Epochs and waits are those of metrics.jsonl. What is outside of epochs is known only for trials that ran without a
+    break: the rest of the time between their start and their end in the study.
     """
     epochs, waits = _summed(record, "epoch_s"), _summed(record, "data_wait_s")
     shares = {TRAINING: max(epochs - waits, 0.0), WAITING: waits}
@@ -57,7 +72,9 @@ def _duration(trial: TrialRecord) -> float:
 
 
 def epochs_saved(record: SearchRecord) -> tuple[int, float]:
-    """Returns how many epochs were not trained because trials were pruned, and how many seconds they would have taken at those trials' own pace."""
+    """Returns how many epochs were not trained because trials were pruned, and how many seconds they would have taken
+    at those trials' own pace.
+    """
     epochs, seconds = 0, 0.0
     for trial in record.pruned:
         if trial.config is not None and trial.lines:
@@ -74,7 +91,8 @@ def _saved(record: SearchRecord) -> str:
     if not epochs:
         return f"{text} Pruning saved none."
     return (
-        f"{text} Pruning saved {epochs} more, {words.percent(epochs / (epochs + trained))} of all that would have been trained without it: about "
+        f"{text} Pruning saved {epochs} more, {words.percent(epochs / (epochs + trained))} of all that would have "
+        "been trained without it: about "
         f"{describe_seconds(seconds)} of trial time."
     )
 
@@ -83,7 +101,11 @@ def _waited(record: SearchRecord) -> str:
     epochs = _summed(record, "epoch_s")
     share = _summed(record, "data_wait_s") / epochs if epochs else 0.0
     text = f"Inside epochs, {words.percent(share)} of the time was spent waiting for images"
-    return f"{text}: the data path, not the network, set the pace." if share > 0.2 else f"{text}: the data path did not hold training up."
+    return (
+        f"{text}: the data path, not the network, set the pace."
+        if share > 0.2
+        else f"{text}: the data path did not hold training up."
+    )
 
 
 def _shares_chart(shares: Mapping[str, float]) -> Chart:
@@ -94,8 +116,12 @@ def _shares_chart(shares: Mapping[str, float]) -> Chart:
     for (name, seconds), color in zip(shares.items(), COLORS, strict=False):
         share = words.percent(seconds / total)
         hover = f"{name}: {describe_seconds(seconds)} ({share})<extra></extra>"
-        figure.add_bar(y=[""], x=[seconds], name=f"{name} ({share})", orientation="h", marker={"color": color}, hovertemplate=hover)
-    figure.update_layout(barmode="stack", xaxis_title="seconds of all trials together", showlegend=True, legend={"traceorder": "normal"})
+        figure.add_bar(
+            y=[""], x=[seconds], name=f"{name} ({share})", orientation="h", marker={"color": color}, hovertemplate=hover
+        )
+    figure.update_layout(
+        barmode="stack", xaxis_title="seconds of all trials together", showlegend=True, legend={"traceorder": "normal"}
+    )
     named = ", ".join(f"{name} {describe_seconds(seconds)}" for name, seconds in shares.items())
     return Chart(figure, "Where the time went", f"Stacked bar of the time of all trials: {named}.", height=210)
 
@@ -108,14 +134,24 @@ def _trials_chart(record: SearchRecord) -> Chart:
     waits = [sum(line["data_wait_s"] for line in trial.lines) / len(trial.lines) for trial in trials]
     x = [trial.number for trial in trials]
     figure = go.Figure()
-    figure.add_bar(x=x, y=[mean - wait for mean, wait in zip(means, waits, strict=True)], name="training and evaluation", marker={"color": GREEN})
+    figure.add_bar(
+        x=x,
+        y=[mean - wait for mean, wait in zip(means, waits, strict=True)],
+        name="training and evaluation",
+        marker={"color": GREEN},
+    )
     figure.add_bar(x=x, y=waits, name="waiting for images", marker={"color": AMBER})
     figure.update_layout(barmode="stack", xaxis_title="trial", yaxis_title="seconds per epoch", showlegend=True)
-    alt = f"Stacked bars of each trial's seconds per epoch, from {words.number(min(means))} to {words.number(max(means))}."
+    alt = (
+        f"Stacked bars of each trial's seconds per epoch, from {words.number(min(means))} to "
+        f"{words.number(max(means))}."
+    )
     return Chart(figure, "Seconds per epoch of each trial", alt, height=260, wide=True)
 
 
 def _table(shares: Mapping[str, float]) -> Table:
     total = sum(shares.values()) or 1.0
-    rows: Sequence[Sequence[str]] = [(name, describe_seconds(seconds), words.percent(seconds / total)) for name, seconds in shares.items()]
+    rows: Sequence[Sequence[str]] = [
+        (name, describe_seconds(seconds), words.percent(seconds / total)) for name, seconds in shares.items()
+    ]
     return Table(("the time of all trials", "time", "share"), rows, "Trials that run at once count one by one")

@@ -8,7 +8,7 @@ from tune_cropshield.outcome.report import words
 from tune_cropshield.outcome.report.page import Block, Chart, KeyFigure, Section, Table, Text
 from tune_cropshield.outcome.report.search_record import SearchRecord, TrialRecord
 from tune_cropshield.outcome.report.theme import BLUE, GREEN, UNFINISHED
-from tune_cropshield.search.starts import guide_differs
+from tune_cropshield.search.start_points import guide_differs
 
 METRICS = {  # of the best epoch
     "val_acc": words.accuracy,
@@ -22,7 +22,9 @@ METRICS = {  # of the best epoch
 
 
 def gain_points(record: SearchRecord) -> float | None:
-    """Returns by how many percentage points the winner is better than the guide's setting; None where either has no result."""
+    """Returns by how many percentage points the winner is better than the guide's setting; None where either has no
+    result.
+    """
     if record.winner is None or record.winner.accuracy is None or record.guide.accuracy is None:
         return None
     return 100 * (record.winner.accuracy - record.guide.accuracy)
@@ -32,12 +34,20 @@ def key_figures(record: SearchRecord) -> list[KeyFigure]:
     """Returns the numbers at the head of the report."""
     gain = gain_points(record)
     epochs = sum(len(trial.lines) for trial in record.trials)
-    endings = {"finished": len(record.complete), "pruned": len(record.pruned), "failed": len(record.failed), "unfinished": len(record.unfinished)}
+    endings = {
+        "finished": len(record.complete),
+        "pruned": len(record.pruned),
+        "failed": len(record.failed),
+        "unfinished": len(record.unfinished),
+    }
     return [
         KeyFigure(words.accuracy(record.winner.accuracy if record.winner is not None else None), "best val_acc"),
         KeyFigure(words.accuracy(record.guide.accuracy), "the guide's setting"),
         KeyFigure("–" if gain is None else f"{gain:+.1f}", "points gained"),
-        KeyFigure(str(len(record.trials)), f"trials: {', '.join(f'{count} {name}' for name, count in endings.items() if count)}"),
+        KeyFigure(
+            str(len(record.trials)),
+            f"trials: {', '.join(f'{count} {name}' for name, count in endings.items() if count)}",
+        ),
         KeyFigure(str(epochs), "epochs trained"),
     ]
 
@@ -52,8 +62,13 @@ def section(record: SearchRecord) -> Section:
     if (chance := _chance(record, winner)) is not None:
         blocks.append(Text(chance))
     if record.space is not None and (differs := guide_differs(record.space)):
-        named = ", ".join(f"{name} = {words.setting(taken)} for {words.setting(advised)}" for name, (advised, taken) in differs.items())
-        blocks.append(Text(f"The space does not hold all that the guide recommends; trial 0 takes the nearest: {named}."))
+        named = ", ".join(
+            f"{name} = {words.setting(taken)} for {words.setting(advised)}"
+            for name, (advised, taken) in differs.items()
+        )
+        blocks.append(
+            Text(f"The space does not hold all that the guide recommends; trial 0 takes the nearest: {named}.")
+        )
     blocks += [_table(record, winner), _curves(winner, guide)]
     return Section("winner", title, blocks)
 
@@ -67,9 +82,14 @@ def _verdict(record: SearchRecord, winner: TrialRecord) -> str:
     if winner.number == guide.number:
         return f"{reached}: it is trial 0, the guide's recommended setting, and no other trial was better."
     if gain is None:
-        return f"{reached}. The guide's recommended setting (trial 0) has no result to compare it with: {guide.outcome}."
+        return (
+            f"{reached}. The guide's recommended setting (trial 0) has no result to compare it with: {guide.outcome}."
+        )
     how = f", {guide.outcome} after {words.counted(len(guide.lines), 'epoch')}" if guide.outcome != "finished" else ""
-    return f"{reached}; the guide's recommended setting (trial 0{how}) reached {guide.accuracy:.4f}: a gain of {gain:.1f} points."
+    return (
+        f"{reached}; the guide's recommended setting (trial 0{how}) reached {guide.accuracy:.4f}: a gain of "
+        f"{gain:.1f} points."
+    )
 
 
 def _chance(record: SearchRecord, winner: TrialRecord) -> str | None:
@@ -79,9 +99,12 @@ def _chance(record: SearchRecord, winner: TrialRecord) -> str | None:
         return None
     spread = 196 * math.sqrt(winner.accuracy * (1 - winner.accuracy) / count)
     return (
-        f"Accuracy is measured on {count} photographs: one of them is {100 / count:.1f} points, and which photographs these are moves it by "
-        f"about ± {spread:.1f} points (95 %). The winner was also chosen as the best of {len(record.with_result)}, on one seed each, which "
-        "flatters it: the confirm command trains it and the guide's setting again over several seeds; the test split is there for one last look."
+        f"Accuracy is measured on {count} photographs: one of them is {100 / count:.1f} points, and which "
+        "photographs these are moves it by "
+        f"about ± {spread:.1f} points (95 %). The winner was also chosen as the best of {len(record.with_result)}, "
+        "on one seed each, which "
+        "flatters it: the confirm command trains it and the guide's setting again over several seeds; the test "
+        "split is there for one last look."
     )
 
 
@@ -91,15 +114,25 @@ def _table(record: SearchRecord, winner: TrialRecord) -> Table:
     highlighted = set()
     names = list(dict.fromkeys([*record.parameter_names, "effective_batch"]))
     for name in names:
-        ours, theirs = (words.setting(trial.parameters.get(name, trial.setting(name) if name != "pair" else None)) for trial in (winner, guide))
+        ours, theirs = (
+            words.setting(trial.parameters.get(name, trial.setting(name) if name != "pair" else None))
+            for trial in (winner, guide)
+        )
         if ours != theirs:
             highlighted.add(len(rows))
         rows.append((name, ours, theirs))
     rows.append(("micro-batch x accumulation", _pair(winner), _pair(guide)))
     for name, shown in METRICS.items():
         rows.append((name, *(shown(trial.best[name]) if trial.best is not None else "–" for trial in (winner, guide))))
-    rows.append(("best epoch", *(str(trial.best["epoch"]) if trial.best is not None else "–" for trial in (winner, guide))))
-    rows.append(("epochs trained", *(f"{len(trial.lines)}{' so far' if trial.outcome == UNFINISHED else ''}" for trial in (winner, guide))))
+    rows.append(
+        ("best epoch", *(str(trial.best["epoch"]) if trial.best is not None else "–" for trial in (winner, guide)))
+    )
+    rows.append(
+        (
+            "epochs trained",
+            *(f"{len(trial.lines)}{' so far' if trial.outcome == UNFINISHED else ''}" for trial in (winner, guide)),
+        )
+    )
     header = ("setting or metric", f"winner (trial {winner.number})", "guide (trial 0)")
     caption = "Settings that differ stand out; metrics are those of each trial's best epoch"
     return Table(header, rows, caption, highlighted=frozenset(highlighted))
@@ -113,10 +146,23 @@ def _curves(winner: TrialRecord, guide: TrialRecord) -> Chart:
     import plotly.graph_objects as go
 
     figure = go.Figure()
-    shown = [(guide, "the guide's setting (trial 0)", BLUE, "dash"), (winner, f"winner (trial {winner.number})", GREEN, "solid")]
+    shown = [
+        (guide, "the guide's setting (trial 0)", BLUE, "dash"),
+        (winner, f"winner (trial {winner.number})", GREEN, "solid"),
+    ]
     for trial, name, color, dash in shown[1:] if winner.number == guide.number else shown:
         epochs, values = [line["epoch"] for line in trial.lines], [line["val_acc"] for line in trial.lines]
-        figure.add_scatter(x=epochs, y=values, name=name, mode="lines+markers", line={"color": color, "dash": dash, "width": 2}, marker={"size": 6})
+        figure.add_scatter(
+            x=epochs,
+            y=values,
+            name=name,
+            mode="lines+markers",
+            line={"color": color, "dash": dash, "width": 2},
+            marker={"size": 6},
+        )
     figure.update_layout(xaxis_title="epoch", yaxis_title="val_acc", showlegend=True)
-    alt = f"Line chart of validation accuracy over epochs. Winner: best {words.accuracy(winner.accuracy)}; guide: {words.accuracy(guide.accuracy)}."
+    alt = (
+        f"Line chart of validation accuracy over epochs. Winner: best {words.accuracy(winner.accuracy)}; guide: "
+        f"{words.accuracy(guide.accuracy)}."
+    )
     return Chart(figure, "Validation accuracy of both", alt)

@@ -38,7 +38,13 @@ def pair(micro_batch: int, accumulation: int) -> str:
 
 def percent(share: float | None) -> str:
     """Returns a share in percent, a dash where there is none."""
-    return "–" if share is None or math.isnan(share) else f"{100 * share:.0f} %" if share >= 0.1 or share == 0 else f"{100 * share:.1f} %"
+    return (
+        "–"
+        if share is None or math.isnan(share)
+        else f"{100 * share:.0f} %"
+        if share >= 0.1 or share == 0
+        else f"{100 * share:.1f} %"
+    )
 
 
 def mib(value: float | None) -> str:

@@ -1,0 +1,521 @@
+"""Training-loop snippets: for each rule what breaks it, with the line, and what does not."""
+
+from __future__ import annotations
+
+LOOP = "for i, (x, y) in enumerate(loader):\n"
+
+# rule -> [(line of the finding, script)]
+WRONG: dict[str, list[tuple[int, str]]] = {
+    "last-window-dropped": [
+        (
+            7,
+            """
+def train_one_epoch(model, loader, opt, k):
+    opt.zero_grad()
+    for i, (x, y) in enumerate(loader):
+        loss = criterion(model(x), y) / k
+        loss.backward()
+        if (i + 1) % k == 0:
+            opt.step()
+            opt.zero_grad()
+""",
+        ),
+        (
+            8,
+            """
+class Trainer:
+    def epoch(self):
+        self.optimizer.zero_grad()
+        for step, batch in enumerate(self.loader):
+            loss = self.loss(self.model(batch.x), batch.y) / self.k
+            loss.backward()
+            if (step + 1) % self.k:
+                continue
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+""",
+        ),
+        (
+            8,
+            """
+for epoch in range(epochs):
+    optimizer.zero_grad()
+    for i, (x, y) in enumerate(loader):
+        update = (i + 1) % 4 == 0
+        loss = criterion(model(x), y) / 4
+        loss.backward()
+        if update:
+            optimizer.step()
+            optimizer.zero_grad()
+""",
+        ),
+    ],
+    "loss-not-divided": [
+        (
+            4,
+            """
+for i, (x, y) in enumerate(loader):
+    loss = criterion(model(x), y)
+    loss.backward()
+    if (i + 1) % k == 0 or i + 1 == len(loader):
+        optimizer.step()
+        optimizer.zero_grad()
+""",
+        ),
+        (
+            7,
+            """
+for x, y in loader:
+    loss = criterion(model(x), y)
+    if use_amp:
+        scaler.scale(loss / k).backward()
+    else:
+        loss.backward()
+""",
+        ),
+    ],
+    "ragged-window-mean": [
+        (
+            3,
+            """
+for i, (x, y) in enumerate(loader):
+    loss = criterion(model(x), y) / k
+    loss.backward()
+    if (i + 1) % k == 0 or i + 1 == len(loader):
+        optimizer.step()
+        optimizer.zero_grad()
+""",
+        ),
+        (
+            4,
+            """
+for i, (x, y) in enumerate(loader):
+    loss = criterion(model(x), y)
+    loss /= k
+    loss.backward()
+    if (i + 1) % k == 0:
+        optimizer.step()
+        optimizer.zero_grad()
+if (i + 1) % k != 0:
+    optimizer.step()
+""",
+        ),
+    ],
+    "class-weights-mean": [
+        (
+            5,
+            """
+import torch.nn as nn
+criterion = nn.CrossEntropyLoss(weight=weights)
+for i, (x, y) in enumerate(loader):
+    loss = criterion(model(x), y) / k
+    loss.backward()
+    if (i + 1) % k == 0:
+        optimizer.step()
+        optimizer.zero_grad()
+""",
+        )
+    ],
+    "zero-grad-in-window": [
+        (
+            3,
+            """
+for i, (x, y) in enumerate(loader):
+    optimizer.zero_grad()
+    loss = criterion(model(x), y) / k
+    loss.backward()
+    if (i + 1) % k == 0:
+        optimizer.step()
+""",
+        ),
+        (
+            3,
+            "\nfor x, y in window:\n    optimizer.zero_grad()\n    criterion(model(x), y).backward()\noptimizer.step()\n",
+        ),
+    ],
+    "clip-per-micro-batch": [
+        (
+            6,
+            """
+from torch.nn.utils import clip_grad_norm_ as clip
+for i, (x, y) in enumerate(loader):
+    loss = criterion(model(x), y) / k
+    loss.backward()
+    clip(model.parameters(), 1.0)
+    if (i + 1) % k == 0:
+        optimizer.step()
+        optimizer.zero_grad()
+""",
+        )
+    ],
+    "floored-accumulation": [(2, "\naccumulation_steps = max(1, target_batch // micro)\n")],
+    "memory-formula": [(2, "\nbatch = int(vram_mb / mb_per_image)\n")],
+    "micro-batch-below-16": [(2, "\ntrain(model, batch_size=8, accumulation_steps=4)\n")],
+    "clip-before-unscale": [
+        (
+            6,
+            """
+import torch
+for x, y in loader:
+    optimizer.zero_grad()
+    scaler.scale(criterion(model(x), y)).backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    scaler.step(optimizer)
+    scaler.update()
+""",
+        ),
+        (
+            10,
+            """
+import torch.nn.utils as tools
+from torch.amp import GradScaler
+class Trainer:
+    def __init__(self):
+        self.amp = GradScaler("cuda")
+    def step(self, batch):
+        scaled = self.amp.scale(self.loss_of(batch))
+        scaled.backward()
+        tools.clip_grad_value_(self.net.parameters(), 0.5)
+        self.amp.unscale_(self.opt)
+        self.amp.step(self.opt)
+        self.amp.update()
+""",
+        ),
+        (2, "\nclip_grad_norm_(model.parameters(), 1.0)\nscaler.step(optimizer)\n"),
+    ],
+    "unscales-twice": [
+        (
+            4,
+            """
+scaler.scale(loss).backward()
+scaler.unscale_(optimizer)
+scaler.unscale_(optimizer)
+scaler.step(optimizer)
+""",
+        ),
+        (
+            4,
+            """
+for i, (x, y) in enumerate(loader):
+    scaler.scale(criterion(model(x), y) / k).backward()
+    scaler.unscale_(optimizer)
+    if (i + 1) % k == 0:
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+""",
+        ),
+    ],
+    "clips-twice": [
+        (
+            4,
+            """
+loss.backward()
+clip_grad_norm_(model.parameters(), 1.0)
+clip_grad_value_(model.parameters(), 0.5)
+optimizer.step()
+""",
+        )
+    ],
+    "clip-without-gradients": [
+        (
+            5,
+            "\nfor x, y in loader:\n    criterion(model(x), y).backward()\n    optimizer.step()\n"
+            "    clip_grad_norm_(net.parameters(), 1)\n    optimizer.zero_grad()\n",
+        ),
+        (
+            3,
+            "\noptimizer.zero_grad()\nclip_grad_norm_(net.parameters(), 1)\ncriterion(model(x), y).backward()\noptimizer.step()\n",
+        ),
+    ],
+    "clip-argument": [
+        (2, "\nclip_grad_value_(model.parameters(), max_norm)\n"),
+        (2, "\nclip_grad_norm_(model.parameters(), clip_value=0.5)\n"),
+    ],
+    "loss-not-scaled": [
+        (
+            4,
+            "\nfor x, y in loader:\n    loss = criterion(model(x), y)\n    loss.backward()\n"
+            "    scaler.step(optimizer)\n    scaler.update()\n    optimizer.zero_grad()\n",
+        )
+    ],
+    "steps-with-scaled-gradients": [(3, "\nscaler.scale(loss).backward()\noptimizer.step()\n")],
+    "steps-twice": [
+        (4, "\nscaler.scale(loss).backward()\nscaler.step(optimizer)\noptimizer.step()\nscaler.update()\n")
+    ],
+    "scaler-never-updated": [
+        (
+            4,
+            "\nfor x, y in loader:\n    scaler.scale(criterion(model(x), y)).backward()\n    scaler.step(optimizer)\n    optimizer.zero_grad()\n",
+        )
+    ],
+    "zero-grad-before-step": [(4, "\nloss.backward()\noptimizer.zero_grad()\noptimizer.step()\n")],
+    "gradients-never-cleared": [
+        (4, "\nfor x, y in loader:\n    criterion(model(x), y).backward()\n    optimizer.step()\n")
+    ],
+    "deprecated-cuda-amp": [
+        (2, "\nfrom torch.cuda.amp import autocast, GradScaler\n"),
+        (2, "\nimport torch.cuda.amp as amp\n"),
+        (2, "\nfrom torch.cuda import amp\n"),
+        (3, "\nimport torch\nscaler = torch.cuda.amp.GradScaler()\n"),
+    ],
+    "grad-may-be-none": [
+        (2, "\nprint(max(p.grad.abs().max() for p in model.parameters()))\n"),
+        (4, "\ntotal = 0.0\nfor name, weight in net.named_parameters():\n    total += weight.grad.norm() ** 2\n"),
+    ],
+    "plateau-without-metric": [
+        (
+            5,
+            """
+from torch.optim.lr_scheduler import ReduceLROnPlateau as Drop
+lr = Drop(optimizer, patience=3)
+for epoch in range(epochs):
+    lr.step()
+""",
+        ),
+        (
+            4,
+            """
+def fit(model, schedule):
+    train(model)
+    schedule.step()
+
+schedule = make_schedule("plateau")
+fit(model, schedule)
+""",
+        ),
+    ],
+    "scheduler-per-micro-batch": [
+        (
+            8,
+            """
+for i, (x, y) in enumerate(loader):
+    loss = criterion(model(x), y) / k
+    loss.backward()
+    if (i + 1) % k == 0:
+        optimizer.step()
+        optimizer.zero_grad()
+    scheduler.step()
+""",
+        )
+    ],
+    "scheduler-on-skipped-update": [
+        (
+            7,
+            """
+for x, y in loader:
+    optimizer.zero_grad()
+    scaler.scale(criterion(model(x), y)).backward()
+    scaler.step(optimizer)
+    scaler.update()
+    scheduler.step()
+""",
+        )
+    ],
+    "onecycle-per-epoch": [
+        (
+            9,
+            """
+import torch
+cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, steps_per_epoch=len(loader), epochs=9)
+for epoch in range(9):
+    for x, y in loader:
+        criterion(model(x), y).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    cycle.step()
+""",
+        )
+    ],
+    "onecycle-total-steps": [
+        (
+            3,
+            """
+from torch.optim.lr_scheduler import OneCycleLR
+scheduler = OneCycleLR(optimizer, 0.1, steps_per_epoch=len(loader), epochs=9)
+for i, (x, y) in enumerate(loader):
+    loss = criterion(model(x), y) / k
+    loss.backward()
+    if (i + 1) % k == 0:
+        optimizer.step()
+        optimizer.zero_grad()
+        scheduler.step()
+""",
+        )
+    ],
+    "item-in-loop": [
+        (
+            6,
+            """
+for x, y in loader:
+    loss = criterion(model(x), y)
+    loss.backward()
+    optimizer.step()
+    seen += loss.item() * len(y)
+    optimizer.zero_grad()
+""",
+        )
+    ],
+    "mean-of-batch-means": [
+        (
+            9,
+            """
+def epoch(loader):
+    total = 0.0
+    for x, y in tqdm(loader):
+        loss = criterion(model(x), y)
+        loss.backward()
+        optimizer.step(); optimizer.zero_grad()
+        total += loss.detach()
+    return total / len(loader)
+""",
+        )
+    ],
+    "evaluates-with-gradients": [
+        (4, "\ndef validate(model):\n    model.eval()\n    for x, y in val_loader:\n        hits(model(x), y)\n")
+    ],
+    "evaluates-in-training-mode": [
+        (
+            4,
+            "\ndef validate(model):\n    with torch.no_grad():\n        for x, y in self.val_loader:\n            hits(model(x), y)\n",
+        )
+    ],
+    "black-image": [
+        (
+            7,
+            """
+class Leaves(Dataset):
+    def __getitem__(self, i):
+        try:
+            image = Image.open(self.paths[i]).convert("RGB")
+        except Exception:
+            image = Image.new("RGB", (224, 224))
+        return self.transform(image), self.labels[i]
+""",
+        ),
+        (4, "\nimage = cv2.imread(path)\nif image is None:\n    image = np.zeros((224, 224, 3), dtype=np.uint8)\n"),
+    ],
+    "argparse-bool": [(2, "\nparser.add_argument('--amp', type=bool, default=True)\n")],
+    "scaler-does-not-clip": [(2, "\n# gradient clipping (implicit via AMP)\n")],
+    "fp16-underflow": [(2, "\nloss.backward()  # gradient = 1e-7 -> underflows to 0\n")],
+    "amp-on-cpu": [(2, "\n# AMP only works on CUDA GPUs\n")],
+    "batch-norm-in-autocast": [
+        (4, "\nwith autocast():\n    # these run in FP32\n    z = F.batch_norm(x, mean, var)\n")
+    ],
+}
+
+# rule -> scripts that look like the wrong ones, and are right
+RIGHT: dict[str, list[str]] = {
+    "last-window-dropped": [
+        # gradients are carried over into the next epoch, not dropped
+        "optimizer.zero_grad()\nfor e in range(9):\n    for i, (x, y) in enumerate(loader):\n        (criterion(model(x), y) / k).backward()\n"
+        "        if (i + 1) % k == 0:\n            optimizer.step()\n            optimizer.zero_grad()\n",
+        # whole windows only, on purpose
+        "optimizer.zero_grad()\nfor i, (x, y) in enumerate(islice(loader, len(loader) // k * k)):\n    (criterion(model(x), y) / k).backward()\n"
+        "    if (i + 1) % k == 0:\n        optimizer.step()\n        optimizer.zero_grad()\n",
+    ],
+    "loss-not-divided": [
+        # validation every 100 batches, no accumulation
+        LOOP + "    loss = criterion(model(x), y)\n    loss.backward()\n    optimizer.step()\n"
+        "    optimizer.zero_grad()\n    if i % 100 == 0:\n        log(i)\n",
+        # the loss is made elsewhere and may be divided there
+        LOOP + "    loss = loss_of(model(x), y, k)\n    loss.backward()\n    if (i + 1) % k == 0 or i + 1 == n:\n"
+        "        optimizer.step()\n        optimizer.zero_grad()\n",
+        # a GAN's two networks in turns
+        LOOP
+        + "    loss_d = d_loss(x)\n    loss_d.backward()\n    optimizer_d.step()\n    optimizer_d.zero_grad()\n    if i % 5 == 0:\n"
+        "        loss_g = g_loss(x)\n        loss_g.backward()\n        optimizer_g.step()\n        optimizer_g.zero_grad()\n",
+    ],
+    "ragged-window-mean": [
+        "criterion = nn.CrossEntropyLoss(reduction='sum')\n"
+        + LOOP
+        + "    loss = criterion(model(x), y) / window_samples\n    loss.backward()\n"
+        "    if (i + 1) % k == 0 or i + 1 == n:\n        optimizer.step()\n        optimizer.zero_grad()\n"
+    ],
+    "zero-grad-in-window": [
+        # Fisher information: gradients for their own sake
+        "for x, y in loader:\n    model.zero_grad()\n    criterion(model(x), y).backward()\n    fisher += weight.grad ** 2\n",
+        "for x, y in loader:\n    optimizer.zero_grad()\n    criterion(model(x), y).backward()\n    optimizer.step()\n",
+    ],
+    "floored-accumulation": [
+        "assert target_batch % micro == 0\naccumulation_steps = target_batch // micro\n",
+        "accumulation_steps = -(-target_batch // micro)\n",
+    ],
+    "micro-batch-below-16": [
+        "config = {'batch_size': 8, 'accumulation_steps': 1}\n",
+        "model = GroupNormNet()\nrun(batch_size=8, accumulation_steps=4)\n",
+    ],
+    "clip-before-unscale": [
+        # two ways through, each right
+        "for x, y in loader:\n    if use_amp:\n        scaler.scale(criterion(model(x), y)).backward()\n"
+        "        scaler.unscale_(optimizer)\n    else:\n"
+        "        criterion(model(x), y).backward()\n    if max_norm:\n        clip_grad_norm_(model.parameters(), max_norm)\n    if use_amp:\n"
+        "        scaler.step(optimizer)\n        scaler.update()\n    else:\n        optimizer.step()\n    optimizer.zero_grad()\n",
+        # the same under conditions that only a person knows to be one
+        "for x, y in loader:\n    if use_amp:\n        scaler.scale(criterion(model(x), y)).backward()\n"
+        "    else:\n        criterion(model(x), y).backward()\n"
+        "    if scaler is not None:\n        scaler.unscale_(optimizer)\n    clip_grad_norm_(model.parameters(), 1)\n    if scaler is not None:\n"
+        "        scaler.step(optimizer)\n        scaler.update()\n    else:\n        optimizer.step()\n    optimizer.zero_grad()\n",
+        # a method of Accelerate, which unscales by itself
+        "accelerator.backward(loss)\naccelerator.clip_grad_norm_(model.parameters(), 1.0)\noptimizer.step()\n",
+    ],
+    "unscales-twice": [
+        "scaler.scale(a + b).backward()\nscaler.unscale_(opt_a)\nscaler.unscale_(opt_b)\nscaler.step(opt_a)\nscaler.step(opt_b)\nscaler.update()\n"
+    ],
+    "clips-twice": [
+        "loss.backward()\nclip_grad_norm_(encoder.parameters(), 1)\nclip_grad_norm_(decoder.parameters(), 5)\noptimizer.step()\n"
+    ],
+    "clip-argument": [
+        "clip_grad_norm_(model.parameters(), args.clip_norm, norm_type=2)\n",
+        "clip_grad_value_(p, clip_value=0.5)\n",
+        "clip_grad_norm_(p, clip_value)\n",
+    ],
+    "zero-grad-before-step": [
+        "optimizer.zero_grad()\noptimizer.step()\n",  # makes the optimizer's state
+        "optimizer.zero_grad()\naccelerator.backward(loss)\noptimizer.step()\n",
+        "def closure():\n    optimizer.zero_grad()\n    loss.backward()\n    return loss\noptimizer.step(closure)\n",
+    ],
+    "steps-twice": ["loss.backward()\noptimizer.step() if plain else scaler.step(optimizer)\n"],
+    "gradients-never-cleared": [
+        "for x, y in loader:\n    for p in model.parameters():\n        p.grad = None\n    criterion(model(x), y).backward()\n    optimizer.step()\n"
+    ],
+    "deprecated-cuda-amp": ["from torch.amp import autocast, GradScaler\nscaler = GradScaler('cuda')\n"],
+    "grad-may-be-none": [
+        "max(p.grad.abs().max() for p in model.parameters() if p.grad is not None)\n",
+        "for p in model.parameters():\n    if p.grad is not None:\n        p.grad.mul_(0.5)\n",
+    ],
+    "plateau-without-metric": [
+        "scheduler = ReduceLROnPlateau(optimizer)\nscheduler.step(val_loss)\n",
+        "scheduler = make('plateau')\nif isinstance(scheduler, ReduceLROnPlateau):\n    scheduler.step(val_loss)\nelse:\n    scheduler.step()\n",
+    ],
+    "scheduler-on-skipped-update": [
+        "for x, y in loader:\n    optimizer.zero_grad()\n    scaler.scale(criterion(model(x), y)).backward()\n    scaler.step(optimizer)\n"
+        "    scale = scaler.get_scale()\n    scaler.update()\n    if scaler.get_scale() >= scale:\n        scheduler.step()\n",
+        "for e in range(9):\n    for x, y in loader:\n        optimizer.zero_grad()\n        scaler.scale(criterion(model(x), y)).backward()\n"
+        "        scaler.step(optimizer)\n        scaler.update()\n    scheduler.step()\n",
+    ],
+    "item-in-loop": [
+        LOOP + "    loss = criterion(model(x), y)\n    loss.backward()\n    optimizer.step()\n"
+        "    optimizer.zero_grad()\n    if i % 100 == 0:\n        print(loss.item())\n",
+        "for epoch in range(100):\n    loss = criterion(model(x), y)\n    loss.backward()\n"
+        "    optimizer.step()\n    optimizer.zero_grad()\n    seen.append(loss.item())\n",
+    ],
+    "mean-of-batch-means": [
+        "for x, y in loader:\n    loss = criterion(model(x), y)\n    loss.backward()\n    optimizer.step()\n    optimizer.zero_grad()\n"
+        "    total += loss.detach() * y.size(0)\nmean = total / len(loader.dataset)\n"
+    ],
+    "evaluates-with-gradients": [
+        "@torch.inference_mode()\ndef validate(model):\n    model.eval()\n    for x, y in val_loader:\n        hits(model(x), y)\n",
+        "def run(model):\n    model.eval()\n    for x, y in test_loader:\n        hits(model(x), y)\nwith torch.no_grad():\n    run(model)\n",
+    ],
+    "black-image": [
+        "try:\n    image = Image.open(path)\nexcept OSError as error:\n    raise BadImage(path) from error\n",
+        "canvas = np.zeros((9, 9))\n",
+    ],
+    "argparse-bool": [
+        "parser.add_argument('--amp', action=argparse.BooleanOptionalAction)\n",
+        "parser.add_argument('--lr', type=float)\n",
+    ],
+    "scaler-does-not-clip": ["# clip after unscale_, before the scaler's step\n"],
+    "amp-on-cpu": ["# mixed precision on the CPU takes bf16\n"],
+}

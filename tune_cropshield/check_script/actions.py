@@ -1,0 +1,140 @@
+"""The steps of a training loop, found in a script under whatever names: backward, unscale, clip, step, update,
+zero_grad, schedule.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from tune_cropshield.check_script.syntax import Syntax, argument, assigned, text
+
+Kind = Literal["backward", "unscale", "clip", "step", "scaler step", "scaler update", "zero grad", "scheduler step"]
+Role = Literal["scaler", "optimizer", "scheduler", ""]
+
+CLIPS = ("clip_grad_norm_", "clip_grad_value_", "clip_grad_norm")
+SCHEDULER_CALL = re.compile(r"(lr_scheduler\.\w+|^\w*LR|\.\w*LR|ReduceLROnPlateau|LinearLR|WarmRestarts)$")
+OPTIMIZER_CALL = re.compile(r"(^|\.)optim\.\w+$")
+NAMED_SCALER, NAMED_SCHEDULER = re.compile(r"scaler", re.I), re.compile(r"sched", re.I)
+NAMED_OPTIMIZER = re.compile(r"(^|_)opt(im|imi[sz]er)?s?(_|\d|$)", re.I)
+
+
+@dataclass(frozen=True)
+class Action:
+    """One call that is a step of the loop. subject: what it is done to (a loss, parameters, an optimizer), as
+    source.
+    """
+
+    kind: Kind
+    call: ast.Call
+    subject: str = ""
+    scaled: bool = False  # backward: of a loss that a scaler has multiplied
+
+
+class Actions:
+    """All actions of a script by their call, and the roles that its objects play."""
+
+    def __init__(self, syntax: Syntax) -> None:
+        self.syntax = syntax
+        self._roles = self._find_roles()
+        self._scaled_names = {
+            text(target)
+            for node in syntax.nodes
+            for target, value in assigned(node)
+            if any(self._is_scale(inner) for inner in ast.walk(value))
+        }
+        self.by_call = {call: action for call in syntax.calls if (action := self._action(call)) is not None}
+
+    def of(self, *kinds: Kind) -> list[Action]:
+        """Returns the actions of these kinds in the order of the text."""
+        return [action for action in self.by_call.values() if action.kind in kinds]
+
+    def inside(self, root: ast.AST, *kinds: Kind) -> list[Action]:
+        """Returns the actions of these kinds in the body of `root`, in its own scope."""
+        scope = (
+            root if isinstance(root, ast.FunctionDef | ast.AsyncFunctionDef | ast.Module) else self.syntax.scope(root)
+        )
+        return [
+            a
+            for a in self.of(*kinds)
+            if self.syntax.scope(a.call) is scope and (root is scope or root in self.syntax.ancestors(a.call))
+        ]
+
+    def role(self, node: ast.AST) -> Role:
+        """Returns what an object is for: by how it was made, how it is used, or how it is called."""
+        source = text(node)
+        if source in self._roles:
+            return self._roles[source]
+        name = re.split(r"[.\[]", source)[-1] if isinstance(node, ast.Attribute) else re.split(r"\[", source)[0]
+        if not isinstance(node, ast.Name | ast.Attribute | ast.Subscript):
+            return ""
+        if NAMED_SCALER.search(name):
+            return "scaler"
+        if NAMED_SCHEDULER.search(name):
+            return "scheduler"
+        return "optimizer" if NAMED_OPTIMIZER.search(name) else ""
+
+    def _find_roles(self) -> dict[str, Role]:
+        roles: dict[str, Role] = {}
+        for node in self.syntax.nodes:
+            for target, value in assigned(node):
+                for call in (inner for inner in ast.walk(value) if isinstance(inner, ast.Call)):
+                    name = self.syntax.called(call)
+                    if name.rpartition(".")[2] == "GradScaler":
+                        roles[text(target)] = "scaler"
+                    elif SCHEDULER_CALL.search(name):
+                        roles[text(target)] = "scheduler"
+                    elif OPTIMIZER_CALL.search(name):
+                        roles.setdefault(text(target), "optimizer")
+        for call in self.syntax.calls:
+            if isinstance(call.func, ast.Attribute) and call.func.attr == "unscale_":
+                roles.setdefault(text(call.func.value), "scaler")
+                if call.args:
+                    roles.setdefault(text(call.args[0]), "optimizer")
+        return roles
+
+    def _is_scale(self, node: ast.AST) -> bool:
+        is_call = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "scale"
+        return is_call and self.role(node.func.value) == "scaler"  # type: ignore[attr-defined]
+
+    def _is_scaled(self, loss: ast.AST) -> bool:
+        return any(
+            self._is_scale(inner) or (isinstance(inner, ast.Name) and inner.id in self._scaled_names)
+            for inner in ast.walk(loss)
+        )
+
+    def is_clip(self, call: ast.Call) -> bool:
+        """Tells whether `call` is torch's own clipping; methods of the same name (Accelerate, FSDP) see to the scale
+        themselves.
+        """
+        owner, _, name = self.syntax.called(call).rpartition(".")
+        return name in CLIPS and (
+            owner in ("", "torch.nn.utils", "nn.utils", "utils") or owner.endswith((".utils", ".clip_grad"))
+        )
+
+    def _action(self, call: ast.Call) -> Action | None:
+        if self.is_clip(call):
+            parameters = argument(call, 0, "parameters")
+            return Action("clip", call, text(parameters) if parameters is not None else "")
+        if not isinstance(call.func, ast.Attribute):
+            return None
+        owner, verb = call.func.value, call.func.attr
+        role = self.role(owner)
+        if verb == "backward" and not call.args:
+            return Action("backward", call, text(owner), self._is_scaled(owner))
+        if verb == "unscale_" and role == "scaler" and call.args:
+            return Action("unscale", call, text(call.args[0]))
+        if verb == "zero_grad":
+            return Action("zero grad", call, text(owner))
+        if role == "scaler" and verb == "update":
+            return Action("scaler update", call, text(owner))
+        if verb == "step":
+            if role == "scaler" and call.args:
+                return Action("scaler step", call, text(call.args[0]))
+            if role == "scheduler":
+                return Action("scheduler step", call, text(owner))
+            if role == "optimizer" and not call.args and not call.keywords:  # with a closure it does its own backward
+                return Action("step", call, text(owner))
+        return None

@@ -1,0 +1,61 @@
+"""Where things lie: the shipped search spaces, the cache, the drawn leaves."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path, PurePath
+
+import tune_cropshield
+from tune_cropshield.errors import ConfigError
+
+
+def shipped_spaces() -> dict[str, Path]:
+    """Returns the search spaces that come with the package, by file name."""
+    package = Path(tune_cropshield.__file__).parent
+    for folder in (package / "search_spaces", package.parent / "search_spaces"):  # installed, or a checkout
+        if folder.is_dir():
+            return {path.name: path for path in sorted(folder.glob("*.toml"))}
+    return {}
+
+
+def find_space(wanted: str | None, model: str | None) -> Path:
+    """Returns the space file that `wanted` names: a path, or a shipped file's name. Left out: the one made for `model`,
+    else demo.toml.
+    """
+    shipped = shipped_spaces()
+    if wanted is None:
+        return next((path for path in shipped.values() if is_made_for(path, model)), shipped["demo.toml"])
+    if os.path.isfile(wanted):  # unlike Path.is_file, says no to names that are too long
+        return Path(wanted)
+    found = shipped.get(wanted) or shipped.get(f"{wanted}.toml")
+    if found is None:
+        what = "is a folder, no search-space file" if os.path.isdir(wanted) else "no such search space"
+        raise ConfigError([f"--space {wanted}: {what}; shipped: {', '.join(shipped)}"])
+    return found
+
+
+def is_made_for(space: Path, model: str | None) -> bool:
+    """Tells whether a shipped space is named after `model`: MODEL.toml or MODEL_something.toml."""
+    return model is not None and (space.stem == model or space.stem.startswith(f"{model}_"))
+
+
+def cache_dir() -> Path:
+    """Returns where decoded photographs and measurements are kept between runs."""
+    return user_cache_dir(sys.platform, Path.home(), os.environ)
+
+
+def user_cache_dir(platform: str, home: Path, env: Mapping[str, str]) -> Path:
+    """Returns where this user's caches belong; nothing is read or created here.
+
+    platform as in `sys.platform`; `env` as in `os.environ`. A relative XDG_CACHE_HOME is ignored, as its standard
+    demands.
+    """
+    if platform == "win32":
+        local = env.get("LOCALAPPDATA")
+        return (Path(local) if local else home / "AppData" / "Local") / "tune_cropshield"
+    if platform == "darwin":
+        return home / "Library" / "Caches" / "tune_cropshield"
+    xdg = env.get("XDG_CACHE_HOME", "")
+    return (Path(xdg) if PurePath(xdg).is_absolute() else home / ".cache") / "tune_cropshield"

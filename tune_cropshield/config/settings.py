@@ -1,0 +1,238 @@
+"""What one training run needs, as frozen and validated settings; TOML in and out.
+
+`[data]` says which photographs, `[trial]` how a network is trained on them. The same two tables stand in a trial's
+config.toml, in best/config.toml and (as far as they are not searched) in a search-space file. Every default is written
+here once, with its reason.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import Field, field_validator
+
+from tune_cropshield.config.faults import Rule, Settings, overridden, told_as, validated
+from tune_cropshield.config.model_names import OWN_MODELS, check_model_name
+from tune_cropshield.config.toml_files import read_toml, without_none
+from tune_cropshield.files import write_text_atomically
+
+Precision = Literal["fp16", "bf16", "fp32"]
+Bound = Annotated[Annotated[float, Field(gt=0)] | Literal["none"], told_as('a number above 0 or "none"')]
+Side = Annotated[int, Field(ge=16, le=1024)]  # px
+Batch = Annotated[int, Field(ge=1, le=65536)]  # images; no optimizer has use for more
+Epochs = Annotated[int, Field(le=100_000)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what every random generator takes
+Weights = Annotated[bool | str, told_as("true, false or the path of a state dict")]
+
+
+def _nothing_left_to_train_on(data: DataConfig) -> str | None:
+    if data.val_share + data.test_share < 1:
+        return None
+    return f"`val_share + test_share < 1` must hold, but got {data.val_share} + {data.test_share}"
+
+
+class DataConfig(Settings):
+    """Which photographs, and how they are split."""
+
+    dir: str = ""  # one sub-folder per class; "" in a search-space file: given by --data, or drawn
+    val_share: float = Field(0.1, gt=0, lt=1)
+    test_share: float = Field(0.1, gt=0, lt=1)  # read once, for the winner
+    split_seed: Seed = 0  # not the trial's seed: every trial and every confirming run shares one split
+    max_bad_share: float = Field(
+        0.05, ge=0, le=1
+    )  # more unreadable photographs than this is an error, fewer are listed and left out
+
+    rules = (Rule(frozenset({"val_share", "test_share"}), _nothing_left_to_train_on),)
+
+
+# A setting that would be silently ignored is an error: option -> the setting that switches it on, and at which value.
+USED_ONLY_WITH = {
+    "momentum": ("optimizer", "sgd"),
+    "plateau_patience": ("schedule", "plateau"),
+    "plateau_factor": ("schedule", "plateau"),
+    "step_epochs": ("schedule", "step"),
+    "step_factor": ("schedule", "step"),
+}
+
+
+def _option_is_not_used(option: str, trial: TrialConfig) -> str | None:
+    switch, value = USED_ONLY_WITH[option]
+    is_default = (
+        option not in trial.model_fields_set or getattr(trial, option) == TrialConfig.model_fields[option].default
+    )
+    if is_default or getattr(trial, switch) == value:
+        return None
+    return f'{option} is only used with {switch} = "{value}", but {switch} is "{getattr(trial, switch)}"'
+
+
+def _two_kinds_of_clipping(trial: TrialConfig) -> str | None:
+    given = [name for name in ("max_norm", "clip_value", "agc") if getattr(trial, name) != "none"]
+    return f"at most one kind of clipping can be on, but got {' and '.join(given)}" if len(given) > 1 else None
+
+
+def _pair_misses_the_effective_batch(trial: TrialConfig) -> str | None:
+    micro, accumulation, batch = trial.micro_batch, trial.accumulation, trial.effective_batch
+    if micro is not None and accumulation is not None:
+        holds = micro * accumulation == batch
+        return (
+            None
+            if holds
+            else (
+                f"`micro_batch * accumulation == effective_batch` must hold, but got {micro} * {accumulation} != "
+                f"{batch}"
+            )
+        )
+    for name, part in (("micro_batch", micro), ("accumulation", accumulation)):
+        if part is not None and batch % part:
+            return f"`{name}` must divide effective_batch, but got {part} and {batch}"
+    return None
+
+
+def _mixing_lacks_neighbours(trial: TrialConfig) -> str | None:
+    micro = trial.micro_batch or trial.effective_batch // (trial.accumulation or 1)
+    if not (trial.mixup or trial.cutmix) or (micro % 2 == 0 and trial.effective_batch % 2 == 0):
+        return None
+    return (
+        f"mixup and cutmix mix neighbours, so micro_batch and effective_batch must be even, but got {micro} and "
+        f"{trial.effective_batch}"
+    )
+
+
+def _no_published_weights(trial: TrialConfig) -> str | None:
+    if trial.pretrained is not True or trial.model not in OWN_MODELS:
+        return None
+    return f"{trial.model} has no published weights: set pretrained = false or give a file"
+
+
+def _is_epoch(key: object) -> bool:
+    return isinstance(key, str) and key.isascii() and key.isdecimal() and str(int(key[:9])) == key
+
+
+class TrialConfig(Settings):
+    """How one network is trained. Everything that changes the result is here, and nothing else."""
+
+    # the network
+    model: str = "efficientnet_b0"
+    pretrained: Weights = False  # true: torchvision's weights (downloaded); a string: a local state dict
+    freeze_backbone: bool = False  # only the head learns
+    dropout: float | None = Field(None, ge=0, lt=1)  # before the head; left out: the architecture's own
+    image_size: Side = 224  # square
+    progressive_sizes: dict[
+        Annotated[int, Field(ge=0)], Side
+    ] = {}  # {epoch: px} from that epoch on; image_size before the first
+
+    # what it sees
+    augment: Literal["none", "conservative", "moderate", "aggressive"] = "moderate"
+    mixup: float = Field(0.0, ge=0)  # alpha of Beta(alpha, alpha); 0 is off
+    cutmix: float = Field(0.0, ge=0)  # with mixup too, each pair of images takes one of them at even odds
+
+    # one optimizer update: effective_batch = micro_batch x accumulation samples
+    effective_batch: Batch = 32
+    micro_batch: Batch | None = None  # left out: the largest that fits (see the plan); an execution detail
+    accumulation: Batch | None = None
+    eval_batch: Batch | None = None  # left out: micro_batch
+
+    # loss
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    class_weights: Literal["none", "balanced"] = (
+        "none"  # balanced: N / (K * count), for folders of very different sizes
+    )
+
+    # optimizer
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lr: float = Field(1e-4, gt=0)  # the guide's
+    weight_decay: float = Field(1e-4, ge=0)  # the guide's; never on norms and biases
+    momentum: float = Field(0.9, ge=0, lt=1)  # sgd only
+    max_norm: Bound = "none"  # clip the gradient's global L2 norm
+    clip_value: Bound = "none"  # or each element
+    agc: Bound = "none"  # or each unit's norm, to this share of its weights' norm (adaptive gradient clipping)
+
+    # learning-rate schedule; time is counted in applied updates
+    schedule: Literal["onecycle", "plateau", "cosine", "step", "constant"] = "plateau"
+    warmup_epochs: float = Field(1.0, ge=0)  # linear, from lr / 25
+    plateau_patience: Epochs = Field(3, ge=0)  # epochs without a lower val_loss before lr is multiplied
+    plateau_factor: float = Field(0.5, gt=0, lt=1)
+    step_epochs: Epochs = Field(10, ge=1)  # schedule = "step": every so many epochs ...
+    step_factor: float = Field(0.1, gt=0, lt=1)  # ... lr is multiplied by this
+
+    # run
+    epochs: Epochs = Field(25, ge=1)
+    early_stopping: Epochs = Field(0, ge=0)  # epochs without a better val_acc; 0 trains to the end
+    ema: float = Field(
+        0.0, ge=0, lt=1
+    )  # decay of an exponential moving average of the weights, which is then evaluated; 0 is off
+    precision: Literal["auto", "fp16", "bf16", "fp32"] = "auto"  # auto: fp16 on a GPU, fp32 on a CPU
+    cuda_graphs: bool = (
+        True  # on a GPU, launch each step as one captured graph: up to 4 times as fast at small micro-batches
+    )
+    channels_last: bool = True
+    seed: Seed = 0
+    threads: int | None = Field(
+        None, ge=1, le=1024
+    )  # CPU threads; part of the result on a CPU, because they order its sums
+
+    rules = (
+        Rule(frozenset({"max_norm", "clip_value", "agc"}), _two_kinds_of_clipping),
+        Rule(frozenset({"micro_batch", "accumulation", "effective_batch"}), _pair_misses_the_effective_batch),
+        Rule(frozenset({"mixup", "cutmix", "micro_batch", "effective_batch"}), _mixing_lacks_neighbours),
+        Rule(frozenset({"model", "pretrained"}), _no_published_weights),
+        *(
+            Rule(frozenset({option, switch}), partial(_option_is_not_used, option))
+            for option, (switch, _) in USED_ONLY_WITH.items()
+        ),
+    )
+
+    @field_validator("progressive_sizes", mode="before")
+    @classmethod
+    def _keys_are_epochs(cls, sizes: object) -> object:
+        """TOML's keys are strings: {"5" = 128} means epoch 5."""
+        return (
+            {int(key) if _is_epoch(key) else key: value for key, value in sizes.items()}
+            if isinstance(sizes, dict)
+            else sizes
+        )
+
+    @field_validator("model")
+    @classmethod
+    def _model_is_known(cls, name: str) -> str:
+        return check_model_name(name)
+
+    @property
+    def pair(self) -> tuple[int, int]:
+        """(micro_batch, accumulation); with neither given, the whole effective batch at once."""
+        micro = self.micro_batch or self.effective_batch // (self.accumulation or 1)
+        return micro, self.effective_batch // micro
+
+    def size_at(self, epoch: int) -> int:
+        """Returns the side, in px, of the images that epoch `epoch` (from 0) trains on."""
+        reached = [at for at in self.progressive_sizes if at <= epoch]
+        return self.progressive_sizes[max(reached)] if reached else self.image_size
+
+    @property
+    def final_size(self) -> int:
+        """The side, in px, of the images it is evaluated on: the one training ends with."""
+        return self.size_at(self.epochs - 1)
+
+
+class RunConfig(Settings):
+    """A whole config.toml: enough to train a network again."""
+
+    data: DataConfig = DataConfig()
+    trial: TrialConfig = TrialConfig()
+
+
+def load_config(path: Path, overrides: dict[str, dict[str, Any]] | None = None) -> RunConfig:
+    """Returns the run described by `path`, with `overrides` ({"trial": {"epochs": 3}}), which came as flags, over it.
+
+    Raises ConfigError with every fault at once.
+    """
+    return validated(RunConfig, *overridden(read_toml(path), overrides or {}, str(path)))
+
+
+def save_config(config: RunConfig, path: Path) -> None:
+    """Writes `config` as TOML, aside and renamed, with every setting spelled out."""
+    note = "# Train this again:  python -m tune_cropshield train --config " + path.name + "\n\n"
+    write_text_atomically(path, note + tomli_w.dumps(without_none(config.model_dump())))

@@ -1,0 +1,245 @@
+"""Search-space files: what is fixed, what is searched, and how long.
+
+A file is data only (TOML). It becomes typed domains, checked at both ends of every range, and then a dict of Optuna
+distributions, which survives pickling where functions do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice, product
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, field_validator
+
+from tune_cropshield.config.domain import Domain, Value
+from tune_cropshield.config.faults import (
+    FIELDS_ONLY,
+    Origin,
+    Rule,
+    Settings,
+    broken_rules,
+    checked_fields,
+    overridden,
+    shown,
+    told_as,
+)
+from tune_cropshield.config.settings import DataConfig, Epochs, Seed, TrialConfig
+from tune_cropshield.config.toml_files import read_toml
+from tune_cropshield.config.units import parse_budget, parse_duration
+from tune_cropshield.errors import ConfigError
+
+# Settings that cannot be searched: the memory plan is made for one model, size and precision, and the rest is the
+# search's own business.
+FIXED = ("model", "image_size", "progressive_sizes", "precision", "channels_last", "freeze_backbone", "pretrained")
+OWNED_BY_SEARCH = {
+    "epochs": "[search] epochs",
+    "seed": "[search] seed",
+    "threads": "the search",
+    "micro_batch": "the plan",
+    "accumulation": "the plan",
+}
+SEARCHABLE = [name for name in TrialConfig.model_fields if name not in FIXED and name not in OWNED_BY_SEARCH]
+TrialsAtOnce = Annotated[
+    Annotated[int, Field(ge=1, le=1024)] | Literal["auto"], told_as('a whole number from 1 to 1024, or "auto"')
+]
+MOST_COMBINATIONS = 10_000  # of values that a rule is tried on
+
+
+def _grace_is_too_long(search: SearchSettings) -> str | None:
+    holds = search.grace_epochs <= search.epochs
+    return None if holds else f"`grace_epochs <= epochs` must hold, but got {search.grace_epochs} and {search.epochs}"
+
+
+class SearchSettings(Settings):
+    """How long is searched, how, and on what."""
+
+    trials: int = Field(40, ge=1, le=1_000_000)
+    epochs: Epochs = Field(25, ge=1)  # of a trial that is never pruned
+    grace_epochs: Epochs = Field(2, ge=1)  # no trial is pruned before; at least the warm-up
+    reduction_factor: float = Field(
+        3, ge=1.5
+    )  # 1 in so many trials goes on from a rung; eta of https://arxiv.org/abs/1810.05934
+    sampler: Literal["tpe", "random", "gp"] = "tpe"
+    pairs: Literal["fastest", "all"] = (
+        "fastest"  # one micro x accumulation per effective batch, or search every one that fits
+    )
+    seed: Seed = 0
+    time_budget: str = ""  # "2h", "90m", "45s"; "" has no end
+    vram: str = "auto"  # "8GB", "4GiB", "rtx4060-laptop"; auto takes what is free now
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    trials_per_gpu: TrialsAtOnce = "auto"
+
+    rules = (Rule(frozenset({"grace_epochs", "epochs"}), _grace_is_too_long),)
+
+    @field_validator("time_budget")
+    @classmethod
+    def _is_a_duration(cls, text: str) -> str:
+        if text:
+            parse_duration(text)
+        return text
+
+    @field_validator("vram")
+    @classmethod
+    def _is_an_amount(cls, text: str) -> str:
+        parse_budget(text)
+        return text
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """The epochs after which the worse trials stop: grace, then each `reduction_factor` times the last, below
+        `epochs`.
+        """
+        rungs, rung = [], float(self.grace_epochs)
+        while rung < self.epochs:
+            rungs.append(int(-(-rung // 1)))
+            rung *= self.reduction_factor
+        return tuple(rungs)
+
+
+class SearchSpace(Settings):
+    """A whole search-space file."""
+
+    data: DataConfig = DataConfig()
+    trial: dict[str, Any] = {}
+    space: dict[str, Domain] = {}
+    search: SearchSettings = SearchSettings()
+    start: Annotated[
+        tuple[dict[str, Value], ...],
+        BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
+        told_as("[[start]] tables of parameters and values, like lr = 1e-4"),
+    ] = ()
+
+    def trial_config(self, values: dict[str, Any] | None = None) -> TrialConfig:
+        """Returns the settings of a trial with the searched parameters set to `values`. Raises pydantic's
+        ValidationError.
+        """
+        return TrialConfig.model_validate(self._trial_values(values or {}))
+
+    def _trial_values(self, values: dict[str, Any]) -> dict[str, Any]:
+        return {**self.trial, "epochs": self.search.epochs, "seed": self.search.seed, **values}
+
+
+def load_space(path: Path, overrides: dict[str, dict[str, Any]] | None = None) -> SearchSpace:
+    """Returns the search space in `path`, with `overrides` ({"search": {"trials": 8}}), which came as flags, over it.
+
+    Raises ConfigError with every fault at once: of form, of each range's ends, of each starting point.
+    """
+    tables, origin = overridden(read_toml(path), overrides or {}, str(path))
+    space, faults, wrong = checked_fields(SearchSpace, tables, origin)
+    faults += broken_rules(space, wrong, origin) + _misplaced(space, origin)
+    unusable = {str(place[1]) for place in wrong if place[0] == "space" and len(place) > 1}
+    unusable |= {name for name, domain in space.space.items() if broken_rules(domain, set(), origin)}
+    if ("space",) not in wrong:
+        faults += _faults_of_starts(space, unusable, origin)
+
+    own = {name: value for name, value in space.trial.items() if name not in OWNED_BY_SEARCH}
+    trial, trial_faults, wrong_fixed = checked_fields(TrialConfig, own, origin.inside("trial"))
+    sound = space.model_copy(
+        update={
+            "trial": {name: getattr(trial, name) for name in trial.model_fields_set},
+            "space": {
+                name: domain for name, domain in space.space.items() if name in SEARCHABLE and name not in unusable
+            },
+        }
+    )
+    ends_faults, wrong_ends = _faults_of_ends(sound, origin)
+    unknown = {str(place[0]) for place in wrong_fixed} | wrong_ends | unusable
+    faults += trial_faults + ends_faults + _faults_of_rules(sound, unknown, origin)
+    if not faults:
+        faults += _faults_of_grace(sound, origin)
+    if faults:
+        raise ConfigError(list(dict.fromkeys(faults)))
+    return sound
+
+
+def _misplaced(space: SearchSpace, origin: Origin) -> list[str]:
+    """Returns what stands in the wrong table, or cannot be searched."""
+    faults = [
+        f"{origin.of(('trial', name))}: is set by {OWNED_BY_SEARCH[name]}"
+        for name in space.trial
+        if name in OWNED_BY_SEARCH
+    ]
+    for name in space.space:
+        if name not in SEARCHABLE:
+            why = "is the same for all trials of a search" if name in FIXED else "is no parameter that can be searched"
+            faults.append(f"{origin.of(('space', name))}: {why}; known here: {', '.join(SEARCHABLE)}")
+        elif name in space.trial:
+            faults.append(f"{origin.of(('space', name))}: stands in [trial] too")
+    return faults
+
+
+def _faults_of_ends(space: SearchSpace, origin: Origin) -> tuple[list[str], set[str]]:
+    """Returns what no trial can be set to among the ends of the ranges and the choices, and the parameters
+    concerned.
+    """
+    faults, wrong = [], set()
+    for name, domain in space.space.items():
+        for value in domain.ends:
+            _, found, _ = checked_fields(TrialConfig, {name: value}, origin.inside("space"))
+            if found:
+                faults += found
+                wrong.add(name)
+    return faults, wrong
+
+
+def _faults_of_rules(space: SearchSpace, wrong: set[str], origin: Origin) -> list[str]:
+    """Returns the rules between settings that some combination of the searched values would break."""
+    faults = []
+    for rule in TrialConfig.rules:
+        if rule.fields & wrong:
+            continue
+        searched = [name for name in space.space if name in rule.fields]
+        table = (
+            f"{origin.file}: {' and '.join(f'space.{name}' for name in searched)}"
+            if searched
+            else origin.of_rule(("trial",), rule)
+        )
+        for values in islice(product(*(_samples(space.space[name]) for name in searched)), MOST_COMBINATIONS):
+            trial = TrialConfig.model_validate(
+                space._trial_values(dict(zip(searched, values, strict=True))), context=FIELDS_ONLY
+            )
+            if (fault := rule.fault(trial)) is not None:
+                faults.append(f"{table}: {fault}")
+                break
+    return faults
+
+
+def _samples(domain: Domain) -> Iterator[Value]:
+    """Yields the values that a rule is tried on: the ends or choices, and of whole numbers an odd and an even one."""
+    yield from domain.ends
+    if domain.integer is not None:
+        yield domain.integer[0] + 1
+
+
+def _faults_of_starts(space: SearchSpace, unusable: set[str], origin: Origin) -> list[str]:
+    faults = []
+    for number, start in enumerate(space.start):
+        for name, value in start.items():
+            place = origin.of(("start", number, name))
+            if name in unusable:
+                continue
+            if name not in space.space:
+                faults.append(f"{place}: is not searched; searched here: {', '.join(space.space) or 'nothing'}")
+            elif not space.space[name].holds(value):
+                faults.append(f"{place}: {shown(value)} is not in the space ({space.space[name].describe()})")
+    return faults
+
+
+def _faults_of_grace(space: SearchSpace, origin: Origin) -> list[str]:
+    """Returns that a trial could be judged while it warms up."""
+    rule = Rule(frozenset({"grace_epochs", "epochs"}), lambda search: None)
+    longest = max(float(value) for value in _values_of("warmup_epochs", space))
+    needed = min(longest, space.search.epochs)
+    if space.search.grace_epochs >= needed:
+        return []
+    return [
+        f"{origin.of_rule(('search',), rule)}: `grace_epochs >= warmup_epochs` must hold (no trial is judged while "
+        "it warms up), "
+        f"but got {space.search.grace_epochs} and {needed:g}"
+    ]
+
+
+def _values_of(name: str, space: SearchSpace) -> tuple[Any, ...]:
+    return space.space[name].ends if name in space.space else (getattr(space.trial_config(), name),)

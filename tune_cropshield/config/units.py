@@ -1,0 +1,87 @@
+"""Amounts that people type: memory and durations."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+from tune_cropshield.errors import ConfigError
+
+MIB = 2**20  # bytes
+
+MIB_PER_UNIT = {
+    "mb": 1e6 / 2**20,
+    "mib": 1.0,
+    "gb": 1024.0,
+    "gib": 1024.0,
+}  # graphics cards say GB and mean GiB; MB is taken at its word
+SECONDS_PER_UNIT = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def parse_memory(text: str) -> float:
+    """Returns `text` ("8", "8GB", "7.5 GiB", "8000MB") in MiB; a bare number is GiB. Raises ConfigError listing the
+    forms.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(mb|mib|gb|gib)?", text.strip().lower())
+    mib = float(found[1]) * MIB_PER_UNIT[found[2] or "gb"] if found is not None else 0.0
+    if not 0 < mib < math.inf:
+        raise ConfigError([f"{text!r} is no amount of memory: write 8, 8GB, 8GiB, 8000MB or auto"])
+    return mib
+
+
+def parse_duration(text: str) -> float:
+    """Returns `text` ("45s", "90m", "2h", "1h30m", "1d") in seconds. Raises ConfigError listing the forms."""
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", text.strip().lower())
+    seconds = sum(float(number) * SECONDS_PER_UNIT[unit] for number, unit in parts)
+    if "".join(number + unit for number, unit in parts) != text.strip().lower() or not 0 < seconds < math.inf:
+        raise ConfigError([f"{text!r} is no duration: write 45s, 90m, 2h or 1h30m"])
+    return seconds
+
+
+def describe_seconds(seconds: float) -> str:
+    """Returns a duration for people: "8 s", "3 min 20 s", "2 h 5 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s" if whole % 60 else f"{whole // 60} min"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Amount:
+    """A card of this size, and how much of it we may take, both in MiB; the same where a plain amount was given."""
+
+    card_mib: float
+    ours_mib: float
+
+
+# What a card shows, less what is taken before we start: on Windows the display driver model keeps about 400 MiB of an 8
+# GB card (a user was left 7.60 GB of one: github.com/xyntetik, issue 105), a desktop with a browser takes another 350;
+# of a small card Windows keeps less. Assumptions about a usual laptop: auto measures yours.
+NAMED_BUDGETS = {
+    "rtx4060-laptop": Amount(card_mib=8188.0, ours_mib=8188.0 - 750.0),
+    "rtx3050-laptop": Amount(card_mib=4096.0, ours_mib=4096.0 - 500.0),
+}
+
+
+def parse_budget(text: str) -> Amount | None:
+    """Returns the amount that `text` stands for, None for "auto". Raises ConfigError listing the forms for anything
+    else.
+    """
+    name = text.strip().lower()
+    if name == AUTO:
+        return None
+    if name in NAMED_BUDGETS:
+        return NAMED_BUDGETS[name]
+    try:
+        mib = parse_memory(text)
+    except ConfigError:
+        raise ConfigError(
+            [f"{text!r} is no GPU memory budget: write 8, 8GB, 8GiB, 8000MB, auto or {', '.join(NAMED_BUDGETS)}"]
+        ) from None
+    return Amount(mib, mib)

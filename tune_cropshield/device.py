@@ -1,0 +1,135 @@
+"""Which cards and cores there are. Everyone asks here.
+
+A GPU is described by its driver, asked without becoming one of its users: a CUDA context of our own would take half a
+GiB.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Literal
+
+from tune_cropshield.config.units import MIB
+from tune_cropshield.errors import DeviceError
+
+
+@dataclass(frozen=True)
+class Card:
+    """One GPU, now."""
+
+    name: str
+    driver: str
+    total_mib: float
+    free_mib: float  # less than total by what the driver, the desktop and all programs hold
+
+
+def find_card() -> Card | None:
+    """Returns the visible GPU with the least free memory, as trials may land on any; None where torch sees no GPU.
+
+    Without NVML (nvidia-ml-py) CUDA is asked instead, which costs this process a context; the driver is then "unknown".
+    """
+    import torch  # seconds; a machine without a GPU is told so before
+
+    if not torch.cuda.is_available():
+        return None
+    indices = range(torch.cuda.device_count())
+    with _nvml() as nvml:
+        cards = [_card_from_nvml(nvml, index) if nvml is not None else _card_from_cuda(index) for index in indices]
+    return min(cards, key=lambda card: card.free_mib)
+
+
+def used_mib(index: int) -> float | None:
+    """Returns what all programs together hold on visible GPU `index`, in MiB; None without NVML."""
+    with _nvml() as nvml:
+        return float(nvml.nvmlDeviceGetMemoryInfo(_handle(nvml, index)).used) / MIB if nvml is not None else None
+
+
+@contextmanager
+def _nvml() -> Iterator[ModuleType | None]:
+    """Yields NVML, ready for use, or None where it is not installed or does not work (no driver, some virtual
+    machines).
+    """
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+    except Exception:  # pynvml's errors have no common base before 12, and a broken library raises OSError
+        yield None
+        return
+    try:
+        yield pynvml
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _handle(nvml: ModuleType, index: int) -> object:
+    """Returns NVML's handle of torch's GPU `index`: CUDA_VISIBLE_DEVICES renumbers them for CUDA alone."""
+    import torch  # seconds; a machine without a GPU is told so before
+
+    return nvml.nvmlDeviceGetHandleByIndex(torch.cuda._get_nvml_device_index(index))
+
+
+def _card_from_nvml(nvml: ModuleType, index: int) -> Card:
+    handle = _handle(nvml, index)
+    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+    return Card(
+        _text(nvml.nvmlDeviceGetName(handle)),
+        _text(nvml.nvmlSystemGetDriverVersion()),
+        memory.total / MIB,
+        memory.free / MIB,
+    )
+
+
+def _card_from_cuda(index: int) -> Card:
+    import torch  # seconds; a machine without a GPU is told so before
+
+    free, total = torch.cuda.mem_get_info(index)
+    return Card(torch.cuda.get_device_name(index), "unknown", total / MIB, free / MIB)
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def find_device(wanted: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:
+    """Returns the device to train on; raises DeviceError when a GPU is asked for and there is none that this torch can
+    use.
+    """
+    if wanted == "cpu" or (wanted == "auto" and not gpus_free_mib()):
+        return "cpu"
+    import torch  # seconds, on a machine without a GPU for nothing
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if wanted == "cuda":
+        built = (
+            "this torch is built without CUDA" if torch.version.cuda is None else "torch finds no NVIDIA GPU or driver"
+        )
+        raise DeviceError(f"--device cuda: {built}; use --device cpu, or auto")
+    return "cpu"
+
+
+def gpus_free_mib() -> list[float]:
+    """Returns the free memory of each GPU that NVIDIA's driver shows, none without a driver: in milliseconds, before
+    anything slow is loaded.
+    """
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return []
+    try:
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        return [float(pynvml.nvmlDeviceGetMemoryInfo(handle).free) / 2**20 for handle in handles]
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def num_cores() -> int:
+    """Returns how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

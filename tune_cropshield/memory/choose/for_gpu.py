@@ -1,0 +1,201 @@
+"""The plan for a GPU: estimate, measure what the cache does not know, choose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from tune_cropshield.config.settings import Precision, TrialConfig
+from tune_cropshield.config.units import MIB
+from tune_cropshield.data.dataset import store_side
+from tune_cropshield.device import Card
+from tune_cropshield.memory.choose.budget import Budget
+from tune_cropshield.memory.choose.pairs import (
+    PLANNED_SHARE,
+    SMALLEST_FOR_BATCH_NORM,
+    Plan,
+    fitting_pairs,
+    micro_batches_of,
+    plan_from_estimate,
+    plan_from_points,
+)
+from tune_cropshield.memory.measure.cache import ProbeCache, identity, usable
+from tune_cropshield.memory.measure.points import Point, Points, sizes_to_measure
+from tune_cropshield.memory.measure.process import Probe, Request, measure_points
+from tune_cropshield.memory.predict.estimate import EstimateUnavailable, MemoryEstimate, estimate_memory
+from tune_cropshield.training.gradients import LARGEST_PART_BYTES
+from tune_cropshield.training.precision import DTYPES, resolve_precision
+
+Estimator = Callable[
+    [TrialConfig, int], MemoryEstimate
+]  # (trial, number of classes) -> what `estimate_for` returns and raises
+
+CUDA = torch.device("cuda")  # named, not touched
+# Below this share of the memory an estimate is safe by far, and the largest micro-batch is the fastest, or within a few
+# percent of it: measuring would cost a search half a minute and change nothing.
+AMPLE = 0.5
+
+
+def gpu_precision(trial: TrialConfig) -> Precision:
+    """Returns the precision in which `trial` runs on a GPU."""
+    return resolve_precision(trial.precision, CUDA)
+
+
+def estimate_for(trial: TrialConfig, num_classes: int) -> MemoryEstimate:
+    """Returns the estimate for `trial` on a GPU, at the largest size of its images. Raises EstimateUnavailable for a
+    model that cannot be traced.
+    """
+    trial = as_planned(trial)
+    precision = gpu_precision(trial)
+    # The estimate counts an fp32 image; a trial holds the uint8 picture of the store and an image of the precision's
+    # type.
+    pixels, stored = trial.image_size**2 * 3, store_side(trial.image_size) ** 2 * 3
+    beside = max(stored + pixels * DTYPES[precision].itemsize - pixels * 4, 0)
+    estimate = estimate_memory(
+        trial.model,
+        num_classes,
+        trial.image_size,
+        precision,
+        trial.optimizer,
+        trial.channels_last,
+        trial.freeze_backbone,
+        trial.momentum,
+        input_bytes_per_image=beside,
+    )
+    if precision == "fp32" or not trial.cuda_graphs:
+        return estimate
+    # At the end of a backward pass (see training.gradients): sums, the gradients of the half-precision weights, and the
+    # part that is cast back.
+    gradients_mib = 1.5 * estimate.gradients_mib + LARGEST_PART_BYTES / MIB
+    return replace(estimate, least_peak_mib=estimate.fixed_mib + gradients_mib)
+
+
+def at_largest_size(trial: TrialConfig) -> TrialConfig:
+    """Returns `trial` with the largest of its image sizes throughout: the one that must fit."""
+    return trial.model_copy(
+        update={"image_size": max(trial.image_size, *trial.progressive_sizes.values(), 0), "progressive_sizes": {}}
+    )
+
+
+def as_planned(trial: TrialConfig) -> TrialConfig:
+    """Returns `trial` as its memory is planned: at the largest of its image sizes, and in the precision that "auto"
+    stands for.
+    """
+    return at_largest_size(trial).model_copy(update={"precision": gpu_precision(trial)})
+
+
+def mixes(trial: TrialConfig) -> bool:
+    """Tells whether `trial` mixes neighbours, so that micro-batches must be even."""
+    return bool(trial.mixup or trial.cutmix)
+
+
+def plan_for_gpu(
+    trial: TrialConfig,
+    num_classes: int,
+    effective_batches: Iterable[int],
+    budget: Budget,
+    card: Card,
+    cache_dir: Path,
+    *,
+    num_trials: int = 1,
+    even: bool | None = None,
+    only: int | None = None,
+    trust_ample_memory: bool = False,
+    estimator: Estimator = estimate_for,
+    probe: Callable[[Request], Probe] = Probe,
+    measuring: Callable[[int, int], object] = lambda done, total: None,
+) -> Plan:
+    """Returns the plan, measured where need be, for trials like `trial` on `card`, `num_trials` of them at once within
+    `budget`.
+
+    trial: its pair, learning rate, schedule and the like do not matter. even: keep micro-batches even; None: where
+    `trial` mixes.
+    only: this micro-batch alone, whether it fits or not. trust_ample_memory: return the estimated plan, and measure
+    nothing, where every pair takes less than AMPLE of the share. estimator: what estimates, probe: what measures;
+    measuring: called with (points done, points in all) before each. Points come from the cache under `cache_dir` where
+    it has them. The context is taken as measured, once it was. Raises DeviceError when nothing fits, RunFailure when
+    the step cannot run at all, ConfigError for a model that does not exist.
+    """
+    trial = at_largest_size(trial)
+    even = mixes(trial) if even is None else even
+    batches = sorted(set(effective_batches))
+    cache = ProbeCache(cache_dir, identity(trial, num_classes, gpu_precision(trial), card))
+    kept, context_mib = cache.load()
+    if context_mib is not None:
+        budget = replace(budget, context_mib=context_mib)
+    share_mib = budget.share_mib(num_trials)
+    notes = list(budget.notes)
+    try:
+        estimate: MemoryEstimate | None = estimator(trial, num_classes)
+    except EstimateUnavailable as error:
+        estimate = None
+        notes.append(f"{error}: every figure is measured")
+    most = max(candidates(batches, even))
+    largest = estimate.largest_micro_batch(PLANNED_SHARE * share_mib, 2, most) if estimate is not None else None
+    known = usable(kept, share_mib)
+    missing = _missing(
+        [only] if only is not None else sizes_to_measure(candidates(batches, even), largest, even), known
+    )
+    subject = f"{trial.model} at {trial.image_size} px"
+    if (
+        missing
+        and estimate is not None
+        and trust_ample_memory
+        and estimate.largest_micro_batch(AMPLE * share_mib, 2, most) == most
+    ):
+        plan = plan_from_estimate(estimate, batches, share_mib, budget.context_mib, even, subject, only)
+        ample = (
+            f"every pair of {subject} takes less than half of the {share_mib:.0f} MiB that each trial may reserve: "
+            "estimated, not measured"
+        )
+        return replace(plan, notes=(*notes, *plan.notes, ample))
+    if share_mib > 0:
+        with probe(Request(trial, num_classes, share_mib)) as process:  # started by the first point that is measured
+            fresh = measure_points(process.measure, missing, measuring)
+            none_fits = all(point.peak_reserved_mib is None for point in (*known, *fresh))
+            if missing and only is None and none_fits:  # smaller ones than batch norms like, then
+                smaller = {size for batch in batches for size in micro_batches_of(batch, even) if size < min(missing)}
+                fresh += measure_points(process.measure, smaller, measuring)
+            if only is None:
+                fresh += measure_points(
+                    process.measure, _unconfirmed(Points([*known, *fresh]), batches, share_mib, even), measuring
+                )
+            if fresh:
+                cache.add(fresh, process.context_mib)
+            if process.context_mib is not None:
+                budget = replace(budget, context_mib=process.context_mib)
+        known = [*known, *fresh]
+        share_mib = budget.share_mib(num_trials)
+    plan = plan_from_points(Points(known), estimate, batches, share_mib, budget.context_mib, even, subject, only)
+    return replace(plan, notes=(*notes, *plan.notes))
+
+
+def _missing(sizes: Iterable[int], known: Iterable[Point]) -> list[int]:
+    """Returns the sizes of which `known` says nothing: neither measured, nor at or above one that did not fit."""
+    measured = {point.micro_batch for point in known}
+    smallest_failed = min((point.micro_batch for point in known if point.peak_reserved_mib is None), default=None)
+    return sorted(size for size in {*sizes} - measured if smallest_failed is None or size < smallest_failed)
+
+
+def _unconfirmed(points: Points, effective_batches: Iterable[int], share_mib: float, even: bool) -> set[int]:
+    """Returns the micro-batches that would be taken because they fit by their neighbours, without having been measured
+    themselves.
+    """
+    chosen = [
+        pairs[0].micro_batch for pairs in fitting_pairs(points, effective_batches, share_mib, even).values() if pairs
+    ]
+    return {size for size in chosen if points.at(size) is None}
+
+
+def candidates(effective_batches: Iterable[int], even: bool) -> list[int]:
+    """Returns every micro-batch that a pair could have: divisors from 16 on, and the smaller ones of batches that have
+    no other.
+    """
+    sizes: set[int] = set()
+    for batch in effective_batches:
+        divisors = micro_batches_of(batch, even)
+        sizes |= {size for size in divisors if size >= min(SMALLEST_FOR_BATCH_NORM, batch)} or set(divisors)
+    return sorted(sizes)

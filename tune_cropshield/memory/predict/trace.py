@@ -1,0 +1,158 @@
+"""Records which storages one training window allocates and frees, without a GPU.
+
+The model runs on PyTorch's `meta` device, which has shapes and no data, as a CUDA GPU would run it (see
+cuda_semantics). An event is (slot, bytes): slot was allocated with so many bytes, or freed where bytes is FREED. Slots
+count up from 0 within one trace.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from tune_cropshield.config.settings import Precision
+from tune_cropshield.errors import RunFailure
+from tune_cropshield.memory.predict.cuda_semantics import cuda_semantics
+
+Event = tuple[int, int]
+FREED = -1
+
+# cuDNN's kernels take scratch space while a convolution runs: on an H200, 7 to 50 MiB of it stand in the peak of a
+# step.
+CONVOLUTION_WORKSPACE = 32 * 2**20
+CONVOLUTIONS = (torch.ops.aten.convolution.default, torch.ops.aten.convolution_backward.default)
+ATTENTION_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
+
+
+class EstimateUnavailable(RunFailure):
+    """This model cannot be traced without a GPU (its control flow depends on data, or it refuses the image size);
+    measure it instead.
+    """
+
+
+def _workspace(operator: object, args: tuple[Any, ...]) -> int:
+    """Returns the bytes of scratch space that a CUDA kernel takes beside its outputs."""
+    if operator in CONVOLUTIONS:
+        return CONVOLUTION_WORKSPACE
+    if (
+        operator == ATTENTION_BACKWARD
+    ):  # flash attention sums the queries' gradient in fp32, padded to 128 rows and 32 columns
+        batch, heads, rows, columns = args[1].shape
+        return int(batch * heads * (-(-rows // 128) * 128) * (-(-columns // 32) * 32) * 4)
+    return 0
+
+
+class _StorageRecorder(TorchDispatchMode):
+    """Writes an event when an operator returns a storage not seen before, and when a storage dies."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.events: list[Event] = []
+        self.slots = 0
+        self.living: dict[int, weakref.ref[Any]] = {}
+
+    def ignore(self, tensor: Tensor) -> None:
+        """Leaves `tensor`, which lives before and after the window, out of the events."""
+        storage = tensor.untyped_storage()
+        self.living[storage._cdata] = weakref.ref(storage)
+
+    def _see(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self.living or storage.nbytes() == 0:
+            return
+        slot = self._allocate(storage.nbytes())
+
+        def died(_: object) -> None:
+            self.events.append((slot, FREED))
+            del self.living[key]
+
+        self.living[key] = weakref.ref(storage, died)
+
+    def _allocate(self, num_bytes: int) -> int:
+        slot = self.slots
+        self.slots += 1
+        self.events.append((slot, num_bytes))
+        return slot
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        outputs = func(*args, **(kwargs or {}))
+        for output in outputs if isinstance(outputs, tuple | list) else (outputs,):
+            if isinstance(output, Tensor):
+                self._see(output)
+        if workspace := _workspace(func, args):
+            self.events.append((self._allocate(workspace), FREED))
+        return outputs
+
+
+@dataclass(frozen=True)
+class Window:
+    """The events of a window in order: first micro-step, any further one (gradients already there), dropping the
+    gradients.
+    """
+
+    first: tuple[Event, ...]
+    further: tuple[Event, ...]
+    release: tuple[Event, ...]
+    cast_cache_bytes: int
+
+
+def meta_copy(build: Callable[[], nn.Module], channels_last: bool) -> nn.Module:
+    """Returns the model that `build` makes, on the meta device; one whose constructor reads values is made on the CPU
+    first.
+    """
+    try:
+        with torch.device("meta"):
+            model = build()
+    except (RuntimeError, NotImplementedError):
+        model = build().to("meta")
+    return model.to(memory_format=torch.channels_last) if channels_last else model
+
+
+def _recorder(model: nn.Module, images_BCHW: Tensor, classes_B: Tensor) -> _StorageRecorder:
+    recorder = _StorageRecorder()
+    for tensor in (images_BCHW, classes_B, *model.parameters(), *model.buffers()):
+        recorder.ignore(tensor)
+    return recorder
+
+
+def _inputs(batch: int, image_size: int, channels_last: bool) -> tuple[Tensor, Tensor]:
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    images_BCHW = torch.empty(batch, 3, image_size, image_size, device="meta").contiguous(memory_format=layout)
+    return images_BCHW, torch.empty(batch, dtype=torch.long, device="meta")
+
+
+def trace_window(model: nn.Module, batch: int, image_size: int, precision: Precision, channels_last: bool) -> Window:
+    """Returns the events of autocast forward, summed cross-entropy and scaled backward, twice, then
+    `zero_grad(set_to_none=True)`.
+    """
+    images_BCHW, classes_B = _inputs(batch, image_size, channels_last)
+    recorder = _recorder(model, images_BCHW, classes_B)
+    model.train()
+    ends = []
+    cast_cache_bytes = 0
+    try:
+        with recorder:
+            for _ in range(2):
+                with cuda_semantics(precision) as casts:
+                    loss = F.cross_entropy(model(images_BCHW), classes_B, reduction="sum")
+                    cast_cache_bytes = casts.num_bytes()
+                    casts.clear()
+                (loss * 1.0).backward()
+                del loss
+                ends.append(len(recorder.events))
+            model.zero_grad(set_to_none=True)
+    except Exception as error:
+        model.zero_grad(set_to_none=True)
+        raise EstimateUnavailable(f"the model's training step cannot be traced without a GPU: {error}") from error
+    events = tuple(recorder.events)
+    return Window(events[: ends[0]], events[ends[0] : ends[1]], events[ends[1] :], cast_cache_bytes)

@@ -1,0 +1,50 @@
+"""The settings that are tried first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tune_cropshield.config.reference import recommended
+from tune_cropshield.config.settings import TrialConfig
+from tune_cropshield.config.space import SearchSpace
+from tune_cropshield.memory.choose.pairs import Plan
+from tune_cropshield.search.trial_settings import EFFECTIVE_BATCH, PAIR
+
+
+def start_points(space: SearchSpace, plan: Plan) -> list[dict[str, Any]]:
+    """Returns the parameters to try first, trial 0 being the guide's recommended setting; all but it may be partial."""
+    guide = guide_point(space)
+    starts = [guide, *(dict(start) for start in space.start if dict(start) != guide)]
+    return [_with_fitting_pair(start, space, plan) for start in starts]
+
+
+def guide_point(space: SearchSpace) -> dict[str, Any]:
+    """Returns the guide's setting for this model in terms of what is searched.
+
+    What the guide does not speak of takes our default. A value outside the space becomes the nearest one inside: see
+    `guide_differs`.
+    """
+    trial = space.trial_config()
+    advice = {name: getattr(trial, name) for name in TrialConfig.model_fields} | recommended(trial)
+    return {name: domain.nearest(advice[name]) for name, domain in space.space.items()}
+
+
+def guide_differs(space: SearchSpace) -> dict[str, tuple[Any, Any]]:
+    """Returns {parameter: (the guide's value, trial 0's value)} where the space, or what it fixes, does not hold what
+    the guide recommends.
+    """
+    trial, point = space.trial_config(), guide_point(space)
+    taken = {name: point.get(name, getattr(trial, name)) for name in recommended(trial)}
+    return {name: (value, taken[name]) for name, value in recommended(trial).items() if taken[name] != value}
+
+
+def _with_fitting_pair(start: dict[str, Any], space: SearchSpace, plan: Plan) -> dict[str, Any]:
+    """Returns `start` with the nearest effective batch that fits, as a pair where pairs are searched."""
+    batch = start.get(EFFECTIVE_BATCH)
+    if batch is None:
+        return start
+    rest = {name: value for name, value in start.items() if name != EFFECTIVE_BATCH}
+    fitting = min(plan.effective_batches, key=lambda known: abs(known - batch))
+    return (
+        {**rest, PAIR: str(plan.best(fitting))} if space.search.pairs == "all" else {**rest, EFFECTIVE_BATCH: fitting}
+    )

@@ -1,0 +1,45 @@
+"""A search in lines of text, for logs and pipes; or without any but the last."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from tune_cropshield.search.views.view import SearchView, TrialLine
+
+
+class QuietView(SearchView):
+    """Says what came of it, and nothing before."""
+
+    def result(self, lines: Sequence[str], facts: dict[str, Any]) -> None:
+        for line in lines:
+            print(line, flush=True)
+
+
+class PlainView(QuietView):
+    """One line per event: a trial's start, a trial's end."""
+
+    def note(self, text: str) -> None:
+        print(text, flush=True)
+
+    def trial_started(self, line: TrialLine) -> None:
+        super().trial_started(line)
+        print(f"{line.label} starts: {line.settings()} pair={line.pair}", flush=True)
+
+    def trial_ended(self, number: int, outcome: str, reason: str | None) -> None:
+        line = self.running[number]
+        super().trial_ended(number, outcome, reason)
+        left = self.left_text()
+        print(
+            f"{line.label} {outcome} after {line.epoch} of {line.epochs} epochs, best val_acc {line.best_val_acc:.4f}"
+            + (f": {reason}" if reason else "")
+            + f"; {self.ended} of {self.num_trials} trials"
+            + (f", {left}" if left else ""),
+            flush=True,
+        )
+
+    @contextmanager
+    def steps(self, label: str) -> Iterator[Any]:
+        print(label, flush=True)
+        yield lambda done, total: None

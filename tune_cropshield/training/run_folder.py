@@ -1,0 +1,198 @@
+"""The files of one run: config.toml, metrics.jsonl, TensorBoard events, the last checkpoints, and the best epoch's
+weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tune_cropshield.files import append_line, told_when_full, write_text_atomically
+from tune_cropshield.training.metrics import EpochMetrics
+
+if TYPE_CHECKING:
+    from torch import (
+        Tensor,  # torch, safetensors and TensorBoard take seconds to import: only those who train need them
+    )
+
+CONFIG = "config.toml"
+METRICS = "metrics.jsonl"  # a line per epoch
+EVENTS = "events.jsonl"  # what else happened: memory that ran out, fp16 that was given up, a damaged checkpoint
+CHECKPOINT = "last.pt"
+CHECKPOINT_BEFORE = "previous.pt"  # the one before, in case the last is damaged
+WEIGHTS = "model.safetensors"  # of the best epoch
+# that epoch's, of the validation split in its order: `predicted` class numbers, and their `probability`
+PREDICTIONS = "predictions.safetensors"
+WEIGHTS_DIGEST = "model.sha256"  # of that file, as `sha256sum --check` reads it
+BEST_METRICS = "metrics.json"  # the best epoch's
+CLASSES = "classes.json"
+OF_BEST_EPOCH = (
+    "epoch",
+    "val_acc",
+    "val_loss",
+    "val_macro_f1",
+    "train_loss",
+)  # scalars of their own in TensorBoard: best_epoch, ...
+
+
+class RunFolder:
+    """Reads and writes the files of one run under `path`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def checkpoint(self) -> tuple[dict[str, Any] | None, list[str]]:
+        """Returns the last checkpoint that is whole, None when there is none, and what is wrong with those after it.
+
+        Raises RunFailure for a checkpoint of another version.
+        """
+        from tune_cropshield.training.checkpoint import DamagedCheckpoint, load_checkpoint
+
+        damage: list[str] = []
+        for name in (CHECKPOINT, CHECKPOINT_BEFORE):
+            try:
+                return load_checkpoint(self.path / name), damage
+            except FileNotFoundError:
+                pass
+            except DamagedCheckpoint as error:
+                damage.append(str(error))
+        return None, damage
+
+    def save_checkpoint(self, state: dict[str, Any]) -> None:
+        """Makes `state` the last checkpoint; the one before stays too, until `drop_checkpoints`."""
+        from tune_cropshield.training.checkpoint import save_checkpoint
+
+        save_checkpoint(self.path / CHECKPOINT, state, keep_as=self.path / CHECKPOINT_BEFORE)
+
+    def drop_checkpoints(self) -> None:
+        """Deletes the checkpoints: nobody goes on with this run."""
+        for name in (CHECKPOINT, CHECKPOINT_BEFORE):
+            (self.path / name).unlink(missing_ok=True)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Returns the epochs written so far; a last line that a kill cut short is passed over."""
+        return read_metrics(self.path)
+
+    def keep_metrics_until(self, epoch: int) -> None:
+        """Drops the lines of epochs after `epoch`: they are trained again."""
+        kept = [line for line in self.metrics() if line["epoch"] <= epoch]
+        write_text_atomically(self.path / METRICS, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def add_metrics(self, metrics: EpochMetrics) -> None:
+        """Appends an epoch's line."""
+        append_line(self.path / METRICS, json.dumps(metrics.as_dict()))
+
+    def add_event(self, event: dict[str, Any]) -> None:
+        """Appends a line to the events."""
+        append_line(self.path / EVENTS, json.dumps(event))
+
+    def save_best(
+        self,
+        weights: dict[str, Tensor],
+        predictions: dict[str, Tensor],
+        metrics: dict[str, Any],
+        classes: tuple[str, ...],
+    ) -> None:
+        """Writes the best epoch's weights (torchvision's names, no pickle) and their digest, its predictions and
+        metrics, and the classes' names.
+        """
+        digest = write_weights(self.path / WEIGHTS, weights)
+        write_text_atomically(self.path / WEIGHTS_DIGEST, f"{digest}  {WEIGHTS}\n")
+        write_weights(self.path / PREDICTIONS, predictions)
+        write_json(self.path / BEST_METRICS, metrics)
+        if not (self.path / CLASSES).exists():
+            write_json(self.path / CLASSES, list(classes))
+
+
+def read_digest(run_dir: Path) -> str | None:
+    """Returns the SHA-256 (hex) of a run's best weights, None before its first epoch."""
+    try:
+        return (run_dir / WEIGHTS_DIGEST).read_text(encoding="utf-8").split()[0]
+    except FileNotFoundError:
+        return None
+
+
+def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
+    """Returns the lines of a run's metrics.jsonl, none when there is no file; half a line at its end is passed over."""
+    return _read_lines(run_dir / METRICS)
+
+
+def read_events(run_dir: Path) -> list[dict[str, Any]]:
+    """Returns the lines of a run's events.jsonl, none when nothing happened; a resumed run may have met the same
+    twice.
+    """
+    return _read_lines(run_dir / EVENTS)
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in lines[:-1] if line]
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes `value` as indented JSON, aside and renamed."""
+    write_text_atomically(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_weights(path: Path, weights: dict[str, Tensor]) -> str:
+    """Writes named tensors as safetensors, aside and renamed, and returns the file's SHA-256 (hex). Raises DiskFull
+    when the disk is full.
+
+    It takes twice the file's size in memory meanwhile.
+    """
+    from safetensors.numpy import save  # of PyTorch's tensors, one by one, it takes five times as long
+
+    content = save({name: tensor.detach().cpu().contiguous().numpy() for name, tensor in weights.items()})
+    aside = path.with_name(f".{path.name}.tmp")
+    try:
+        with told_when_full(path), ThreadPoolExecutor(1) as pool:
+            digest = pool.submit(hashlib.sha256, content)
+            aside.write_bytes(content)
+            aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    return digest.result().hexdigest()
+
+
+class ScalarEvents:
+    """TensorBoard scalars of one run, under the metrics' own names. Needs no TensorFlow.
+
+    first_epoch: 1, or the epoch a resumed run goes on with: TensorBoard forgets points from there on that a killed run
+    had written.
+    """
+
+    def __init__(self, path: Path, first_epoch: int = 1) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        self._writer = EventFileWriter(str(path), flush_secs=10)
+        start = SessionLog(status=SessionLog.START)
+        self._writer.add_event(Event(step=first_epoch, wall_time=time.time(), session_log=start))
+
+    def add(self, metrics: EpochMetrics, best: Mapping[str, float | int]) -> None:
+        """Writes one point per metric at step `epoch` and makes it visible at once.
+
+        best: the metrics of the best epoch so far. They become `best_epoch`, `best_val_acc` and the like: tables of
+        runs, as TensorBoard's HParams tab, show a scalar's last point, and the last epoch is not the best.
+        """
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        values = metrics.as_dict() | {f"best_{name}": best[name] for name in OF_BEST_EPOCH}
+        step = int(values.pop("epoch"))
+        summary = Summary(value=[Summary.Value(tag=name, simple_value=float(value)) for name, value in values.items()])
+        self._writer.add_event(Event(step=step, wall_time=time.time(), summary=summary))
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Closes the event file."""
+        self._writer.close()
