@@ -67,10 +67,8 @@ class DivergedError(RunFailure):
     def __init__(self, what: str, epoch: int, update: int, grad_norm: float) -> None:
         self.what, self.epoch, self.update, self.grad_norm = what, epoch, update, grad_norm
         super().__init__(
-            (
-                f"{what} stopped being finite in epoch {epoch}, after {update} updates (last finite gradient norm "
-                f"{grad_norm:.4g})"
-            )
+            f"{what} stopped being finite in epoch {epoch}, after {update} updates (last finite gradient norm "
+            f"{grad_norm:.4g})"
         )
 
     def __reduce__(self) -> tuple[type[DivergedError], tuple[str, int, int, float]]:

@@ -74,10 +74,8 @@ def test_bounds_that_shorten_only_large_gradients_are_a_guard(sentences: Callabl
     text = sentences((1.0, 0.1, 0.5, 0.5), (5.0, 0.0, 0.5, 0.5), (0.5, 1.0, 0.5, 0.5))
 
     assert text.startswith(
-        (
-            "In the 3 trials that clipped, 37 % of the updates were shortened on average: in 1 nearly all of them, "
-            "in 1 hardly any, "
-        )
+        "In the 3 trials that clipped, 37 % of the updates were shortened on average: in 1 nearly all of them, "
+        "in 1 hardly any, "
     )
 
 

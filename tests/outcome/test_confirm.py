@@ -264,10 +264,8 @@ def test_the_searchs_winner_is_judged_though_another_is_better_over_the_seeds() 
     told = judged_from([0.500, 0.510, 0.505], [0.502, 0.512, 0.504], [0.600, 0.612, 0.604])
 
     assert told.startswith(
-        (
-            "verdict: t001's gain over the guide's setting, +0.1 points of val_acc (-0.3 to +0.5), is not told "
-            "apart from seed noise"
-        )
+        "verdict: t001's gain over the guide's setting, +0.1 points of val_acc (-0.3 to +0.5), is not told "
+        "apart from seed noise"
     )
     assert told.endswith(" The search had promised +10.0. t002 has a higher mean over the seeds (+10.0).")
 

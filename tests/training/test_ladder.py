@@ -44,16 +44,12 @@ OUT_OF_MEMORY = [
     RuntimeError("GET was unable to find an engine to execute this computation"),
     RuntimeError("FIND was unable to find an engine to execute this computation"),
     RuntimeError(
-        (
-            "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried "
-            "to allocate 9 bytes."
-        )
+        "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried "
+        "to allocate 9 bytes."
     ),
     RuntimeError(
-        (
-            "[enforce fail at alloc_cpu.cpp:81] data. DefaultCPUAllocator: not enough memory: you tried to "
-            "allocate 9 bytes."
-        )
+        "[enforce fail at alloc_cpu.cpp:81] data. DefaultCPUAllocator: not enough memory: you tried to "
+        "allocate 9 bytes."
     ),
 ]
 

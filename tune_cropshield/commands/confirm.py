@@ -58,10 +58,8 @@ def run(args: argparse.Namespace) -> int:
             data = open_data(photographs, {trial.image_size, *trial.progressive_sizes.values()}, cache_dir(), progress)
         if study.user_attrs.get("data") not in (None, data.store.fingerprint[:16]):
             raise UserError(
-                (
-                    f"the photographs in {photographs.dir} are not those that {search_dir} was searched on: give "
-                    "them with --data"
-                )
+                f"the photographs in {photographs.dir} are not those that {search_dir} was searched on: give "
+                "them with --data"
             )
         check_pretrained(trial, len(data.classes))
         num_runs, num_judged = len(chosen) * len(seeds), len(data.split.val)
@@ -90,10 +88,8 @@ def run(args: argparse.Namespace) -> int:
                     )
             except (KeyboardInterrupt, RunFailure):
                 view.note(
-                    (
-                        f"{len(runs)} of {num_runs} runs are done. Go on:  python -m tune_cropshield "
-                        f"{shlex.join(args.argv)}"
-                    )
+                    f"{len(runs)} of {num_runs} runs are done. Go on:  python -m tune_cropshield "
+                    f"{shlex.join(args.argv)}"
                 )
                 raise
         judged = judge(chosen, runs, num_judged)

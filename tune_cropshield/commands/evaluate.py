@@ -66,10 +66,8 @@ def _evaluate(config: RunConfig, classes: list[str], weights: Path, split: str) 
     data = open_data(config.data, {trial.final_size}, cache_dir())
     if list(data.classes) != classes:
         raise UserError(
-            (
-                f"the classes of {config.data.dir} are not those it was trained on: "
-                f"{', '.join(sorted(set(data.classes) ^ set(classes)))} differ"
-            )
+            f"the classes of {config.data.dir} are not those it was trained on: "
+            f"{', '.join(sorted(set(data.classes) ^ set(classes)))} differ"
         )
     precision = resolve_precision(trial.precision, device)
     batches = validation_batches(trial, DeviceData(data, device), split, DTYPES[precision])

@@ -51,10 +51,8 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(_as_json(trial, budget.total_mib, plan)))
         return 0
     console.print(
-        (
-            f"{trial.model} at {trial.image_size} px, {trial.precision}, {trial.optimizer}, {CLASSES} classes, "
-            f"budget {args.vram}"
-        )
+        f"{trial.model} at {trial.image_size} px, {trial.precision}, {trial.optimizer}, {CLASSES} classes, "
+        f"budget {args.vram}"
     )
     console.print(heading)
     console.print(

@@ -260,10 +260,8 @@ def _print_plan(space: SearchSpace, console: Console) -> None:
     rungs = ", ".join(str(rung) for rung in settings.rungs) or "none"
     console.print(f"rungs: after epochs {rungs}, the best 1 in {settings.reduction_factor:g} go on")
     console.print(
-        (
-            f"worst case: {settings.trials} trials x {settings.epochs} epochs = {settings.trials * settings.epochs} "
-            "epochs, were none pruned"
-        )
+        f"worst case: {settings.trials} trials x {settings.epochs} epochs = {settings.trials * settings.epochs} "
+        "epochs, were none pruned"
     )
 
 

@@ -44,10 +44,8 @@ def run(args: argparse.Namespace) -> int:
         data = open_data(config.data, {trial.image_size, *trial.progressive_sizes.values()}, cache_dir(), progress)
     check_pretrained(trial, len(data.classes))
     view.note(
-        (
-            f"training {trial.model} on {device}: {len(data.split.train)} photographs, {len(data.classes)} classes, "
-            f"up to {trial.epochs} epochs"
-        )
+        f"training {trial.model} on {device}: {len(data.split.train)} photographs, {len(data.classes)} classes, "
+        f"up to {trial.epochs} epochs"
     )
 
     profile = None

@@ -171,10 +171,8 @@ def _check_classes(root: Path, found: dict[str, list[ListedImage]], skipped: lis
         )
     if {name.lower() for name in found} <= SPLIT_NAMES:
         raise DataError(
-            (
-                f"{str(root)!r} holds splits ({', '.join(sorted(found))}), not classes: give a folder with one "
-                "sub-folder per class, and it is split here"
-            )
+            f"{str(root)!r} holds splits ({', '.join(sorted(found))}), not classes: give a folder with one "
+            "sub-folder per class, and it is split here"
         )
 
 

@@ -43,10 +43,8 @@ def split_by_content(
     """
     if not (val_share >= 0 and test_share >= 0 and val_share + test_share < 1):
         raise DataError(
-            (
-                f"`val_share + test_share < 1` must hold, both at least 0, but got val_share={val_share}, "
-                f"test_share={test_share}"
-            )
+            f"`val_share + test_share < 1` must hold, both at least 0, but got val_share={val_share}, "
+            f"test_share={test_share}"
         )
     assert len(labels) == len(digests)
     shares = {TEST: test_share, VAL: val_share}

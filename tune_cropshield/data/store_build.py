@@ -118,10 +118,8 @@ def check_readable(
     total = len(kept) + len(unreadable)
     if len(unreadable) > max_bad_share * total:
         raise DataError(
-            (
-                f"{len(unreadable)} of {total} images in {str(folder.root)!r} cannot be read, more than the "
-                f"{max_bad_share:.0%} allowed: {first}"
-            )
+            f"{len(unreadable)} of {total} images in {str(folder.root)!r} cannot be read, more than the "
+            f"{max_bad_share:.0%} allowed: {first}"
         )
     emptied = sorted(set(folder.classes) - {name.partition("/")[0] for name in kept})
     if emptied:

@@ -29,10 +29,8 @@ def show(found: Examination, console: Console) -> None:
     console.print()
     device = "GPU" if found.device == "cuda" else "CPU"
     console.print(
-        (
-            f"{len(judged)} claims with a figure could be checked on this {device}: {sum(judged)} hold. "
-            f"{found.seconds:.0f} s."
-        )
+        f"{len(judged)} claims with a figure could be checked on this {device}: {sum(judged)} hold. "
+        f"{found.seconds:.0f} s."
     )
     if found.device == "cpu":
         console.print(

@@ -92,10 +92,8 @@ def verdict_lines(judged: Sequence[Confirmed], num_judged: int) -> list[str]:
             f"{'':4}seed {run.seed}: {run.outcome} ({run.reason})" for run in confirmed.runs if run.outcome != FINISHED
         ]
     lines.append(
-        (
-            f"gains in points of val_acc on the same {num_judged} validation photographs (one is "
-            f"{100 / num_judged:.2f} points); {TEST}"
-        )
+        f"gains in points of val_acc on the same {num_judged} validation photographs (one is "
+        f"{100 / num_judged:.2f} points); {TEST}"
     )
     return [*lines, verdict(judged)]
 

@@ -56,10 +56,8 @@ def check_packages() -> None:
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
-            (
-                f"--format onnx needs {' and '.join(missing)}: python -m pip install {' '.join(PACKAGES)} (uv run "
-                "--extra onnx ... with uv)"
-            )
+            f"--format onnx needs {' and '.join(missing)}: python -m pip install {' '.join(PACKAGES)} (uv run "
+            "--extra onnx ... with uv)"
         )
 
 
@@ -83,10 +81,8 @@ def write_onnx(run_dir: Path, target: Path) -> float:
     difference = largest_difference(content, pictures, expected.numpy())
     if not difference <= TOLERANCE:
         raise RunFailure(
-            (
-                f"the ONNX file of {trial.model} was not kept: a logit differs by {difference:.2g} from PyTorch's, "
-                f"more than {TOLERANCE:g}"
-            )
+            f"the ONNX file of {trial.model} was not kept: a logit differs by {difference:.2g} from PyTorch's, "
+            f"more than {TOLERANCE:g}"
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(target, lambda file: file.write(content))

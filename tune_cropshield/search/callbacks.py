@@ -70,10 +70,8 @@ class ViewCallback(Callback):
             if result.get(LADDER_STEPS, 0) > self._ladder_steps.get(number, 0):
                 self._ladder_steps[number] = result[LADDER_STEPS]
                 self._view.note(
-                    (
-                        f"t{number:03d} ran out of memory: it goes on with a smaller micro-batch and the same "
-                        "effective batch"
-                    )
+                    f"t{number:03d} ran out of memory: it goes on with a smaller micro-batch and the same "
+                    "effective batch"
                 )
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:

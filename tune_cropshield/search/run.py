@@ -249,10 +249,8 @@ def _ended_by_signals(stopper: Any, view: SearchView) -> Iterator[threading.Even
         interrupted.set()
         stopper.stop("interrupted")
         view.note(
-            (
-                "stopping: the trials under way have 10 s to end their epoch, which is else trained again (once "
-                "more to stop at once)"
-            )
+            "stopping: the trials under way have 10 s to end their epoch, which is else trained again (once "
+            "more to stop at once)"
         )
 
     previous = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -11,6 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from tune_cropshield import torch_private
+
 AGC_SMALLEST_WEIGHT_NORM = 1e-3  # keeps freshly zeroed weights trainable; epsilon in the paper
 
 
@@ -52,7 +54,7 @@ def clip_gradients(parameters: Sequence[nn.Parameter], clipping: Clipping | None
         nn.utils.clip_grads_with_norm_(with_gradient, clipping.bound, norm)
         return norm, norm > clipping.bound
     if clipping.kind == "value":
-        largest = torch.stack(torch._foreach_norm(gradients, float("inf"))).max()
+        largest = torch.stack(torch_private.foreach_norm(gradients, float("inf"))).max()
         nn.utils.clip_grad_value_(with_gradient, clipping.bound)
         return norm, largest > clipping.bound
     return norm, _clip_adaptively(with_gradient, clipping.bound)

@@ -7,6 +7,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from tune_cropshield import torch_private
+
 
 class WeightAverage:
     """Keeps average = decay * average + (1 - decay) * weights; `model` is the averaged network, ready to evaluate.
@@ -29,8 +31,8 @@ class WeightAverage:
         """
         decay = torch.clamp((1 + updates) / (10 + updates), max=self.decay)
         share = (1 - decay) * applied
-        moves = torch._foreach_sub(self._sources, self._averages)
-        torch._foreach_mul_(moves, share)
-        torch._foreach_add_(self._averages, moves)
+        moves = torch_private.foreach_sub(self._sources, self._averages)
+        torch_private.foreach_mul_(moves, share)
+        torch_private.foreach_add_(self._averages, moves)
         if self._buffers:
-            torch._foreach_copy_(self._buffers, self._source_buffers)
+            torch_private.foreach_copy_(self._buffers, self._source_buffers)

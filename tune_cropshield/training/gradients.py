@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from tune_cropshield import torch_private
 from tune_cropshield.training.host_copies import parts_of
 
 LARGEST_PART_BYTES = 16 * 2**20  # of fp32 gradients that are cast back at once
@@ -83,7 +84,7 @@ class FixedGradients:
             leaf.grad = total if met and leaf.dtype == total.dtype and total.nbytes > LARGEST_LEFT_BYTES else None
         if self._casts:
             with torch.no_grad():
-                torch._foreach_copy_(list(self._casts.values()), self._masters)
+                torch_private.foreach_copy_(list(self._casts.values()), self._masters)
         logits_BK: Tensor = functional_call(self._model, self._casts, (images_BCHW,))
         return logits_BK
 
@@ -96,19 +97,19 @@ class FixedGradients:
         ]
         alike = [(gradient, total) for gradient, total in found if gradient.dtype == total.dtype]
         if alike:
-            torch._foreach_add_([total for _, total in alike], [gradient for gradient, _ in alike])
+            torch_private.foreach_add_([total for _, total in alike], [gradient for gradient, _ in alike])
         narrow = iter([gradient for gradient, total in found if gradient.dtype != total.dtype])
         for totals in parts_of(
             [total for gradient, total in found if gradient.dtype != total.dtype], LARGEST_PART_BYTES
         ):
             wide = [torch.empty_like(total) for total in totals]
-            torch._foreach_copy_(wide, list(itertools.islice(narrow, len(totals))))
-            torch._foreach_add_(totals, wide)
+            torch_private.foreach_copy_(wide, list(itertools.islice(narrow, len(totals))))
+            torch_private.foreach_add_(totals, wide)
         self._show_sums()
 
     def clear(self) -> None:
         self._show_sums()
-        torch._foreach_zero_(self._sums)
+        torch_private.foreach_zero_(self._sums)
 
     def _show_sums(self) -> None:
         for leaf in self._leaves:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tune_cropshield import torch_private
 from tune_cropshield.config.model_names import check_model_name
 from tune_cropshield.errors import ConfigError
 from tune_cropshield.training.cnn import cropshield_cnn, tiny_cnn
@@ -66,9 +66,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, strict: boo
 
     They are taken for this PyTorch's own: MNASNet loads none without.
     """
-    state = OrderedDict(weights)
-    state._metadata = getattr(model.state_dict(), "_metadata")  # type: ignore[attr-defined]  # noqa: B009
-    model.load_state_dict(state, strict=strict)
+    model.load_state_dict(torch_private.with_versions(weights, model), strict=strict)
 
 
 def head_of(model: nn.Module) -> tuple[str, nn.Module]:
@@ -85,7 +83,7 @@ def freeze(model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.startswith(head_name + "."))
     for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if isinstance(module, torch_private.BatchNorm):
             module.register_forward_pre_hook(_use_running_statistics)
 
 
@@ -176,5 +174,5 @@ def correct_momentum(model: nn.Module, accumulation: float) -> None:
     train well (Wu and He, https://arxiv.org/abs/1803.08494, figure 1).
     """
     for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.momentum is not None:
+        if isinstance(module, torch_private.BatchNorm) and module.momentum is not None:
             module.momentum = 1 - (1 - module.momentum) ** (1 / accumulation)

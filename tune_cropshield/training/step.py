@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import profiler
 
+from tune_cropshield import torch_private
 from tune_cropshield.config.settings import Precision
 from tune_cropshield.data.mixing import Targets
 from tune_cropshield.data.windows import MicroBatch, Window
@@ -99,7 +100,7 @@ class WindowStep:
         """
         self._random_state = random_state(self.device)
         for buffers, copies in self._buffer_copies:
-            torch._foreach_copy_(copies, buffers)
+            torch_private.foreach_copy_(copies, buffers)
 
     def go_back(self) -> None:
         """Undoes the micro-steps since `remember`: the window can be trained anew, in other parts, as if it had not
@@ -108,10 +109,10 @@ class WindowStep:
         assert not self.updating
         self.gradients.clear()
         if self.scaler.is_enabled():
-            self.scaler._per_optimizer_states.clear()  # it may hold "already unscaled"
+            torch_private.forget_unscaled(self.scaler)
         self._window_loss.zero_()
         for buffers, copies in self._buffer_copies:
-            torch._foreach_copy_(buffers, copies)
+            torch_private.foreach_copy_(buffers, copies)
         restore_random_state(self._random_state, self.device)
 
     def _train_on(self, batch: MicroBatch, window_weight: Tensor) -> None:
@@ -144,9 +145,7 @@ class WindowStep:
         grad_norm, clipped = clip_gradients(self.parameters, self.clipping)
         self.updating = True
         if self.scaler.is_enabled():
-            found_inf = sum(self.scaler._found_inf_per_device(self.optimizer).values())
-            assert isinstance(found_inf, Tensor)
-            applied = (found_inf == 0).float()
+            applied = (torch_private.found_inf(self.scaler, self.optimizer) == 0).float()
             self.scaler.step(self.optimizer)
             self.scaler.update()
         else:
@@ -180,7 +179,7 @@ def _by_type(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
 
 def named(name: str) -> AbstractContextManager[object]:
     """Returns a block that a running profiler shows under `name`."""
-    return profiler.record_function(name) if profiler._is_profiler_enabled else nullcontext()
+    return profiler.record_function(name) if torch_private.is_profiling() else nullcontext()
 
 
 def seed_everything(seed: int) -> None:

@@ -55,10 +55,8 @@ def resolve_budget(text: str, card: Card | None) -> Budget:
         )
     if amount.card_mib > card.total_mib * NOMINAL_OVER_SHOWN:
         raise DeviceError(
-            (
-                f"a budget of {text} ({amount.card_mib:.0f} MiB) is above the card: {card.name} has "
-                f"{card.total_mib:.0f} MiB"
-            )
+            f"a budget of {text} ({amount.card_mib:.0f} MiB) is above the card: {card.name} has "
+            f"{card.total_mib:.0f} MiB"
         )
     if amount.ours_mib <= free_mib:
         return Budget(amount.ours_mib)

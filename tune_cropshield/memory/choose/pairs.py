@@ -287,10 +287,8 @@ def _notes(pairs: dict[int, tuple[Pair, ...]]) -> tuple[str, ...]:
     notes = [f"no pair that fits makes an effective batch of {', '.join(unmade)}"] if unmade else []
     if small:
         notes.append(
-            (
-                f"{', '.join(small)}: fewer than {SMALLEST_FOR_BATCH_NORM} images at once make noisy batch norms; "
-                "no larger divisor fits"
-            )
+            f"{', '.join(small)}: fewer than {SMALLEST_FOR_BATCH_NORM} images at once make noisy batch norms; "
+            "no larger divisor fits"
         )
     return tuple(notes)
 

@@ -77,10 +77,8 @@ class Probe:
             self._end()
             if not answer.dead:
                 raise RunFailure(
-                    (
-                        f"the memory probe of {self._request.trial.model} failed at micro-batch "
-                        f"{micro_batch}:\n{answer.text}"
-                    )
+                    f"the memory probe of {self._request.trial.model} failed at micro-batch "
+                    f"{micro_batch}:\n{answer.text}"
                 )
             return Point(micro_batch, self._request.share_mib, reason=answer.text)
         point, context_mib = answer

@@ -29,10 +29,8 @@ def section(record: SearchRecord) -> Section:
     if steps := sum(event.get("event") == "out of memory" for trial in record.trials for event in trial.events):
         blocks.append(
             Text(
-                (
-                    f"Memory ran out {steps} times all the same; training went on at half the micro-batch and the "
-                    "same effective batch."
-                )
+                f"Memory ran out {steps} times all the same; training went on at half the micro-batch and the "
+                "same effective batch."
             )
         )
     if on_gpu:

@@ -1,0 +1,199 @@
+"""Names in a settings file that stand for code: a network, a loss, an optimizer, a schedule, a sampler, a pruning rule.
+
+Each registry is a dictionary from a name to "package.module:attribute". Wherever such a name may stand, a user's own
+"package.module:attribute" or "file.py:attribute" may stand too. Nothing is imported before it is asked for: a faulty
+file is told about at once.
+
+What an entry must be is said where it is used: training/models.py, losses.py, optimizers.py and schedules.py,
+search/samplers.py and search/pruning.py.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from tune_cropshield.errors import ConfigError
+
+MODELS = {
+    "tiny_cnn": "tune_cropshield.training.cnn:tiny_cnn",
+    "cropshield_cnn": "tune_cropshield.training.cnn:cropshield_cnn",
+}  # and every classifier of torchvision under its own name
+LOSSES = {"cross_entropy": "tune_cropshield.training.losses:CrossEntropy"}
+OPTIMIZERS = {
+    "adamw": "tune_cropshield.training.optimizers:adamw",
+    "sgd": "tune_cropshield.training.optimizers:sgd",
+}
+SCHEDULES = {
+    "onecycle": "tune_cropshield.training.schedules:onecycle",
+    "plateau": "tune_cropshield.training.schedules:constant",  # its drops come between epochs: schedules.Plateau
+    "cosine": "tune_cropshield.training.schedules:cosine",
+    "step": "tune_cropshield.training.schedules:step",
+    "constant": "tune_cropshield.training.schedules:constant",
+}
+SAMPLERS = {
+    "tpe": "tune_cropshield.search.samplers:tpe",
+    "random": "tune_cropshield.search.samplers:random",
+    "gp": "tune_cropshield.search.samplers:gp",
+}
+PRUNING = {
+    "asha": "tune_cropshield.search.pruning:asha",
+    "none": "tune_cropshield.search.pruning:none",
+}
+REGISTRIES = {
+    "model": MODELS,
+    "loss": LOSSES,
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+    "sampler": SAMPLERS,
+    "pruning": PRUNING,
+}
+
+
+def is_own(name: str) -> bool:
+    """Tells whether `name` is a reference to a user's own code, and not a name of ours or of a library."""
+    return ":" in name
+
+
+def checked_name(kind: str, name: str) -> str:
+    """Returns `name`, a reference to a file with the file's whole path, if it can be resolved. Nothing is executed.
+
+    Args:
+        kind: a key of REGISTRIES.
+        name: a name of that registry, or a reference.
+
+    Raises:
+        ConfigError: there is no such name, module, file, or no such attribute in the file.
+    """
+    known = REGISTRIES[kind]
+    if name in known:
+        return name
+    if not is_own(name):
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        names = ", ".join(known)
+        raise ConfigError(
+            [f"no {kind} is called {name!r}{hint} Known: {names}; your own is written as file.py:name or module:name"]
+        )
+    place, attribute = _parts(kind, name)
+    if not place.endswith(".py"):
+        _find_module(kind, place)
+        return name
+    path = Path(place).expanduser().absolute()
+    if attribute not in _names_in(kind, path):
+        raise ConfigError([f"{kind} {name!r}: {path} defines no {attribute}"])
+    return f"{path}:{attribute}"
+
+
+def resolve(kind: str, name: str) -> Any:
+    """Returns the object that `name` stands for: what a registry of ours names, or a user's own.
+
+    Raises:
+        ConfigError: it cannot be imported, or its module holds no such attribute.
+    """
+    place, attribute = _parts(kind, REGISTRIES[kind].get(name, name))
+    try:
+        module = _load_file(Path(place)) if place.endswith(".py") else _import(place)
+        return getattr(module, attribute)
+    except ConfigError:
+        raise
+    except AttributeError:
+        raise ConfigError([f"{kind} {name!r}: {place} defines no {attribute}"]) from None
+    except Exception as error:  # a user's file can fail in any way
+        raise ConfigError([f"{kind} {name!r} cannot be loaded: {type(error).__name__}: {error}"]) from error
+
+
+def source_digest(name: str) -> str | None:
+    """Returns the SHA-256 (hex) of the file that a user's own code lies in; None for a name of ours or of a library.
+
+    Two trials whose settings have the same name, but another file, were not trained alike.
+    """
+    if not is_own(name):
+        return None
+    place, _, _ = name.rpartition(":")
+    path = Path(place) if place.endswith(".py") else _source_of(place)
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest() if path is not None else None
+    except OSError:
+        return None
+
+
+def _parts(kind: str, name: str) -> tuple[str, str]:
+    place, _, attribute = name.rpartition(":")  # the last colon: a Windows path has one of its own
+    if not place or not attribute.isidentifier():
+        raise ConfigError([f"{kind} {name!r}: write file.py:name or package.module:name"])
+    return place, attribute
+
+
+def _find_module(kind: str, place: str) -> None:
+    _look_in_this_folder()
+    try:
+        found = importlib.util.find_spec(place) is not None
+    except (ImportError, ValueError):
+        found = False
+    if not found:
+        raise ConfigError([f"{kind} {place!r}: there is no module of this name"])
+
+
+def _source_of(place: str) -> Path | None:
+    _look_in_this_folder()
+    spec = importlib.util.find_spec(place)
+    return Path(spec.origin) if spec is not None and spec.origin is not None else None
+
+
+def _import(place: str) -> Any:
+    _look_in_this_folder()
+    return importlib.import_module(place)
+
+
+def _look_in_this_folder() -> None:
+    """Lets a user's modules be imported from the folder that the program was started in, as `python -m` would."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+
+
+def _names_in(kind: str, path: Path) -> set[str]:
+    """Returns the functions, classes and variables at the top level of a Python file."""
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError([f"{kind}: {path} cannot be read: {error.strerror}"]) from None
+    except (SyntaxError, ValueError) as error:
+        raise ConfigError([f"{kind}: {path} is no valid Python: {error}"]) from None
+    names: set[str] = set()
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign):
+            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {alias.asname or alias.name for alias in node.names}
+    return names
+
+
+def _load_file(path: Path) -> Any:
+    """Returns the module in the file `path`, loaded once in each process.
+
+    Source: https://docs.python.org/3/library/importlib.html#importing-a-source-file-directly
+    """
+    name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ConfigError([f"{path} cannot be loaded"])
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickle look their module up there
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
