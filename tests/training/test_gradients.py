@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from tune_cropshield.config.settings import Precision
 from tune_cropshield.data.mixing import Targets
 from tune_cropshield.training.graphs import Eager
-from tune_cropshield.training.losses import target_weight
 from tune_cropshield.training.models import build_model
 from tune_cropshield.training.step import WindowStep
 
@@ -78,7 +77,7 @@ def windows(number: int) -> list[list[tuple[Tensor, Targets]]]:
 
 def train(step: WindowStep, window: list[tuple[Tensor, Targets]]) -> None:
     torch.manual_seed(2)  # of dropout
-    weight = target_weight(Targets(torch.cat([targets.labels_B for _, targets in window])), None)
+    weight = step.loss.weight(Targets(torch.cat([targets.labels_B for _, targets in window])))
     for images, targets in window:
         step.micro_step(images, targets, weight)
     step.update(weight)

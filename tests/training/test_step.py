@@ -13,7 +13,7 @@ from tune_cropshield.data.mixing import Targets
 from tune_cropshield.training.clipping import Clipping, chosen_clipping
 from tune_cropshield.training.ema import WeightAverage
 from tune_cropshield.training.graphs import Runner
-from tune_cropshield.training.losses import target_weight
+from tune_cropshield.training.losses import CrossEntropy
 from tune_cropshield.training.optimizers import build_optimizer
 from tune_cropshield.training.precision import gradient_scaler
 from tune_cropshield.training.schedules import lr_factors
@@ -46,8 +46,7 @@ def step_for(
         lr_factors=torch.ones(100) if factors is None else factors,
         clipping=clipping,
         precision=precision,
-        class_weights_K=None,
-        label_smoothing=0.0,
+        loss=CrossEntropy(),
         average=average,
         log=UpdateLog(100, CPU),
         runner=runner,
@@ -60,7 +59,7 @@ def linear(seed: int = 0) -> nn.Module:
 
 
 def make_update(step: WindowStep, images: torch.Tensor, labels: torch.Tensor) -> None:
-    weight = target_weight(Targets(labels), None)
+    weight = step.loss.weight(Targets(labels))
     step.micro_step(images, Targets(labels), weight)
     step.update(weight)
 

@@ -14,7 +14,7 @@ from tune_cropshield.data.feed import ImageFeed
 from tune_cropshield.data.mixing import Targets
 from tune_cropshield.data.windows import WindowSettings, training_windows
 from tune_cropshield.training.clipping import chosen_clipping
-from tune_cropshield.training.losses import loss_sum, target_weight
+from tune_cropshield.training.losses import CrossEntropy
 from tune_cropshield.training.optimizers import build_optimizer
 from tune_cropshield.training.precision import gradient_scaler
 from tune_cropshield.training.step import WindowStep
@@ -41,8 +41,7 @@ def window_step(model: nn.Module, smoothing: float, class_weights: Tensor | None
         lr_factors=torch.ones(1),
         clipping=chosen_clipping("none"),
         precision="fp32",
-        class_weights_K=class_weights,
-        label_smoothing=smoothing,
+        loss=CrossEntropy(class_weights, smoothing),
         average=None,
         log=UpdateLog(1, CPU),
     )
@@ -74,7 +73,7 @@ def test_a_windows_gradient_is_that_of_the_mean_loss_over_the_whole_window(
 
     model = small_network()
     step = window_step(model, smoothing, class_weights)
-    weight = target_weight(targets, class_weights)
+    weight = step.loss.weight(targets)
     for start in range(0, samples, micro_batch):
         stop = min(start + micro_batch, samples)
         step.micro_step(images[start:stop], targets.slice(start, stop), weight)
@@ -120,7 +119,7 @@ def test_a_weight_of_the_micro_batch_in_the_windows_place_is_noticed() -> None:
         step = window_step(model, 0.0, None)
         for start, stop in ((0, 8), (8, 16), (16, 20)):
             part = targets.slice(start, stop)
-            step.micro_step(images[start:stop], part, target_weight(targets if of_window else part, None))
+            step.micro_step(images[start:stop], part, step.loss.weight(targets if of_window else part))
         gradients.append(gradients_of(model))
     with pytest.raises(AssertionError, match="not close"):
         torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
@@ -167,8 +166,7 @@ def test_the_sum_of_losses_over_the_weight_is_torchs_mean() -> None:
     )
     for smoothing in (0.0, 0.1):
         for class_weights in (None, weights):
-            ours = loss_sum(logits, Targets(labels), class_weights, smoothing) / target_weight(
-                Targets(labels), class_weights
-            )
+            loss = CrossEntropy(class_weights, smoothing)
+            ours = loss.sum(logits, Targets(labels)) / loss.weight(Targets(labels))
             expected = nn.functional.cross_entropy(logits, labels, class_weights, label_smoothing=smoothing)
             torch.testing.assert_close(ours, expected)

@@ -20,7 +20,7 @@ from tune_cropshield.training.model_checks import check_pretrained
 
 if TYPE_CHECKING:
     from tune_cropshield.outcome.confirm import Candidate
-    from tune_cropshield.training.loop import TrialReport
+    from tune_cropshield.training.progress import TrialReport
 
 
 def run(args: argparse.Namespace) -> int:

@@ -55,8 +55,7 @@ def _evaluate(config: RunConfig, classes: list[str], weights: Path, split: str) 
 
     from tune_cropshield.data.dataset import DeviceData, open_data
     from tune_cropshield.outcome.trained import load_trained
-    from tune_cropshield.training.evaluate import Evaluator
-    from tune_cropshield.training.loop import validation_batches
+    from tune_cropshield.training.evaluate import Evaluator, split_batches
     from tune_cropshield.training.precision import DTYPES, resolve_precision
 
     trial = config.trial
@@ -70,7 +69,7 @@ def _evaluate(config: RunConfig, classes: list[str], weights: Path, split: str) 
             f"{', '.join(sorted(set(data.classes) ^ set(classes)))} differ"
         )
     precision = resolve_precision(trial.precision, device)
-    batches = validation_batches(trial, DeviceData(data, device), split, DTYPES[precision])
+    batches = split_batches(trial, DeviceData(data, device), split, DTYPES[precision])
     return Evaluator(load_trained(trial, len(classes), weights, device), len(classes), precision, device).evaluate(
         batches
     )

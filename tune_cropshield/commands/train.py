@@ -36,7 +36,8 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from tune_cropshield.data.dataset import DeviceData, open_data
-    from tune_cropshield.training.loop import TrialReport, run_trial
+    from tune_cropshield.training.loop import run_trial
+    from tune_cropshield.training.progress import TrialReport
 
     view = view_for(Console(soft_wrap=True, highlight=False))
     trial = config.trial

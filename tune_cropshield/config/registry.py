@@ -77,11 +77,9 @@ def checked_name(kind: str, name: str) -> str:
         return name
     if not is_own(name):
         close = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        names = ", ".join(known)
-        raise ConfigError(
-            [f"no {kind} is called {name!r}{hint} Known: {names}; your own is written as file.py:name or module:name"]
-        )
+        hint = f"; did you mean {close[0]}?" if close else "."
+        own = "your own is written as file.py:name or package.module:name"
+        raise ConfigError([f"no {kind} is called {name!r}{hint} Known: {', '.join(known)}; {own}"])
     place, attribute = _parts(kind, name)
     if not place.endswith(".py"):
         _find_module(kind, place)

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
+from tune_cropshield.config import registry
 from tune_cropshield.config.faults import Rule, Settings, overridden, told_as, validated
-from tune_cropshield.config.model_names import OWN_MODELS, check_model_name
+from tune_cropshield.config.model_names import check_model_name, is_torchvisions
 from tune_cropshield.config.toml_files import read_toml, without_none
 from tune_cropshield.files import write_text_atomically
 
@@ -93,7 +94,7 @@ def _pair_misses_the_effective_batch(trial: TrialConfig) -> str | None:
 
 def _mixing_lacks_neighbours(trial: TrialConfig) -> str | None:
     micro = trial.micro_batch or trial.effective_batch // (trial.accumulation or 1)
-    if not (trial.mixup or trial.cutmix) or (micro % 2 == 0 and trial.effective_batch % 2 == 0):
+    if not trial.mixes or (micro % 2 == 0 and trial.effective_batch % 2 == 0):
         return None
     return (
         f"mixup and cutmix mix neighbours, so micro_batch and effective_batch must be even, but got {micro} and "
@@ -102,7 +103,7 @@ def _mixing_lacks_neighbours(trial: TrialConfig) -> str | None:
 
 
 def _no_published_weights(trial: TrialConfig) -> str | None:
-    if trial.pretrained is not True or trial.model not in OWN_MODELS:
+    if trial.pretrained is not True or is_torchvisions(trial.model):
         return None
     return f"{trial.model} has no published weights: set pretrained = false or give a file"
 
@@ -136,13 +137,14 @@ class TrialConfig(Settings):
     eval_batch: Batch | None = None  # left out: micro_batch
 
     # loss
+    loss: str = "cross_entropy"  # or your own, as file.py:Name
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     class_weights: Literal["none", "balanced"] = (
         "none"  # balanced: N / (K * count), for folders of very different sizes
     )
 
     # optimizer
-    optimizer: Literal["adamw", "sgd"] = "adamw"
+    optimizer: str = "adamw"  # adamw, sgd, or your own, as file.py:name
     lr: float = Field(1e-4, gt=0)  # the guide's
     weight_decay: float = Field(1e-4, ge=0)  # the guide's; never on norms and biases
     momentum: float = Field(0.9, ge=0, lt=1)  # sgd only
@@ -151,7 +153,7 @@ class TrialConfig(Settings):
     agc: Bound = "none"  # or each unit's norm, to this share of its weights' norm (adaptive gradient clipping)
 
     # learning-rate schedule; time is counted in applied updates
-    schedule: Literal["onecycle", "plateau", "cosine", "step", "constant"] = "plateau"
+    schedule: str = "plateau"  # onecycle, plateau, cosine, step, constant, or your own, as file.py:name
     warmup_epochs: float = Field(1.0, ge=0)  # linear, from lr / 25
     plateau_patience: Epochs = Field(3, ge=0)  # epochs without a lower val_loss before lr is multiplied
     plateau_factor: float = Field(0.5, gt=0, lt=1)
@@ -199,6 +201,17 @@ class TrialConfig(Settings):
     @classmethod
     def _model_is_known(cls, name: str) -> str:
         return check_model_name(name)
+
+    @field_validator("loss", "optimizer", "schedule")
+    @classmethod
+    def _name_is_known(cls, name: str, info: ValidationInfo) -> str:
+        assert info.field_name is not None
+        return registry.checked_name(info.field_name, name)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether neighbours are mixed, so that micro-batches must be even."""
+        return bool(self.mixup or self.cutmix)
 
     @property
     def pair(self) -> tuple[int, int]:

@@ -18,7 +18,8 @@ from tune_cropshield.files import write_text_atomically
 from tune_cropshield.search.endings import DIVERGED, FINISHED, OUT_OF_MEMORY
 from tune_cropshield.search.folder import trial_folder
 from tune_cropshield.search.journal import best_value
-from tune_cropshield.training.loop import TrialReport, run_trial
+from tune_cropshield.training.loop import run_trial
+from tune_cropshield.training.progress import TrialReport
 from tune_cropshield.training.run_folder import CONFIG, RunFolder, read_metrics
 
 TABLE = "confirm.csv"

@@ -33,7 +33,7 @@ from tune_cropshield.search.trial_settings import as_begun, distributions, pair_
 from tune_cropshield.search.views.view import SearchView, TrialLine
 from tune_cropshield.training.run_folder import read_events
 
-FORMAT = "3"  # of trials' settings, checkpoints and metrics: raised when an older search can no longer be gone on with
+FORMAT = "4"  # of trials' settings, checkpoints and metrics: raised when an older search can no longer be gone on with
 WORKER_DEATHS = 3  # a trial whose process died so often is given up
 
 

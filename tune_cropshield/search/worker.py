@@ -32,8 +32,9 @@ from tune_cropshield.search.endings import (
     REASON,
     RETIRED,
 )
-from tune_cropshield.training.loop import TrialEnded, TrialReport, trial_epochs
+from tune_cropshield.training.loop import TrialEnded, trial_epochs
 from tune_cropshield.training.precision import INITIAL_SCALE, carried_scale
+from tune_cropshield.training.progress import TrialReport
 from tune_cropshield.training.run_folder import RunFolder
 
 DEAD_CONTEXT = 70  # exit code of a process whose GPU context is gone
@@ -129,7 +130,7 @@ class TrialWorker(tune.Trainable):
             "best_epoch": report.best_epoch,
             "done": report.finished,
         }
-        result |= {LADDER_STEPS: len(report.ladder_steps), NOTES: report.notes}
+        result |= {LADDER_STEPS: len(report.oom_retries), NOTES: report.notes}
         return {**result, OUTCOME: FINISHED} if report.finished else result
 
     def _note_traceback(self) -> None:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import ctypes
 import math
 import sys
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from tune_cropshield.config import registry
 from tune_cropshield.config.settings import Precision, TrialConfig
+from tune_cropshield.data.mixing import Mixing
+from tune_cropshield.data.windows import WindowSettings
 from tune_cropshield.training.clipping import chosen_clipping
 from tune_cropshield.training.ema import WeightAverage
 from tune_cropshield.training.graphs import CudaGraphs, Eager, Runner
-from tune_cropshield.training.losses import balanced_class_weights
+from tune_cropshield.training.losses import SampleLoss, balanced_class_weights
 from tune_cropshield.training.models import build_model, correct_momentum
 from tune_cropshield.training.optimizers import build_optimizer
 from tune_cropshield.training.precision import INITIAL_SCALE, gradient_scaler, resolve_precision
@@ -55,8 +57,7 @@ def build_trainer(
         ).to(device),
         clipping=chosen_clipping(trial.max_norm, trial.clip_value, trial.agc),
         precision=precision,
-        class_weights_K=class_weights(trial.class_weights, train_labels, num_classes, device),
-        label_smoothing=trial.label_smoothing,
+        loss=build_loss(trial, train_labels, num_classes, device),
         average=WeightAverage(model, trial.ema) if trial.ema else None,
         log=UpdateLog(updates_per_epoch, device),
         runner=runner,
@@ -89,11 +90,26 @@ def memory_format(channels_last: bool) -> torch.memory_format:
     return torch.channels_last if channels_last else torch.contiguous_format
 
 
-def class_weights(
-    kind: Literal["none", "balanced"], labels: Tensor, num_classes: int, device: torch.device
-) -> Tensor | None:
-    """Returns the classes' weights in the loss, fp32 (K,) on `device`, or None for equal ones."""
-    return balanced_class_weights(labels, num_classes).to(device) if kind == "balanced" else None
+def build_loss(trial: TrialConfig, train_labels: Tensor, num_classes: int, device: torch.device) -> SampleLoss:
+    """Returns the loss that `trial` is trained with.
+
+    Args:
+        train_labels: int64, on the CPU; "balanced" class weights are counted from them.
+    """
+    weights_K = balanced_class_weights(train_labels, num_classes).to(device) if trial.class_weights != "none" else None
+    loss: SampleLoss = registry.resolve("loss", trial.loss)(weights_K, trial.label_smoothing)
+    return loss
+
+
+def window_settings(trial: TrialConfig, micro_batch: int, dtype: torch.dtype) -> WindowSettings:
+    """Returns how the epochs of `trial` are cut into windows, and what is done to their images.
+
+    Args:
+        micro_batch: images at once; what the trial was planned for, or less where memory ran out.
+        dtype: of the images.
+    """
+    mixing = Mixing(trial.mixup, trial.cutmix) if trial.mixes else None
+    return WindowSettings(trial.effective_batch, micro_batch, trial.augment, mixing, trial.seed, dtype)
 
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # mallopt(3)

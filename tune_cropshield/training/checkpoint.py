@@ -11,7 +11,7 @@ import torch
 from tune_cropshield.errors import RunFailure
 from tune_cropshield.files import write_atomically
 
-VERSION = 3
+VERSION = 4
 
 
 class DamagedCheckpoint(RunFailure):

@@ -1,59 +1,43 @@
-"""One trial: data, model, loop, records. A complete program in itself; a search is one more caller."""
+"""One trial from top to bottom: data, model, optimizer, epochs, evaluation, checkpoints, reports.
+
+It is a complete program without a search: `run_trial(config, data, folder, report=print)`. What happens when something
+fails stands beside each other in retries/: memory that runs out, fp16 that does not do, a driver that spills.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
-from tune_cropshield.config.settings import RunConfig, TrialConfig, save_config
-from tune_cropshield.config.units import MIB
+from tune_cropshield.config.settings import Precision, RunConfig, TrialConfig, save_config
 from tune_cropshield.data.dataset import DeviceData
-from tune_cropshield.data.mixing import Mixing
-from tune_cropshield.data.windows import EvaluationBatch, Window, WindowSettings, evaluation_batches, training_windows
+from tune_cropshield.data.windows import Window, training_windows
 from tune_cropshield.errors import DivergedError
 from tune_cropshield.files import remove_leftovers, told_when_full
-from tune_cropshield.memory.guard import cap_allocator
+from tune_cropshield.training.build import build_trainer, window_settings
 from tune_cropshield.training.clock import CHECKPOINT, REPORT, STEP, TrialClock
+from tune_cropshield.training.evaluate import evaluation_batch, split_batches
 from tune_cropshield.training.gpu_errors import gpu_errors_named
-from tune_cropshield.training.host_copies import copies_on_host
 from tune_cropshield.training.metrics import EpochMetrics, Evaluation
 from tune_cropshield.training.precision import DTYPES, INITIAL_SCALE
-from tune_cropshield.training.retries.out_of_memory import Ladder, LadderStep
-from tune_cropshield.training.retries.spilling import EpochMemory, SpillGuard, driver_may_spill
-from tune_cropshield.training.retries.wider_precision import PrecisionChange, Training
+from tune_cropshield.training.progress import Progress, TrialReport
+from tune_cropshield.training.retries.out_of_memory import OutOfMemoryPolicy
+from tune_cropshield.training.retries.spilling import SpillPolicy
+from tune_cropshield.training.retries.wider_precision import PrecisionChange, PrecisionPolicy
 from tune_cropshield.training.run_folder import CONFIG, RunFolder, ScalarEvents
-from tune_cropshield.training.trainer import TrainedEpoch, Trainer
+from tune_cropshield.training.trainer import Trainer
 
-CHECKPOINT_EVERY_S = (
-    10.0  # a kill costs at most this much training and the epoch under way, an orderly end only the latter
-)
+# A kill costs at most this much training and the epoch under way, an orderly end only the latter.
+CHECKPOINT_EVERY_S = 10.0
 
 
 class TrialEnded(Exception):
-    """Thrown into `trial_epochs`, it ends the trial for good: nobody will go on with it, so that no checkpoint is
-    saved.
-    """
-
-
-@dataclass(frozen=True)
-class TrialReport:
-    """What is known after an epoch."""
-
-    metrics: EpochMetrics
-    best_epoch: int
-    best_val_acc: float  # the best so far: what pruning, the sampler and the kept weights all go by
-    finished: bool  # the last epoch, or early stopping
-    ladder_steps: tuple[
-        LadderStep, ...
-    ] = ()  # how often memory ran out, and what was made smaller; empty in all but accidents
-    notes: tuple[str, ...] = ()  # what else a person should know: sentences, each in every report after it
+    """Thrown into `trial_epochs`, it ends the trial for good: nobody will go on with it, so no checkpoint is saved."""
 
 
 def run_trial(
@@ -68,9 +52,8 @@ def run_trial(
 ) -> TrialReport:
     """Trains one network to its end and returns the last report. Arguments and errors are those of `trial_epochs`."""
     last = None
-    with closing(
-        trial_epochs(config, data, folder, resume=resume, checkpoint_every_s=checkpoint_every_s, memory_mib=memory_mib)
-    ) as epochs:
+    options = {"resume": resume, "checkpoint_every_s": checkpoint_every_s, "memory_mib": memory_mib}
+    with closing(trial_epochs(config, data, folder, **options)) as epochs:  # type: ignore[arg-type]
         for last in epochs:
             report(last)
     assert last is not None
@@ -87,220 +70,153 @@ def trial_epochs(
     memory_mib: float | None = None,
     loss_scale: float = INITIAL_SCALE,
 ) -> Generator[TrialReport]:
-    """Trains one network, yielding a report after each epoch, and writes its files (see `records`) into `folder`.
+    """Trains one network, yielding a report after each epoch, and writes its files (see `run_folder`) into `folder`.
 
-    Before an epoch is reported, its metrics are written, and the weights where they are the best so far.
-    resume: go on from the folder's last checkpoint, with the same numbers as if it had never stopped; without a
-    checkpoint, from the start. The checkpoint's epoch is reported again first: whoever listens may have been killed
-    before hearing of it. A damaged checkpoint is passed over for the one before, and events.jsonl says so. Closing the
+    Before an epoch is reported, its metrics are written, and the weights where they are the best so far. Closing the
     iterator early saves a checkpoint, so that only an epoch under way is lost; throwing TrialEnded into it saves none.
-    memory_mib: what this process's allocator may reserve on a GPU, the data's resident stores included; None: all there
-    is. When it runs out all the same, training goes on at half the micro-batch; where fp16 does not do, it goes on in a
-    wider precision: events.jsonl says so.
-    loss_scale: fp16's first scale, where an earlier trial of this model has found a good one. Raises DivergedError when
-    training stops being finite, OutOfMemory when smaller micro-batches do not help, DeadContextError when the GPU takes
-    no more work from this process, DiskFull, and RunFailure for a checkpoint of another version.
+
+    Args:
+        resume: go on from the folder's last checkpoint, with the same numbers as if it had never stopped; without a
+            checkpoint, from the start. The checkpoint's epoch is reported again first: whoever listens may have been
+            killed before hearing of it. A damaged checkpoint is passed over for the one before, and events.jsonl says
+            so.
+        checkpoint_every_s: seconds of training after which a checkpoint is saved at an epoch's end.
+        memory_mib: what this process's allocator may reserve on a GPU (the caller has capped it); None: all there is.
+        loss_scale: fp16's first scale, where an earlier trial of this model has found a good one.
+
+    Raises:
+        DivergedError: training stopped being finite, in every precision that was tried.
+        OutOfMemory: smaller micro-batches do not help.
+        DeadContextError: the GPU takes no more work from this process.
+        DiskFull: nothing more can be written; everything so far is whole.
+        RunFailure: the checkpoint is of another version.
     """
-    with told_when_full(folder):
-        yield from _epochs(config, data, folder, resume, checkpoint_every_s, memory_mib, loss_scale)
-
-
-def _epochs(
-    config: RunConfig,
-    data: DeviceData,
-    folder: Path,
-    resume: bool,
-    checkpoint_every_s: float,
-    memory_mib: float | None,
-    loss_scale: float,
-) -> Generator[TrialReport]:
     trial = config.trial
-    folder.mkdir(parents=True, exist_ok=True)
-    clock = TrialClock(folder)
-    remove_leftovers(folder)
-    run = RunFolder(folder)
-    if trial.threads is not None:
-        torch.set_num_threads(trial.threads)
-    save_config(config, folder / CONFIG)
-    cap_allocator(memory_mib, data.device)
-    notes: list[str] = []
+    with told_when_full(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        clock = TrialClock(folder)
+        remove_leftovers(folder)
+        save_config(config, folder / CONFIG)
+        run, notes = RunFolder(folder), list[str]()
+        if trial.threads is not None:
+            torch.set_num_threads(trial.threads)
 
-    def precision_changed(change: PrecisionChange) -> None:
-        run.add_event({"event": "precision", **asdict(change)})
-        notes.append(change.told)
-
-    def new_ladder(trainer: Trainer) -> Ladder:
-        return Ladder(
-            trainer,
+        # What to do when something fails.
+        memory = OutOfMemoryPolicy(
             trial.effective_batch,
             trial.pair[0],
             evaluation_batch(trial),
-            even=bool(trial.mixup or trial.cutmix),
-            note=lambda step: run.add_event({"event": "out of memory", **asdict(step)}),
+            even=trial.mixes,
+            note=lambda retry: run.add_event({"event": "out of memory", **asdict(retry)}),
         )
+        precision = PrecisionPolicy(trial.precision, data.device, lambda change: _told(change, run, notes))
+        spilling = SpillPolicy(memory_mib, data.device)
 
-    with gpu_errors_named():
-        training = Training(trial, data, new_ladder, precision_changed, loss_scale)
-    progress = Progress()
-    if resume:
-        state, damage = run.checkpoint()
-        if state is not None:
-            progress.load_state(state["progress"])
-            training.load_state(state["training"], progress.epochs_done)
+        # Where an earlier process stopped.
+        progress = Progress()
+        checkpoint, damage = run.checkpoint() if resume else (None, [])
+        if checkpoint is not None:
+            progress.load_state(checkpoint["progress"])
+            memory.load_state(checkpoint["batches"])
+            precision.precision = checkpoint["precision"]
         if damage:
             run.add_event(
                 {"event": "damaged checkpoint", "reasons": damage, "goes_on_after_epoch": progress.epochs_done}
             )
             notes.append(f"{'; '.join(damage)}: it goes on after epoch {progress.epochs_done}")
-    run.keep_metrics_until(progress.epochs_done)
-    if progress.metrics is not None:
-        run.save_best(progress.best_weights, progress.best_predictions, progress.best_metrics, data.data.classes)
-        yield progress.report(trial, training.ladder, notes)
-        if progress.finished(trial):
-            return
-    spill_guard = SpillGuard(memory_mib) if data.device.type == "cuda" and driver_may_spill() else None
-    with _ending(clock), closing(ScalarEvents(folder, progress.epochs_done + 1)) as events:
-        last_saved, saved_epoch = time.perf_counter(), progress.epochs_done
-        clock.write("setup")
-        while not progress.finished(trial):
-            clock.enter(STEP)
-            with gpu_errors_named():
-                metrics, evaluation = _run_epoch_in_some_precision(trial, training, data, progress.epochs_done)
-                if spill_guard is not None:
-                    _leave_system_memory(
-                        spill_guard, training.ladder, metrics, trial.size_at(progress.epochs_done), data
-                    )
-                training.epoch_was_good(metrics.epoch)
-                if (eager := training.ladder.trainer.step.runner.reason) is not None:
-                    why = f"steps run kernel by kernel, not as CUDA graphs: {eager}"
-                    if why not in notes:
-                        run.add_event({"event": "no CUDA graphs", "reason": why})
-                        notes.append(why)
-                is_best = progress.add(metrics, evaluation, training.ladder.trainer)
-            clock.epoch_done(len(data.indices("train")) / metrics.images_per_s, metrics.data_wait_s)
-            run.add_metrics(metrics)
-            events.add(metrics, progress.best_metrics)
-            clock.enter(CHECKPOINT)
-            if is_best:
-                run.save_best(
-                    progress.best_weights, progress.best_predictions, progress.best_metrics, data.data.classes
-                )
-            if progress.finished(trial) or time.perf_counter() - last_saved >= checkpoint_every_s:
-                run.save_checkpoint({"training": training.state(), "progress": progress.state()})
-                last_saved, saved_epoch = time.perf_counter(), progress.epochs_done
-            clock.enter(REPORT)
-            clock.write("epoch")
-            try:
-                yield progress.report(trial, training.ladder, notes)
-            except GeneratorExit:
+        run.keep_metrics_until(progress.epochs_done)
+
+        # Network, optimizer and schedule.
+        train_indices = data.indices("train")
+        train_labels = data.labels_N[train_indices].cpu()
+
+        def new_trainer(precision: Precision) -> Trainer:
+            settings = trial.model_copy(update={"precision": precision})
+            trainer = build_trainer(settings, len(data.data.classes), train_labels, data.device, loss_scale)
+            memory.adapt(trainer)
+            return trainer
+
+        with gpu_errors_named():
+            trainer = new_trainer(precision.precision)
+            if checkpoint is not None:
+                trainer.load_state(checkpoint["trainer"])
+                precision.epoch_was_good(trainer, progress.epochs_done)
+                del checkpoint  # it takes as much memory again
+
+        if progress.metrics is not None:
+            _save_best(run, progress, data)
+            yield progress.report(trial, memory.retries, notes)
+            if progress.finished(trial):
+                return
+
+        def save_checkpoint() -> None:
+            state = {"trainer": precision.good_state(trainer), "precision": precision.precision}
+            run.save_checkpoint({**state, "batches": memory.state(), "progress": progress.state()})
+
+        with _last_line(clock), closing(ScalarEvents(folder, progress.epochs_done + 1)) as events:
+            saved_at, saved_epoch = time.perf_counter(), progress.epochs_done
+            clock.write("setup")
+            while not progress.finished(trial):
+                epoch = progress.epochs_done + 1
+                clock.enter(STEP)
+                with gpu_errors_named():
+                    failure = None
+                    try:
+                        metrics, evaluation = _train_and_validate(trial, trainer, memory, data, epoch)
+                    except DivergedError as error:
+                        if not precision.can_widen:
+                            raise
+                        failure = error.what  # not the error itself: it holds on to the old trainer's memory
+                    if failure is not None:
+                        del trainer
+                        trainer = precision.rebuild_wider(new_trainer, failure)
+                        metrics, evaluation = _train_and_validate(trial, trainer, memory, data, epoch)
+                    spilling.epoch_ended(trainer, memory, metrics, trial.size_at(epoch - 1), len(train_indices))
+                    precision.epoch_was_good(trainer, epoch)
+                    _note_eager_steps(trainer, run, notes)
+                    is_best = progress.add(metrics, evaluation, trainer)
+                clock.epoch_done(len(train_indices) / metrics.images_per_s, metrics.data_wait_s)
+                run.add_metrics(metrics)
+                events.add(metrics, progress.best_metrics)
+
                 clock.enter(CHECKPOINT)
-                if saved_epoch < progress.epochs_done:
-                    run.save_checkpoint({"training": training.state(), "progress": progress.state()})
-                raise
+                if is_best:
+                    _save_best(run, progress, data)
+                if progress.finished(trial) or time.perf_counter() - saved_at >= checkpoint_every_s:
+                    save_checkpoint()
+                    saved_at, saved_epoch = time.perf_counter(), epoch
+
+                clock.enter(REPORT)
+                clock.write("epoch")
+                try:
+                    yield progress.report(trial, memory.retries, notes)
+                except GeneratorExit:
+                    clock.enter(CHECKPOINT)
+                    if saved_epoch < epoch:
+                        save_checkpoint()
+                    raise
 
 
-@contextmanager
-def _ending(clock: TrialClock) -> Iterator[None]:
-    """Writes the clock's last line when the block ends, however it does."""
-    try:
-        yield
-    finally:
-        clock.enter(CHECKPOINT)
-        clock.write("end")
-
-
-def _run_epoch_in_some_precision(
-    trial: TrialConfig, training: Training, data: DeviceData, epoch: int
+def _train_and_validate(
+    trial: TrialConfig, trainer: Trainer, memory: OutOfMemoryPolicy, data: DeviceData, epoch: int
 ) -> tuple[EpochMetrics, Evaluation]:
-    """Does `_run_epoch`, and once more in a wider precision where fp16 fails."""
-    try:
-        return _run_epoch(trial, training.ladder, data, epoch)
-    except DivergedError as error:
-        if not training.can_widen:
-            raise
-        failure = error.what  # not the error itself: it holds on to the old trainer's memory
-    training.widen(failure)
-    return _run_epoch(trial, training.ladder, data, epoch)
-
-
-def _run_epoch(trial: TrialConfig, ladder: Ladder, data: DeviceData, epoch: int) -> tuple[EpochMetrics, Evaluation]:
-    """Trains epoch `epoch` (from 0), evaluates, and returns the figures."""
+    """Trains epoch `epoch` (from 1), evaluates on the validation split, and returns the figures."""
     started = time.perf_counter()
     if data.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(data.device)
-    trainer, size = ladder.trainer, trial.size_at(epoch)
-    feed = data.feed(size)
+    size, dtype = trial.size_at(epoch - 1), DTYPES[trainer.step.precision]
+    feed, indices = data.feed(size), data.indices("train")
     waited_before = feed.wait_s
-    dtype = DTYPES[trainer.step.precision]
-    settings = WindowSettings(
-        effective_batch=trial.effective_batch,
-        micro_batch=ladder.micro_batch,
-        preset=trial.augment,
-        mixing=Mixing(trial.mixup, trial.cutmix) if trial.mixup or trial.cutmix else None,
-        seed=trial.seed,
-        dtype=dtype,
-    )
 
     def windows_from(micro_batch: int, first_window: int) -> Generator[Window]:
-        cut = replace(settings, micro_batch=micro_batch)
-        return training_windows(feed, data.labels_N, data.indices("train"), cut, epoch, size, first_window)
+        settings = window_settings(trial, micro_batch, dtype)
+        return training_windows(feed, data.labels_N, indices, settings, epoch - 1, size, first_window)
 
-    trained = ladder.train_epoch(windows_from, epoch + 1)
+    trained = memory.train_epoch(trainer, windows_from, epoch)
     data_wait_s = feed.wait_s - waited_before
-    evaluation = ladder.validate(lambda batch: validation_batches(trial, data, "val", dtype, batch), epoch + 1)
-    return _epoch_metrics(
-        trainer, trained, evaluation, epoch + 1, data_wait_s, time.perf_counter() - started, data.device
-    ), evaluation
-
-
-def evaluation_batch(trial: TrialConfig) -> int:
-    """Returns how many images `trial` evaluates at once: as many as it trains on.
-
-    Without gradients more would fit, but the allocator then holds blocks of both sizes: evaluating twice as many took a
-    tenth of an 8 GB budget from training (measured on an H200).
-    """
-    return trial.eval_batch or trial.pair[0]
-
-
-def validation_batches(
-    trial: TrialConfig, data: DeviceData, split: str, dtype: torch.dtype, batch: int | None = None
-) -> Iterator[EvaluationBatch]:
-    """Yields the batches on which `trial` is judged, of "val" or "test", at the size that training ends with. batch:
-    None for the trial's own.
-    """
-    size = trial.final_size
-    return evaluation_batches(
-        data.feed(size), data.labels_N, data.indices(split), batch or evaluation_batch(trial), size, dtype
-    )
-
-
-def _leave_system_memory(
-    guard: SpillGuard, ladder: Ladder, metrics: EpochMetrics, image_size: int, data: DeviceData
-) -> None:
-    """Halves the micro-batch after an epoch that spilled, unless it is as small as it may be."""
-    epoch = EpochMemory(
-        seconds_per_image=1 / metrics.images_per_s - metrics.data_wait_s / len(data.indices("train")),
-        reserved_mib=metrics.peak_vram_mib,
-        free_mib=torch.cuda.mem_get_info(data.device)[0] / MIB,
-    )
-    if guard.spilled((ladder.micro_batch, image_size), epoch) and ladder.can_lower:
-        ladder.lower_micro_batch(
-            metrics.epoch,
-            "training slowed down by half with the memory nearly full: the driver seems to use system memory",
-        )
-
-
-def _epoch_metrics(
-    trainer: Trainer,
-    trained: TrainedEpoch,
-    evaluation: Evaluation,
-    epoch: int,
-    data_wait_s: float,
-    epoch_s: float,
-    device: torch.device,
-) -> EpochMetrics:
+    evaluation = memory.validate(trainer, lambda batch: split_batches(trial, data, "val", dtype, batch), epoch)
     updates = trained.updates
-    return EpochMetrics(
+    metrics = EpochMetrics(
         epoch=epoch,
         updates=int(trainer.step.updates),
         train_loss=updates.train_loss,
@@ -315,65 +231,36 @@ def _epoch_metrics(
         loss_scale=trainer.step.scaler.get_scale(),
         images_per_s=trained.images / trained.seconds,
         data_wait_s=data_wait_s,
-        epoch_s=epoch_s,
-        peak_vram_mib=torch.cuda.max_memory_reserved(device) / 2**20 if device.type == "cuda" else 0.0,
+        epoch_s=time.perf_counter() - started,
+        peak_vram_mib=torch.cuda.max_memory_reserved(data.device) / 2**20 if data.device.type == "cuda" else 0.0,
     )
+    return metrics, evaluation
 
 
-class Progress:
-    """How far a run has come, and its best epoch: the first with the highest val_acc."""
+def _save_best(run: RunFolder, progress: Progress, data: DeviceData) -> None:
+    run.save_best(progress.best_weights, progress.best_predictions, progress.best_metrics, data.data.classes)
 
-    def __init__(self) -> None:
-        self.metrics: EpochMetrics | None = None  # the last epoch's
-        self.best_metrics: dict[str, Any] = {}
-        self.best_weights: dict[str, Tensor] = {}
-        self.best_predictions: dict[str, Tensor] = {}
 
-    @property
-    def epochs_done(self) -> int:
-        return self.metrics.epoch if self.metrics is not None else 0
+def _told(change: PrecisionChange, run: RunFolder, notes: list[str]) -> None:
+    run.add_event({"event": "precision", **asdict(change)})
+    notes.append(change.told)
 
-    @property
-    def best_val_acc(self) -> float:
-        return float(self.best_metrics["val_acc"]) if self.best_metrics else -1.0
 
-    def add(self, metrics: EpochMetrics, evaluation: Evaluation, trainer: Trainer) -> bool:
-        """Takes in an epoch and tells whether it is the best so far; then a copy of its weights is kept, on the CPU."""
-        self.metrics = metrics
-        if evaluation.accuracy <= self.best_val_acc:
-            return False
-        self.best_metrics = metrics.as_dict()
-        self.best_predictions = {"predicted": evaluation.predicted_N, "probability": evaluation.probability_N}
-        weights, self.best_weights = trainer.evaluated_model.state_dict(), {}  # the old ones' memory is taken again
-        self.best_weights = dict(zip(weights, copies_on_host(list(weights.values())), strict=True))
-        return True
+def _note_eager_steps(trainer: Trainer, run: RunFolder, notes: list[str]) -> None:
+    """Notes, once, why steps run kernel by kernel where they could be CUDA graphs."""
+    if (reason := trainer.step.runner.reason) is None:
+        return
+    note = f"steps run kernel by kernel, not as CUDA graphs: {reason}"
+    if note not in notes:
+        run.add_event({"event": "no CUDA graphs", "reason": note})
+        notes.append(note)
 
-    def finished(self, trial: TrialConfig) -> bool:
-        """Tells whether no epoch is left: all are done, or early stopping has waited long enough."""
-        waited = self.epochs_done - int(self.best_metrics.get("epoch", 0))
-        return self.epochs_done >= trial.epochs or bool(trial.early_stopping and waited >= trial.early_stopping)
 
-    def report(self, trial: TrialConfig, ladder: Ladder, notes: list[str]) -> TrialReport:
-        """Returns what is known after the last epoch."""
-        assert self.metrics is not None
-        steps = tuple(ladder.steps)
-        return TrialReport(
-            self.metrics, int(self.best_metrics["epoch"]), self.best_val_acc, self.finished(trial), steps, tuple(notes)
-        )
-
-    def state(self) -> dict[str, Any]:
-        """Returns what `load_state` needs."""
-        assert self.metrics is not None
-        best = {
-            "best_metrics": self.best_metrics,
-            "best_weights": self.best_weights,
-            "best_predictions": self.best_predictions,
-        }
-        return {"metrics": self.metrics.as_dict(), **best}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Takes up what `state` returned."""
-        self.metrics = EpochMetrics(**state["metrics"])
-        self.best_metrics, self.best_weights, self.best_predictions = (
-            state[f"best_{name}"] for name in ("metrics", "weights", "predictions")
-        )
+@contextmanager
+def _last_line(clock: TrialClock) -> Iterator[None]:
+    """Writes the clock's last line when the block ends, however it does."""
+    try:
+        yield
+    finally:
+        clock.enter(CHECKPOINT)
+        clock.write("end")

@@ -1,8 +1,11 @@
-"""Cross-entropy as a sum, and the weight that turns the sum of a whole window into a mean.
+"""Losses as a sum over samples, and the weight that turns the sum of a whole window into a mean.
 
 B: samples of a micro-batch, K: classes. A window is one optimizer update; its loss is (sum of the samples' losses) /
 (sum of their weights), both over the whole window. That is what torch.nn.CrossEntropyLoss computes on the whole window
 at once, whatever it is split into.
+
+A loss of your own is a class made from `SampleLoss` with a `per_sample`; its name goes into `loss` of a settings file
+as file.py:Name.
 """
 
 from __future__ import annotations
@@ -14,33 +17,65 @@ from torch.nn import functional as F
 from tune_cropshield.data.mixing import Targets
 
 
-def loss_sum(logits_BK: Tensor, targets: Targets, class_weights_K: Tensor | None, label_smoothing: float) -> Tensor:
-    """Returns the sum over the micro-batch of each sample's weighted cross-entropy, a 0-dim fp32 tensor.
+class SampleLoss:
+    """A loss that is known for each sample by itself.
 
-    Cross-entropy is linear in its target, so a mixed target's loss is the mix of the two losses.
+    Args:
+        class_weights_K: fp32 weight of each class, (K,) on the device; None for equal ones.
+        label_smoothing: share of each target that is spread evenly over all classes.
     """
-    logits_BK = logits_BK.float()
-    if targets.partner_labels_B is None or targets.share_B is None:
+
+    def __init__(self, class_weights_K: Tensor | None = None, label_smoothing: float = 0.0) -> None:
+        self.class_weights_K, self.label_smoothing = class_weights_K, label_smoothing
+
+    def per_sample(self, logits_BK: Tensor, labels_B: Tensor) -> Tensor:
+        """Returns each sample's loss, fp32 (B,), times the weight of its class.
+
+        Args:
+            logits_BK: fp32, as the network gives them.
+            labels_B: int64 class numbers.
+        """
+        raise NotImplementedError
+
+    def sum(self, logits_BK: Tensor, targets: Targets) -> Tensor:
+        """Returns the sum over the micro-batch, a 0-dim fp32 tensor.
+
+        A mixed target's loss is the mix of the two losses: for cross-entropy, which is linear in its target, that is
+        its own.
+        """
+        logits_BK = logits_BK.float()
+        own_B = self.per_sample(logits_BK, targets.labels_B)
+        if targets.partner_labels_B is None or targets.share_B is None:
+            return own_B.sum()
+        partner_B = self.per_sample(logits_BK, targets.partner_labels_B)
+        return (targets.share_B * own_B + (1 - targets.share_B) * partner_B).sum()
+
+    def weight(self, targets: Targets) -> Tensor:
+        """Returns the sum of the samples' weights, a 0-dim fp32 tensor: their number without class weights."""
+        if self.class_weights_K is None:
+            return torch.full((), float(targets.labels_B.shape[0]), device=targets.labels_B.device)
+        own_B = self.class_weights_K[targets.labels_B]
+        if targets.partner_labels_B is None or targets.share_B is None:
+            return own_B.sum()
+        partner_B = self.class_weights_K[targets.partner_labels_B]
+        return (targets.share_B * own_B + (1 - targets.share_B) * partner_B).sum()
+
+
+class CrossEntropy(SampleLoss):
+    """torch.nn.functional.cross_entropy with class weights and label smoothing."""
+
+    def per_sample(self, logits_BK: Tensor, labels_B: Tensor) -> Tensor:
+        return self._of(logits_BK, labels_B, "none")
+
+    def sum(self, logits_BK: Tensor, targets: Targets) -> Tensor:
+        if targets.partner_labels_B is None:
+            return self._of(logits_BK.float(), targets.labels_B, "sum")  # one kernel
+        return super().sum(logits_BK, targets)
+
+    def _of(self, logits_BK: Tensor, labels_B: Tensor, reduction: str) -> Tensor:
         return F.cross_entropy(
-            logits_BK, targets.labels_B, class_weights_K, reduction="sum", label_smoothing=label_smoothing
+            logits_BK, labels_B, self.class_weights_K, reduction=reduction, label_smoothing=self.label_smoothing
         )
-    own_B, partner_B = (
-        F.cross_entropy(logits_BK, labels_B, class_weights_K, reduction="none", label_smoothing=label_smoothing)
-        for labels_B in (targets.labels_B, targets.partner_labels_B)
-    )
-    return (targets.share_B * own_B + (1 - targets.share_B) * partner_B).sum()
-
-
-def target_weight(targets: Targets, class_weights_K: Tensor | None) -> Tensor:
-    """Returns the sum of the samples' weights, a 0-dim fp32 tensor: their number without class weights, else the
-    weights of their classes.
-    """
-    if class_weights_K is None:
-        return torch.full((), float(targets.labels_B.shape[0]), device=targets.labels_B.device)
-    own_B = class_weights_K[targets.labels_B]
-    if targets.partner_labels_B is None or targets.share_B is None:
-        return own_B.sum()
-    return (targets.share_B * own_B + (1 - targets.share_B) * class_weights_K[targets.partner_labels_B]).sum()
 
 
 def balanced_class_weights(labels: Tensor, num_classes: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Which sizes of pictures a network can take, found out without computing anything."""
+"""What is asked of a network before anything is decoded or written: image sizes that it can take, weights that fit."""
 
 from __future__ import annotations
 
@@ -8,39 +8,29 @@ from functools import cache
 import torch
 from torch import nn
 
-from tune_cropshield.config.model_names import OWN_MODELS
+from tune_cropshield.config import registry
+from tune_cropshield.config.model_names import is_torchvisions
 from tune_cropshield.config.settings import TrialConfig
 from tune_cropshield.errors import ConfigError
 from tune_cropshield.training.models import build_model
 
+# Sides in px that are suggested where another cannot be taken; some networks take a single one.
 COMMON_SIZES = (
-    16,
-    32,
-    48,
-    64,
-    80,
-    96,
-    112,
-    128,
-    160,
-    192,
-    224,
-    240,
-    256,
-    288,
-    299,
-    320,
-    384,
-    448,
-    480,
-    512,
-    518,
-)  # px; some take a single one
+    *(16, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 240, 256, 288, 299, 320, 384, 448, 480, 512, 518),
+)  # fmt: skip
+CLASSES = 2  # any number does: sizes do not depend on it
+
+
+def check_image_sizes(trial: TrialConfig) -> None:
+    """Raises ConfigError when the network of `trial` cannot take images of a size that it would see."""
+    if trial.model not in registry.MODELS:  # ours take every size that may be asked for
+        check_sizes(trial.model, {trial.image_size, *trial.progressive_sizes.values()})
 
 
 def check_sizes(model: str, sizes: Iterable[int]) -> None:
-    """Raises ConfigError when `model` cannot take square pictures of one of `sizes`, in px: its feature maps vanish, or
-    it was made for another.
+    """Raises ConfigError when `model` cannot take square images of one of `sizes`, in px.
+
+    Its feature maps vanish, say, or it was made for another size.
     """
     for size in sorted(set(sizes)):
         fault = _fault(model, size)
@@ -50,38 +40,30 @@ def check_sizes(model: str, sizes: Iterable[int]) -> None:
             raise ConfigError([f"image_size: {model} cannot take pictures of {size} px ({fault}): {advice}"])
 
 
+def check_pretrained(trial: TrialConfig, num_classes: int) -> None:
+    """Raises ConfigError when the weights that `trial` starts from are missing, damaged or of another network."""
+    if trial.pretrained:
+        build_model(trial.model, num_classes, trial.pretrained)
+
+
 @cache
 def _fault(model: str, size: int) -> str | None:
     """Returns why a training step's forward pass cannot run at `size`, None when it can."""
+    network = _network(model)
+    device = next(network.parameters()).device
     try:
-        _on_meta(model)(torch.empty(2, 3, size, size, device="meta"))
+        with torch.no_grad():
+            logits_BK = network(torch.zeros(2, 3, size, size, device=device))
     except Exception as error:  # every network fails in its own way
         return " ".join(str(error).split())[:120].rstrip(".")
+    if not isinstance(logits_BK, torch.Tensor) or logits_BK.shape != (2, CLASSES):
+        shape = tuple(logits_BK.shape) if isinstance(logits_BK, torch.Tensor) else type(logits_BK).__name__
+        return f"it gives {shape} for 2 images and {CLASSES} classes, not logits (2, {CLASSES})"
     return None
 
 
 @cache
-def _on_meta(model: str) -> nn.Module:
-    """Returns the network without its numbers."""
-    with torch.device("meta"):
-        return build_model(model, 2).train()
-
-
-def check_image_sizes(trial: TrialConfig) -> None:
-    """Raises ConfigError when the network of `trial` cannot take pictures of a size that it would see: before any is
-    decoded.
-    """
-    if (
-        trial.model not in OWN_MODELS
-    ):  # ours take every size that may be asked for; to ask torchvision's, it must be loaded
-        check_sizes(trial.model, {trial.image_size, *trial.progressive_sizes.values()})
-
-
-def check_pretrained(trial: TrialConfig, num_classes: int) -> None:
-    """Raises ConfigError when the weights that `trial` starts from are missing, damaged or of another network: before
-    anything is written.
-    """
-    if trial.pretrained:
-        from tune_cropshield.training.models import build_model
-
-        build_model(trial.model, num_classes, trial.pretrained)
+def _network(model: str) -> nn.Module:
+    """Returns the network in training mode: torchvision's without numbers, a user's own, which may need them, whole."""
+    with torch.device("meta" if is_torchvisions(model) else "cpu"):
+        return build_model(model, CLASSES).train()

@@ -1,4 +1,8 @@
-"""Name -> network with the right head: our CNNs, and every torchvision classifier."""
+"""Name -> network with the right head: our CNNs, every torchvision classifier, or a user's own.
+
+A network of your own is a class or function that is called as `Name(num_classes=K)` and makes a torch.nn.Module from
+images (B, 3, H, W) to logits (B, K); its name goes into `model` of a settings file as file.py:Name.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tune_cropshield import torch_private
-from tune_cropshield.config.model_names import check_model_name
+from tune_cropshield.config import registry
+from tune_cropshield.config.model_names import check_model_name, is_torchvisions
 from tune_cropshield.errors import ConfigError
-from tune_cropshield.training.cnn import cropshield_cnn, tiny_cnn
 
-BUILDERS = {"tiny_cnn": tiny_cnn, "cropshield_cnn": cropshield_cnn}
 WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")  # they return a tuple in training; we build them without
 
 
@@ -34,22 +37,29 @@ def build_model(
 ) -> nn.Module:
     """Returns a network that maps images (B, 3, H, W) to logits (B, num_classes), weights in fp32 on the CPU.
 
-    pretrained: True takes torchvision's default weights (downloaded on first use); a path takes a state dict saved as
-    .safetensors, .pt or .pth.
-        A classifier head of another number of classes is left at its random start.
-    freeze_backbone: only the head learns; batch norms of the backbone keep their statistics.
-    dropout: probability before the head; None keeps the architecture's own. Parameter names are torchvision's own, so
-    exported weights load there. Raises ConfigError for an unknown name or weights that do not match.
+    Parameter names are torchvision's own, so exported weights load there.
+
+    Args:
+        pretrained: True takes torchvision's default weights (downloaded on first use); a path takes a state dict saved
+            as .safetensors, .pt or .pth. A classifier head of another number of classes is left at its random start.
+        freeze_backbone: only the head learns; batch norms of the backbone keep their statistics.
+        dropout: probability before the head; None keeps the architecture's own.
+
+    Raises:
+        ConfigError: an unknown name, or weights that do not match.
     """
     check_model_name(name)
+    if pretrained is True and not is_torchvisions(name):
+        raise ConfigError([f"{name} has no published weights: set pretrained = false or give a file"])
     model: nn.Module
-    if name in BUILDERS:
-        if pretrained is True:
-            raise ConfigError([f"{name} has no published weights: set pretrained = false or give a file"])
-        model = BUILDERS[name](num_classes, dropout)
+    if name in registry.MODELS:
+        model = registry.resolve("model", name)(num_classes, dropout)
     else:
-        kwargs = {"aux_logits": False, "init_weights": True} if name in WITH_AUXILIARY_HEADS else {}
-        model = _zoo().get_model(name, weights=None, num_classes=num_classes, **kwargs)
+        if is_torchvisions(name):
+            kwargs = {"aux_logits": False, "init_weights": True} if name in WITH_AUXILIARY_HEADS else {}
+            model = _zoo().get_model(name, weights=None, num_classes=num_classes, **kwargs)
+        else:
+            model = _own(name, num_classes)
         if dropout is not None:
             _set_dropout(model, dropout)
     if pretrained:
@@ -57,6 +67,16 @@ def build_model(
         _load_matching(model, weights, source=str(pretrained) if pretrained is not True else f"torchvision's {name}")
     if freeze_backbone:
         freeze(model)
+    return model
+
+
+def _own(name: str, num_classes: int) -> nn.Module:
+    """Returns the network that a user's own class or function makes, after a look at what it gives for an image."""
+    model = registry.resolve("model", name)(num_classes=num_classes)
+    if not isinstance(model, nn.Module):
+        raise ConfigError([f"model {name!r} must make a torch.nn.Module, but made {type(model).__name__}"])
+    if not any(isinstance(module, nn.Linear | nn.Conv2d) for module in model.modules()):
+        raise ConfigError([f"model {name!r} has no nn.Linear or nn.Conv2d that could be its head"])
     return model
 
 

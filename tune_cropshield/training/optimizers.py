@@ -1,14 +1,22 @@
-"""Fused optimizers whose learning rate is a tensor on the device."""
+"""Optimizers whose learning rate is a tensor on the device.
+
+An optimizer of your own is a function like `sgd` below; its name goes into `optimizer` of a settings file as
+file.py:name.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from tune_cropshield.config import registry
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+Groups = list[dict[str, Any]]
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> Groups:
     """Returns two groups of the trainable parameters: matrices and convolutions decay; norms and biases (fewer than two
     dimensions) do not.
     """
@@ -21,31 +29,49 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 
 def build_optimizer(
-    model: nn.Module, name: Literal["adamw", "sgd"], lr: Tensor, weight_decay: float, momentum: float = 0.9
+    model: nn.Module, name: str, lr: Tensor, weight_decay: float, momentum: float = 0.9
 ) -> torch.optim.Optimizer:
-    """Returns a fused optimizer over the trainable parameters of `model`, with its state already made.
+    """Returns the optimizer called `name` over the trainable parameters of `model`.
 
-    `lr` is a 0-dim fp32 tensor on the model's device and stays the caller's: whoever changes it in place changes the
-    next update, without a word between host and device. A fused step also honours `found_inf`: it is called on overflow
-    and leaves weights and state as they are. The state is made here because torch makes it in the first step:
-    uninitialised where that step is skipped (SGD's momentum, as often happens in fp16), and made anew by every replay
-    where that step is captured in a CUDA graph.
+    Args:
+        lr: 0-dim fp32 tensor on the model's device. It stays the caller's: whoever changes it in place changes the next
+            update, without a word between host and device.
     """
-    groups = parameter_groups(model, weight_decay)
-    parameters = [parameter for group in groups for parameter in group["params"]]
-    optimizer: torch.optim.Optimizer
-    if name == "sgd":
-        optimizer = torch.optim.SGD(groups, lr=lr, momentum=momentum, fused=True)
-        for parameter in parameters if momentum else []:
-            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-        return optimizer
-    optimizer = torch.optim.AdamW(groups, lr=lr, fused=True, capturable=lr.device.type == "cuda")
-    for parameter in parameters:
-        step = torch.zeros((), dtype=torch.float32, device=parameter.device)
-        optimizer.state[parameter].update(
-            step=step, exp_avg=torch.zeros_like(parameter), exp_avg_sq=torch.zeros_like(parameter)
-        )
+    optimizer: torch.optim.Optimizer = registry.resolve("optimizer", name)(
+        parameter_groups(model, weight_decay), lr, momentum
+    )
     return optimizer
+
+
+def adamw(groups: Groups, lr: Tensor, momentum: float) -> torch.optim.Optimizer:
+    """Returns a fused AdamW; `momentum` is not used.
+
+    A fused step honours `found_inf`: it is called on overflow too, and then leaves weights and state as they are. The
+    state is made here because torch makes it in the first step, and again in every replay where that step is captured
+    in a CUDA graph.
+    """
+    optimizer = torch.optim.AdamW(groups, lr=lr, fused=True, capturable=lr.device.type == "cuda")
+    for parameter in _parameters(groups):
+        step = torch.zeros((), dtype=torch.float32, device=parameter.device)
+        averages = {"exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter)}
+        optimizer.state[parameter].update(step=step, **averages)
+    return optimizer
+
+
+def sgd(groups: Groups, lr: Tensor, momentum: float) -> torch.optim.Optimizer:
+    """Returns a fused SGD with momentum.
+
+    Its state is made here as in `adamw`; torch would leave it uninitialised where the first step is skipped, as often
+    happens in fp16.
+    """
+    optimizer = torch.optim.SGD(groups, lr=lr, momentum=momentum, fused=True)
+    for parameter in _parameters(groups) if momentum else []:
+        optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
+
+
+def _parameters(groups: Groups) -> list[nn.Parameter]:
+    return [parameter for group in groups for parameter in group["params"]]
 
 
 def share_lr(optimizer: torch.optim.Optimizer, lr: Tensor) -> None:

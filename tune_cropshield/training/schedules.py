@@ -1,49 +1,72 @@
-"""Learning-rate schedules: a pure function of the number of applied updates, and plateau's drop between epochs."""
+"""Learning-rate schedules: a pure function of the number of applied updates, and plateau's drop between epochs.
+
+A schedule of your own is a function like `cosine` below; its name goes into `schedule` of a settings file as
+file.py:name.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
+
+from tune_cropshield.config import registry
 
 WARMUP_START = 1 / 25  # of the peak; torch.optim.lr_scheduler.OneCycleLR's div_factor
 ONECYCLE_RISE = 0.3  # share of all updates that rise, unless warm-up says otherwise; OneCycleLR's pct_start
 ONECYCLE_END = 1 / (25 * 1e4)  # of the peak; OneCycleLR's div_factor * final_div_factor
 
-Schedule = Literal["onecycle", "plateau", "cosine", "step", "constant"]
+
+@dataclass(frozen=True)
+class Times:
+    """The lengths that schedules go by, in updates."""
+
+    total: int
+    warmup: int = 0  # linear, from WARMUP_START
+    step: int = 1  # schedule "step": after so many updates the rate is multiplied ...
+    step_factor: float = 0.1  # ... by this
 
 
-def lr_factor(
-    update: int,
-    *,
-    schedule: Schedule,
-    total_updates: int,
-    warmup_updates: int = 0,
-    step_updates: int = 1,
-    step_factor: float = 0.1,
-) -> float:
-    """Returns what the peak learning rate is multiplied by for the update after `update` applied ones.
+Schedule = Callable[[int, Times], float]  # (applied updates, lengths) -> what the peak learning rate is multiplied by
 
-    Warm-up is linear from 1/25. "onecycle" (Smith and Topin, https://arxiv.org/abs/1708.07120) rises along a cosine,
-    during warm-up if there is one and for 30 % of all updates otherwise, then falls to almost 0. "plateau" is constant
-    here: its drops come from `Plateau`. Beyond `total_updates` the last value stays.
+
+def onecycle(update: int, times: Times) -> float:
+    """Rises along a cosine, then falls along one to almost 0.
+
+    It rises during warm-up if there is one, for 30 % of all updates otherwise.
+    Smith and Topin, https://arxiv.org/abs/1708.07120.
     """
-    update = min(update, max(total_updates - 1, 0))
-    if schedule == "onecycle":
-        rise = max(warmup_updates - 1, 1) if warmup_updates else max(ONECYCLE_RISE * total_updates - 1, 1)
-        if update <= rise:
-            return _cosine_between(WARMUP_START, 1.0, update / rise)
-        return _cosine_between(1.0, ONECYCLE_END, (update - rise) / max(total_updates - 1 - rise, 1))
-    if update < warmup_updates:
-        return WARMUP_START + (1 - WARMUP_START) * update / warmup_updates
-    if schedule == "cosine":
-        return _cosine_between(1.0, 0.0, (update - warmup_updates) / max(total_updates - warmup_updates, 1))
-    if schedule == "step":
-        return float(step_factor ** (update // max(step_updates, 1)))
-    return 1.0
+    rise = max(times.warmup - 1, 1) if times.warmup else max(ONECYCLE_RISE * times.total - 1, 1)
+    if update <= rise:
+        return _cosine_between(WARMUP_START, 1.0, update / rise)
+    return _cosine_between(1.0, ONECYCLE_END, (update - rise) / max(times.total - 1 - rise, 1))
+
+
+def cosine(update: int, times: Times) -> float:
+    """Falls to 0 along half a cosine."""
+    if update < times.warmup:
+        return warmup(update, times)
+    return _cosine_between(1.0, 0.0, (update - times.warmup) / max(times.total - times.warmup, 1))
+
+
+def step(update: int, times: Times) -> float:
+    """Is multiplied by `step_factor` after every `step` updates."""
+    if update < times.warmup:
+        return warmup(update, times)
+    return float(times.step_factor ** (update // max(times.step, 1)))
+
+
+def constant(update: int, times: Times) -> float:
+    """Stays at the peak; "plateau" too, whose drops come from `Plateau`."""
+    return warmup(update, times) if update < times.warmup else 1.0
+
+
+def warmup(update: int, times: Times) -> float:
+    """Rises linearly to the peak."""
+    return WARMUP_START + (1 - WARMUP_START) * update / times.warmup
 
 
 def _cosine_between(start: float, end: float, share: float) -> float:
@@ -51,27 +74,17 @@ def _cosine_between(start: float, end: float, share: float) -> float:
 
 
 def lr_factors(
-    schedule: Schedule, epochs: int, updates_per_epoch: int, warmup_epochs: float, step_epochs: int, step_factor: float
+    name: str, epochs: int, updates_per_epoch: int, warmup_epochs: float, step_epochs: int, step_factor: float
 ) -> Tensor:
-    """Returns `lr_factor` for every update of a run, fp32 (epochs * updates_per_epoch,): a device can look its own
-    learning rate up.
+    """Returns the factor of every update of a run, fp32 (epochs * updates_per_epoch,).
+
+    A device can look its own learning rate up in it; past the end the last value stays.
     """
+    schedule: Schedule = registry.resolve("schedule", name)
     total = epochs * updates_per_epoch
-    warmup = min(round(warmup_epochs * updates_per_epoch), total)
-    return torch.tensor(
-        [
-            lr_factor(
-                update,
-                schedule=schedule,
-                total_updates=total,
-                warmup_updates=warmup,
-                step_updates=step_epochs * updates_per_epoch,
-                step_factor=step_factor,
-            )
-            for update in range(total)
-        ],
-        dtype=torch.float32,
-    )
+    warmup_updates = min(round(warmup_epochs * updates_per_epoch), total)
+    times = Times(total, warmup_updates, step_epochs * updates_per_epoch, step_factor)
+    return torch.tensor([schedule(update, times) for update in range(total)], dtype=torch.float32)
 
 
 @dataclass

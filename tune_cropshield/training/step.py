@@ -5,8 +5,8 @@ B: samples of a micro-batch, C: channels, H, W: height and width, K: classes. A 
 counters and flags stay on it until the epoch's end.
 
 A window that fails before its update can be undone and tried again in smaller parts (`remember`, `go_back`): see
-memory.ladder. Everything that an update reads or changes stays in its place in memory, so that a runner may capture it
-(see graphs).
+retries/out_of_memory.py. Everything that an update reads or changes stays in its place in memory, so that a runner may
+capture it (see graphs.py).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tune_cropshield.training.clipping import Clipping, clip_gradients
 from tune_cropshield.training.ema import WeightAverage
 from tune_cropshield.training.gradients import FixedGradients, FreshGradients, Gradients
 from tune_cropshield.training.graphs import Eager, Runner
-from tune_cropshield.training.losses import loss_sum, target_weight
+from tune_cropshield.training.losses import SampleLoss
 from tune_cropshield.training.precision import DTYPES, autocast
 from tune_cropshield.training.update_log import UpdateLog
 
@@ -54,8 +54,7 @@ class WindowStep:
         lr_factors: Tensor,
         clipping: Clipping | None,
         precision: Precision,
-        class_weights_K: Tensor | None,
-        label_smoothing: float,
+        loss: SampleLoss,
         average: WeightAverage | None,
         log: UpdateLog,
         runner: Runner | None = None,
@@ -63,7 +62,7 @@ class WindowStep:
         self.model, self.optimizer, self.scaler = model, optimizer, scaler
         self.lr, self.peak_lr, self.lr_factors = lr, peak_lr, lr_factors
         self.clipping, self.precision, self.average, self.log = clipping, precision, average, log
-        self.class_weights_K, self.label_smoothing = class_weights_K, label_smoothing
+        self.loss = loss
         self.runner: Runner = runner or Eager()
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.device = lr.device
@@ -88,7 +87,7 @@ class WindowStep:
 
     def train_window(self, window: Window) -> None:
         """Makes one update from `window`."""
-        weight = target_weight(window.targets, self.class_weights_K)
+        weight = self.loss.weight(window.targets)
         for batch in window.micro_batches:
             self.runner.run("micro-step", self._train_on, batch, weight)
         with named(OPTIMISER):
@@ -129,7 +128,7 @@ class WindowStep:
         """
         with autocast(self.precision, self.device):
             logits_BK = self.gradients.forward(images_BCHW)
-        loss = loss_sum(logits_BK, targets, self.class_weights_K, self.label_smoothing) / window_weight
+        loss = self.loss.sum(logits_BK, targets) / window_weight
         self.scaler.scale(loss).backward()
         self.gradients.add()
         self._window_loss += loss.detach()
@@ -150,9 +149,7 @@ class WindowStep:
             self.scaler.update()
         else:
             applied = torch.isfinite(grad_norm).float()
-            self.optimizer.grad_scale, self.optimizer.found_inf = None, 1 - applied  # type: ignore[attr-defined]
-            self.optimizer.step()
-            del self.optimizer.grad_scale, self.optimizer.found_inf  # type: ignore[attr-defined]
+            self._step_if(applied)
         self.gradients.clear()
         self.updates += applied.long()
         if self.average is not None:
@@ -161,6 +158,19 @@ class WindowStep:
         self._window_loss.zero_()
         self.set_lr()
         self.updating = False
+
+    def _step_if(self, applied: Tensor) -> None:
+        """Makes the optimizer's step where `applied` (0-dim, 0 or 1) is 1.
+
+        Fused optimizers look at it on the device; for others the host has to wait for it.
+        """
+        if not torch_private.reads_found_inf(self.optimizer):
+            if bool(applied):
+                self.optimizer.step()
+            return
+        self.optimizer.grad_scale, self.optimizer.found_inf = None, 1 - applied  # type: ignore[attr-defined]
+        self.optimizer.step()
+        del self.optimizer.grad_scale, self.optimizer.found_inf  # type: ignore[attr-defined]
 
     def set_lr(self) -> None:
         """Sets the learning rate of the next update from the applied updates so far."""

@@ -89,7 +89,7 @@ def as_planned(trial: TrialConfig) -> TrialConfig:
 
 def mixes(trial: TrialConfig) -> bool:
     """Tells whether `trial` mixes neighbours, so that micro-batches must be even."""
-    return bool(trial.mixup or trial.cutmix)
+    return trial.mixes
 
 
 def plan_for_gpu(

@@ -15,7 +15,7 @@ from tune_cropshield.data.windows import NOBODY
 from tune_cropshield.device import find_device
 from tune_cropshield.errors import UserError
 from tune_cropshield.outcome.trained import load_trained, read_run
-from tune_cropshield.training.loop import validation_batches
+from tune_cropshield.training.evaluate import split_batches
 from tune_cropshield.training.precision import DTYPES, autocast, resolve_precision
 from tune_cropshield.training.run_folder import BEST_METRICS, PREDICTIONS
 
@@ -112,7 +112,7 @@ def _predictions_now(
     network = load_trained(trial, len(classes), weights, device)
     parts = []
     with torch.inference_mode():
-        for batch in validation_batches(trial, DeviceData(data, device), "val", DTYPES[precision]):
+        for batch in split_batches(trial, DeviceData(data, device), "val", DTYPES[precision]):
             with autocast(precision, device):
                 logits_BK = network(batch.images())
             parts.append(logits_BK.float().softmax(dim=1).cpu()[batch.labels_B.cpu() != NOBODY])

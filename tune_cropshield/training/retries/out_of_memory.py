@@ -1,4 +1,4 @@
-"""What happens when memory runs out all the same: the same window again, in smaller parts.
+"""What happens when memory runs out inside a trial: the same window once more, in micro-batches half as large.
 
 The effective batch, its samples and what augmentation does to them stay as they are; only how many images are worked on
 at once changes, and stays changed. Without batch norm the result is the one that the smaller micro-batch would have
@@ -23,7 +23,7 @@ from tune_cropshield.training.metrics import Evaluation
 from tune_cropshield.training.models import correct_momentum
 from tune_cropshield.training.trainer import TrainedEpoch, Trainer
 
-MAX_TRAINING_STEPS = 2  # a pair four times too large is no accident any more: the trial does not fit
+MAX_TRAINING_RETRIES = 2  # a pair four times too large is no accident any more: the trial does not fit
 
 # (micro-batch, number of the first window) -> the rest of the epoch's windows, at that micro-batch
 WindowsFrom = Callable[[int, int], Generator[Window]]
@@ -32,8 +32,8 @@ BatchesOf = Callable[[int], Iterable[EvaluationBatch]]
 
 
 @dataclass(frozen=True)
-class LadderStep:
-    """One lowering of the images worked on at once."""
+class OutOfMemoryRetry:
+    """Memory ran out, and the work was done again with fewer images at once."""
 
     epoch: int  # 1 in the first
     part: Literal["training", "evaluation"]
@@ -42,36 +42,42 @@ class LadderStep:
     reason: str
 
 
-class Ladder:
-    """Trains and evaluates `trainer` at `micro_batch` and `eval_batch`, and goes on with half of either when memory
-    runs out.
+class OutOfMemoryPolicy:
+    """Trains and evaluates at `micro_batch` and `eval_batch`, and goes on with half of either when memory runs out.
 
-    even: keep the micro-batch even, as mixing neighbours demands. note: called with each step down.
+    Args:
+        effective_batch: images of one update; never changed.
+        micro_batch: images that the trainers handed in were built to work on at once.
+        eval_batch: images evaluated at once.
+        even: keep the micro-batch even, as mixing neighbours demands.
+        note: called with each retry.
     """
 
     def __init__(
         self,
-        trainer: Trainer,
         effective_batch: int,
         micro_batch: int,
         eval_batch: int,
         *,
         even: bool = False,
-        note: Callable[[LadderStep], object] = lambda step: None,
+        note: Callable[[OutOfMemoryRetry], object] = lambda retry: None,
     ) -> None:
-        self.trainer, self.effective_batch = trainer, effective_batch
-        self.micro_batch, self.eval_batch = micro_batch, eval_batch
-        self.steps: list[LadderStep] = []
-        self._smallest, self._note = 2 if even else 1, note  # also what every micro-batch is a multiple of
+        self.effective_batch, self.micro_batch, self.eval_batch = effective_batch, micro_batch, eval_batch
+        self.retries: list[OutOfMemoryRetry] = []
+        self._planned, self._smallest, self._note = micro_batch, 2 if even else 1, note
         self._failure: str | None = None  # why the window under way could not be trained
 
-    def train_epoch(self, windows_from: WindowsFrom, epoch: int) -> TrainedEpoch:
-        """Trains an epoch (from 1). Raises OutOfMemory after MAX_TRAINING_STEPS steps down in all, and the trainer's
-        own errors.
-        """
-        return self.trainer.train_epoch(self._windows(windows_from, epoch), epoch, self._attempt)
+    def train_epoch(self, trainer: Trainer, windows_from: WindowsFrom, epoch: int) -> TrainedEpoch:
+        """Trains epoch `epoch` (from 1).
 
-    def _windows(self, windows_from: WindowsFrom, epoch: int) -> Iterator[Window]:
+        Raises:
+            OutOfMemory: after MAX_TRAINING_RETRIES retries in all.
+            Exception: whatever else the trainer raises.
+        """
+        windows = self._windows(trainer, windows_from, epoch)
+        return trainer.train_epoch(windows, epoch, lambda window: self._attempt(trainer, window))
+
+    def _windows(self, trainer: Trainer, windows_from: WindowsFrom, epoch: int) -> Iterator[Window]:
         """Yields every window until its update was made, each anew after a failure."""
         trained = 0
         while True:
@@ -86,14 +92,15 @@ class Ladder:
                     return
             reason, self._failure = self._failure, None
             assert reason is not None
-            self.trainer.step.go_back()
-            self.lower_micro_batch(epoch, reason)
+            trainer.step.go_back()
+            self.halve_micro_batch(trainer, epoch, reason)
 
-    def _attempt(self, window: Window) -> bool:
-        """Trains `window`; returns False, the error gone with all that it held on to, when memory ran out before the
-        weights changed.
+    def _attempt(self, trainer: Trainer, window: Window) -> bool:
+        """Trains `window`; returns False when memory ran out before the weights changed.
+
+        The error is then gone, with all the tensors that its traceback held on to.
         """
-        step = self.trainer.step
+        step = trainer.step
         step.remember()
         try:
             step.train_window(window)
@@ -104,64 +111,67 @@ class Ladder:
         return self._failure is None
 
     @property
-    def can_lower(self) -> bool:
+    def can_halve(self) -> bool:
         """Whether the micro-batch may be halved (again)."""
-        return (
-            self.micro_batch > self._smallest
-            and sum(step.part == "training" for step in self.steps) < MAX_TRAINING_STEPS
-        )
+        training = sum(retry.part == "training" for retry in self.retries)
+        return self.micro_batch > self._smallest and training < MAX_TRAINING_RETRIES
 
-    def lower_micro_batch(self, epoch: int, reason: str) -> None:
-        """Halves the micro-batch. Raises OutOfMemory when it cannot be lowered (again)."""
-        if not self.can_lower:
-            raise OutOfMemory(
-                f"out of memory at micro-batch {self.micro_batch}, after {len(self.steps)} steps down: {reason}"
-            )
+    def halve_micro_batch(self, trainer: Trainer, epoch: int, reason: str) -> None:
+        """Goes on with half the micro-batch. Raises OutOfMemory when it cannot be halved (again)."""
+        if not self.can_halve:
+            done = f"after {len(self.retries)} retries with fewer"
+            raise OutOfMemory(f"out of memory with micro-batches of {self.micro_batch}, {done}: {reason}")
         half = max(self.micro_batch // 2, self._smallest)
-        self._lower("training", epoch, half - half % self._smallest, reason)
+        half -= half % self._smallest
+        retry = OutOfMemoryRetry(epoch, "training", self.micro_batch, half, reason)
+        self._set_micro_batch(trainer, half)
+        self._retried(trainer, retry)
 
-    def validate(self, batches_of: BatchesOf, epoch: int) -> Evaluation:
-        """Evaluates after epoch `epoch`. The batch is halved as often as needed: it changes no figure. Raises
-        OutOfMemory below 1.
+    def validate(self, trainer: Trainer, batches_of: BatchesOf, epoch: int) -> Evaluation:
+        """Evaluates after epoch `epoch`. The batch is halved as often as needed: it changes no figure.
+
+        Raises:
+            OutOfMemory: not even one image can be evaluated.
         """
         while True:
             try:
-                return self.trainer.validate(batches_of(self.eval_batch), epoch)
+                return trainer.validate(batches_of(self.eval_batch), epoch)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
                 reason = first_line(error)
             if self.eval_batch == 1:
                 raise OutOfMemory(f"out of memory while evaluating a single image: {reason}")
-            self._lower("evaluation", epoch, self.eval_batch // 2, reason)
+            retry = OutOfMemoryRetry(epoch, "evaluation", self.eval_batch, self.eval_batch // 2, reason)
+            self.eval_batch = retry.after
+            trainer.step.runner.forget()
+            self._retried(trainer, retry)
 
-    def _lower(self, part: Literal["training", "evaluation"], epoch: int, after: int, reason: str) -> None:
-        step = LadderStep(epoch, part, self.micro_batch if part == "training" else self.eval_batch, after, reason)
-        self._set(after, self.eval_batch) if part == "training" else self._set(self.micro_batch, after)
-        self.steps.append(step)
+    def _retried(self, trainer: Trainer, retry: OutOfMemoryRetry) -> None:
+        self.retries.append(retry)
         gc.collect()
-        if self.trainer.step.device.type == "cuda":
+        if trainer.step.device.type == "cuda":
             torch.cuda.empty_cache()
-        self._note(step)
+        self._note(retry)
 
-    def _set(self, micro_batch: int, eval_batch: int) -> None:
-        """Goes on with these, the batch norms' momentum following the new accumulation; captured graphs hold the old
-        one.
-        """
-        self.trainer.step.runner.forget()
+    def _set_micro_batch(self, trainer: Trainer, micro_batch: int) -> None:
+        """Sets it; the batch norms' momentum follows the new accumulation, and captured graphs hold the old one."""
+        trainer.step.runner.forget()
         before, after = (math.ceil(self.effective_batch / size) for size in (self.micro_batch, micro_batch))
-        correct_momentum(self.trainer.step.model, after / before)
-        self.micro_batch, self.eval_batch = micro_batch, eval_batch
+        correct_momentum(trainer.step.model, after / before)
+        self.micro_batch = micro_batch
+
+    def adapt(self, trainer: Trainer) -> None:
+        """Makes `trainer`, newly built for the planned micro-batch, one for the micro-batch of now."""
+        now, self.micro_batch = self.micro_batch, self._planned
+        self._set_micro_batch(trainer, now)
 
     def state(self) -> dict[str, Any]:
         """Returns what `load_state` needs to go on where this trial stands."""
-        return {
-            "micro_batch": self.micro_batch,
-            "eval_batch": self.eval_batch,
-            "steps": [asdict(step) for step in self.steps],
-        }
+        retries = [asdict(retry) for retry in self.retries]
+        return {"micro_batch": self.micro_batch, "eval_batch": self.eval_batch, "retries": retries}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Takes up what `state` returned, in a ladder made for the same trial."""
-        self._set(state["micro_batch"], state["eval_batch"])
-        self.steps = [LadderStep(**step) for step in state["steps"]]
+        """Takes up what `state` returned; `adapt` has to follow for the trainer."""
+        self.micro_batch, self.eval_batch = state["micro_batch"], state["eval_batch"]
+        self.retries = [OutOfMemoryRetry(**retry) for retry in state["retries"]]

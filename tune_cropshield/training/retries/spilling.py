@@ -1,6 +1,6 @@
-"""Windows' driver does not refuse what exceeds the card's memory: it moves it to system memory, and training crawls.
-This notices.
+"""What happens when the driver moves our memory out of the GPU: the trial goes on with half the micro-batch.
 
+Windows' driver does not refuse what exceeds the GPU's memory. It moves it to system memory, and training crawls.
 Since driver 536.40 (Windows, and WSL): https://nvidia.custhelp.com/app/answers/detail/a_id/5490. The cap on the
 allocator keeps our own memory within the card; what other programs take later is not ours to cap.
 """
@@ -12,6 +12,14 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
+from tune_cropshield.config.units import MIB
+from tune_cropshield.training.metrics import EpochMetrics
+from tune_cropshield.training.retries.out_of_memory import OutOfMemoryPolicy
+from tune_cropshield.training.trainer import Trainer
+
+SPILLED = "training slowed down by half with the memory nearly full: the driver seems to use system memory"
 # times the usual time per image; a spilled step takes 5 to 50 times (measured by users), a busy desktop rarely 1.5
 CLIFF = 1.5
 NEARLY_ALL = 0.9  # of the budget: below, our memory is not what spills
@@ -48,15 +56,33 @@ def has_spilled(earlier: Sequence[EpochMemory], now: EpochMemory, budget_mib: fl
     )
 
 
-class SpillGuard:
-    """Keeps the epochs since the last change and says when memory has spilled. budget_mib: the allocator's cap, None
-    without one.
+class SpillPolicy:
+    """Watches the epochs since the last change and halves the micro-batch after one that spilled.
+
+    Args:
+        budget_mib: the allocator's cap; None without one.
+        device: the GPU.
     """
 
-    def __init__(self, budget_mib: float | None) -> None:
-        self._budget_mib = budget_mib
+    def __init__(self, budget_mib: float | None, device: torch.device) -> None:
+        self._budget_mib, self._device = budget_mib, device
+        self._watching = device.type == "cuda" and driver_may_spill()
         self._earlier: list[EpochMemory] = []
         self._setting: tuple[int, int] | None = None
+
+    def epoch_ended(
+        self, trainer: Trainer, batches: OutOfMemoryPolicy, metrics: EpochMetrics, image_size: int, train_images: int
+    ) -> None:
+        """Halves the micro-batch where the epoch of `metrics` spilled, unless it is as small as it may be."""
+        if not self._watching:
+            return
+        epoch = EpochMemory(
+            seconds_per_image=1 / metrics.images_per_s - metrics.data_wait_s / train_images,
+            reserved_mib=metrics.peak_vram_mib,
+            free_mib=torch.cuda.mem_get_info(self._device)[0] / MIB,
+        )
+        if self.spilled((batches.micro_batch, image_size), epoch) and batches.can_halve:
+            batches.halve_micro_batch(trainer, metrics.epoch, SPILLED)
 
     def spilled(self, setting: tuple[int, int], epoch: EpochMemory) -> bool:
         """Takes in an epoch trained at `setting` (micro-batch, image size) and tells whether it spilled."""

@@ -7,11 +7,11 @@ from itertools import pairwise
 
 import pytest
 
-from tune_cropshield.training.schedules import Plateau, lr_factor, lr_factors
+from tune_cropshield.training.schedules import Plateau, Schedule, Times, constant, cosine, lr_factors, onecycle, step
 
 
 def test_onecycle_rises_to_one_at_the_end_of_warm_up_and_falls_to_almost_nothing() -> None:
-    values = [lr_factor(update, schedule="onecycle", total_updates=100, warmup_updates=20) for update in range(100)]
+    values = [onecycle(update, Times(100, warmup=20)) for update in range(100)]
     assert values[0] == pytest.approx(1 / 25)
     assert values[19] == pytest.approx(1.0)
     assert max(values) == values[19]
@@ -21,27 +21,22 @@ def test_onecycle_rises_to_one_at_the_end_of_warm_up_and_falls_to_almost_nothing
 
 
 def test_onecycle_without_warm_up_rises_for_thirty_percent_of_the_updates() -> None:
-    values = [lr_factor(update, schedule="onecycle", total_updates=100) for update in range(100)]
+    values = [onecycle(update, Times(100)) for update in range(100)]
     assert values.index(max(values)) == 29
 
 
-@pytest.mark.parametrize("schedule", ["plateau", "cosine", "step", "constant"])
-def test_warm_up_is_linear_from_a_twenty_fifth(schedule: str) -> None:
-    values = [lr_factor(u, schedule=schedule, total_updates=100, warmup_updates=10, step_updates=50) for u in range(11)]
+@pytest.mark.parametrize("schedule", [constant, cosine, step])
+def test_warm_up_is_linear_from_a_twenty_fifth(schedule: Schedule) -> None:
+    values = [schedule(update, Times(100, warmup=10, step=50)) for update in range(11)]
     assert values[0] == pytest.approx(0.04)
     assert values[5] == pytest.approx(0.52)
     assert values[10] == pytest.approx(1.0)
 
 
 def test_cosine_is_half_way_down_in_the_middle_and_step_multiplies() -> None:
-    assert lr_factor(50, schedule="cosine", total_updates=100) == pytest.approx(0.5)
-    assert [
-        lr_factor(u, schedule="step", total_updates=100, step_updates=30, step_factor=0.1) for u in (0, 29, 30, 60)
-    ] == pytest.approx([1, 1, 0.1, 0.01])
-
-
-def test_past_the_end_the_last_value_stays() -> None:
-    assert lr_factor(10**6, schedule="cosine", total_updates=10) == lr_factor(9, schedule="cosine", total_updates=10)
+    assert cosine(50, Times(100)) == pytest.approx(0.5)
+    times = Times(100, step=30, step_factor=0.1)
+    assert [step(update, times) for update in (0, 29, 30, 60)] == pytest.approx([1, 1, 0.1, 0.01])
 
 
 def test_the_table_has_one_factor_per_update() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from functools import partial
 
 import pytest
@@ -17,12 +18,14 @@ from tune_cropshield.data.windows import EvaluationBatch, Window, WindowSettings
 from tune_cropshield.errors import DeadContextError, DivergedError, OutOfMemory
 from tune_cropshield.training.clipping import Clipping
 from tune_cropshield.training.gpu_errors import gpu_errors_named
+from tune_cropshield.training.losses import CrossEntropy
+from tune_cropshield.training.metrics import Evaluation
 from tune_cropshield.training.models import correct_momentum
 from tune_cropshield.training.optimizers import build_optimizer
 from tune_cropshield.training.precision import gradient_scaler
-from tune_cropshield.training.retries.out_of_memory import Ladder, LadderStep
+from tune_cropshield.training.retries.out_of_memory import BatchesOf, OutOfMemoryPolicy, OutOfMemoryRetry, WindowsFrom
 from tune_cropshield.training.step import WindowStep
-from tune_cropshield.training.trainer import Trainer
+from tune_cropshield.training.trainer import TrainedEpoch, Trainer
 from tune_cropshield.training.update_log import UpdateLog
 
 CPU = torch.device("cpu")
@@ -90,9 +93,28 @@ def network(batch_norm: bool = False, dropout: float = 0.0) -> nn.Module:
     )
 
 
-def ladder_for(
+@dataclass
+class Retrying:
+    """A trainer, and the policy that it is trained by."""
+
+    trainer: Trainer
+    policy: OutOfMemoryPolicy
+
+    @property
+    def now(self) -> tuple[int, int]:
+        """The micro-batch and the evaluation's batch."""
+        return self.policy.micro_batch, self.policy.eval_batch
+
+    def train_epoch(self, windows_from: WindowsFrom, epoch: int) -> TrainedEpoch:
+        return self.policy.train_epoch(self.trainer, windows_from, epoch)
+
+    def validate(self, batches_of: BatchesOf, epoch: int) -> Evaluation:
+        return self.policy.validate(self.trainer, batches_of, epoch)
+
+
+def retrying(
     model: nn.Module, micro_batch: int, *, precision: Precision = "fp32", even: bool = False, eval_batch: int = 8
-) -> Ladder:
+) -> Retrying:
     correct_momentum(model, EFFECTIVE_BATCH / micro_batch)
     lr = torch.zeros(())
     step = WindowStep(
@@ -104,12 +126,12 @@ def ladder_for(
         lr_factors=torch.ones(100),
         clipping=Clipping("norm", 0.5),
         precision=precision,
-        class_weights_K=torch.tensor([1.0, 0.5, 2.0]),
-        label_smoothing=0.1,
+        loss=CrossEntropy(torch.tensor([1.0, 0.5, 2.0]), label_smoothing=0.1),
         average=None,
         log=UpdateLog(10, CPU),
     )
-    return Ladder(Trainer(step, CLASSES, None), EFFECTIVE_BATCH, micro_batch, eval_batch, even=even)
+    policy = OutOfMemoryPolicy(EFFECTIVE_BATCH, micro_batch, eval_batch, even=even)
+    return Retrying(Trainer(step, CLASSES, None), policy)
 
 
 def windows_from(micro_batch: int, first_window: int, mixing: Mixing | None = None) -> Generator[Window]:
@@ -120,12 +142,12 @@ def windows_from(micro_batch: int, first_window: int, mixing: Mixing | None = No
     return training_windows(ImageFeed(pictures, CPU), labels_N, torch.arange(SAMPLES), settings, 0, SIDE, first_window)
 
 
-def trained(ladder: Ladder, mixing: Mixing | None = None) -> dict[str, Tensor]:
+def trained(run: Retrying, mixing: Mixing | None = None) -> dict[str, Tensor]:
     """Trains an epoch from a fixed random state and returns the weights and statistics."""
     torch.manual_seed(11)
-    done = ladder.train_epoch(partial(windows_from, mixing=mixing), 1)
+    done = run.train_epoch(partial(windows_from, mixing=mixing), 1)
     assert done.images == SAMPLES
-    model = ladder.trainer.step.model
+    model = run.trainer.step.model
     state = (model.network if isinstance(model, Failing) else model).state_dict()
     return {"train_loss": torch.tensor(done.updates.train_loss), **state}
 
@@ -143,34 +165,34 @@ def assert_same(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 def test_a_window_that_runs_out_of_memory_is_trained_in_halves_as_if_it_had_been_from_the_start(
     error: Exception,
 ) -> None:
-    expected = trained(ladder_for(network(), micro_batch=8))
-    ladder = ladder_for(Failing(network(), {1: error}), micro_batch=16)
-    assert_same(trained(ladder), expected)
-    assert ladder.micro_batch == 8
-    assert ladder.steps == [LadderStep(1, "training", 16, 8, str(error).splitlines()[0])]
+    expected = trained(retrying(network(), micro_batch=8))
+    run = retrying(Failing(network(), {1: error}), micro_batch=16)
+    assert_same(trained(run), expected)
+    assert run.policy.micro_batch == 8
+    assert run.policy.retries == [OutOfMemoryRetry(1, "training", 16, 8, str(error).splitlines()[0])]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("call", [0, 1, 2])
 def test_dropout_and_batch_norm_are_set_back_to_the_windows_start(call: int, precision: Precision) -> None:
-    expected = trained(ladder_for(network(batch_norm=True, dropout=0.5), micro_batch=4, precision=precision))
-    ladder = ladder_for(
+    expected = trained(retrying(network(batch_norm=True, dropout=0.5), micro_batch=4, precision=precision))
+    run = retrying(
         Failing(network(batch_norm=True, dropout=0.5), {call: OUT_OF_MEMORY[0], call + 1: OUT_OF_MEMORY[0]}),
         16,
         precision=precision,
     )
     if call == 0:
-        assert_same(trained(ladder), expected)
+        assert_same(trained(run), expected)
     else:  # the windows before were trained with the statistics of larger micro-batches
-        trained(ladder)
-    assert ladder.micro_batch == 4
-    assert [step.after for step in ladder.steps] == [8, 4]
-    assert ladder.trainer.step.model.network[1].momentum == pytest.approx(1 - 0.9 ** (1 / 4))
+        trained(run)
+    assert run.policy.micro_batch == 4
+    assert [step.after for step in run.policy.retries] == [8, 4]
+    assert run.trainer.step.model.network[1].momentum == pytest.approx(1 - 0.9 ** (1 / 4))
 
 
 def test_going_back_leaves_no_trace_of_the_micro_steps() -> None:
     model = network(batch_norm=True, dropout=0.5)
-    step = ladder_for(model, 4, precision="fp16").trainer.step
+    step = retrying(model, 4, precision="fp16").trainer.step
     before = copy.deepcopy(model.state_dict())
     torch.manual_seed(7)
     drawn = torch.rand(3)
@@ -190,34 +212,34 @@ def test_going_back_leaves_no_trace_of_the_micro_steps() -> None:
 
 
 def test_the_micro_batch_stays_low_and_earlier_windows_are_not_trained_again() -> None:
-    expected = trained(ladder_for(network(), micro_batch=8))
-    ladder = ladder_for(Failing(network(), {1: OUT_OF_MEMORY[0]}), micro_batch=16)
-    assert_same(trained(ladder), expected)
-    calls = ladder.trainer.step.model.calls
+    expected = trained(retrying(network(), micro_batch=8))
+    run = retrying(Failing(network(), {1: OUT_OF_MEMORY[0]}), micro_batch=16)
+    assert_same(trained(run), expected)
+    calls = run.trainer.step.model.calls
     assert calls == 1 + 1 + 2 + 1  # 16 | 16 fails | 8 + 8 | the ragged 8
-    assert int(ladder.trainer.step.updates) == 3
+    assert int(run.trainer.step.updates) == 3
 
 
 def test_mixed_neighbours_are_never_parted() -> None:
     mixing = Mixing(0.4, 1.0)
-    expected = trained(ladder_for(network(), micro_batch=2, even=True), mixing)
-    ladder = ladder_for(Failing(network(), {0: OUT_OF_MEMORY[0]}), micro_batch=6, even=True)
-    assert_same(trained(ladder, mixing), expected)
-    assert [(step.before, step.after) for step in ladder.steps] == [(6, 2)]  # 3 would part a pair
+    expected = trained(retrying(network(), micro_batch=2, even=True), mixing)
+    run = retrying(Failing(network(), {0: OUT_OF_MEMORY[0]}), micro_batch=6, even=True)
+    assert_same(trained(run, mixing), expected)
+    assert [(step.before, step.after) for step in run.policy.retries] == [(6, 2)]  # 3 would part a pair
 
 
-def test_after_two_steps_down_the_trial_is_given_up() -> None:
-    ladder = ladder_for(Failing(network(), Endless()), micro_batch=16)
-    with pytest.raises(OutOfMemory, match="out of memory at micro-batch 4, after 2 steps down: CUDA out of memory"):
-        trained(ladder)
-    assert [(step.before, step.after) for step in ladder.steps] == [(16, 8), (8, 4)]
+def test_after_two_retries_the_trial_is_given_up() -> None:
+    run = retrying(Failing(network(), Endless()), micro_batch=16)
+    with pytest.raises(OutOfMemory, match="out of memory with micro-batches of 4, after 2 retries with fewer: CUDA out of memory"):
+        trained(run)
+    assert [(step.before, step.after) for step in run.policy.retries] == [(16, 8), (8, 4)]
 
 
 def test_a_single_image_cannot_be_halved() -> None:
-    with pytest.raises(OutOfMemory, match="at micro-batch 1, after 0 steps down"):
-        trained(ladder_for(Failing(network(), Endless()), micro_batch=1))
+    with pytest.raises(OutOfMemory, match="with micro-batches of 1, after 0 retries with fewer"):
+        trained(retrying(Failing(network(), Endless()), micro_batch=1))
     with pytest.raises(OutOfMemory, match="at micro-batch 2, after 0 steps down"):
-        trained(ladder_for(Failing(network(), Endless()), micro_batch=2, even=True), Mixing(0.2))
+        trained(retrying(Failing(network(), Endless()), micro_batch=2, even=True), Mixing(0.2))
 
 
 @pytest.mark.parametrize(
@@ -230,10 +252,10 @@ def test_a_single_image_cannot_be_halved() -> None:
     ids=["another error", "not PyTorch's", "our own"],
 )
 def test_other_errors_are_not_taken_for_memory(error: Exception) -> None:
-    ladder = ladder_for(Failing(network(), {1: error}), micro_batch=8)
+    run = retrying(Failing(network(), {1: error}), micro_batch=8)
     with pytest.raises(type(error)):
-        trained(ladder)
-    assert ladder.steps == []
+        trained(run)
+    assert run.policy.retries == []
 
 
 @pytest.mark.parametrize(
@@ -248,10 +270,10 @@ def test_other_errors_are_not_taken_for_memory(error: Exception) -> None:
     ids=lambda error: f"{type(error).__name__}: {error}",
 )
 def test_a_dead_context_is_not_tried_again(error: Exception) -> None:
-    ladder = ladder_for(Failing(network(), {1: error}), micro_batch=8)
+    run = retrying(Failing(network(), {1: error}), micro_batch=8)
     with pytest.raises(DeadContextError, match="takes no more work from this process: CUDA error"), gpu_errors_named():
-        trained(ladder)
-    assert ladder.steps == []
+        trained(run)
+    assert run.policy.retries == []
 
 
 def test_memory_that_runs_out_where_nothing_can_be_made_smaller_ends_the_trial() -> None:
@@ -266,24 +288,26 @@ def test_an_evaluation_that_runs_out_of_memory_takes_smaller_batches_and_says_th
     def batches_of(size: int) -> Iterator[EvaluationBatch]:
         return evaluation_batches(ImageFeed(pictures, CPU), labels_N, torch.arange(20), size, SIDE)
 
-    expected = ladder_for(network(), 8).validate(batches_of, 1)
-    ladder = ladder_for(Failing(network(), {0: OUT_OF_MEMORY[0], 2: OUT_OF_MEMORY[3]}), 8)
-    evaluation = ladder.validate(batches_of, 4)
+    expected = retrying(network(), 8).validate(batches_of, 1)
+    run = retrying(Failing(network(), {0: OUT_OF_MEMORY[0], 2: OUT_OF_MEMORY[3]}), 8)
+    evaluation = run.validate(batches_of, 4)
     assert torch.equal(evaluation.confusion_KK, expected.confusion_KK)
     assert evaluation.loss == pytest.approx(expected.loss, rel=1e-6)
-    assert [(step.epoch, step.part, step.before, step.after) for step in ladder.steps] == [
+    assert [(step.epoch, step.part, step.before, step.after) for step in run.policy.retries] == [
         (4, "evaluation", 8, 4),
         (4, "evaluation", 4, 2),
     ]
-    assert ladder.micro_batch == 8
+    assert run.policy.micro_batch == 8
     with pytest.raises(OutOfMemory, match="evaluating a single image"):
-        ladder_for(Failing(network(), Endless()), 8).validate(batches_of, 1)
+        retrying(Failing(network(), Endless()), 8).validate(batches_of, 1)
 
 
-def test_a_resumed_ladder_goes_on_where_it_stood() -> None:
-    ladder = ladder_for(Failing(network(batch_norm=True), {0: OUT_OF_MEMORY[0]}), micro_batch=16)
-    trained(ladder)
-    again = ladder_for(network(batch_norm=True), micro_batch=16)
-    again.load_state(ladder.state())
-    assert (again.micro_batch, again.eval_batch, again.steps) == (8, 8, ladder.steps)
+def test_a_new_trainer_is_adapted_to_where_the_trial_stands() -> None:
+    run = retrying(Failing(network(batch_norm=True), {0: OUT_OF_MEMORY[0]}), micro_batch=16)
+    trained(run)
+    again = retrying(network(batch_norm=True), micro_batch=16)
+    again.policy.load_state(run.policy.state())
+    again.policy.adapt(again.trainer)
+    assert again.now == (8, 8)
+    assert again.policy.retries == run.policy.retries
     assert again.trainer.step.model[1].momentum == pytest.approx(1 - 0.9 ** (1 / 2))

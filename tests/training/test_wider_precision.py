@@ -19,10 +19,11 @@ from torch.utils._pytree import tree_flatten
 from tune_cropshield.config.settings import DataConfig, RunConfig, TrialConfig
 from tune_cropshield.data.dataset import DeviceData, open_data
 from tune_cropshield.errors import DivergedError
-from tune_cropshield.training.loop import TrialReport, run_trial, trial_epochs
+from tune_cropshield.training.build import build_trainer
+from tune_cropshield.training.loop import run_trial, trial_epochs
 from tune_cropshield.training.models import build_model
-from tune_cropshield.training.retries.out_of_memory import Ladder
-from tune_cropshield.training.retries.wider_precision import Training
+from tune_cropshield.training.progress import TrialReport
+from tune_cropshield.training.retries.wider_precision import PrecisionPolicy
 from tune_cropshield.training.run_folder import read_events, read_metrics
 
 TIMINGS = ("images_per_s", "data_wait_s", "epoch_s")
@@ -163,19 +164,13 @@ def test_a_trial_that_stays_in_fp16_goes_on_as_if_it_had_not_stopped(data: Devic
 
 
 def test_what_is_saved_after_a_good_epoch_is_the_trainers_state_then(data: DeviceData) -> None:
-    trial = config().trial
-    training = Training(
-        trial,
-        data,
-        lambda trainer: Ladder(trainer, trial.effective_batch, trial.pair[0], 8),
-        lambda change: None,
-        1024.0,
-    )
-    training.epoch_was_good(1)
-    saved, now = (tree_flatten(state)[0] for state in (training.state()["trainer"], training.ladder.trainer.state()))
+    labels = data.labels_N[data.indices("train")]
+    trainer = build_trainer(config().trial, len(data.data.classes), labels, data.device)
+    policy = PrecisionPolicy("fp16", data.device, lambda change: None)
+    policy.epoch_was_good(trainer, 1)
+    saved, now = (tree_flatten(state)[0] for state in (policy.good_state(trainer), trainer.state()))
     assert len(saved) == len(now) > 50
     assert all(torch.equal(a, b) if isinstance(a, Tensor) else a == b for a, b in zip(saved, now, strict=True))
-    places = {value.data_ptr() for value in training.ladder.trainer.step.parameters}
-    assert not places & {
-        value.data_ptr() for value in saved if isinstance(value, Tensor)
-    }  # a copy, which training on leaves alone
+    places = {value.data_ptr() for value in trainer.step.parameters}
+    copies = {value.data_ptr() for value in saved if isinstance(value, Tensor)}
+    assert not places & copies  # training on leaves them alone

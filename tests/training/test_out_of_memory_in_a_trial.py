@@ -15,7 +15,7 @@ from tune_cropshield.data.dataset import DeviceData, LeafData, open_data
 from tune_cropshield.data.feed import ImageFeed
 from tune_cropshield.errors import DeadContextError, OutOfMemory
 from tune_cropshield.training.loop import run_trial, trial_epochs
-from tune_cropshield.training.retries.out_of_memory import LadderStep
+from tune_cropshield.training.retries.out_of_memory import OutOfMemoryRetry
 from tune_cropshield.training.run_folder import read_events, read_metrics
 
 CPU = torch.device("cpu")
@@ -72,9 +72,9 @@ def config(**trial: Any) -> RunConfig:
 def test_a_trial_that_runs_out_of_memory_is_saved_and_says_so(leaves: LeafData, tmp_path: Path) -> None:
     failing = FailingData(leaves, {32: out_of_memory(1), 12: out_of_memory(1)})
     last = run_trial(config(eval_batch=12), failing, tmp_path, report=lambda report: None)
-    step = LadderStep(1, "training", 32, 16, "CUDA out of memory. Tried to allocate 1.00 GiB.")
-    evaluation = LadderStep(1, "evaluation", 12, 6, "CUDA out of memory. Tried to allocate 1.00 GiB.")
-    assert last.ladder_steps == (step, evaluation)
+    step = OutOfMemoryRetry(1, "training", 32, 16, "CUDA out of memory. Tried to allocate 1.00 GiB.")
+    evaluation = OutOfMemoryRetry(1, "evaluation", 12, 6, "CUDA out of memory. Tried to allocate 1.00 GiB.")
+    assert last.oom_retries == (step, evaluation)
     assert last.finished
     assert [line["updates"] for line in read_metrics(tmp_path)] == [
         3,
@@ -94,7 +94,7 @@ def test_a_trial_that_runs_out_of_memory_is_saved_and_says_so(leaves: LeafData, 
 
 def test_a_trial_without_accidents_has_no_events(leaves: LeafData, tmp_path: Path) -> None:
     last = run_trial(config(epochs=1), DeviceData(leaves, CPU), tmp_path, report=lambda report: None, memory_mib=100.0)
-    assert (last.ladder_steps, read_events(tmp_path)) == ((), [])
+    assert (last.oom_retries, read_events(tmp_path)) == ((), [])
 
 
 def test_a_resumed_trial_keeps_the_lower_micro_batch(leaves: LeafData, tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_resumed_trial_keeps_the_lower_micro_batch(leaves: LeafData, tmp_path:
     again = FailingData(leaves, {32: out_of_memory(1)})
     last = run_trial(config(), again, tmp_path / "parts", report=lambda report: None, resume=True)
     assert len(again.failures[32]) == 1  # no window of 32 was asked for any more
-    assert [(step.before, step.after) for step in last.ladder_steps] == [(32, 16)]
+    assert [(step.before, step.after) for step in last.oom_retries] == [(32, 16)]
     losses = [[line["train_loss"] for line in read_metrics(tmp_path / name)] for name in ("whole", "parts")]
     assert losses[0] == losses[1]
 
@@ -118,7 +118,7 @@ def test_a_trial_that_never_fits_is_given_up_and_keeps_its_best_weights(leaves: 
     epochs = trial_epochs(config(), failing, tmp_path)
     next(epochs)
     failing.failures |= {size: out_of_memory(5) for size in (32, 16, 8)}
-    with pytest.raises(OutOfMemory, match="out of memory at micro-batch 8, after 2 steps down"):
+    with pytest.raises(OutOfMemory, match="out of memory with micro-batches of 8, after 2 retries with fewer"):
         next(epochs)
     assert (tmp_path / "model.safetensors").exists()
     assert [event["after"] for event in read_events(tmp_path)] == [16, 8]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tune_cropshield.training.retries.spilling import EpochMemory, SpillGuard, has_spilled
+import torch
+
+from tune_cropshield.training.retries.spilling import EpochMemory, SpillPolicy, has_spilled
 
 USUAL = [EpochMemory(0.001, 3000, 4000), EpochMemory(0.0011, 3000, 3000), EpochMemory(0.0009, 3000, 2000)]
 
@@ -29,11 +31,11 @@ def test_the_first_epoch_has_nothing_to_be_compared_with() -> None:
 
 
 def test_epochs_are_only_compared_with_those_at_the_same_micro_batch_and_size() -> None:
-    guard = SpillGuard(3000)
+    policy = SpillPolicy(3000, torch.device("cpu"))
     slow, fast = EpochMemory(0.1, 3000, 0), EpochMemory(0.001, 3000, 0)
-    assert not guard.spilled((32, 224), fast)
-    assert not guard.spilled((32, 256), slow)
-    assert not guard.spilled((32, 256), slow)
-    assert not guard.spilled((32, 224), fast)
-    assert guard.spilled((32, 224), slow)
-    assert guard.spilled((32, 224), slow)  # a spilled epoch does not become the usual one
+    assert not policy.spilled((32, 224), fast)
+    assert not policy.spilled((32, 256), slow)
+    assert not policy.spilled((32, 256), slow)
+    assert not policy.spilled((32, 224), fast)
+    assert policy.spilled((32, 224), slow)
+    assert policy.spilled((32, 224), slow)  # a spilled epoch does not become the usual one

@@ -19,9 +19,10 @@ from tune_cropshield.config.settings import DataConfig, RunConfig, TrialConfig, 
 from tune_cropshield.data.dataset import DeviceData, open_data
 from tune_cropshield.errors import DivergedError, RunFailure
 from tune_cropshield.outcome.trained import load_trained
-from tune_cropshield.training.evaluate import Evaluator
-from tune_cropshield.training.loop import TrialReport, run_trial, trial_epochs, validation_batches
+from tune_cropshield.training.evaluate import Evaluator, split_batches
+from tune_cropshield.training.loop import run_trial, trial_epochs
 from tune_cropshield.training.metrics import METRIC_NAMES
+from tune_cropshield.training.progress import TrialReport
 from tune_cropshield.training.run_folder import RunFolder, read_digest, read_events, read_metrics
 
 CPU = torch.device("cpu")
@@ -84,7 +85,7 @@ def test_the_weights_kept_are_the_best_epochs_and_not_the_last(
     assert last.best_epoch == accuracies.index(max(accuracies)) + 1 == len(lines) - 2
     model = load_trained(run.trial, len(data.data.classes), tmp_path / "model.safetensors", CPU)
     judged = Evaluator(model, len(data.data.classes), "fp32", CPU).evaluate(
-        validation_batches(run.trial, data, "val", torch.float32)
+        split_batches(run.trial, data, "val", torch.float32)
     )
     assert (judged.accuracy, judged.loss) == (max(accuracies), lines[last.best_epoch - 1]["val_loss"])
     assert judged.loss != lines[-1]["val_loss"]
@@ -274,7 +275,7 @@ def test_a_damaged_checkpoint_is_told_and_training_goes_on_from_the_one_before(
 
 def test_a_checkpoint_of_another_version_is_refused(drawn_leaves: Path, data: DeviceData, tmp_path: Path) -> None:
     torch.save({"version": 1}, tmp_path / "last.pt")
-    with pytest.raises(RunFailure, match=r"last\.pt is a checkpoint of another version: this one reads version 3"):
+    with pytest.raises(RunFailure, match=r"last\.pt is a checkpoint of another version: this one reads version 4"):
         run_trial(config(drawn_leaves), data, tmp_path, resume=True)
 
 
