@@ -20,7 +20,7 @@ from tune_cropshield.search.folder import trial_folder
 from tune_cropshield.search.journal import best_value
 from tune_cropshield.training.loop import run_trial
 from tune_cropshield.training.progress import TrialReport
-from tune_cropshield.training.run_folder import CONFIG, RunFolder, read_metrics
+from tune_cropshield.training.run_folder import CONFIG, RunFolder, best_epoch, read_metrics
 
 TABLE = "confirm.csv"
 RUNS = "confirm"  # folder of the runs
@@ -131,7 +131,7 @@ def _train(
     except OutOfMemory as error:
         outcome, reason = OUT_OF_MEMORY, str(error)
     lines = read_metrics(search_dir / folder)
-    best = max(lines, key=lambda line: (line["val_acc"], -line["epoch"]), default={})
+    best = best_epoch(lines) or {}
     return ConfirmedRun(
         trial=trial,
         seed=config.trial.seed,

@@ -6,7 +6,6 @@ import csv
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from tune_cropshield.files import is_leftover, write_text_atomically
 from tune_cropshield.search.endings import OUTCOME, REASON
 from tune_cropshield.search.journal import JOURNAL, best_value
 from tune_cropshield.training.metrics import METRIC_NAMES
-from tune_cropshield.training.run_folder import WEIGHTS, RunFolder, read_digest, read_metrics
+from tune_cropshield.training.run_folder import WEIGHTS, RunFolder, best_epoch, read_digest, read_metrics
 
 SETTINGS = "search.toml"
 TABLE = "trials.csv"
@@ -112,7 +111,7 @@ def write_table(folder: Path, study: optuna.Study) -> None:
 
 def _row(folder: Path, trial: FrozenTrial) -> dict[str, Any]:
     lines = read_metrics(trial_folder(folder, trial.number))
-    best = max(lines, key=lambda line: (line["val_acc"], -line["epoch"]), default=None)
+    best = best_epoch(lines)
     row: dict[str, Any] = {"trial": trial.number, "state": trial.state.name, **trial.params, "epochs": len(lines)}
     if best is not None:
         row |= {"best_epoch": best["epoch"], "best_val_acc": best["val_acc"]}
@@ -138,14 +137,6 @@ def equal_weights(folder: Path, study: optuna.Study, number: int) -> str | None:
                     "settings do not reach the training, so that comparing trials would mean nothing"
                 )
     return None
-
-
-def best_so_far(run_dir: Path) -> dict[int, float]:
-    """Returns {epoch: highest accuracy up to it} of a trial's metrics.jsonl."""
-    lines = read_metrics(run_dir)
-    return dict(
-        zip((line["epoch"] for line in lines), accumulate((line["val_acc"] for line in lines), max), strict=True)
-    )
 
 
 def drop_losers(folder: Path, study: optuna.Study, budget_bytes: int = WEIGHTS_BUDGET_BYTES) -> None:

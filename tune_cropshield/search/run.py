@@ -31,7 +31,7 @@ from tune_cropshield.search.sampler import build_sampler
 from tune_cropshield.search.start_points import start_points
 from tune_cropshield.search.trial_settings import as_begun, distributions, pair_of, settings_mark, trial_config
 from tune_cropshield.search.views.view import SearchView, TrialLine
-from tune_cropshield.training.run_folder import read_events
+from tune_cropshield.training.run_folder import best_so_far, read_events, read_metrics
 
 FORMAT = "4"  # of trials' settings, checkpoints and metrics: raised when an older search can no longer be gone on with
 WORKER_DEATHS = 3  # a trial whose process died so often is given up
@@ -88,7 +88,7 @@ def run_search(
         if not num_existing:  # else they are there, however the plan has changed since
             for start in start_points(space, plan):
                 study.enqueue_trial(start, skip_if_exists=True)
-    complete_endings(study, lambda number: files.best_so_far(files.trial_folder(out, number)))
+    complete_endings(study, lambda number: best_so_far(read_metrics(files.trial_folder(out, number))))
     going_on = unfinished(study)
     num_ended = num_existing - len(going_on)
     num_new = max(settings.trials - num_existing, 0)

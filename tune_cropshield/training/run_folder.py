@@ -7,8 +7,9 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,6 +121,23 @@ def read_digest(run_dir: Path) -> str | None:
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
     """Returns the lines of a run's metrics.jsonl, none when there is no file; half a line at its end is passed over."""
     return _read_lines(run_dir / METRICS)
+
+
+def best_epoch(lines: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """Returns the metrics of a run's best epoch: the first one with the highest val_acc. None before the first epoch.
+
+    The kept weights, the pruning, the tables and the report all mean this epoch.
+
+    Args:
+        lines: metrics of epochs as `read_metrics` returns them, in the order in which they were trained.
+    """
+    return max(lines, key=lambda line: line["val_acc"], default=None)  # of equals, max takes the first
+
+
+def best_so_far(lines: Sequence[dict[str, Any]]) -> dict[int, float]:
+    """Returns {epoch: the highest val_acc up to and including it}, in the order of `lines` (see `best_epoch`)."""
+    highest = accumulate((line["val_acc"] for line in lines), max)
+    return {line["epoch"]: value for line, value in zip(lines, highest, strict=True)}
 
 
 def read_events(run_dir: Path) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from tune_cropshield.outcome.report import words
 from tune_cropshield.outcome.report.search_record import SearchRecord, TrialRecord
+from tune_cropshield.training.run_folder import best_so_far
 
 KINDS = ("max_norm", "clip_value", "agc")
 NONE = "none"
@@ -57,7 +58,7 @@ def clipped_trials(record: SearchRecord, kind: str) -> list[ClippedTrial]:
                 norm_p95=_median([line["grad_norm_p95"] for line in trial.lines]),
                 skipped_steps=sum(line["skipped_steps"] for line in trial.lines),
                 accuracy=trial.accuracy or 0.0,
-                accuracies=_best_so_far(trial),
+                accuracies=best_so_far(trial.lines),
                 trial=trial,
             )
         )
@@ -67,14 +68,6 @@ def clipped_trials(record: SearchRecord, kind: str) -> list[ClippedTrial]:
 def _median(values: Sequence[float]) -> float:
     finite = [value for value in values if math.isfinite(value)]
     return statistics.median(finite) if finite else math.nan
-
-
-def _best_so_far(trial: TrialRecord) -> dict[int, float]:
-    best, found = -1.0, {}
-    for line in trial.lines:
-        best = max(best, line["val_acc"])
-        found[line["epoch"]] = best
-    return found
 
 
 def verdict(trials: Sequence[ClippedTrial], kind: str, optimizer: str) -> list[str]:

@@ -20,7 +20,7 @@ from tune_cropshield.search.folder import SETTINGS, trial_folder
 from tune_cropshield.search.journal import best_trial, quiet_optuna, read_study
 from tune_cropshield.search.launches import read_starts
 from tune_cropshield.search.plan_file import load_plan
-from tune_cropshield.training.run_folder import CONFIG, read_events, read_metrics
+from tune_cropshield.training.run_folder import CONFIG, best_epoch, read_events, read_metrics
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ class TrialRecord:
 
     @property
     def best(self) -> dict[str, Any] | None:
-        """The metrics of its best epoch, the first of equals; None before the first."""
-        return max(self.lines, key=lambda line: (line["val_acc"], -line["epoch"]), default=None)
+        """The metrics of its best epoch; None before the first."""
+        return best_epoch(self.lines)
 
     @property
     def accuracy(self) -> float | None:
