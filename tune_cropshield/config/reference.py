@@ -1,6 +1,7 @@
-"""What the user's training guide recommends, and its train.py command line.
+"""The reference setting of each model, and the command line of the train.py that it comes from.
 
-The recommendations are each model's baseline: trial 0 of every search, so that a gain is measured against them.
+The training guide of the CropShield project recommends these values. They are trial 0 of every search, trained to its
+end, so that what a search gains is measured against them.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from tune_cropshield.config.settings import TrialConfig
+
+REFERENCE = 0  # the number of the trial that has the reference setting
 
 # "Hyperparameter Recommendations" of the training guide (RTX 4060 Laptop), and the clipping notes' set-up for ResNets.
 CNN_FROM_SCRATCH: dict[str, Any] = {"lr": 1e-4, "weight_decay": 1e-4, "max_norm": "none", "effective_batch": 32}
@@ -23,7 +26,7 @@ MODEL_NAMES = {"cropshield_cnn": "custom"}  # ours -> train.py's
 
 
 def recommended(trial: TrialConfig) -> dict[str, Any]:
-    """Returns the guide's values for what it speaks of, given the model and optimizer of `trial`."""
+    """Returns the reference setting: the guide's values for what it speaks of, for the model and optimizer of `trial`."""
     if trial.optimizer == "sgd":
         return RESNET_ONECYCLE
     return EFFICIENTNET if trial.model.startswith("efficientnet") else CNN_FROM_SCRATCH
