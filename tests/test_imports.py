@@ -13,7 +13,7 @@ CORE = [
     "tune_cropshield.data.dataset",
     "tune_cropshield.memory.choose.pairs",
 ]
-DOCTOR = ["tune_cropshield.doctor.report", "tune_cropshield.check_script.reader"]
+DOCTOR = ["tune_cropshield.doctor.report", "tune_cropshield.check_script"]
 
 
 def loaded(modules: list[str], watched: list[str]) -> list[str]:

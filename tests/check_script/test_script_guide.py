@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tune_cropshield.check_script.reader import findings_in
+from tune_cropshield.check_script.checks import check_source
 from tune_cropshield.check_script.source import parse_source
 from tune_cropshield.errors import UserError
 
@@ -62,7 +62,7 @@ def test_the_guides_mistakes_are_found_and_its_right_forms_are_not(guide: Path, 
     told, refused = [], []
     for start, code in blocks(guide / name):
         try:
-            told += [(start + finding.line, finding.rule) for finding in findings_in(parse_source(code, name))]
+            told += [(start + finding.line, finding.rule) for finding in check_source(parse_source(code, name))]
         except UserError as error:
             refused.append((name, start + int(str(error).split(":")[1])))
 

@@ -11,13 +11,14 @@ from good_loops import GOOD_LOOPS
 from snippets import RIGHT, WRONG
 
 import tune_cropshield
-from tune_cropshield.check_script.findings import RULES
-from tune_cropshield.check_script.reader import findings_in, read_script
+from tune_cropshield.check_script import check
+from tune_cropshield.check_script.checks import check_source
+from tune_cropshield.check_script.rules import RULES
 from tune_cropshield.check_script.source import parse_source
 
 
 def found_in(script: str) -> list[tuple[int, str]]:
-    return [(finding.line, finding.rule) for finding in findings_in(parse_source(script, "train.py"))]
+    return [(finding.line, finding.rule) for finding in check_source(parse_source(script, "train.py"))]
 
 
 @pytest.mark.parametrize(
@@ -43,21 +44,16 @@ def test_a_good_loop_has_no_findings(name: str) -> None:
 
 def test_our_own_code_has_no_findings_but_the_guides_formula_that_it_keeps() -> None:
     package = Path(tune_cropshield.__file__).parent
-    scripts = [
-        *(package / "training").glob("*.py"),
-        *(package / "memory").glob("*.py"),
-        *(package / "data").glob("*.py"),
-        package / "trial.py",
-    ]
+    scripts = [path for room in ("training", "memory", "data", "config") for path in (package / room).rglob("*.py")]
 
     assert len(scripts) > 40
-    assert {(path.name, finding.rule) for path in scripts for finding in read_script(path)} == {
-        ("guide_formula.py", "memory-formula")
+    assert {(path.name, finding.rule) for path in scripts for finding in check(path)} == {
+        ("reference.py", "memory-formula")
     }
 
 
 def test_a_finding_says_what_is_wrong_and_what_is_right() -> None:
-    (finding,) = findings_in(parse_source("parser.add_argument('--amp', type=bool)", "train.py"))
+    (finding,) = check_source(parse_source("parser.add_argument('--amp', type=bool)", "train.py"))
 
     assert (
         finding.wrong == "type=bool calls bool() on the text: '--flag False' is True, as is every text but an empty one"

@@ -7,18 +7,18 @@ import itertools
 import re
 from collections.abc import Iterator
 
-from tune_cropshield.check_script.actions import Action, Actions, Kind
-from tune_cropshield.check_script.findings import Finding, found
-from tune_cropshield.check_script.syntax import LOOPS, Loop, argument, assigned, mentions, names_in, text, within
-from tune_cropshield.check_script.windows import (
+from tune_cropshield.check_script.accumulation_loops import (
     STEPS,
-    Window,
+    AccumulationLoop,
+    accumulation_loops,
+    directly_in,
     divides_by,
-    find_windows,
     is_over_micro_batches,
-    own,
     training_loops,
 )
+from tune_cropshield.check_script.actions import Action, Actions, Kind
+from tune_cropshield.check_script.rules import Finding, finding_at
+from tune_cropshield.check_script.syntax import LOOPS, Loop, argument, assigned, mentions, names_in, text, within
 
 WEIGHTED_LOSSES = re.compile(r"(CrossEntropyLoss|NLLLoss|BCEWithLogitsLoss|cross_entropy|nll_loss)$")
 
@@ -32,7 +32,7 @@ ONCE_PER_WINDOW: dict[str, Kind] = {
 
 def check_accumulation(actions: Actions) -> Iterator[Finding]:
     """Yields what is wrong with the script's windows."""
-    windows = find_windows(actions)
+    windows = accumulation_loops(actions)
     for window in windows:
         if (
             not window.takes_last
@@ -40,12 +40,12 @@ def check_accumulation(actions: Actions) -> Iterator[Finding]:
             and _is_cleared_beside(window.loop, actions)
             and not _is_cut_to_fit(window.loop)
         ):
-            yield found("last-window-dropped", window.test)
+            yield finding_at("last-window-dropped", window.test)
         yield from _check_loss(window, actions)
         for rule, kind in ONCE_PER_WINDOW.items():
-            for action in own(actions, window.loop, kind):
+            for action in directly_in(actions, window.loop, kind):
                 if not window.holds(action.call) and not _conditions(action, window.loop, actions):
-                    yield found(rule, action.call)
+                    yield finding_at(rule, action.call)
     for loop in training_loops(actions):
         if loop not in [window.loop for window in windows]:
             yield from _check_inner_loop(loop, actions)
@@ -82,7 +82,7 @@ def _is_cut_to_fit(loop: Loop) -> bool:
     )
 
 
-def _check_loss(window: Window, actions: Actions) -> Iterator[Finding]:
+def _check_loss(window: AccumulationLoop, actions: Actions) -> Iterator[Finding]:
     size, loop = text(window.size), window.loop
     divisions = _divisions(loop, size, actions)
     if not divisions:
@@ -90,9 +90,9 @@ def _check_loss(window: Window, actions: Actions) -> Iterator[Finding]:
         return
     rescaled = mentions(r"\.grad\b.*(mul_|div_|\*=|/=)|_foreach_(mul|div)", actions.syntax.scope(loop))
     if window.takes_last and not rescaled:
-        yield found("ragged-window-mean", divisions[0])
+        yield finding_at("ragged-window-mean", divisions[0])
     if _has_class_weights(actions):
-        yield found("class-weights-mean", divisions[0])
+        yield finding_at("class-weights-mean", divisions[0])
 
 
 def _divisions(loop: Loop, divisor: str, actions: Actions) -> list[ast.AST]:
@@ -116,14 +116,14 @@ def _divisions(loop: Loop, divisor: str, actions: Actions) -> list[ast.AST]:
     return [node for node in found_in if node not in logged]
 
 
-def _check_undivided(window: Window, actions: Actions) -> Iterator[Finding]:
+def _check_undivided(window: AccumulationLoop, actions: Actions) -> Iterator[Finding]:
     """Judges only a loss that is seen to come straight from a call in the loop: one made elsewhere may have been
     divided there.
     """
     loop, size = window.loop, text(window.size)
     if mentions(r"\.grad\b|_foreach_|reduction\s*=\s*'(sum|none)'", actions.syntax.tree) or size == "1":
         return
-    for action in own(actions, loop, "backward"):
+    for action in directly_in(actions, loop, "backward"):
         names = names_in(action.call)
         values = [
             value
@@ -145,7 +145,7 @@ def _check_undivided(window: Window, actions: Actions) -> Iterator[Finding]:
             and not any(_is_arithmetic(value) or size in text(value) for value in values)
             and not _is_arithmetic(action.call)
         ):
-            yield found("loss-not-divided", action.call)
+            yield finding_at("loss-not-divided", action.call)
 
 
 def _is_arithmetic(node: ast.AST) -> bool:
@@ -169,7 +169,9 @@ def _has_class_weights(actions: Actions) -> bool:
 
 def _check_inner_loop(loop: Loop, actions: Actions) -> Iterator[Finding]:
     """A loop over one window's micro-batches: its step, if it is shown, comes after it."""
-    if own(actions, loop, *STEPS) or any(isinstance(node, LOOPS) and node is not loop for node in within(loop, LOOPS)):
+    if directly_in(actions, loop, *STEPS) or any(
+        isinstance(node, LOOPS) and node is not loop for node in within(loop, LOOPS)
+    ):
         return
     block = actions.syntax.block(loop)
     after = itertools.takewhile(lambda statement: not isinstance(statement, LOOPS), block[block.index(loop) + 1 :])
@@ -177,9 +179,9 @@ def _check_inner_loop(loop: Loop, actions: Actions) -> Iterator[Finding]:
     steps_after = any(node in steps for statement in after for node in within(statement, ast.Call))
     if not steps_after and not is_over_micro_batches(loop):
         return  # gradients for another purpose: a saliency map, Fisher information
-    for action in own(actions, loop, "zero grad"):
+    for action in directly_in(actions, loop, "zero grad"):
         if not _conditions(action, loop, actions):
-            yield found("zero-grad-in-window", action.call)
+            yield finding_at("zero-grad-in-window", action.call)
 
 
 def _check_twins(actions: Actions) -> Iterator[Finding]:
@@ -203,4 +205,4 @@ def _check_twins(actions: Actions) -> Iterator[Finding]:
                 and loss in names_in(bare.call)
                 and not _is_arithmetic(bare.call)
             ):
-                yield found("loss-not-divided", bare.call)
+                yield finding_at("loss-not-divided", bare.call)

@@ -6,10 +6,10 @@ import ast
 import re
 from collections.abc import Iterator
 
+from tune_cropshield.check_script.accumulation_loops import STEPS, is_over_micro_batches, training_loops
 from tune_cropshield.check_script.actions import Actions
-from tune_cropshield.check_script.findings import Finding, found
+from tune_cropshield.check_script.rules import Finding, finding_at
 from tune_cropshield.check_script.syntax import LOOPS, SCOPES, Loop, mentions, names_in, text, within
-from tune_cropshield.check_script.windows import STEPS, is_over_micro_batches, training_loops
 
 WITHOUT_GRADIENTS = r"no_grad|inference_mode|set_grad_enabled\(False\)"
 HELD_OUT = re.compile(
@@ -34,7 +34,7 @@ def _check_items(actions: Actions) -> Iterator[Finding]:
         )
         loops = syntax.loops(call)
         if is_item and loops and loops[0] in batch_loops and not syntax.conditions(call, loops[0]):
-            yield found("item-in-loop", call)
+            yield finding_at("item-in-loop", call)
 
 
 def _only_counts(loop: Loop) -> bool:
@@ -68,7 +68,7 @@ def _check_means(actions: Actions) -> Iterator[Finding]:
             right = node.right
             is_length = isinstance(right, ast.Call) and syntax.called(right) == "len" and len(right.args) == 1
             if is_length and isinstance(right, ast.Call) and text(right.args[0]) in loaders:
-                yield found("mean-of-batch-means", node)
+                yield finding_at("mean-of-batch-means", node)
 
 
 def _is_weighted(value: ast.expr) -> bool:
@@ -109,9 +109,9 @@ def _check_evaluation(actions: Actions) -> Iterator[Finding]:
         ):
             continue
         if not _without_gradients(loop, actions):
-            yield found("evaluates-with-gradients", loop)
+            yield finding_at("evaluates-with-gradients", loop)
         if not _in_evaluation_mode(loop, actions):
-            yield found("evaluates-in-training-mode", loop)
+            yield finding_at("evaluates-in-training-mode", loop)
 
 
 def _all_names(node: ast.AST) -> set[str]:

@@ -6,10 +6,10 @@ import ast
 import re
 from collections.abc import Iterator
 
+from tune_cropshield.check_script.accumulation_loops import accumulation_loops, training_loops
 from tune_cropshield.check_script.actions import Action, Actions
-from tune_cropshield.check_script.findings import Finding, found
+from tune_cropshield.check_script.rules import Finding, finding_at
 from tune_cropshield.check_script.syntax import Function, argument, assigned, mentions, names_in, text
-from tune_cropshield.check_script.windows import find_windows, training_loops
 
 KNOWS_OF_SKIPS = r"get_scale|found_inf|skip|overflow|_step_count|optimizer_step_was"
 
@@ -42,7 +42,7 @@ def _check_plateau(actions: Actions) -> Iterator[Finding]:
             if action.subject == name and _sees(action, scope, name, actions)
         ]
         if not any(step.call.args or step.call.keywords for step in steps):
-            yield from (found("plateau-without-metric", step.call) for step in steps)
+            yield from (finding_at("plateau-without-metric", step.call) for step in steps)
 
 
 def _makes_plateau(call: ast.Call, actions: Actions) -> bool:
@@ -86,7 +86,7 @@ def _check_skipped(actions: Actions) -> Iterator[Finding]:
             ]
             only_if_there = all(names_in(test.test) <= names_in(schedule.call) for test in guards)
             if schedule.call.lineno > step.call.lineno and only_if_there and not mentions(KNOWS_OF_SKIPS, loops[0]):
-                yield found("scheduler-on-skipped-update", schedule.call)
+                yield finding_at("scheduler-on-skipped-update", schedule.call)
                 break
 
 
@@ -105,9 +105,9 @@ def _check_onecycle(actions: Actions) -> Iterator[Finding]:
             if not in_batches and any(
                 syntax.scope(step.call) is syntax.scope(loop) for step in steps for loop in inside_training
             ):
-                yield found("onecycle-per-epoch", steps[0].call)
+                yield finding_at("onecycle-per-epoch", steps[0].call)
             windows = [
-                window for window in find_windows(actions) if any(window.holds(step.call) for step in in_batches)
+                window for window in accumulation_loops(actions) if any(window.holds(step.call) for step in in_batches)
             ]
             if windows and isinstance(per_epoch, ast.Call):  # a bare len(loader), divided by nothing
-                yield found("onecycle-total-steps", per_epoch)
+                yield finding_at("onecycle-total-steps", per_epoch)

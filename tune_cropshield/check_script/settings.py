@@ -6,11 +6,11 @@ import ast
 import re
 from collections.abc import Iterator
 
+from tune_cropshield.check_script.accumulation_loops import STEPS, directly_in, training_loops
 from tune_cropshield.check_script.actions import Actions
-from tune_cropshield.check_script.findings import Finding, found
+from tune_cropshield.check_script.rules import Finding, finding_at
 from tune_cropshield.check_script.source import Source
 from tune_cropshield.check_script.syntax import argument, assigned, mentions, names_in, text, within
-from tune_cropshield.check_script.windows import STEPS, own, training_loops
 
 MEMORY = r"vram|memory|\bmem|_mem|_gb|_mb"
 PER_SAMPLE = r"per_(sample|image|img|example)|(sample|image|input)_size"
@@ -49,7 +49,7 @@ def _check_flags(actions: Actions) -> Iterator[Finding]:
         if isinstance(call.func, ast.Attribute) and call.func.attr == "add_argument":
             kind = argument(call, 99, "type")
             if isinstance(kind, ast.Name) and kind.id == "bool":
-                yield found("argparse-bool", call)
+                yield finding_at("argparse-bool", call)
 
 
 def _check_deprecated(actions: Actions) -> Iterator[Finding]:
@@ -63,7 +63,7 @@ def _check_deprecated(actions: Actions) -> Iterator[Finding]:
         elif isinstance(node, ast.Attribute) and text(node) in old:  # torch.cuda.amp.autocast(), spelled out
             names = [text(node)]
         if any(name.startswith(old) for name in names):
-            yield found("deprecated-cuda-amp", node)
+            yield finding_at("deprecated-cuda-amp", node)
 
 
 def _check_clip_arguments(actions: Actions) -> Iterator[Finding]:
@@ -76,7 +76,7 @@ def _check_clip_arguments(actions: Actions) -> Iterator[Finding]:
         else:
             is_wrong = "clip_value" in keywords  # by place, a norm's bound may well be called clip_value
         if is_wrong:
-            yield found("clip-argument", call)
+            yield finding_at("clip-argument", call)
 
 
 def _check_formulas(actions: Actions) -> Iterator[Finding]:
@@ -86,7 +86,7 @@ def _check_formulas(actions: Actions) -> Iterator[Finding]:
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div | ast.FloorDiv):
             is_memory = mentions(MEMORY, node.left) and mentions(PER_SAMPLE, node.right)
             if is_memory:
-                yield found("memory-formula", node)
+                yield finding_at("memory-formula", node)
         for target, value in assigned(node) if not _rounds_up(node) else ():
             floors = [
                 inner
@@ -96,7 +96,7 @@ def _check_formulas(actions: Actions) -> Iterator[Finding]:
             if mentions("accum", target) and any(
                 mentions("batch|target", each.left) and _operands(each) not in checked for each in floors
             ):
-                yield found("floored-accumulation", node)
+                yield finding_at("floored-accumulation", node)
 
 
 def _rounds_up(node: ast.AST) -> bool:
@@ -128,7 +128,7 @@ def _check_configurations(actions: Actions) -> Iterator[Finding]:
             None,
         )
         if batch is not None and accumulation > 1 and 0 < _number(batch) < 16:
-            yield found("micro-batch-below-16", batch)
+            yield finding_at("micro-batch-below-16", batch)
 
 
 def _number(value: ast.expr) -> int:
@@ -158,7 +158,7 @@ def _check_gradients_that_are_none(actions: Actions) -> Iterator[Finding]:
                 and inner.value.id in names
             )
             if is_grad and isinstance(actions.syntax.parents[inner], ast.Attribute):
-                yield found("grad-may-be-none", inner)
+                yield finding_at("grad-may-be-none", inner)
                 break
 
 
@@ -177,7 +177,7 @@ def _check_blank_images(actions: Actions) -> Iterator[Finding]:
     for node in syntax.nodes:
         if isinstance(node, ast.Try) and _opens_images(node.body, actions):
             for handler in node.handlers:
-                yield from (found("black-image", call) for call in blanks(handler.body))
+                yield from (finding_at("black-image", call) for call in blanks(handler.body))
         elif (
             isinstance(node, ast.If) and isinstance(node.test, ast.Compare) and isinstance(node.test.ops[0], ast.Is)
         ):  # cv2.imread gives None
@@ -190,7 +190,7 @@ def _check_blank_images(actions: Actions) -> Iterator[Finding]:
                 if text(target) == name
             ]
             if any(_opens_images([value], actions) for value in reads):
-                yield from (found("black-image", call) for call in blanks(node.body))
+                yield from (finding_at("black-image", call) for call in blanks(node.body))
 
 
 def _opens_images(body: list[ast.stmt] | list[ast.expr], actions: Actions) -> bool:
@@ -201,12 +201,12 @@ def _opens_images(body: list[ast.stmt] | list[ast.expr], actions: Actions) -> bo
 def _check_what_is_never_called(actions: Actions) -> Iterator[Finding]:
     steps = actions.of("scaler step")
     if steps and not actions.of("scaler update") and any(actions.syntax.loops(step.call) for step in steps):
-        yield found("scaler-never-updated", steps[0].call)
+        yield finding_at("scaler-never-updated", steps[0].call)
     clears = actions.of("zero grad") or mentions(r"\.grad = None|zero_grad|\.grad\.zero_", actions.syntax.tree)
     for loop in training_loops(actions):
-        loop_steps = own(actions, loop, *STEPS)
+        loop_steps = directly_in(actions, loop, *STEPS)
         if loop_steps and not clears:
-            yield found("gradients-never-cleared", loop_steps[0].call)
+            yield finding_at("gradients-never-cleared", loop_steps[0].call)
 
 
 def _check_comments(actions: Actions, source: Source) -> Iterator[Finding]:

@@ -63,9 +63,9 @@ def _examine(args: argparse.Namespace) -> int:
 
 
 def _read_script(path: Path, as_json: bool) -> int:
-    from tune_cropshield.check_script.reader import read_script
+    from tune_cropshield.check_script import check
 
-    findings = read_script(path)
+    findings = check(path)
     if as_json:
         listed = [
             {"file": str(path), "line": each.line, "rule": each.rule, "wrong": each.wrong, "right": each.right}

@@ -26,7 +26,7 @@ MODEL_NAMES = {"cropshield_cnn": "custom"}  # ours -> train.py's
 
 
 def recommended(trial: TrialConfig) -> dict[str, Any]:
-    """Returns the reference setting: the guide's values for what it speaks of, for the model and optimizer of `trial`."""
+    """Returns the reference setting for the model and optimizer of `trial`: the values that the guide speaks of."""
     if trial.optimizer == "sgd":
         return RESNET_ONECYCLE
     return EFFICIENTNET if trial.model.startswith("efficientnet") else CNN_FROM_SCRATCH

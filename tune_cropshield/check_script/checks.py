@@ -1,4 +1,4 @@
-"""A training script -> what is known to be wrong in it, line by line. The script is read, never run."""
+"""All checks of a training script. The script is read, never run."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from pathlib import Path
 
 from tune_cropshield.check_script.accumulation import check_accumulation
 from tune_cropshield.check_script.actions import Actions
-from tune_cropshield.check_script.findings import Finding
 from tune_cropshield.check_script.measuring import check_measuring
 from tune_cropshield.check_script.order import check_order
+from tune_cropshield.check_script.rules import Finding
 from tune_cropshield.check_script.schedules import check_schedules
 from tune_cropshield.check_script.settings import check_settings
 from tune_cropshield.check_script.source import Source, read_source
@@ -16,16 +16,24 @@ from tune_cropshield.check_script.syntax import Syntax
 from tune_cropshield.errors import UserError
 
 
-def read_script(path: Path) -> list[Finding]:
-    """Returns the findings in the script at `path`, by line; raises UserError for what is no Python."""
-    return findings_in(read_source(path))
+def check(path: Path) -> list[Finding]:
+    """Returns the known mistakes in the training script at `path`, by line.
+
+    Raises:
+        UserError: for a file that is missing or no Python, with the line where there is one.
+    """
+    return check_source(read_source(path))
 
 
-def findings_in(source: Source) -> list[Finding]:
-    """Returns the findings in a script, by line, each once."""
+def check_source(source: Source) -> list[Finding]:
+    """Returns the known mistakes in a script that was read already, by line, each once.
+
+    Raises:
+        UserError: for a script that is nested too deeply to be read.
+    """
     try:
         actions = Actions(Syntax(source.tree))
-        found = {
+        findings = {
             *check_order(actions),
             *check_accumulation(actions),
             *check_schedules(actions),
@@ -34,4 +42,4 @@ def findings_in(source: Source) -> list[Finding]:
         }
     except RecursionError:
         raise UserError(f"{source.name}: nested too deeply to be read") from None
-    return sorted(found)
+    return sorted(findings)

@@ -14,7 +14,7 @@ COUNTS_MICRO_BATCHES = re.compile(r"accum|micro", re.I)
 
 
 @dataclass(frozen=True)
-class Window:
+class AccumulationLoop:
     """A loop over micro-batches that steps only every `size` of them, in `stepping`: the statements that the condition
     guards.
 
@@ -34,12 +34,12 @@ class Window:
         return any(inner is node for part in (self.test, *self.stepping) for inner in ast.walk(part))
 
 
-def find_windows(actions: Actions) -> list[Window]:
-    """Returns the windows of a script."""
+def accumulation_loops(actions: Actions) -> list[AccumulationLoop]:
+    """Returns the loops of a script that accumulate gradients."""
     return [
         window
         for node in actions.syntax.nodes
-        if isinstance(node, LOOPS) and (window := _window(node, actions)) is not None
+        if isinstance(node, LOOPS) and (window := _accumulation_loop(node, actions)) is not None
     ]
 
 
@@ -53,15 +53,15 @@ def training_loops(actions: Actions) -> list[Loop]:
     return found
 
 
-def own(actions: Actions, loop: Loop, *kinds: Kind) -> list[Action]:
+def directly_in(actions: Actions, loop: Loop, *kinds: Kind) -> list[Action]:
     """Returns the actions of `kinds` that stand in `loop` and in no loop inside it."""
     inside = actions.inside(loop, *kinds)
     return [action for action in inside if actions.syntax.loops(action.call)[:1] == [loop]]
 
 
-def _window(loop: Loop, actions: Actions) -> Window | None:
+def _accumulation_loop(loop: Loop, actions: Actions) -> AccumulationLoop | None:
     syntax = actions.syntax
-    backwards = own(actions, loop, "backward")
+    backwards = directly_in(actions, loop, "backward")
     if not backwards:
         return None
     for node in within(loop, ast.If):
@@ -75,14 +75,14 @@ def _window(loop: Loop, actions: Actions) -> Window | None:
         skips = isinstance(node.body[-1], ast.Continue)
         stepping = tuple(block[block.index(node) + 1 :]) if skips else tuple(node.body)
         inside = {inner for statement in stepping for inner in ast.walk(statement)}
-        steps = own(actions, loop, *STEPS)
+        steps = directly_in(actions, loop, *STEPS)
         if not any(step.call in inside for step in steps) or any(step.call not in inside for step in steps):
             continue  # no step, or another one in every micro-batch: two networks in turns (GAN), not accumulation
         if all(backward.call in inside for backward in backwards):
             continue
         test, mod = remainder
         counted = names_in(loop.target) if isinstance(loop, ast.For | ast.AsyncFor) else set()
-        return Window(
+        return AccumulationLoop(
             loop,
             node.test,
             mod.right,

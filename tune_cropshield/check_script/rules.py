@@ -33,7 +33,7 @@ class Finding:
         return RULES[self.rule].right
 
 
-def found(rule: str, node: ast.AST, detail: str = "") -> Finding:
+def finding_at(rule: str, node: ast.AST, detail: str = "") -> Finding:
     """Returns the finding that `node` breaks `rule`."""
     assert rule in RULES
     return Finding(int(getattr(node, "lineno", 1)), rule, detail)
