@@ -50,8 +50,8 @@ def _history(record: SearchRecord) -> Chart:
     add_trials(
         figure, record, [trial.number for trial in record.with_result], [trial.accuracy for trial in record.with_result]
     )
-    if record.guide.accuracy is not None:
-        figure.add_hline(record.guide.accuracy, line={"color": BLUE, "width": 1, "dash": "dash"})
+    if record.reference.accuracy is not None:
+        figure.add_hline(record.reference.accuracy, line={"color": BLUE, "width": 1, "dash": "dash"})
     figure.update_layout(xaxis_title="trial", yaxis_title="best val_acc", showlegend=True)
     best = words.accuracy(record.winner.accuracy if record.winner is not None else None)
     alt = (

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import optuna
-from plotly.colors import sample_colorscale
 
 from tune_cropshield.outcome.report import words
 from tune_cropshield.outcome.report.course import add_trials
 from tune_cropshield.outcome.report.page import Block, Chart, Section, Text, chart_text
-from tune_cropshield.outcome.report.search_record import SearchRecord, TrialRecord
-from tune_cropshield.outcome.report.theme import BLUE, GREEN, MUTED, SEQUENTIAL
+from tune_cropshield.outcome.report.parallel import parallel_coordinates
+from tune_cropshield.outcome.report.search_record import SearchRecord
+from tune_cropshield.outcome.report.theme import GREEN
 from tune_cropshield.search.journal import quiet_optuna
 from tune_cropshield.search.trial_settings import EFFECTIVE_BATCH, PAIR
 
@@ -34,68 +34,11 @@ def section(record: SearchRecord) -> Section:
         )
     blocks: list[Block] = []
     if len(names) > 1:
-        blocks.append(_parallel(record, names[:MOST_AXES]))
+        blocks.append(parallel_coordinates(record, names[:MOST_AXES]))
     blocks.append(_importances(record))
     ordered = sorted(names, key=lambda name: SLICED_FIRST.index(name) if name in SLICED_FIRST else len(SLICED_FIRST))
     blocks += [_slice(record, name) for name in ordered[:MOST_SLICES]]
     return Section("parameters", title, blocks)
-
-
-def _parallel(record: SearchRecord, names: list[str]) -> Chart:
-    with quiet_optuna():
-        figure = optuna.visualization.plot_parallel_coordinate(record.judged_study, params=names, target_name="val_acc")
-    lines = [trace for trace in figure.data if trace.mode == "lines"]
-    for trace, trial in zip(lines, _order_of_lines(record, names), strict=True):
-        shade = 0.15 + 0.85 * _place(trial.accuracy, record)
-        trace.line.update(color=sample_colorscale(SEQUENTIAL, shade)[0])
-        if record.winner is not None and trial.number in (record.winner.number, record.guide.number):
-            winner = trial.number == record.winner.number
-            trace.update(
-                line={"color": GREEN if winner else BLUE, "width": 3, "dash": "solid" if winner else "dash"},
-                opacity=1,
-                showlegend=True,
-            )
-            trace.update(name=f"winner (trial {trial.number})" if winner else "the guide's setting (trial 0)")
-    figure.data = sorted(
-        lines, key=lambda trace: bool(trace.showlegend)
-    )  # without the colour bar; what stands out is drawn last
-    for annotation in figure.layout.annotations:
-        annotation.update(
-            text=_plain(annotation.text), font={"size": 11, "color": MUTED}, bgcolor="rgba(255,255,255,0.85)"
-        )
-    legend = {"x": 0, "xanchor": "left", "y": -0.02, "yanchor": "top"}
-    figure.update_layout(showlegend=True, xaxis_side="top", legend=legend, margin={"l": 52, "r": 24, "t": 28, "b": 24})
-    alt = (
-        f"Parallel coordinates: a line per trial through {', '.join(names)} and its accuracy, the darker the more "
-        "accurate."
-    )
-    caption = "A line is a trial, the darker the more accurate."
-    return Chart(figure, "Parallel coordinates", alt, caption, height=380, min_width=110 * (len(names) + 1), wide=True)
-
-
-def _order_of_lines(record: SearchRecord, names: list[str]) -> list[TrialRecord]:
-    """Returns the trials in the order in which Optuna draws them, which depends on their parameters: asked for by
-    drawing their numbers.
-    """
-    with quiet_optuna():
-        numbers = optuna.visualization.plot_parallel_coordinate(
-            record.judged_study, params=names, target=lambda trial: trial.number, target_name="trial"
-        )
-    by_number = {trial.number: trial for trial in record.with_result}
-    low, high = min(by_number), max(by_number)
-    return [by_number[round(low + trace.y[0] * (high - low))] for trace in numbers.data if trace.mode == "lines"]
-
-
-def _place(accuracy: float | None, record: SearchRecord) -> float:
-    """Returns where an accuracy lies between the worst (0) and the best (1)."""
-    known = [trial.accuracy or 0.0 for trial in record.with_result]
-    low, high = min(known), max(known)
-    return ((accuracy or 0.0) - low) / (high - low) if high > low else 1.0
-
-
-def _plain(label: str) -> str:
-    """Returns a choice without the quotes in which Optuna shows strings."""
-    return chart_text(label[1:-1] if len(label) > 1 and label[0] == label[-1] == "'" else label)
 
 
 def _importances(record: SearchRecord) -> Block:

@@ -89,7 +89,7 @@ class SearchRecord:
     starts: list[dict[str, Any]]
     trials: list[TrialRecord]
     winner: TrialRecord | None  # None while no trial has a result
-    guide: TrialRecord  # trial 0: the guide's recommended setting
+    reference: TrialRecord  # the trial with the reference setting
 
     @property
     def with_result(self) -> list[TrialRecord]:

@@ -25,9 +25,9 @@ def gain_points(record: SearchRecord) -> float | None:
     """Returns by how many percentage points the winner is better than the guide's setting; None where either has no
     result.
     """
-    if record.winner is None or record.winner.accuracy is None or record.guide.accuracy is None:
+    if record.winner is None or record.winner.accuracy is None or record.reference.accuracy is None:
         return None
-    return 100 * (record.winner.accuracy - record.guide.accuracy)
+    return 100 * (record.winner.accuracy - record.reference.accuracy)
 
 
 def key_figures(record: SearchRecord) -> list[KeyFigure]:
@@ -42,7 +42,7 @@ def key_figures(record: SearchRecord) -> list[KeyFigure]:
     }
     return [
         KeyFigure(words.accuracy(record.winner.accuracy if record.winner is not None else None), "best val_acc"),
-        KeyFigure(words.accuracy(record.guide.accuracy), "the guide's setting"),
+        KeyFigure(words.accuracy(record.reference.accuracy), "the guide's setting"),
         KeyFigure("–" if gain is None else f"{gain:+.1f}", "points gained"),
         KeyFigure(
             str(len(record.trials)),
@@ -55,7 +55,7 @@ def key_figures(record: SearchRecord) -> list[KeyFigure]:
 def section(record: SearchRecord) -> Section:
     """Returns the comparison, the curves of both, and how far chance alone would carry."""
     title = "The winner and the guide's setting"
-    winner, guide = record.winner, record.guide
+    winner, guide = record.winner, record.reference
     if winner is None or winner.best is None:
         return Section("winner", title, [Text("No trial has a result yet, so there is no winner.", strong=True)])
     blocks: list[Block] = [Text(_verdict(record, winner), strong=True)]
@@ -74,7 +74,7 @@ def section(record: SearchRecord) -> Section:
 
 
 def _verdict(record: SearchRecord, winner: TrialRecord) -> str:
-    guide, gain = record.guide, gain_points(record)
+    guide, gain = record.reference, gain_points(record)
     assert winner.best is not None
     reached = f"Trial {winner.number} reached val_acc {winner.accuracy:.4f} in epoch {winner.best['epoch']}"
     if winner.outcome != "finished":
@@ -109,7 +109,7 @@ def _chance(record: SearchRecord, winner: TrialRecord) -> str | None:
 
 
 def _table(record: SearchRecord, winner: TrialRecord) -> Table:
-    guide = record.guide
+    guide = record.reference
     rows: list[tuple[str, ...]] = []
     highlighted = set()
     names = list(dict.fromkeys([*record.parameter_names, "effective_batch"]))
