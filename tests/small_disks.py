@@ -10,13 +10,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from machine_changes import skip_unless_allowed
 
 
 @contextmanager
 def mounted(folder: Path, options: str) -> Iterator[Path]:
-    """Mounts a file system in memory at `folder` for as long as the block runs; skips the test where that is not
-    allowed.
+    """Mounts a file system in memory at `folder` for as long as the block runs.
+
+    Skips the test where the environment (see machine_changes.py) or the system does not allow it.
     """
+    skip_unless_allowed("mount a small disk")
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
     if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from machine_changes import skip_unless_allowed
 from playwright.sync_api import Browser, Page, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -18,11 +19,14 @@ INSTALL_S = 240
 
 
 def find_chromium() -> str:
-    """Returns the path of a Chromium, installed by apt where it is missing and that is allowed; skips the test
-    otherwise, with the reason.
+    """Returns the path of a Chromium.
+
+    Where it is missing, apt-get installs it if the environment (see machine_changes.py) allows it; otherwise the test
+    is skipped, with the reason.
     """
     if (found := _installed()) is not None:
         return found
+    skip_unless_allowed("install Chromium, which is missing here")
     if not hasattr(os, "geteuid") or os.geteuid() != 0 or shutil.which("apt-get") is None:
         pytest.skip("no Chromium here, and only root on Debian may install it: apt-get install chromium")
     for command in (
