@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Callable
+import subprocess
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +23,13 @@ from tune_cropshield.config.settings import DataConfig, RunConfig, TrialConfig, 
 from tune_cropshield.data.augment import evaluation_view
 from tune_cropshield.data.decode import decode_rgb
 from tune_cropshield.data.folder import images_below
+from tune_cropshield.data.generated import draw_leaves
 from tune_cropshield.errors import RunFailure
-from tune_cropshield.outcome import onnx as onnx_export
+from tune_cropshield.outcome.onnx import checked_difference, pictures_to_check, write_onnx
 from tune_cropshield.outcome.predict import predict
 from tune_cropshield.training.models import build_model
 
-pytestmark = pytest.mark.timeout(300)  # the exporter takes 8 s a network, alone on two cores
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # the exporter takes 2 to 8 s a network, on two cores
 
 CLASSES = ["blight", "mosaic", "rust", "Blattflecken-ü"]
 
@@ -50,41 +53,56 @@ def trained(model: nn.Module, pictures: np.ndarray) -> nn.Module:
     return model.eval()
 
 
-@pytest.fixture
-def make_run(tmp_path: Path, drawn_leaves: Path) -> Callable[..., Path]:
+def save_run(folder: Path, model: str, size: int, data: Path, network: nn.Module) -> Path:
     """Writes a trained run, as far as an export can see."""
-
-    def make(model: str, size: int, data: Path = drawn_leaves) -> Path:
-        folder = tmp_path / model
-        folder.mkdir()
-        save_config(
-            RunConfig(data=DataConfig(dir=str(data)), trial=TrialConfig(model=model, image_size=size)),
-            folder / "config.toml",
-        )
-        (folder / "classes.json").write_text(json.dumps(CLASSES))
-        torch.manual_seed(0)
-        pictures = np.stack([decode_rgb(path, size) for path in images_below(drawn_leaves)[::8]])
-        save_file(trained(build_model(model, len(CLASSES)), pictures).state_dict(), folder / "model.safetensors")
-        return folder
-
-    return make
+    folder.mkdir()
+    config = RunConfig(data=DataConfig(dir=str(data)), trial=TrialConfig(model=model, image_size=size))
+    save_config(config, folder / "config.toml")
+    (folder / "classes.json").write_text(json.dumps(CLASSES))
+    save_file(network.state_dict(), folder / "model.safetensors")
+    return folder
 
 
-@pytest.mark.parametrize(("model", "size"), [("tiny_cnn", 32), ("efficientnet_b0", 64)])
-def test_the_file_gives_pytorchs_logits_for_photographs_of_any_number(
-    make_run: Callable[..., Path], drawn_leaves: Path, capfd: pytest.CaptureFixture[str], model: str, size: int
-) -> None:
-    run_dir = make_run(model, size)
+def trained_run(folder: Path, model: str, size: int, data: Path) -> Path:
+    """Writes a run whose network has learnt a little from the photographs in `data`."""
+    torch.manual_seed(0)
+    pictures = np.stack([decode_rgb(path, size) for path in images_below(data)[::8]])
+    return save_run(folder, model, size, data, trained(build_model(model, len(CLASSES)), pictures))
 
-    assert main(["export", str(run_dir), "--format", "onnx", "--to", str(run_dir / "out")]) == 0
 
-    told = capfd.readouterr()
-    assert told.err == ""  # the exporter is silent
-    path, difference = told.out.splitlines()
-    assert path == str(run_dir / "out" / "model.onnx")
-    assert difference.startswith("logits differ from PyTorch's by at most ")
+def load_run(run_dir: Path, model: str) -> nn.Module:
+    network = build_model(model, len(CLASSES))
+    network.load_state_dict(load_file(run_dir / "model.safetensors"))
+    return network.eval()
 
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+@dataclass(frozen=True)
+class Export:
+    """A run and the file that was made of it. told: what the command printed, on both channels."""
+
+    run_dir: Path
+    file: Path
+    told: str = ""
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory, drawn_leaves: Path) -> Export:
+    """The small network of 32 px, exported once for all tests, by the command in a process of its own."""
+    folder = tmp_path_factory.mktemp("tiny")
+    run_dir = trained_run(folder / "run", "tiny_cnn", 32, drawn_leaves)
+    command = ["export", str(run_dir), "--format", "onnx", "--to", str(folder / "out")]
+    done = subprocess.run(
+        [sys.executable, "-m", "tune_cropshield", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=True,
+    )
+    return Export(run_dir, folder / "out" / "model.onnx", done.stdout)
+
+
+def assert_gives_pytorchs_logits(exported: Export, model: str, size: int, photographs: list[Path]) -> None:
+    session = onnxruntime.InferenceSession(exported.file, providers=["CPUExecutionProvider"])
     (given,), (logits, probabilities) = session.get_inputs(), session.get_outputs()
     assert (given.name, given.type, given.shape) == ("images", "tensor(uint8)", ["batch", size, size, 3])
     assert (logits.name, logits.shape, probabilities.name) == ("logits", ["batch", 4], "probabilities")
@@ -92,15 +110,11 @@ def test_the_file_gives_pytorchs_logits_for_photographs_of_any_number(
     assert json.loads(metadata["classes"]) == CLASSES
     assert (metadata["model"], metadata["image_size"]) == (model, str(size))
 
-    photographs = images_below(drawn_leaves)[::23]
-    network = build_model(model, len(CLASSES))
-    network.load_state_dict(load_file(run_dir / "model.safetensors"))
-    network.eval()
     pictures = np.stack([decode_rgb(photograph, size) for photograph in photographs])
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     normalised = ((torch.from_numpy(pictures) / 255 - mean) / std).permute(0, 3, 1, 2)
     with torch.inference_mode():
-        expected = network(normalised).numpy()
+        expected = load_run(exported.run_dir, model)(normalised).numpy()
     for count in (1, 3, len(photographs)):
         found, shares = session.run(None, {"images": pictures[:count]})
         np.testing.assert_allclose(found, expected[:count], atol=1e-3 * max(1, np.abs(expected).max()), rtol=0)
@@ -108,55 +122,69 @@ def test_the_file_gives_pytorchs_logits_for_photographs_of_any_number(
     assert expected.std() > 0.01  # else everything would be close to everything
 
 
-def test_it_says_of_photographs_what_predict_says(make_run: Callable[..., Path], drawn_leaves: Path) -> None:
-    run_dir = make_run("tiny_cnn", 32)
-    onnx_export.write_onnx(run_dir, run_dir / "model.onnx")
-    session = onnxruntime.InferenceSession(run_dir / "model.onnx", providers=["CPUExecutionProvider"])
+def test_the_file_gives_pytorchs_logits_for_photographs_of_any_number(tiny: Export, drawn_leaves: Path) -> None:
+    assert_gives_pytorchs_logits(tiny, "tiny_cnn", 32, images_below(drawn_leaves)[::23])
 
-    for prediction in predict(run_dir, images_below(drawn_leaves)[::31], torch.device("cpu")):
+
+def test_the_command_says_where_the_file_is_and_nothing_else(tiny: Export) -> None:
+    path, difference = tiny.told.splitlines()
+
+    assert path == str(tiny.file)
+    assert difference.startswith("logits differ from PyTorch's by at most ")
+
+
+def test_the_file_of_a_torchvision_network_gives_its_logits_too(tmp_path: Path, drawn_leaves: Path) -> None:
+    run_dir = trained_run(tmp_path / "run", "efficientnet_b0", 64, drawn_leaves)
+    assert write_onnx(run_dir, tmp_path / "model.onnx") <= 1e-3
+
+    exported = Export(run_dir, tmp_path / "model.onnx")
+    assert_gives_pytorchs_logits(exported, "efficientnet_b0", 64, images_below(drawn_leaves)[::23])
+
+
+@pytest.mark.xfail(strict=True, reason="preparations differ, see known limits")
+@pytest.mark.parametrize("side", [160, 512])
+def test_it_says_of_photographs_what_predict_says(tiny: Export, tmp_path: Path, side: int) -> None:
+    leaves = draw_leaves(tmp_path / "leaves", classes=4, per_class=4, image_size=side)
+    session = onnxruntime.InferenceSession(tiny.file, providers=["CPUExecutionProvider"])
+
+    for prediction in predict(tiny.run_dir, images_below(leaves), torch.device("cpu")):
         (shares,) = session.run(["probabilities"], {"images": decode_rgb(prediction.path, 32)[None]})[0]
-        assert {
-            name: pytest.approx(share, abs=0.02) for name, share in zip(CLASSES, shares, strict=True)
-        } == prediction.probabilities
+        assert prediction.probabilities == {
+            name: pytest.approx(share, abs=1e-3) for name, share in zip(CLASSES, shares, strict=True)
+        }
 
 
-def test_drawn_leaves_take_the_place_of_photographs_that_are_gone(
-    make_run: Callable[..., Path], tmp_path: Path
-) -> None:
-    run_dir = make_run("tiny_cnn", 32, data=tmp_path / "gone")
+def test_synthetic_leaves_take_the_place_of_photographs_that_are_gone(tmp_path: Path) -> None:
+    pictures = pictures_to_check(str(tmp_path / "gone"), 32)
 
-    assert onnx_export.write_onnx(run_dir, run_dir / "model.onnx") <= 1e-3
-    assert (run_dir / "model.onnx").exists()
+    assert (pictures.shape, pictures.dtype) == ((16, 32, 32, 3), np.uint8)
+    assert len({picture.tobytes() for picture in pictures}) == 16
 
 
-def test_a_file_that_gives_other_logits_is_not_kept(
-    make_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run_dir = make_run("tiny_cnn", 32)
-    exported = onnx_export._exported
+def test_a_file_that_gives_other_logits_is_refused(tiny: Export, drawn_leaves: Path) -> None:
+    pictures = pictures_to_check(str(drawn_leaves), 32)
+    with torch.inference_mode():
+        expected = load_run(tiny.run_dir, "tiny_cnn")(evaluation_view(torch.from_numpy(pictures), 32)).numpy()
+    content = tiny.file.read_bytes()
+    proto = onnx.load_from_string(content)
+    (bias,) = [weight for weight in proto.graph.initializer if weight.name == "model.classifier.bias"]
+    bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + np.float32(0.1), bias.name))
 
-    def damaged(*arguments: object) -> bytes:
-        proto = onnx.load_from_string(exported(*arguments))  # type: ignore[arg-type]
-        (bias,) = [weight for weight in proto.graph.initializer if weight.name == "model.classifier.bias"]
-        bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + np.float32(0.1), bias.name))
-        return bytes(proto.SerializeToString())
-
-    monkeypatch.setattr(onnx_export, "_exported", damaged)
-
+    assert checked_difference(content, pictures, expected, "tiny_cnn") <= 1e-3
     with pytest.raises(
         RunFailure, match=r"of tiny_cnn was not kept: a logit differs by .* from PyTorch's, more than 0\.001"
     ):
-        onnx_export.write_onnx(run_dir, run_dir / "model.onnx")
-    assert not (run_dir / "model.onnx").exists()
+        checked_difference(proto.SerializeToString(), pictures, expected, "tiny_cnn")
 
 
 def test_a_missing_package_is_told_with_its_install_command(
-    make_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, drawn_leaves: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    run_dir = save_run(tmp_path / "run", "tiny_cnn", 32, drawn_leaves, build_model("tiny_cnn", len(CLASSES)))
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxscript" else find_spec(name))
 
-    assert main(["export", str(make_run("tiny_cnn", 32)), "--format", "onnx"]) == 2
+    assert main(["export", str(run_dir), "--format", "onnx"]) == 2
     assert capsys.readouterr().err == (
         "error: --format onnx needs onnxscript: python -m pip install onnx onnxscript onnxruntime (uv run "
         "--extra onnx ... with uv)\n"
@@ -164,13 +192,11 @@ def test_a_missing_package_is_told_with_its_install_command(
 
 
 @pytest.mark.parametrize("model", ["resnet18", "efficientnet_b0"])
-def test_the_weights_load_in_plain_torchvision(make_run: Callable[..., Path], model: str) -> None:
-    run_dir = make_run(model, 32)
+def test_the_weights_load_in_plain_torchvision(tmp_path: Path, drawn_leaves: Path, model: str) -> None:
+    run_dir = save_run(tmp_path / "run", model, 32, drawn_leaves, build_model(model, len(CLASSES)))
 
     theirs = getattr(models, model)(weights=None, num_classes=len(CLASSES))
     theirs.load_state_dict(load_file(run_dir / "model.safetensors"), strict=True)
 
-    ours = build_model(model, len(CLASSES))
-    ours.load_state_dict(load_file(run_dir / "model.safetensors"))
     images = torch.randn(2, 3, 32, 32)
-    assert torch.equal(theirs.eval()(images), ours.eval()(images))
+    assert torch.equal(theirs.eval()(images), load_run(run_dir, model)(images))

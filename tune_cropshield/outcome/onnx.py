@@ -65,34 +65,40 @@ def write_onnx(run_dir: Path, target: Path) -> float:
     """Writes the network of a trained run to `target` and returns the largest difference of a logit from PyTorch's.
 
     Input `images`: uint8 (B, S, S, 3), any B. Outputs `logits` and `probabilities`: fp32 (B, K). The file's metadata
-    name the classes, in the outputs' order. Compared on photographs of the run's folder, on drawn leaves where that is
-    gone; a file that differs by more than 1e-3 is not kept. Raises UserError when a package is missing or the run is
-    damaged, RunFailure when the network cannot be exported or differs.
+    name the classes, in the outputs' order. Both networks are compared on photographs of the run's folder, on
+    synthetic ones where that is gone; a file that differs by more than TOLERANCE is not kept.
+
+    Raises:
+        UserError: when a package is missing or the run is damaged.
+        RunFailure: when the network cannot be exported, or the file differs.
     """
     check_packages()
     config, classes, weights = read_run(run_dir)
     trial, size = config.trial, config.trial.final_size
     network = FromBytes(load_trained(trial, len(classes), weights, torch.device("cpu")), size).eval()
-    pictures = _pictures(config.data.dir, size)
+    pictures = pictures_to_check(config.data.dir, size)
     metadata = {"classes": json.dumps(classes), "model": trial.model, "image_size": str(size), "input": PREPARATION}
     content = _exported(network, torch.from_numpy(pictures[:2]), metadata, trial.model)
     with torch.inference_mode():
         expected, _ = network(torch.from_numpy(pictures))
-    difference = largest_difference(content, pictures, expected.numpy())
-    if not difference <= TOLERANCE:
-        raise RunFailure(
-            f"the ONNX file of {trial.model} was not kept: a logit differs by {difference:.2g} from PyTorch's, "
-            f"more than {TOLERANCE:g}"
-        )
+    difference = checked_difference(content, pictures, expected.numpy(), trial.model)
     target.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(target, lambda file: file.write(content))
     return difference
 
 
-def largest_difference(content: bytes, pictures_BSSC: np.ndarray, expected_BK: np.ndarray) -> float:
-    """Returns the largest difference between `expected_BK` and the file's logits, met both one by one and as a batch.
+def checked_difference(content: bytes, pictures_BSSC: np.ndarray, expected_BK: np.ndarray, name: str) -> float:
+    """Returns the largest difference between PyTorch's logits and an ONNX file's, asked one by one and as a batch.
 
     It is absolute where logits lie between -1 and 1, and a share of the largest one's size otherwise.
+
+    Args:
+        content: the file's bytes.
+        expected_BK: PyTorch's logits for `pictures_BSSC`.
+        name: of the network, for the error's text.
+
+    Raises:
+        RunFailure: when the difference is above TOLERANCE.
     """
     import onnxruntime
 
@@ -101,10 +107,14 @@ def largest_difference(content: bytes, pictures_BSSC: np.ndarray, expected_BK: n
     alone = np.concatenate(
         [session.run(["logits"], {"images": pictures_BSSC[at : at + 1]})[0] for at in range(len(pictures_BSSC))]
     )
-    return float(
-        max(np.abs(together - expected_BK).max(), np.abs(alone - expected_BK).max())
-        / max(np.abs(expected_BK).max(), 1.0)
-    )
+    largest = max(np.abs(together - expected_BK).max(), np.abs(alone - expected_BK).max())
+    difference = float(largest / max(np.abs(expected_BK).max(), 1.0))
+    if not difference <= TOLERANCE:
+        raise RunFailure(
+            f"the ONNX file of {name} was not kept: a logit differs by {difference:.2g} from PyTorch's, more than "
+            f"{TOLERANCE:g}"
+        )
+    return difference
 
 
 def _exported(network: FromBytes, example: Tensor, metadata: dict[str, str], name: str) -> bytes:
@@ -148,8 +158,8 @@ def _silence() -> Iterator[None]:
         logging.disable(level)
 
 
-def _pictures(folder: str, size: int) -> np.ndarray:
-    """Returns 16 photographs from all over `folder` as uint8 (16, size, size, 3), of drawn leaves where none can be
+def pictures_to_check(folder: str, size: int) -> np.ndarray:
+    """Returns 16 photographs from all over `folder` as uint8 (16, size, size, 3); synthetic ones where none can be
     read.
     """
     photographs = images_below(Path(folder)) if folder and Path(folder).is_dir() else []
