@@ -11,6 +11,7 @@ from tune_cropshield.config.settings import TrialConfig
 from tune_cropshield.training.host_copies import copies_on_host
 from tune_cropshield.training.metrics import EpochMetrics, Evaluation
 from tune_cropshield.training.retries.out_of_memory import OutOfMemoryRetry
+from tune_cropshield.training.run_folder import best_epoch
 from tune_cropshield.training.trainer import Trainer
 
 
@@ -27,7 +28,7 @@ class TrialReport:
 
 
 class Progress:
-    """How far a trial has come, and its best epoch: the first with the highest val_acc."""
+    """How far a trial has come, and its best epoch (see `best_epoch`)."""
 
     def __init__(self) -> None:
         self.metrics: EpochMetrics | None = None  # the last epoch's
@@ -46,9 +47,10 @@ class Progress:
     def add(self, metrics: EpochMetrics, evaluation: Evaluation, trainer: Trainer) -> bool:
         """Takes in an epoch and tells whether it is the best so far; then a copy of its weights is kept, on the CPU."""
         self.metrics = metrics
-        if evaluation.accuracy <= self.best_val_acc:
+        line = metrics.as_dict()
+        if best_epoch([self.best_metrics, line] if self.best_metrics else [line]) is not line:
             return False
-        self.best_metrics = metrics.as_dict()
+        self.best_metrics = line
         self.best_predictions = {"predicted": evaluation.predicted_N, "probability": evaluation.probability_N}
         weights, self.best_weights = trainer.evaluated_model.state_dict(), {}  # the old ones' memory is taken again
         self.best_weights = dict(zip(weights, copies_on_host(list(weights.values())), strict=True))
@@ -62,10 +64,8 @@ class Progress:
     def report(self, trial: TrialConfig, retries: list[OutOfMemoryRetry], notes: list[str]) -> TrialReport:
         """Returns what is known after the last epoch."""
         assert self.metrics is not None
-        best_epoch = int(self.best_metrics["epoch"])
-        return TrialReport(
-            self.metrics, best_epoch, self.best_val_acc, self.finished(trial), tuple(retries), tuple(notes)
-        )
+        best = int(self.best_metrics["epoch"])
+        return TrialReport(self.metrics, best, self.best_val_acc, self.finished(trial), tuple(retries), tuple(notes))
 
     def state(self) -> dict[str, Any]:
         """Returns what `load_state` needs."""
