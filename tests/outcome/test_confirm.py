@@ -56,7 +56,7 @@ def add_trial(study: optuna.Study, folder: Path, data: str, best: float, lr: flo
 
 @pytest.fixture
 def make_search(tmp_path: Path, drawn_leaves: Path) -> Callable[..., Path]:
-    """Writes a search as a real one leaves it: the guide's trial 0 and one trial per further (best val_acc, lr)."""
+    """Writes a search as a real one leaves it: trial 0 and one trial per further (best val_acc, lr)."""
 
     def make(*others: tuple[float, float], name: str = "search", **trial: Any) -> Path:
         folder = tmp_path / name
@@ -109,12 +109,12 @@ def chosen(*searched: float) -> list[Candidate]:
 def judged_from(
     *accuracies: list[float], searched: tuple[float, ...] = (0.5, 0.6, 0.55), num_judged: int = 1000
 ) -> str:
-    """The verdict on the guide's accuracies and those of the others, one per seed."""
+    """The verdict on the accuracies of the reference setting and of the others, one per seed."""
     runs = [run(trial, seed, value) for trial, values in enumerate(accuracies) for seed, value in enumerate(values, 1)]
     return verdict(judge(chosen(*searched[: len(accuracies)]), runs, num_judged))
 
 
-def test_the_guide_and_the_best_others_are_chosen_and_equal_settings_once(make_search: Callable[..., Path]) -> None:
+def test_the_reference_and_the_best_others_are_chosen_and_equal_settings_once(make_search: Callable[..., Path]) -> None:
     folder = make_search((0.5, 1e-3), (0.7, 2e-3), (0.7, 2e-3), (0.6, 3e-3), (0.4, 1e-4))
 
     found = candidates(folder, read_study(folder), top=2)
@@ -127,10 +127,10 @@ def test_the_guide_and_the_best_others_are_chosen_and_equal_settings_once(make_s
     assert fresh_seeds(found[0], 3) == [1, 2, 3]  # the search's own is 0
 
 
-def test_a_search_of_the_guide_alone_has_nothing_to_confirm(make_search: Callable[..., Path]) -> None:
+def test_a_search_of_the_reference_alone_has_nothing_to_confirm(make_search: Callable[..., Path]) -> None:
     folder = make_search()
 
-    with pytest.raises(UserError, match="holds no trial beside the guide's setting that has a result"):
+    with pytest.raises(UserError, match="holds no trial with a result besides the reference setting"):
         candidates(folder, read_study(folder), top=3)
 
 
@@ -229,45 +229,45 @@ def test_a_run_that_diverges_is_an_outcome_and_is_told(make_search: Callable[...
     assert read_table(folder) == sorted(runs, key=lambda each: (each.trial, each.seed))
     judged = judge(found, runs, 12)
     assert verdict(judged) == (
-        "verdict: no candidate was trained to the end on two seeds together with the guide's setting, so "
-        "nothing can be said"
+        "verdict: nothing can be said, because no candidate was trained to the end with two seeds with which the "
+        "reference setting was too"
     )
     assert any(line.startswith("    seed 1: diverged (") for line in verdict_lines(judged, 12))
 
 
-def test_a_large_steady_gain_is_more_than_seed_noise() -> None:
+def test_a_large_steady_gain_is_called_better() -> None:
     assert judged_from([0.500, 0.510, 0.505], [0.600, 0.612, 0.604]) == (
-        "verdict: t001's gain over the guide's setting, +10.0 points of val_acc (+9.7 to +10.4), is more than seed "
-        "noise (p = 7.7e-05). "
-        "The search had promised +10.0."
+        "verdict: t001 is better than the reference setting (+10.0 points of val_acc, 95 % interval +9.7 to +10.4, "
+        "p = 7.7e-05). In the search the difference was +10.0."
     )
 
 
-def test_a_gain_within_the_scatter_is_not_called_a_win_and_the_power_is_told() -> None:
+def test_a_gain_within_the_scatter_is_not_called_a_win_and_the_detectable_gain_is_told() -> None:
     told = judged_from([0.50, 0.52, 0.48], [0.51, 0.50, 0.53])
 
     assert (
-        "+1.3 points of val_acc (-7.4 to +10.1), is not told apart from seed noise (p = 0.58). With 3 seeds "
-        "that scatter like these"
+        "t001's difference from the reference setting could be chance (+1.3 points of val_acc, 95 % interval -7.4 to "
+        "+10.1, p = 0.58). With 3 seeds that differ as much as these, a gain of 8.7 points would have been detectable"
     ) in told
-    assert "only a gain above 8.7 points would have shown" in told
 
 
-def test_a_loss_beyond_noise_says_keep_the_guides_setting() -> None:
+def test_a_loss_beyond_chance_says_keep_the_reference_setting() -> None:
     assert (
-        "-10.0 points of val_acc (-10.4 to -9.7), is a loss beyond seed noise (p = 7.7e-05): keep the guide's setting."
-        in judged_from([0.600, 0.612, 0.604], [0.500, 0.510, 0.505])
-    )
+        "t001 is worse than the reference setting (-10.0 points of val_acc, 95 % interval -10.4 to -9.7, p = 7.7e-05): "
+        "keep the reference setting."
+    ) in judged_from([0.600, 0.612, 0.604], [0.500, 0.510, 0.505])
 
 
 def test_the_searchs_winner_is_judged_though_another_is_better_over_the_seeds() -> None:
     told = judged_from([0.500, 0.510, 0.505], [0.502, 0.512, 0.504], [0.600, 0.612, 0.604])
 
     assert told.startswith(
-        "verdict: t001's gain over the guide's setting, +0.1 points of val_acc (-0.3 to +0.5), is not told "
-        "apart from seed noise"
+        "verdict: t001's difference from the reference setting could be chance (+0.1 points of val_acc, "
+        "95 % interval -0.3 to +0.5, "
     )
-    assert told.endswith(" The search had promised +10.0. t002 has a higher mean over the seeds (+10.0).")
+    assert told.endswith(
+        " In the search the difference was +10.0. t002 has a higher mean over the seeds (+10.0 points)."
+    )
 
 
 def test_the_table_fits_80_columns_and_later_candidates_follow_the_first_ones_p() -> None:
@@ -275,10 +275,10 @@ def test_the_table_fits_80_columns_and_later_candidates_follow_the_first_ones_p(
         run(trial, seed, 0.5 + 0.1 * trial + 0.01 * seed * (trial == 1)) for trial in range(3) for seed in (1, 2, 3)
     ]
 
-    header, guide, first, second, *_ = verdict_lines(judge(chosen(0.5, 0.6, 0.7), runs, 1000), 1000)
+    header, reference, first, second, *_ = verdict_lines(judge(chosen(0.5, 0.6, 0.7), runs, 1000), 1000)
 
     assert header.split() == ["val_acc", "mean", "±", "spread", "gain", "95", "%", "interval", "p"]
-    assert guide == "t000 guide    0.5000 ± 0.0000"
+    assert reference == "t000 reference  0.5000 ± 0.0000"
     assert first.split() == [
         "t001",
         "no.",
@@ -307,7 +307,7 @@ def test_the_table_fits_80_columns_and_later_candidates_follow_the_first_ones_p(
         "0.0023",
         "better",
     ]
-    assert max(len(line) for line in (header, guide, first, second)) <= 80
+    assert max(len(line) for line in (header, reference, first, second)) <= 80
 
 
 def test_seeds_that_one_of_a_pair_did_not_finish_are_left_out_of_the_test() -> None:

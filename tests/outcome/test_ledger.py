@@ -1,4 +1,4 @@
-"""Where a search's card time goes: the clock of a trial, and the ledger that adds the trials up."""
+"""Where a search's time goes: the clock of a trial, and the ledger that adds the trials up."""
 
 from __future__ import annotations
 
@@ -50,10 +50,14 @@ def test_a_ledger_in_a_sentence() -> None:
     )
     later = Ledger(2, 40.0, {**whole.parts, "step": 66.0})
     assert sentence(whole, later) == (
-        "card time, 2 x 100 s: 60 % steps, 22 % idle, 10 % set-up, 5 % evaluation, 2 % checkpoint, 1 % report; "
-        "after the first minute 95 % steps and evaluation"
+        "100 s with 2 trials in parallel: 60 % training, 32 % start-up and waiting, 5 % evaluation, 3 % saving and "
+        "reporting; after the first minute 95 % training and evaluation"
     )
-    assert sentence(whole, Ledger(2, 0.0, whole.parts)).endswith("1 % report")
+    assert sentence(whole, Ledger(2, 0.0, whole.parts)).endswith("3 % saving and reporting")
+    assert sentence(Ledger(1, 200.0, whole.parts), later).startswith("200 s one trial at a time: 60 % training, ")
+    assert sentence(Ledger(2, 0.0, whole.parts), later) == (
+        "where the time went is not known: the clock was set back during the search"
+    )
 
 
 def test_a_start_is_counted_from_the_last_epoch_of_the_trial_before_it_in_the_same_worker() -> None:

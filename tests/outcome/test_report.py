@@ -63,7 +63,7 @@ def cache(shared_cache: Path) -> Path:
     return shared_cache
 
 
-def test_the_winner_stands_beside_the_guides_setting_with_the_gain(
+def test_the_winner_stands_beside_the_reference_setting_with_the_gain(
     tmp_path: Path, drawn_leaves: Path, cache: Path
 ) -> None:
     trials = [
@@ -76,22 +76,22 @@ def test_the_winner_stands_beside_the_guides_setting_with_the_gain(
     text = read(write_report(tmp_path / "s", cache))
 
     assert (
-        "Trial 1 reached val_acc 0.8750 in epoch 2; the guide's recommended setting (trial 0) reached 0.5000: "
-        "a gain of 37.5 points."
+        "Trial 1 reached val_acc 0.8750 in epoch 2; the reference setting (trial 0) reached 0.5000: a "
+        "gain of 37.5 points."
     ) in text
     assert "lr 0.001 0.0001" in text
     assert "micro-batch x accumulation 32 x 1 32 x 1" in text
     assert "Accuracy is measured on 12 photographs: one of them is 8.3 points" in text
 
 
-def test_a_search_of_which_the_guides_setting_is_the_best_says_so(
+def test_a_search_of_which_the_reference_setting_is_the_best_says_so(
     tmp_path: Path, drawn_leaves: Path, cache: Path
 ) -> None:
     invent_search(
         tmp_path / "s", drawn_leaves, cache, [InventedTrial(settings(), [0.5]), InventedTrial(settings(lr=1e-3), [0.4])]
     )
 
-    assert "it is trial 0, the guide's recommended setting, and no other trial was better" in read(
+    assert "it is trial 0, the reference setting, and no other trial was better" in read(
         write_report(tmp_path / "s", cache)
     )
 
@@ -112,7 +112,7 @@ def test_an_interrupted_search_shows_what_it_has(tmp_path: Path, drawn_leaves: P
     text = read(write_report(tmp_path / "s", cache))
 
     assert "2 trials: 0 trained to the end, 1 pruned, 1 interrupted, with what they had reached." in text
-    assert "Pruning saved 24 more, 89 % of all that would have been trained without it" in text
+    assert "Pruning saved 24 more, 89 % of the epochs of a search without it" in text
 
 
 def test_importances_come_from_complete_trials_and_too_few_are_said_to_be_too_few(
@@ -142,10 +142,10 @@ def test_memory_is_predicted_beside_measured_with_the_share_and_the_speed(
     text = read(write_report(tmp_path / "s", cache))
 
     assert (
-        "Each trial may reserve 7,000 MiB for its tensors, beside 500 MiB for the driver's context; the pairs "
-        "were measured before"
+        "Each trial may reserve 7,000 MiB of GPU memory, besides 500 MiB that the CUDA driver takes; what batch sizes "
+        "need was measured before the search."
     ) in text
-    assert "The most that any trial reserved is 3,500 MiB, 50 % of it." in text
+    assert "The most that a trial reserved is 3,500 MiB, 50 % of what it may." in text
     assert "64 64 x 1 1 3,200 MiB 3,314 MiB 3,500 MiB 50 % 2,616 2,616" in text
     assert "128 32 x 4 0 1,620 MiB 1,700 MiB – 24 % – –" in text
 
@@ -156,12 +156,12 @@ def test_the_time_that_was_spent_waiting_for_images_is_told(tmp_path: Path, draw
 
     text = read(write_report(tmp_path / "s", cache))
 
-    assert "60 % of the time was spent waiting for images: the data path, not the network, set the pace." in text
+    assert "60 % of the time was spent waiting for images: loading images, not the network, limited the speed." in text
     assert "training and evaluation 1 min 40 s 40 %" in text
     assert "Pruning saved none." in text
 
 
-def test_a_ledger_of_card_time_is_shown_where_there_is_one(tmp_path: Path, drawn_leaves: Path, cache: Path) -> None:
+def test_where_the_time_went_is_shown_where_it_was_recorded(tmp_path: Path, drawn_leaves: Path, cache: Path) -> None:
     invent_search(tmp_path / "s", drawn_leaves, cache, [InventedTrial(settings(), [0.5])])
     parts = {"setup": 10.0, "data_wait": 0.0, "step": 60.0, "evaluation": 20.0, "checkpoint": 2.0, "report": 0.0}
     whole = {"slots": 2, "wall_s": 50.0, "parts": parts, "idle_s": 8.0}
@@ -169,8 +169,8 @@ def test_a_ledger_of_card_time_is_shown_where_there_is_one(tmp_path: Path, drawn
 
     text = read(write_report(tmp_path / "s", cache))
 
-    assert "set-up 10 s 10 % data wait 0 s 0 % steps 1 min 60 %" in text
-    assert "idle 8 s 8.0 %" in text
+    assert "start-up of trials 10 s 10 % waiting for images 0 s 0 % training 1 min 60 %" in text
+    assert "no trial running 8 s 8.0 %" in text
 
 
 def test_the_winners_mistakes_are_shown_with_pictures(tmp_path: Path, drawn_leaves: Path, cache: Path) -> None:
@@ -181,7 +181,7 @@ def test_the_winners_mistakes_are_shown_with_pictures(tmp_path: Path, drawn_leav
     mistakes = int(re.search(r"Of 12 validation photographs the winner takes (\d+) for another class", page)[1])  # type: ignore[index]
     assert 1 <= mistakes <= 12  # the network was never trained
     assert (
-        f"Looked at again for this report its val_acc is {1 - mistakes / 12:.4f}, in the search it was 0.4999"
+        f"Evaluated again for this report, its val_acc is {1 - mistakes / 12:.4f}; in the search it was 0.4999"
         in Visible(page).text
     )
     assert page.count('src="data:image/jpeg;base64,') == mistakes
@@ -195,7 +195,7 @@ def test_photographs_that_are_gone_cost_only_their_section(tmp_path: Path, cache
 
     text = read(write_report(tmp_path / "s", cache))
 
-    assert f"could not be looked at photograph by photograph: there is no folder '{leaves}'" in text
+    assert f"The winner's mistakes cannot be shown: there is no folder '{leaves}'" in text
     assert "val_acc 0.5000 in epoch 1" in text
 
 

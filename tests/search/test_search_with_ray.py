@@ -189,7 +189,7 @@ def test_a_search_ends_with_a_table_a_best_configuration_and_weights_that_train_
     assert ledger["parts"]["step"] + ledger["parts"]["data_wait"] + ledger["parts"]["evaluation"] == pytest.approx(
         sum(line["epoch_s"] for line in trained), rel=0.05
     )
-    assert f"card time, 2 x {ledger['wall_s']:.0f} s: " in output
+    assert f"{ledger['wall_s']:.0f} s with 2 trials in parallel: " in output
 
     # Different settings, different weights.
     first, second = (load_file(out / name / "model.safetensors")["classifier.weight"] for name in ("t000", "t001"))

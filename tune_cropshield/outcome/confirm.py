@@ -1,4 +1,4 @@
-"""The winners of a search and the guide's setting, trained again over several seeds."""
+"""The winners of a search and the reference setting, trained again with several seeds."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import optuna
 from optuna.trial import TrialState
 
+from tune_cropshield.config.reference import REFERENCE
 from tune_cropshield.config.settings import RunConfig, load_config
 from tune_cropshield.data.dataset import DeviceData
 from tune_cropshield.errors import DivergedError, OutOfMemory, UserError
@@ -24,7 +25,6 @@ from tune_cropshield.training.run_folder import CONFIG, RunFolder, best_epoch, r
 
 TABLE = "confirm.csv"
 RUNS = "confirm"  # folder of the runs
-GUIDE = 0  # the trial with the guide's setting
 
 
 @dataclass(frozen=True)
@@ -55,30 +55,32 @@ class ConfirmedRun:
 
 
 def candidates(search_dir: Path, study: optuna.Study, top: int) -> list[Candidate]:
-    """Returns the guide's setting and the `top` best other trials, best first; trials with equal settings count once.
+    """Returns the reference setting, then the `top` best other trials, best first; equal settings count once.
 
-    Raises UserError when the guide's trial or all others have no result.
+    Raises:
+        UserError: when the reference setting or all others have no result.
     """
     with_result = [
         trial
         for trial in study.get_trials(deepcopy=False)
         if trial.intermediate_values and trial.state != TrialState.FAIL
     ]
-    if not any(trial.number == GUIDE for trial in with_result):
-        raise UserError(f"trial {GUIDE} of {search_dir} (the guide's setting) has no result to compare with")
+    if not any(trial.number == REFERENCE for trial in with_result):
+        raise UserError(f"trial {REFERENCE} of {search_dir} (the reference setting) has no result to compare with")
     chosen: list[Candidate] = []
-    for trial in sorted(with_result, key=lambda trial: (trial.number != GUIDE, -best_value(trial), trial.number)):
+    for trial in sorted(with_result, key=lambda trial: (trial.number != REFERENCE, -best_value(trial), trial.number)):
         config = load_config(trial_folder(search_dir, trial.number) / CONFIG)
         if all(config.trial != other.config.trial for other in chosen):
             chosen.append(Candidate(trial.number, config, best_value(trial)))
     if len(chosen) < 2:
-        raise UserError(f"{search_dir} holds no trial beside the guide's setting that has a result")
+        raise UserError(f"{search_dir} holds no trial with a result besides the reference setting")
     return chosen[: top + 1]
 
 
 def fresh_seeds(candidate: Candidate, count: int) -> list[int]:
-    """Returns the seeds that follow the search's own: the luck that the search picked its winners by does not count
-    again.
+    """Returns the `count` seeds that follow the search's own.
+
+    The search chose its winners partly for luck with its own seed; that luck must not count again.
     """
     return [(candidate.config.trial.seed + offset) % 2**32 for offset in range(1, count + 1)]
 
@@ -99,11 +101,14 @@ def confirm(
     """Trains every candidate with every seed to its full length and yields each run; seed by seed, so that whole pairs
     are there early.
 
-    A run that confirm.csv holds is not repeated, one that was stopped goes on from its checkpoint. The seed changes the
-    first weights, the order of the photographs and their augmentation; the split has a seed of its own, so all runs are
-    judged on the same photographs. threads: of the CPU, the same for all. started: called when a run begins, with its
-    candidate and seed; returns what is called after each of its epochs. Diverging or running out of memory is a run's
-    outcome; other failures are raised.
+    A run that confirm.csv holds is not repeated, one that was stopped resumes from its checkpoint. The seed changes
+    the first weights, the order of the photographs and their augmentation; the split has a seed of its own, so all
+    runs are validated on the same photographs. Diverging or running out of memory is a run's outcome; other failures
+    are raised.
+
+    Args:
+        threads: of the CPU, the same for all runs.
+        started: called when a run begins, with its candidate and seed; returns what is called after each epoch.
     """
     done = {(run.trial, run.seed): run for run in read_table(search_dir)}
     for seed in seeds:

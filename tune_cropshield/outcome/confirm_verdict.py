@@ -1,4 +1,4 @@
-"""What a confirmation says: is the search's win larger than seed noise? In plain words, and as confirm.json."""
+"""The result of `confirm`: is the winner better than chance explains? In plain words, and as confirm.json."""
 
 from __future__ import annotations
 
@@ -8,23 +8,25 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from tune_cropshield.outcome.confirm import GUIDE, Candidate, ConfirmedRun
+from tune_cropshield.config.reference import REFERENCE
+from tune_cropshield.outcome.confirm import Candidate, ConfirmedRun
 from tune_cropshield.outcome.paired import ALPHA, Comparison, compare, in_sequence
 from tune_cropshield.search.endings import FINISHED
 from tune_cropshield.training.run_folder import write_json
 
 VERDICT = "confirm.json"
 TEST = (
-    "two-sided paired t-test over seeds against the guide's setting, in the search's order: each p is the largest "
-    "up to it"
+    "two-sided paired t-test over seeds against the reference setting; p values corrected for testing several winners"
 )
-MORE, LESS, NOISE, UNTESTED = "better", "worse", "not told apart", "not tested"
+MORE, LESS, NOISE, UNTESTED = "better", "worse", "not told apart", "not tested"  # as confirm.json has them
+SHOWN = {NOISE: "could be chance"}  # what people read instead
 
 
 @dataclass(frozen=True)
 class Confirmed:
-    """A candidate's runs, one per seed, and how they compare. p_value: in the sequence of comparisons; None for the
-    guide's setting.
+    """A candidate's runs, one per seed, and how they compare with the reference setting's.
+
+    p_value: corrected for the comparisons before it (see `in_sequence`); None for the reference setting itself.
     """
 
     candidate: Candidate
@@ -49,10 +51,12 @@ class Confirmed:
 
 
 def judge(chosen: Sequence[Candidate], runs: Sequence[ConfirmedRun], num_judged: int) -> list[Confirmed]:
-    """Returns the guide's setting, then the others in their order, compared over the seeds for which both were trained
-    to the end.
+    """Returns the reference setting, then the others in their order, compared with it.
 
-    num_judged: photographs of the validation split; an accuracy comes in steps of one of them.
+    Only seeds count for which both were trained to the end.
+
+    Args:
+        num_judged: photographs of the validation split; an accuracy comes in steps of one of them.
     """
     own = {candidate.trial: tuple(run for run in runs if run.trial == candidate.trial) for candidate in chosen}
     ended = {
@@ -65,12 +69,12 @@ def judge(chosen: Sequence[Candidate], runs: Sequence[ConfirmedRun], num_judged:
         seeds = [
             run.seed
             for run in own[candidate.trial]
-            if (candidate.trial, run.seed) in ended and (GUIDE, run.seed) in ended
+            if (candidate.trial, run.seed) in ended and (REFERENCE, run.seed) in ended
         ]
-        values, baseline = ([ended[trial, seed] for seed in seeds] for trial in (candidate.trial, GUIDE))
+        values, baseline = ([ended[trial, seed] for seed in seeds] for trial in (candidate.trial, REFERENCE))
         comparisons.append(compare(values, baseline, 1 / num_judged))
     in_order = iter(in_sequence([comparison.p_value for comparison in comparisons if comparison is not None]))
-    judged = [Confirmed(chosen[0], own[GUIDE])]
+    judged = [Confirmed(chosen[0], own[REFERENCE])]
     for candidate, comparison in zip(chosen[1:], comparisons, strict=True):
         judged.append(
             Confirmed(candidate, own[candidate.trial], comparison, next(in_order) if comparison is not None else None)
@@ -80,13 +84,14 @@ def judge(chosen: Sequence[Candidate], runs: Sequence[ConfirmedRun], num_judged:
 
 def verdict_lines(judged: Sequence[Confirmed], num_judged: int) -> list[str]:
     """Returns the table of means and spreads, and the verdict, for people."""
-    lines = [f"{'val_acc':13}{'mean ± spread':>16}{'gain':>8}{'95 % interval':>17}{'p':>9}"]
+    lines = [f"{'val_acc':15}{'mean ± spread':>16}{'gain':>7}{'95 % interval':>17}{'p':>8}"]
     for number, confirmed in enumerate(judged):
-        name = f"{confirmed.label} " + ("guide" if number == 0 else f"no. {number}")
-        line = f"{name:13}{_spread_text(confirmed.values):>16}"
+        name = f"{confirmed.label} " + ("reference" if number == 0 else f"no. {number}")
+        line = f"{name:15}{_spread_text(confirmed.values):>16}"
         if confirmed.comparison is not None:
             found = confirmed.comparison
-            line += f"{_points(found.gain):>8}{_interval(found):>17}{confirmed.p_value:>9.2g}  {confirmed.finding}"
+            shown = SHOWN.get(confirmed.finding, confirmed.finding)
+            line += f"{_points(found.gain):>7}{_interval(found):>17}{confirmed.p_value:>8.2g}  {shown}"
         lines.append(line)
         lines += [
             f"{'':4}seed {run.seed}: {run.outcome} ({run.reason})" for run in confirmed.runs if run.outcome != FINISHED
@@ -99,34 +104,32 @@ def verdict_lines(judged: Sequence[Confirmed], num_judged: int) -> list[str]:
 
 
 def verdict(judged: Sequence[Confirmed]) -> str:
-    """Returns whether the search's win is larger than seed noise, in a few sentences."""
-    guide, *others = judged
+    """Returns in a few sentences whether the winner is better than chance explains."""
+    reference, *others = judged
     tested = {confirmed.label: confirmed.comparison for confirmed in others if confirmed.comparison is not None}
     if not tested:
         return (
-            "verdict: no candidate was trained to the end on two seeds together with the guide's setting, so "
-            "nothing can be said"
+            "verdict: nothing can be said, because no candidate was trained to the end with two seeds with which the "
+            "reference setting was too"
         )
     winner = next(confirmed for confirmed in others if confirmed.label in tested)
     found = tested[winner.label]
-    said = (
-        f"{winner.label}'s gain over the guide's setting, {_points(found.gain)} points of val_acc "
-        f"({_interval(found)}), is "
-    )
+    size = f"{_points(found.gain)} points of val_acc, 95 % interval {_interval(found)}, p = {winner.p_value:.2g}"
     if winner.finding == MORE:
-        said += f"more than seed noise (p = {winner.p_value:.2g})."
+        said = f"{winner.label} is better than the reference setting ({size})."
     elif winner.finding == LESS:
-        said += f"a loss beyond seed noise (p = {winner.p_value:.2g}): keep the guide's setting."
+        said = f"{winner.label} is worse than the reference setting ({size}): keep the reference setting."
     else:
-        said += (
-            f"not told apart from seed noise (p = {winner.p_value:.2g}). With {found.num_pairs} seeds that scatter "
-            "like these, only a gain above "
-            f"{100 * found.smallest_gain_shown:.1f} points would have shown: more seeds (--seeds) tell smaller ones."
+        said = (
+            f"{winner.label}'s difference from the reference setting could be chance ({size}). With {found.num_pairs} "
+            f"seeds that differ as much as these, a gain of {100 * found.smallest_gain_shown:.1f} points would have "
+            "been detectable; more seeds (--seeds) detect smaller ones."
         )
-    said += f" The search had promised {_points(winner.candidate.searched - guide.candidate.searched)}."
+    promised = winner.candidate.searched - reference.candidate.searched
+    said += f" In the search the difference was {_points(promised)}."
     highest = max(tested, key=lambda label: tested[label].gain)
     if highest != winner.label:
-        said += f" {highest} has a higher mean over the seeds ({_points(tested[highest].gain)})."
+        said += f" {highest} has a higher mean over the seeds ({_points(tested[highest].gain)} points)."
     if lost := [confirmed for confirmed in judged if len(confirmed.values) < len(confirmed.runs)]:
         said += (
             " Not every run reached its end: "

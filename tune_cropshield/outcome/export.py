@@ -1,4 +1,4 @@
-"""The best trial of a search, in forms that can be used: best/, TOML, JSON, the guide's command line."""
+"""The best trial of a search, in forms that can be used: best/, TOML, JSON, a call of the training guide's train.py."""
 
 from __future__ import annotations
 
@@ -57,12 +57,13 @@ def write_best(search_dir: Path) -> Path:
 
 
 def retrain_scripts(config: RunConfig, trial: FrozenTrial) -> dict[str, str]:
-    """Returns retrain.sh and retrain.ps1: the command that trains this again, and the nearest call of the guide's own
-    train.py.
+    """Returns {file name: text} of retrain.sh and retrain.ps1: the command that trains this again.
+
+    A comment in them holds the nearest call of the training guide's own train.py.
     """
     notes = [
         f"# Trains trial {trial.number} of the search again: on the same kind of CPU, with the same numbers.",
-        "# The nearest call of the guide's train.py (it has no flags for the rest of config.toml):",
+        "# The nearest call of the training guide's train.py (it has no flags for the rest of config.toml):",
         f"#   {train_py_command(config.trial)}",
     ]
     python = Path(sys.executable).as_posix()

@@ -1,5 +1,6 @@
-"""The ledger of a search's card time: of all the seconds that its slots (trials at once) had, how many went into
-what.
+"""Where a search's time went: of all the seconds in which its trials could run, how many went into what.
+
+A search that runs two trials in parallel for 10 s has 20 s: its two slots' seconds.
 """
 
 from __future__ import annotations
@@ -12,12 +13,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tune_cropshield.training.clock import DATA_WAIT, EVALUATION, PARTS, SETUP, STEP, read_times
+from tune_cropshield.training.clock import CHECKPOINT, DATA_WAIT, EVALUATION, PARTS, REPORT, SETUP, STEP, read_times
 from tune_cropshield.training.run_folder import write_json
 
 LEDGER = "ledger.json"
 WARM_UP_S = 60.0  # decoding, measuring, starting the workers: a search of hours does not notice it, one of minutes does
-NAMES = {SETUP: "set-up", DATA_WAIT: "data wait", STEP: "steps"}
+NAMES = {  # of the parts, for people
+    SETUP: "start-up of trials",
+    DATA_WAIT: "waiting for images",
+    STEP: "training",
+    EVALUATION: "evaluation",
+    CHECKPOINT: "saving checkpoints",
+    REPORT: "reporting to the search",
+}
+IDLE = "no trial running"
 
 
 @dataclass(frozen=True)
@@ -36,7 +45,7 @@ class Ledger:
 
     @property
     def training_share(self) -> float:
-        """The share of the card time that went into training steps and evaluation; 0 of no time."""
+        """The share of the slots' time that went into training steps and evaluation; 0 of no time."""
         return (self.parts[STEP] + self.parts[EVALUATION]) / (self.slots * self.wall_s) if self.wall_s > 0 else 0.0
 
     def as_dict(self) -> dict[str, Any]:
@@ -97,20 +106,33 @@ def write_ledger(search_dir: Path, slots: int, began: float, ended: float) -> st
 
 
 def sentence(whole: Ledger, later: Ledger) -> str:
-    """Returns the ledger in one line; parts below half a percent are left out."""
+    """Returns in one line where the time went; parts below half a percent are left out.
+
+    Args:
+        whole: the time of the whole search.
+        later: the time after the first minute, which a short search spends on starting.
+    """
     total = whole.slots * whole.wall_s
     if total <= 0:
-        return "card time: not known, for the clock was set back during the search"
-    shares = {**{NAMES.get(part, part): seconds for part, seconds in whole.parts.items()}, "idle": whole.idle_s}
-    said = [
+        return "where the time went is not known: the clock was set back during the search"
+    parts = whole.parts
+    shares = {
+        "training": parts[STEP],
+        "evaluation": parts[EVALUATION],
+        "start-up and waiting": parts[SETUP] + whole.idle_s,
+        "waiting for images": parts[DATA_WAIT],
+        "saving and reporting": parts[CHECKPOINT] + parts[REPORT],
+    }
+    named = [
         f"{100 * seconds / total:.0f} % {name}"
         for name, seconds in sorted(shares.items(), key=lambda item: -item[1])
         if seconds >= total / 200
     ]
-    text = f"card time, {whole.slots} x {whole.wall_s:.0f} s: {', '.join(said)}"
-    return text + (
-        f"; after the first minute {100 * later.training_share:.0f} % steps and evaluation" if later.wall_s else ""
-    )
+    at_once = "one trial at a time" if whole.slots == 1 else f"with {whole.slots} trials in parallel"
+    text = f"{whole.wall_s:.0f} s {at_once}: {', '.join(named)}"
+    if later.wall_s:
+        text += f"; after the first minute {100 * later.training_share:.0f} % training and evaluation"
+    return text
 
 
 def read_ledger(search_dir: Path) -> dict[str, Any] | None:

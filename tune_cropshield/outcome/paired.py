@@ -1,4 +1,4 @@
-"""Is one setting better than another by more than the seed's doing? Paired over seeds.
+"""Is one setting better than another by more than the random seed explains? Compared seed by seed.
 
 The t-test is chosen because it can answer with few seeds: a signed-rank or sign-flipping test knows 2^n sign patterns,
 so with 3 seeds its p is never below 0.25, with 5 never below 0.06. The price is the assumption that differences scatter
@@ -15,7 +15,7 @@ from statistics import fmean, stdev
 
 from scipy import stats
 
-ALPHA = 0.05  # how often seed noise alone may pass for a gain, over all comparisons of one confirmation
+ALPHA = 0.05  # how often chance alone may pass for a gain, over all comparisons of one confirmation
 STEP_SPREAD = 1 / math.sqrt(
     6
 )  # standard deviation, in steps, of the difference of two numbers that were each rounded to whole steps
@@ -34,7 +34,7 @@ class Comparison:
 
     @property
     def smallest_gain_shown(self) -> float:
-        """The gain above which it would have been told from seed noise, given the spread that was met."""
+        """The smallest gain that would have been detectable, given the spread over the seeds."""
         return self.high - self.gain
 
 

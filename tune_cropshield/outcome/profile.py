@@ -33,12 +33,12 @@ class EpochProfile:
         if epoch == self._epoch:
             self._profiler.stop()
             self._profiler.export_chrome_trace(str(self._folder / TRACE))
-            self._inside = self._seconds_by_range()
+            self._inside = self._seconds_by_label()
         elif epoch == self._epoch - 1:
             self._profiler.start()
 
-    def _seconds_by_range(self) -> dict[str, float]:
-        """Returns the seconds of each named range: on a GPU those in which its kernels ran, on a CPU its own."""
+    def _seconds_by_label(self) -> dict[str, float]:
+        """Returns the seconds under each profiler label: on a GPU those in which its kernels ran, on a CPU its own."""
         events = [
             event for event in self._profiler.key_averages() if event.key in RANGES and event.device_type.name == "CPU"
         ]
@@ -55,8 +55,11 @@ class EpochProfile:
 
 
 def table(line: dict[str, Any], inside: dict[str, float], epoch: int) -> list[str]:
-    """Returns where epoch `epoch` spent its time, the largest part first. line: of times.jsonl; inside: seconds of the
-    steps' named ranges.
+    """Returns where epoch `epoch` spent its time, the largest part first.
+
+    Args:
+        line: the epoch's line of times.jsonl.
+        inside: seconds under the profiler labels of the training steps.
     """
     total = sum(line[part] for part in PARTS)
     rest = max(line[STEP] - sum(inside.values()), 0.0)

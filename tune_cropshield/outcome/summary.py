@@ -1,4 +1,4 @@
-"""What a search came to, in a few lines."""
+"""The result of a search in a few lines."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from tune_cropshield.config.reference import REFERENCE
 from tune_cropshield.outcome.export import BEST
 from tune_cropshield.search.endings import OUTCOME
 from tune_cropshield.search.folder import TABLE, trial_folder
@@ -17,10 +18,13 @@ from tune_cropshield.training.run_folder import read_metrics
 
 
 def summary_lines(
-    study: optuna.Study, search_dir: Path, shown_dir: Path, guide_name: str = "the guide's setting"
+    study: optuna.Study, search_dir: Path, shown_dir: Path, reference_name: str = "the reference setting"
 ) -> list[str]:
-    """Returns the outcome for a person: how the trials ended, the winner beside trial 0, which is `guide_name`, and
-    where the files are.
+    """Returns the result for a person: how the trials ended, the winner and trial 0, and where the files are.
+
+    Args:
+        shown_dir: the search's folder as the user wrote it.
+        reference_name: what trial 0 is called: it is only near the reference setting where the space does not hold it.
     """
     trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
     outcomes = Counter(str(trial.user_attrs.get(OUTCOME, "unfinished")) for trial in trials)
@@ -33,25 +37,26 @@ def summary_lines(
     ]
     if not any(trial.intermediate_values for trial in trials):
         return [*lines, "no trial has a result"]
-    best, guide = best_trial(study), trials[0]
+    best, reference = best_trial(study), trials[REFERENCE]
     settings = ", ".join(
         f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in best.params.items()
     )
     lines.append(f"best: trial {best.number}, val_acc {best_value(best):.4f} ({settings})")
-    if guide.intermediate_values:
-        gain = 100 * (best_value(best) - best_value(guide))
-        how = f"{guide.user_attrs.get(OUTCOME, 'unfinished')} after {max(guide.intermediate_values)} epochs"
+    if reference.intermediate_values:
+        gain = 100 * (best_value(best) - best_value(reference))
+        how = f"{reference.user_attrs.get(OUTCOME, 'unfinished')} after {max(reference.intermediate_values)} epochs"
         lines.append(
-            f"{guide_name} (trial 0, {how}): val_acc {best_value(guide):.4f}; "
-            + (f"the winner gains {gain:.1f} points" if best.number != guide.number else "it is the winner")
+            f"{reference_name} (trial {REFERENCE}, {how}): val_acc {best_value(reference):.4f}; "
+            + (f"the winner gains {gain:.1f} points" if best.number != reference.number else "it is the winner")
         )
     lines.append(f"best configuration and weights: {shown_dir / BEST}    all trials: {shown_dir / TABLE}")
     return lines
 
 
 def summary_facts(study: optuna.Study, search_dir: Path) -> dict[str, Any]:
-    """Returns the outcome for a program: counts of the trials by their end, the winner and the guide's setting, None
-    where one has no result.
+    """Returns the result for a program: counts of the trials by their end, the winner and trial 0.
+
+    "best" and "guide" (the reference setting, trial 0) are None where there is no result.
     """
     trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
     worked = any(trial.intermediate_values and trial.state != TrialState.FAIL for trial in trials)
@@ -60,7 +65,7 @@ def summary_facts(study: optuna.Study, search_dir: Path) -> dict[str, Any]:
         "trials": len(trials),
         "outcomes": dict(Counter(str(trial.user_attrs.get(OUTCOME, "unfinished")) for trial in trials)),
         "best": _facts(best_trial(study)) if worked else None,
-        "guide": _facts(trials[0]) if trials and trials[0].intermediate_values else None,
+        "guide": _facts(trials[REFERENCE]) if trials and trials[REFERENCE].intermediate_values else None,
     }
 
 

@@ -21,10 +21,15 @@ REPORT = "report.html"
 def write_report(search_dir: Path, cache_dir: Path, data: LeafData | None = None) -> Path:
     """Writes search_dir/report.html, whole or not at all, and returns its path. Nothing else in the folder is touched.
 
-    cache_dir: where decoded photographs are kept; data: the photographs, where they are open already. The search may be
-    running, interrupted or
-    done: the report shows what there is. Raises UserError where no trial was started, RunFailure when the file cannot
-    be written.
+    The search may be running, interrupted or done: the report shows what there is.
+
+    Args:
+        cache_dir: where decoded photographs are kept.
+        data: the photographs, where they are open already.
+
+    Raises:
+        UserError: where no trial was started.
+        RunFailure: when the file cannot be written.
     """
     record = read_search(search_dir)
     page = build_page(record, _judgement(record, cache_dir, data))
@@ -74,6 +79,6 @@ def _judgement(record: SearchRecord, cache_dir: Path, data: LeafData | None) -> 
         on_cpu = bool(record.starts) and record.starts[-1].get("device") == "cpu"
         return judge(record.winner.folder, cache_dir, data, "cpu" if on_cpu else "auto")
     except (UserError, RunFailure) as error:
-        return f"The winner could not be looked at photograph by photograph: {error}."
+        return f"The winner's mistakes cannot be shown: {error}."
     except RuntimeError as error:  # a GPU that is busy or full
-        return f"The winner could not be looked at photograph by photograph: {str(error).splitlines()[0]}."
+        return f"The winner's mistakes cannot be shown: {str(error).splitlines()[0]}."

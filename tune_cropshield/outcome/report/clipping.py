@@ -41,13 +41,12 @@ def section(record: SearchRecord) -> Section:
 def _skipped(trials: Sequence[ClippedTrial]) -> str:
     skipped = sum(trial.skipped_steps for trial in trials)
     if not skipped:
-        return "No update was left out for a gradient that was not finite."
+        return "No update was skipped: every gradient was finite."
     concerned = sum(trial.skipped_steps > 0 for trial in trials)
     were = "was" if skipped == 1 else "were"
     return (
-        f"{words.counted(skipped, 'update')} in {words.counted(concerned, 'trial')} {were} left out because a "
-        "gradient was not finite; in fp16 the "
-        "first few are the loss scale finding its level."
+        f"{words.counted(skipped, 'update')} in {words.counted(concerned, 'trial')} {were} skipped because a gradient "
+        "was not finite; in fp16 a few at the start are normal, until the loss scale has been lowered enough."
     )
 
 
@@ -125,7 +124,7 @@ def _norms(trials: Sequence[ClippedTrial], kind: str) -> Chart:
         figure,
         f"Gradient norms by {kind}",
         alt,
-        "Points above their bound are clipped. Median over each trial's epochs.",
+        "Updates whose gradient norm lies above the bound were shortened. A point is the median over a trial's epochs.",
     )
 
 
@@ -142,7 +141,7 @@ def _skipped_chart(trials: Sequence[ClippedTrial], kind: str) -> Chart:
         RED,
         "x",
     )
-    figure.update_yaxes(title="updates left out", rangemode="tozero")
+    figure.update_yaxes(title="skipped updates", rangemode="tozero")
     return Chart(
         figure,
         f"Skipped updates by {kind}",

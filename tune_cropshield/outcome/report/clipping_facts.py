@@ -99,8 +99,8 @@ def verdict(trials: Sequence[ClippedTrial], kind: str, optimizer: str) -> list[s
         "average: "
     )
     head += (
-        f"in {len(always)} nearly all of them, in {idle} hardly any, in {guarding} only the large ones, as a guard "
-        "does."
+        f"in {len(always)} nearly all of them, in {idle} hardly any, in {guarding} only those with large gradients, "
+        "which is what clipping is for."
     )
     return [head, *([_multiplier(always, kind, optimizer)] if always else []), _compared(trials, kind)]
 
@@ -121,7 +121,7 @@ def _multiplier(always: Sequence[ClippedTrial], kind: str, optimizer: str) -> st
         trial.bound / trial.norm_p50 for trial in always if isinstance(trial.bound, (int, float)) and trial.norm_p50 > 0
     ]
     if kind != "max_norm" or not factors:
-        return "A bound that changes every update rescales training rather than guarding it."
+        return "A bound that changes every update rescales all of them instead of limiting rare large gradients."
     factor = (
         f"{words.number(min(factors), 2)} to {words.number(max(factors), 2)}"
         if len(factors) > 1

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import optuna
 
+from tune_cropshield.config.reference import REFERENCE
 from tune_cropshield.outcome.report import words
 from tune_cropshield.outcome.report.page import Block, Chart, Section, Text, chart_text
 from tune_cropshield.outcome.report.search_record import SearchRecord, TrialRecord
@@ -38,7 +39,7 @@ def _endings(record: SearchRecord) -> str:
         parts.append(f"{len(record.unfinished)} interrupted, with what they had reached")
     text = ", ".join(parts) + "."
     for trial in record.failed[:5]:
-        text += f" Trial {trial.number} ended otherwise ({trial.outcome}{': ' + trial.reason if trial.reason else ''})."
+        text += f" Trial {trial.number} did not finish ({trial.outcome}{': ' + trial.reason if trial.reason else ''})."
     return text
 
 
@@ -58,7 +59,7 @@ def _history(record: SearchRecord) -> Chart:
         "Scatter chart of each trial's best validation accuracy by trial number, with the best so far as a line "
         f"that ends at {best}."
     )
-    return Chart(figure, "Optimisation history", alt, "The dashed line is the guide's setting.")
+    return Chart(figure, "Optimisation history", alt, "The dashed line is the reference setting.")
 
 
 def add_trials(figure: Figure, record: SearchRecord, x: Sequence[object], y: Sequence[object]) -> None:
@@ -91,7 +92,7 @@ def _curves(record: SearchRecord) -> Chart:
     winner = record.winner.number if record.winner is not None else None
     for trace in figure.data:
         trial = by_name[trace.name]
-        special = {winner: (GREEN, "solid", "winner"), 0: (BLUE, "dash", "the guide's setting")}.get(trial.number)
+        special = {winner: (GREEN, "solid", "winner"), REFERENCE: (BLUE, "dash", "reference setting")}.get(trial.number)
         color, dash, name = special or (MUTED, "solid", f"trial {trial.number}")
         trace.update(
             mode="lines+markers" if len(trace.x) == 1 else "lines", marker={"size": 4, "color": color}, name=name
@@ -115,11 +116,11 @@ def _curves(record: SearchRecord) -> Chart:
         hovertemplate="%{text}<extra></extra>",
     )
     figure.update_layout(xaxis_title="epoch", yaxis_title="best val_acc so far", showlegend=True)
-    rungs = record.space.search.rungs if record.space is not None else ()
-    for rung in rungs:
-        figure.add_vline(rung, line={"color": MUTED, "width": 1, "dash": "dot"})
-    caption = f"Dotted: the rungs, after epochs {', '.join(map(str, rungs))}. " if rungs else ""
-    caption += "Crosses: where successive halving ended a trial."
+    steps = record.space.search.rungs if record.space is not None else ()
+    for epoch in steps:
+        figure.add_vline(epoch, line={"color": MUTED, "width": 1, "dash": "dot"})
+    caption = f"Dotted lines: the pruning steps, after epochs {', '.join(map(str, steps))}. " if steps else ""
+    caption += "Crosses: trials that were pruned, that is stopped early."
     alt = (
         f"Line chart of each trial's best validation accuracy so far over epochs; crosses mark the {len(ends)} "
         "trials that were pruned."

@@ -14,23 +14,23 @@ from tune_cropshield.outcome.report.theme import AMBER, BLUE, GREEN, RED
 
 def section(record: SearchRecord) -> Section:
     """Returns the pairs with their memory and speed; on a CPU only their speed."""
-    title = "Memory and speed of the pairs"
+    title = "Memory and speed by batch size"
     used: dict[Pair, list[TrialRecord]] = defaultdict(list)
     for trial in record.with_result:
         if trial.pair is not None:
             used[trial.pair].append(trial)
     plan = record.plan
     if plan is None and not used:
-        return Section("memory", title, [Text("Neither a plan nor a trial's figures are there.")])
+        return Section("memory", title, [Text("There is no memory plan, and no trial has a result.")])
     planned = plan.figures if plan is not None and plan.share_mib is not None else {}
     pairs = sorted({*used, *planned}, key=lambda pair: (pair.effective_batch, -pair.micro_batch))
     blocks: list[Block] = [Text(_summary(record, used), strong=True)]
     on_gpu = any(_peak_mib(trials) for trials in used.values()) or (plan is not None and plan.share_mib is not None)
-    if steps := sum(event.get("event") == "out of memory" for trial in record.trials for event in trial.events):
+    if retries := sum(event.get("event") == "out of memory" for trial in record.trials for event in trial.events):
         blocks.append(
             Text(
-                f"Memory ran out {steps} times all the same; training went on at half the micro-batch and the "
-                "same effective batch."
+                f"Memory ran out {words.counted(retries, 'time')}. Each time the update was repeated with half the "
+                "micro-batch and twice the accumulation, so that the effective batch stayed the same."
             )
         )
     if on_gpu:
@@ -45,19 +45,21 @@ def _summary(record: SearchRecord, used: dict[Pair, list[TrialRecord]]) -> str:
     plan = record.plan
     peak = max((_peak_mib(trials) for trials in used.values()), default=0.0)
     if plan is None:
-        return "This search kept no plan; what its trials took is below."
+        return "This search has no memory plan; below is what its trials used."
     if plan.share_mib is None:
-        return "This search ran on a CPU: there was no video memory to fit, and pairs were chosen for speed alone."
+        return (
+            "This search ran on a CPU: batch sizes were chosen for their speed alone, not to fit into a GPU's memory."
+        )
     share = (
-        f"Each trial may reserve {words.mib(plan.share_mib)} for its tensors, beside {words.mib(plan.context_mib)} "
-        "for the driver's context"
+        f"Each trial may reserve {words.mib(plan.share_mib)} of GPU memory, besides {words.mib(plan.context_mib)} that "
+        "the CUDA driver takes"
     )
     source = {"probe": "measured before the search", "estimate": "estimated"}.get(plan.source, plan.source)
     if not peak:
-        return f"{share}; the pairs were {source}."
+        return f"{share}; what batch sizes need was {source}."
     return (
-        f"{share}; the pairs were {source}. The most that any trial reserved is {words.mib(peak)}, "
-        f"{words.percent(peak / plan.share_mib)} of it."
+        f"{share}; what batch sizes need was {source}. The most that a trial reserved is {words.mib(peak)}, "
+        f"{words.percent(peak / plan.share_mib)} of what it may."
     )
 
 
@@ -101,12 +103,12 @@ def _memory_chart(record: SearchRecord, pairs: list[Pair], used: dict[Pair, list
     figure.update_yaxes(title="MiB", rangemode="tozero")
     figure.update_layout(showlegend=True)
     alt = (
-        "Chart of peak reserved memory by pair: predicted, measured for the plan, and reserved by the search's "
+        "Chart of peak reserved memory by batch size: predicted, measured for the plan, and reserved by the search's "
         "trials. The table holds the numbers."
     )
     return Chart(
         figure,
-        "Peak memory by pair",
+        "Peak memory by batch size",
         alt,
         "The dashed line is a trial's share of the budget." if share is not None else "",
     )
@@ -122,8 +124,9 @@ def _speed_chart(used: dict[Pair, list[TrialRecord]]) -> Chart:
     figure.update_xaxes(title="micro-batch x accumulation", type="category")
     figure.update_yaxes(title="training images/s")
     named = ", ".join(f"{_label(pair)}: {words.number(speed)}" for pair, speed in zip(pairs, speeds, strict=True))
-    caption = "Median over the epochs of all trials of the pair."
-    return Chart(figure, "Speed by pair", f"Bar chart of training images per second by pair: {named}.", caption)
+    caption = "Median over the epochs of all trials with these sizes."
+    alt = f"Bar chart of training images per second by batch size: {named}."
+    return Chart(figure, "Speed by batch size", alt, caption)
 
 
 def _images_per_s(trials: list[TrialRecord]) -> float:
@@ -152,21 +155,22 @@ def _table(record: SearchRecord, pairs: list[Pair], used: dict[Pair, list[TrialR
         )
     header = (
         "effective batch",
-        "pair",
+        "micro-batch x accumulation",
         "trials",
         "predicted",
         "measured",
-        "by trials",
-        "of the share",
+        "used by trials",
+        "of a trial's share",
         "planned images/s",
         "trials' images/s",
     )
     known = [column for column in range(len(header)) if any(row[column] != words.number(None) for row in rows)]
     caption = (
-        "Peak reserved memory and training speed of each pair; a dash where nothing was predicted, measured or tried"
+        "The largest amount of memory held at once, and the training speed; a dash where nothing was predicted, "
+        "measured or tried"
     )
     if len(known) < len(header):
-        caption = "Training speed of each pair; a dash where it was not tried"
+        caption = "Training speed; a dash where no trial had these sizes"
     return Table(
         [header[column] for column in known],
         [[row[column] for column in known] for row in rows],

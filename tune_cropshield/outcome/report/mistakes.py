@@ -25,7 +25,7 @@ def section(record: SearchRecord, judgement: Judgement | str) -> Section:
     searched = record.winner.accuracy if record.winner is not None else None
     if searched is not None and not math.isclose(judgement.accuracy, searched, abs_tol=1e-9):
         again = (
-            f"Looked at again for this report its val_acc is {judgement.accuracy:.4f}, in the search it was "
+            f"Evaluated again for this report, its val_acc is {judgement.accuracy:.4f}; in the search it was "
             f"{searched:.4f}"
         )
         blocks.append(Text(f"{again}: the photographs or the device are not the same."))
@@ -79,8 +79,9 @@ def _matrix(judgement: Judgement) -> Chart:
     figure.update_xaxes(title="predicted class", type="category", side="bottom", showgrid=False, ticks="")
     figure.update_yaxes(title="true class", type="category", autorange="reversed", showgrid=False, ticks="")
     figure.update_layout(margin={"t": 8})
+    confused = "; ".join(_most_confused(judgement))
     alt = f"Confusion matrix of {len(names)} classes. " + (
-        "Most often confused: " + "; ".join(_most_confused(judgement)) or "No mistakes."
+        f"Most often confused: {confused}." if confused else "No mistakes."
     )
     caption = (
         "The table names the numbered classes. The darker a cell, the larger its share of the true class; the "

@@ -1,4 +1,4 @@
-"""How to repeat the search, with what it was made, and every trial as a row."""
+"""How to repeat the search, the versions and hardware it ran with, and every trial as a row."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def section(record: SearchRecord) -> Section:
     blocks: list[Block] = [
         Command("Search again, with the same settings", f"{search} --space {shlex.quote(str(folder / SETTINGS))}"),
         Command(
-            "Go on with this search, or extend it with --trials", f"{search} --out {shlex.quote(str(folder))} --resume"
+            "Continue this search, or extend it with --trials", f"{search} --out {shlex.quote(str(folder))} --resume"
         ),
         Command("Train the winner again", f"sh {shlex.quote(str(folder / BEST / 'retrain.sh'))}"),
     ]
     if not record.starts:
-        blocks.append(Text("This search kept no note of its environment."))
+        blocks.append(Text("The versions and the hardware of this search were not recorded."))
         return Section("repeat", "Environment, and how to repeat it", blocks)
     last = record.starts[-1]
     blocks.append(
@@ -66,7 +66,7 @@ def section(record: SearchRecord) -> Section:
         )
     )
     if len(record.starts) > 1:
-        blocks.append(Text(f"The search was started {len(record.starts)} times; the table tells of the last."))
+        blocks.append(Text(f"The search was started {len(record.starts)} times; the table shows the last start."))
     blocks.append(Table(("what", "value"), _environment(record, last), "Environment", text_columns=2))
     return Section("repeat", "Environment, and how to repeat it", blocks)
 
@@ -76,7 +76,7 @@ def _environment(record: SearchRecord, start: dict[str, Any]) -> list[tuple[str,
         ("started", str(start.get("started", "–"))),
         ("photographs", _photographs(record, start)),
         ("device", _device(start)),
-        ("trials at once", str(start.get("trials_at_once", "–"))),
+        ("trials in parallel", str(start.get("trials_at_once", "–"))),
         ("system", str(start.get("platform", "–"))),
     ]
     versions = start.get("versions", {})

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tune_cropshield.config.units import describe_seconds
-from tune_cropshield.outcome.ledger import NAMES, read_ledger
+from tune_cropshield.outcome.ledger import IDLE, NAMES, read_ledger
 from tune_cropshield.outcome.report import words
 from tune_cropshield.outcome.report.page import Block, Chart, Section, Table, Text
 from tune_cropshield.outcome.report.search_record import SearchRecord, TrialRecord
@@ -37,8 +37,9 @@ def section(record: SearchRecord) -> Section:
 
 
 def ledger_shares(search_dir: Path) -> dict[str, float] | None:
-    """Returns {part: seconds} of the card time of the search's last run, idle time included; None where no ledger was
-    kept.
+    """Returns {what the time went into: seconds} for the search's last start, the time without a trial included.
+
+    None where no ledger was kept.
     """
     kept = read_ledger(search_dir)
     if kept is None:
@@ -46,7 +47,7 @@ def ledger_shares(search_dir: Path) -> dict[str, float] | None:
     whole = kept["whole"]
     return {
         **{NAMES.get(part, part): seconds for part, seconds in whole["parts"].items()},
-        "idle": max(whole["idle_s"], 0.0),
+        IDLE: max(whole["idle_s"], 0.0),
     }
 
 
@@ -87,13 +88,12 @@ def epochs_saved(record: SearchRecord) -> tuple[int, float]:
 def _saved(record: SearchRecord) -> str:
     trained = sum(len(trial.lines) for trial in record.trials)
     epochs, seconds = epochs_saved(record)
-    text = f"{words.counted(trained, 'epoch')} were trained."
+    text = f"{words.counted(trained, 'epoch')} {'was' if trained == 1 else 'were'} trained."
     if not epochs:
         return f"{text} Pruning saved none."
     return (
-        f"{text} Pruning saved {epochs} more, {words.percent(epochs / (epochs + trained))} of all that would have "
-        "been trained without it: about "
-        f"{describe_seconds(seconds)} of trial time."
+        f"{text} Pruning saved {epochs} more, {words.percent(epochs / (epochs + trained))} of the epochs of a search "
+        f"without it: about {describe_seconds(seconds)} of training."
     )
 
 
@@ -102,9 +102,9 @@ def _waited(record: SearchRecord) -> str:
     share = _summed(record, "data_wait_s") / epochs if epochs else 0.0
     text = f"Inside epochs, {words.percent(share)} of the time was spent waiting for images"
     return (
-        f"{text}: the data path, not the network, set the pace."
+        f"{text}: loading images, not the network, limited the speed."
         if share > 0.2
-        else f"{text}: the data path did not hold training up."
+        else f"{text}: loading images did not slow training down."
     )
 
 
@@ -154,4 +154,6 @@ def _table(shares: Mapping[str, float]) -> Table:
     rows: Sequence[Sequence[str]] = [
         (name, describe_seconds(seconds), words.percent(seconds / total)) for name, seconds in shares.items()
     ]
-    return Table(("the time of all trials", "time", "share"), rows, "Trials that run at once count one by one")
+    return Table(
+        ("the time of all trials", "time", "share"), rows, "Trials that run in parallel count in full, each of them"
+    )

@@ -1,4 +1,4 @@
-"""The winner beside the guide's recommended setting."""
+"""The winner beside the reference setting."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ METRICS = {  # of the best epoch
 
 
 def gain_points(record: SearchRecord) -> float | None:
-    """Returns by how many percentage points the winner is better than the guide's setting; None where either has no
-    result.
+    """Returns by how many percentage points the winner is better than the reference setting.
+
+    None where either has no result.
     """
     if record.winner is None or record.winner.accuracy is None or record.reference.accuracy is None:
         return None
@@ -42,7 +43,7 @@ def key_figures(record: SearchRecord) -> list[KeyFigure]:
     }
     return [
         KeyFigure(words.accuracy(record.winner.accuracy if record.winner is not None else None), "best val_acc"),
-        KeyFigure(words.accuracy(record.reference.accuracy), "the guide's setting"),
+        KeyFigure(words.accuracy(record.reference.accuracy), "reference setting"),
         KeyFigure("–" if gain is None else f"{gain:+.1f}", "points gained"),
         KeyFigure(
             str(len(record.trials)),
@@ -54,8 +55,8 @@ def key_figures(record: SearchRecord) -> list[KeyFigure]:
 
 def section(record: SearchRecord) -> Section:
     """Returns the comparison, the curves of both, and how far chance alone would carry."""
-    title = "The winner and the guide's setting"
-    winner, guide = record.winner, record.reference
+    title = "The winner and the reference setting"
+    winner, reference = record.winner, record.reference
     if winner is None or winner.best is None:
         return Section("winner", title, [Text("No trial has a result yet, so there is no winner.", strong=True)])
     blocks: list[Block] = [Text(_verdict(record, winner), strong=True)]
@@ -67,28 +68,28 @@ def section(record: SearchRecord) -> Section:
             for name, (advised, taken) in differs.items()
         )
         blocks.append(
-            Text(f"The space does not hold all that the guide recommends; trial 0 takes the nearest: {named}.")
+            Text(f"The search space does not hold the whole reference setting; trial 0 takes the nearest: {named}.")
         )
-    blocks += [_table(record, winner), _curves(winner, guide)]
+    blocks += [_table(record, winner), _curves(winner, reference)]
     return Section("winner", title, blocks)
 
 
 def _verdict(record: SearchRecord, winner: TrialRecord) -> str:
-    guide, gain = record.reference, gain_points(record)
+    reference, gain = record.reference, gain_points(record)
     assert winner.best is not None
     reached = f"Trial {winner.number} reached val_acc {winner.accuracy:.4f} in epoch {winner.best['epoch']}"
     if winner.outcome != "finished":
         reached += f" ({winner.outcome} after {words.counted(len(winner.lines), 'epoch')})"
-    if winner.number == guide.number:
-        return f"{reached}: it is trial 0, the guide's recommended setting, and no other trial was better."
+    if winner.number == reference.number:
+        return f"{reached}: it is trial 0, the reference setting, and no other trial was better."
     if gain is None:
-        return (
-            f"{reached}. The guide's recommended setting (trial 0) has no result to compare it with: {guide.outcome}."
-        )
-    how = f", {guide.outcome} after {words.counted(len(guide.lines), 'epoch')}" if guide.outcome != "finished" else ""
+        return f"{reached}. The reference setting (trial 0) has no result to compare it with: {reference.outcome}."
+    how = ""
+    if reference.outcome != "finished":
+        how = f", {reference.outcome} after {words.counted(len(reference.lines), 'epoch')}"
     return (
-        f"{reached}; the guide's recommended setting (trial 0{how}) reached {guide.accuracy:.4f}: a gain of "
-        f"{gain:.1f} points."
+        f"{reached}; the reference setting (trial 0{how}) reached {reference.accuracy:.4f}: a gain of {gain:.1f} "
+        "points."
     )
 
 
@@ -99,41 +100,42 @@ def _chance(record: SearchRecord, winner: TrialRecord) -> str | None:
         return None
     spread = 196 * math.sqrt(winner.accuracy * (1 - winner.accuracy) / count)
     return (
-        f"Accuracy is measured on {count} photographs: one of them is {100 / count:.1f} points, and which "
-        "photographs these are moves it by "
-        f"about ± {spread:.1f} points (95 %). The winner was also chosen as the best of {len(record.with_result)}, "
-        "on one seed each, which "
-        "flatters it: the confirm command trains it and the guide's setting again over several seeds; the test "
-        "split is there for one last look."
+        f"Accuracy is measured on {count} photographs: one of them is {100 / count:.1f} points, and with other "
+        f"photographs it would differ by up to about {spread:.1f} points (95 %). The winner was also chosen as the "
+        f"best of {len(record.with_result)} trials with one seed each, so its accuracy is probably too high: the "
+        "confirm command trains it and the reference setting again with several seeds, and evaluate --split test "
+        "measures it on photographs that no trial has used."
     )
 
 
 def _table(record: SearchRecord, winner: TrialRecord) -> Table:
-    guide = record.reference
+    reference = record.reference
     rows: list[tuple[str, ...]] = []
     highlighted = set()
     names = list(dict.fromkeys([*record.parameter_names, "effective_batch"]))
     for name in names:
         ours, theirs = (
             words.setting(trial.parameters.get(name, trial.setting(name) if name != "pair" else None))
-            for trial in (winner, guide)
+            for trial in (winner, reference)
         )
         if ours != theirs:
             highlighted.add(len(rows))
         rows.append((name, ours, theirs))
-    rows.append(("micro-batch x accumulation", _pair(winner), _pair(guide)))
+    rows.append(("micro-batch x accumulation", _pair(winner), _pair(reference)))
     for name, shown in METRICS.items():
-        rows.append((name, *(shown(trial.best[name]) if trial.best is not None else "–" for trial in (winner, guide))))
+        rows.append(
+            (name, *(shown(trial.best[name]) if trial.best is not None else "–" for trial in (winner, reference)))
+        )
     rows.append(
-        ("best epoch", *(str(trial.best["epoch"]) if trial.best is not None else "–" for trial in (winner, guide)))
+        ("best epoch", *(str(trial.best["epoch"]) if trial.best is not None else "–" for trial in (winner, reference)))
     )
     rows.append(
         (
             "epochs trained",
-            *(f"{len(trial.lines)}{' so far' if trial.outcome == UNFINISHED else ''}" for trial in (winner, guide)),
+            *(f"{len(trial.lines)}{' so far' if trial.outcome == UNFINISHED else ''}" for trial in (winner, reference)),
         )
     )
-    header = ("setting or metric", f"winner (trial {winner.number})", "guide (trial 0)")
+    header = ("setting or metric", f"winner (trial {winner.number})", "reference (trial 0)")
     caption = "Settings that differ stand out; metrics are those of each trial's best epoch"
     return Table(header, rows, caption, highlighted=frozenset(highlighted))
 
@@ -142,15 +144,15 @@ def _pair(trial: TrialRecord) -> str:
     return "–" if trial.pair is None else words.pair(trial.pair.micro_batch, trial.pair.accumulation)
 
 
-def _curves(winner: TrialRecord, guide: TrialRecord) -> Chart:
+def _curves(winner: TrialRecord, reference: TrialRecord) -> Chart:
     import plotly.graph_objects as go
 
     figure = go.Figure()
     shown = [
-        (guide, "the guide's setting (trial 0)", BLUE, "dash"),
+        (reference, "reference setting (trial 0)", BLUE, "dash"),
         (winner, f"winner (trial {winner.number})", GREEN, "solid"),
     ]
-    for trial, name, color, dash in shown[1:] if winner.number == guide.number else shown:
+    for trial, name, color, dash in shown[1:] if winner.number == reference.number else shown:
         epochs, values = [line["epoch"] for line in trial.lines], [line["val_acc"] for line in trial.lines]
         figure.add_scatter(
             x=epochs,
@@ -162,7 +164,7 @@ def _curves(winner: TrialRecord, guide: TrialRecord) -> Chart:
         )
     figure.update_layout(xaxis_title="epoch", yaxis_title="val_acc", showlegend=True)
     alt = (
-        f"Line chart of validation accuracy over epochs. Winner: best {words.accuracy(winner.accuracy)}; guide: "
-        f"{words.accuracy(guide.accuracy)}."
+        f"Line chart of validation accuracy over epochs. Winner: best {words.accuracy(winner.accuracy)}; reference: "
+        f"{words.accuracy(reference.accuracy)}."
     )
     return Chart(figure, "Validation accuracy of both", alt)
