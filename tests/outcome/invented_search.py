@@ -49,7 +49,7 @@ PARAMETERS: dict[str, BaseDistribution] = {
     "weight_decay": FloatDistribution(1e-5, 1e-1, log=True),
     "effective_batch": CategoricalDistribution((16, 32, 64, 128)),
 }
-GUIDE = {"lr": 1e-4, "max_norm": "none", "weight_decay": 1e-4, "effective_batch": 32}
+REFERENCE_SETTING = {"lr": 1e-4, "max_norm": "none", "weight_decay": 1e-4, "effective_batch": 32}
 EPOCHS, RUNGS = 25, (2, 6, 18)
 ONE_CPU = Resources("cpu", 2, 0, 2, 1, 1, 0)
 GPU_PLAN = Plan(
@@ -165,11 +165,11 @@ def _epoch(epoch: int, accuracy: float, trial: InventedTrial, plan: Plan) -> Epo
 
 
 def invented_trials(count: int, seed: int = 0) -> list[InventedTrial]:
-    """Returns the guide's setting and `count - 1` others as halving leaves them: most are pruned; one diverged, the
+    """Returns the reference setting and `count - 1` others as halving leaves them: most are pruned; one diverged, the
     last is under way.
     """
     random_numbers = random.Random(seed)
-    trials = [InventedTrial(GUIDE, _curve(GUIDE, EPOCHS, random_numbers))]
+    trials = [InventedTrial(REFERENCE_SETTING, _curve(REFERENCE_SETTING, EPOCHS, random_numbers))]
     for number in range(1, count):
         parameters = {
             "lr": 10 ** random_numbers.uniform(-5, -2.6),

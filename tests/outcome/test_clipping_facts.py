@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from invented_search import GUIDE, InventedTrial, invent_search
+from invented_search import REFERENCE_SETTING, InventedTrial, invent_search
 
 from tune_cropshield.outcome.report.clipping_facts import clipped_trials, clipping_kind, verdict
 from tune_cropshield.outcome.report.search_record import read_search
@@ -19,7 +19,7 @@ def sentences(tmp_path: Path, drawn_leaves: Path, shared_cache: Path) -> Callabl
     def of(*trials: tuple[object, float, float, float], optimizer: str = "adamw") -> str:
         invented = [
             InventedTrial(
-                {**GUIDE, "max_norm": bound},
+                {**REFERENCE_SETTING, "max_norm": bound},
                 [accuracy],
                 metrics={"clip_rate": rate, "grad_norm_p50": norm, "grad_norm_p95": 3 * norm},
             )

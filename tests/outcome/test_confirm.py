@@ -134,6 +134,7 @@ def test_a_search_of_the_reference_alone_has_nothing_to_confirm(make_search: Cal
         candidates(folder, read_study(folder), top=3)
 
 
+@pytest.mark.slow
 def test_confirm_trains_all_writes_its_files_and_the_same_command_again_trains_nothing(
     make_search: Callable[..., Path], home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -170,6 +171,7 @@ def test_confirm_trains_all_writes_its_files_and_the_same_command_again_trains_n
     assert capsys.readouterr().out.splitlines()[-1] == told[-1]
 
 
+@pytest.mark.slow
 def test_runs_differ_in_nothing_but_the_seed(make_search: Callable[..., Path], data: DeviceData) -> None:
     folder = make_search((0.5, 5e-3), augment="moderate")
     found = candidates(folder, read_study(folder), top=1)
@@ -186,6 +188,7 @@ def test_runs_differ_in_nothing_but_the_seed(make_search: Callable[..., Path], d
     assert lines[0] != lines[1]
 
 
+@pytest.mark.slow
 def test_a_confirmation_stopped_in_the_middle_of_a_run_goes_on_to_the_same_table(
     make_search: Callable[..., Path], data: DeviceData
 ) -> None:
@@ -214,6 +217,7 @@ def test_a_confirmation_stopped_in_the_middle_of_a_run_goes_on_to_the_same_table
     assert (parts / "confirm.csv").read_bytes() == (whole / "confirm.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_is_an_outcome_and_is_told(make_search: Callable[..., Path], data: DeviceData) -> None:
     folder = make_search((0.5, 1e30), optimizer="sgd")
     found = candidates(folder, read_study(folder), 1)

@@ -49,7 +49,7 @@ def add_trial(
 
 @pytest.fixture
 def search_dir(tmp_path: Path) -> Path:
-    """A search of three trials: the guide's, a pruned one that was the best, one as good as it later on."""
+    """A search of three trials: the reference setting, a pruned one that was the best, one as good as it later on."""
     folder = tmp_path / "search"
     folder.mkdir()
     study = open_study(folder)

@@ -15,6 +15,7 @@ from tune_cropshield.outcome.report.judgement import judge
 from tune_cropshield.training.loop import run_trial
 
 
+@pytest.mark.slow
 def test_the_winner_is_shown_as_it_judged_in_its_best_epoch_where_the_photographs_are_the_same(
     drawn_leaves: Path, home: Path, tmp_path: Path
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from invented_search import GUIDE, InventedTrial, invent_search
+from invented_search import REFERENCE_SETTING, InventedTrial, invent_search
 
 from tune_cropshield.outcome.report.parallel import Axis, choice_axis, numeric_axis, parallel_coordinates
 from tune_cropshield.outcome.report.search_record import read_search
@@ -41,7 +41,9 @@ def test_a_value_that_never_changed_stands_in_the_middle() -> None:
 def test_the_reference_and_the_winner_are_named_and_drawn_last(
     tmp_path: Path, drawn_leaves: Path, shared_cache: Path
 ) -> None:
-    trials = [InventedTrial({**GUIDE, "lr": lr}, [value]) for lr, value in ((1e-4, 0.5), (1e-3, 0.9), (1e-5, 0.7))]
+    trials = [
+        InventedTrial({**REFERENCE_SETTING, "lr": lr}, [value]) for lr, value in ((1e-4, 0.5), (1e-3, 0.9), (1e-5, 0.7))
+    ]
     invent_search(tmp_path / "s", drawn_leaves, shared_cache, trials)
 
     lines = parallel_coordinates(read_search(tmp_path / "s"), ["lr", "max_norm"]).figure.data

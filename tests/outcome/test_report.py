@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from invented_search import GPU_PLAN, GUIDE, InventedTrial, invent_search, invented_trials
+from invented_search import GPU_PLAN, REFERENCE_SETTING, InventedTrial, invent_search, invented_trials
 
 from tune_cropshield.cli import main
 from tune_cropshield.commands.search import report_line
@@ -55,7 +55,7 @@ def read(path: Path) -> str:
 
 
 def settings(**changed: object) -> dict[str, object]:
-    return {**GUIDE, **changed}
+    return {**REFERENCE_SETTING, **changed}
 
 
 @pytest.fixture
@@ -115,6 +115,7 @@ def test_an_interrupted_search_shows_what_it_has(tmp_path: Path, drawn_leaves: P
     assert "Pruning saved 24 more, 89 % of the epochs of a search without it" in text
 
 
+@pytest.mark.slow
 def test_importances_come_from_complete_trials_and_too_few_are_said_to_be_too_few(
     tmp_path: Path, drawn_leaves: Path, cache: Path
 ) -> None:
@@ -220,6 +221,7 @@ def test_names_that_look_like_html_stay_text(tmp_path: Path, cache: Path) -> Non
     assert all("data:image/jpeg" in tag for tag in re.findall(r"<img[^>]*>", page))
 
 
+@pytest.mark.slow
 def test_the_report_of_a_hundred_trials_is_at_most_8_mb_and_takes_at_most_10_seconds(
     tmp_path: Path, drawn_leaves: Path, cache: Path
 ) -> None:

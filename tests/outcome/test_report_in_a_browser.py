@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 from chromium import Watched, browser, opened
-from invented_search import GPU_PLAN, GUIDE, InventedTrial, invent_search, invented_trials
+from invented_search import GPU_PLAN, REFERENCE_SETTING, InventedTrial, invent_search, invented_trials
 from playwright.sync_api import Browser
 
 from tune_cropshield.data.generated import draw_leaves
 from tune_cropshield.outcome.report import write_report
 
-pytestmark = pytest.mark.timeout(600)  # Chromium may have to be installed first
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # Chromium may have to be installed first
 
 CHARTS = [
     "Validation accuracy of both",
@@ -59,7 +59,7 @@ def report(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Path
     for folder, name in zip(sorted(leaves.iterdir()), CLASSES, strict=True):
         folder.rename(leaves / name)
     search = tmp_path_factory.mktemp("searches") / "search"
-    skipping = InventedTrial({**GUIDE, "max_norm": 1.0}, [0.3, 0.4], metrics={"skipped_steps": 2})
+    skipping = InventedTrial({**REFERENCE_SETTING, "max_norm": 1.0}, [0.3, 0.4], metrics={"skipped_steps": 2})
     invent_search(search, leaves, shared_cache, [*invented_trials(99), skipping], GPU_PLAN)
     return write_report(search, shared_cache)
 
@@ -114,7 +114,7 @@ def test_names_that_look_like_html_are_shown_as_they_are(page: Watched) -> None:
 def test_a_report_without_any_result_opens_too(
     chromium: Browser, tmp_path: Path, drawn_leaves: Path, shared_cache: Path
 ) -> None:
-    invent_search(tmp_path / "s", drawn_leaves, shared_cache, [InventedTrial(GUIDE, [], None)])
+    invent_search(tmp_path / "s", drawn_leaves, shared_cache, [InventedTrial(REFERENCE_SETTING, [], None)])
     watched = opened(chromium, write_report(tmp_path / "s", shared_cache), 400)
 
     assert (watched.complaints, len(watched.requests)) == ([], 1)

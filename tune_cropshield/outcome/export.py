@@ -1,4 +1,4 @@
-"""The best trial of a search, in forms that can be used: best/, TOML, JSON, a call of the training guide's train.py."""
+"""The best trial of a search in forms that can be used: best/, TOML, JSON, a call of train.py."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def _endings(record: SearchRecord) -> str:
 
 def _history(record: SearchRecord) -> Chart:
     with quiet_optuna():
-        figure = optuna.visualization.plot_optimization_history(record.judged_study, target_name="best val_acc")
+        figure = optuna.visualization.plot_optimization_history(record.study_of_results, target_name="best val_acc")
     figure.data = [trace for trace in figure.data if trace.mode != "markers"]  # the trials, without their outcomes
     figure.update_traces(line={"color": INK, "width": 1.5, "shape": "hv"}, name="best so far", mode="lines")
     add_trials(

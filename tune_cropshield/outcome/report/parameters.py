@@ -69,7 +69,7 @@ def _importances(record: SearchRecord) -> Block:
 
 def _slice(record: SearchRecord, name: str) -> Chart:
     with quiet_optuna():
-        figure = optuna.visualization.plot_slice(record.judged_study, params=[name], target_name="best val_acc")
+        figure = optuna.visualization.plot_slice(record.study_of_results, params=[name], target_name="best val_acc")
     _split_by_outcome(figure, record, name)
     best = record.winner.parameters.get(name) if record.winner is not None else None
     alt = (

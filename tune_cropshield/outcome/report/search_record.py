@@ -10,6 +10,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from tune_cropshield.config.reference import REFERENCE
 from tune_cropshield.config.settings import RunConfig, load_config
 from tune_cropshield.config.space import SearchSpace, load_space
 from tune_cropshield.errors import UserError
@@ -119,7 +120,7 @@ class SearchRecord:
         return list(dict.fromkeys(name for trial in self.trials for name in trial.parameters))
 
     @cached_property
-    def judged_study(self) -> optuna.Study:
+    def study_of_results(self) -> optuna.Study:
         """The study with every trial that has a result as complete, at the best accuracy it reached: Optuna's charts
         leave out pruned ones.
         """
@@ -155,7 +156,7 @@ def read_search(search_dir: Path) -> SearchRecord:
     except UserError:
         space = None
     return SearchRecord(
-        search_dir, study, space, load_plan(search_dir), read_starts(search_dir), trials, winner, trials[0]
+        search_dir, study, space, load_plan(search_dir), read_starts(search_dir), trials, winner, trials[REFERENCE]
     )
 
 
