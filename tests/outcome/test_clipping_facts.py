@@ -58,7 +58,7 @@ def test_bounds_below_every_gradient_were_a_learning_rate_multiplier(sentences: 
         in text
     )
     assert (
-        "Whether max_norm changed the accuracy cannot be told: fewer than two of its values were tried in 3 "
+        "Whether max_norm changed the accuracy is not known: fewer than two of its values were tried in 3 "
         "trials or more."
     ) in text
 

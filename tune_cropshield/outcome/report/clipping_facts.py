@@ -153,7 +153,7 @@ def _compared(trials: Sequence[ClippedTrial], kind: str) -> str:
     enough = {bound: values for bound, values in groups.items() if len(values) >= FEWEST}
     if len(enough) < 2:
         return (
-            f"Whether {kind} changed the accuracy cannot be told: fewer than two of its values were tried in "
+            f"Whether {kind} changed the accuracy is not known: fewer than two of its values were tried in "
             f"{FEWEST} trials or more."
         )
     if len({value for values in enough.values() for value in values}) == 1:

@@ -45,7 +45,7 @@ def _importances(record: SearchRecord) -> Block:
     complete = record.complete
     if len(complete) < FEW_COMPLETE:
         return Text(
-            f"How much each parameter matters cannot be told: that needs at least {FEW_COMPLETE} trials that were "
+            f"How much each parameter matters is not known yet: that needs at least {FEW_COMPLETE} trials that were "
             "trained to the end, and there "
             f"{'is' if len(complete) == 1 else 'are'} {len(complete)}."
         )
@@ -53,7 +53,7 @@ def _importances(record: SearchRecord) -> Block:
         with quiet_optuna():
             figure = optuna.visualization.plot_param_importances(record.study, target_name="val_acc")
     except (ValueError, RuntimeError) as error:  # all equally good, or all parameters alike
-        return Text(f"How much each parameter matters cannot be told from these trials: {error}.")
+        return Text(f"How much each parameter matters cannot be estimated from these trials: {error}.")
     figure.update_traces(marker={"color": GREEN}, cliponaxis=False)
     figure.update_layout(xaxis_title="share of the importance", yaxis_title=None)
     shares = dict(zip(figure.data[0].y, figure.data[0].x, strict=True))

@@ -154,6 +154,4 @@ def _table(shares: Mapping[str, float]) -> Table:
     rows: Sequence[Sequence[str]] = [
         (name, describe_seconds(seconds), words.percent(seconds / total)) for name, seconds in shares.items()
     ]
-    return Table(
-        ("the time of all trials", "time", "share"), rows, "Trials that run in parallel count in full, each of them"
-    )
+    return Table(("the time of all trials", "time", "share"), rows, "Trials that run in parallel each count in full")

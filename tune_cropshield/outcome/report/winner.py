@@ -10,6 +10,10 @@ from tune_cropshield.outcome.report.search_record import SearchRecord, TrialReco
 from tune_cropshield.outcome.report.theme import BLUE, GREEN, UNFINISHED
 from tune_cropshield.search.start_points import guide_differs
 
+EXPLANATION = (
+    "The reference setting is what the CropShield training guide recommends for this network; every search trains it "
+    "to its end, as trial 0."
+)
 METRICS = {  # of the best epoch
     "val_acc": words.accuracy,
     "val_macro_f1": words.accuracy,
@@ -59,7 +63,7 @@ def section(record: SearchRecord) -> Section:
     winner, reference = record.winner, record.reference
     if winner is None or winner.best is None:
         return Section("winner", title, [Text("No trial has a result yet, so there is no winner.", strong=True)])
-    blocks: list[Block] = [Text(_verdict(record, winner), strong=True)]
+    blocks: list[Block] = [Text(_verdict(record, winner), strong=True), Text(EXPLANATION)]
     if (chance := _chance(record, winner)) is not None:
         blocks.append(Text(chance))
     if record.space is not None and (differs := guide_differs(record.space)):
