@@ -91,3 +91,14 @@ def test_many_tensors_are_changed_at_once() -> None:
     assert [part.tolist() for part in narrow] == [[3.0] * 2, [3.0] * 3]
     torch_private.foreach_zero_(narrow)
     assert [part.tolist() for part in narrow] == [[0.0] * 2, [0.0] * 3]
+
+
+def test_pytorch_knows_the_drivers_number_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,0")
+
+    assert [torch_private.nvml_index(index) for index in (0, 1)] == [2, 0]
+
+
+@pytest.mark.skipif(torch.version.cuda is None, reason="this PyTorch is built without CUDA")
+def test_cublas_workspaces_can_be_given_back() -> None:
+    torch_private.give_back_cublas_workspaces()  # without a GPU there are none

@@ -1,7 +1,7 @@
-"""Which cards and cores there are. Everyone asks here.
+"""Which GPUs and cores there are. Everyone asks here.
 
 A GPU is described by its driver, asked without becoming one of its users: a CUDA context of our own would take half a
-GiB.
+GiB. PyTorch is imported only by the functions that need it: it takes seconds.
 """
 
 from __future__ import annotations
@@ -27,23 +27,63 @@ class Card:
     free_mib: float  # less than total by what the driver, the desktop and all programs hold
 
 
+def find_device(wanted: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:
+    """Returns the device to train on: for "auto" a GPU where there is one.
+
+    Raises:
+        DeviceError: a GPU is asked for, and there is none that this PyTorch can use.
+    """
+    if wanted == "cpu" or (wanted == "auto" and not gpus_free_mib()):
+        return "cpu"
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if wanted == "cuda":
+        built = (
+            "this torch is built without CUDA" if torch.version.cuda is None else "torch finds no NVIDIA GPU or driver"
+        )
+        raise DeviceError(f"--device cuda: {built}; use --device cpu, or auto")
+    return "cpu"
+
+
+def num_cores() -> int:
+    """Returns how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def num_gpus() -> int:
+    """Returns how many GPUs this PyTorch can use; 0 without one."""
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
 def find_card() -> Card | None:
     """Returns the visible GPU with the least free memory, as trials may land on any; None where torch sees no GPU.
 
     Without NVML (nvidia-ml-py) CUDA is asked instead, which costs this process a context; the driver is then "unknown".
     """
-    import torch  # seconds; a machine without a GPU is told so before
-
-    if not torch.cuda.is_available():
-        return None
-    indices = range(torch.cuda.device_count())
     with _nvml() as nvml:
-        cards = [_card_from_nvml(nvml, index) if nvml is not None else _card_from_cuda(index) for index in indices]
-    return min(cards, key=lambda card: card.free_mib)
+        cards = [
+            _card_from_nvml(nvml, index) if nvml is not None else _card_from_cuda(index) for index in range(num_gpus())
+        ]
+    return min(cards, key=lambda card: card.free_mib, default=None)
+
+
+def gpus_free_mib() -> list[float]:
+    """Returns the free memory, in MiB, of each GPU that NVIDIA's driver shows; none without a driver. Takes
+    milliseconds: PyTorch is not loaded for it.
+    """
+    with _nvml() as nvml:
+        if nvml is None:
+            return []
+        handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
+        return [float(nvml.nvmlDeviceGetMemoryInfo(handle).free) / MIB for handle in handles]
 
 
 def used_mib(index: int) -> float | None:
-    """Returns what all programs together hold on visible GPU `index`, in MiB; None without NVML."""
+    """Returns what all programs together hold on PyTorch's GPU `index`, in MiB; None without NVML."""
     with _nvml() as nvml:
         return float(nvml.nvmlDeviceGetMemoryInfo(_handle(nvml, index)).used) / MIB if nvml is not None else None
 
@@ -67,10 +107,10 @@ def _nvml() -> Iterator[ModuleType | None]:
 
 
 def _handle(nvml: ModuleType, index: int) -> object:
-    """Returns NVML's handle of torch's GPU `index`: CUDA_VISIBLE_DEVICES renumbers them for CUDA alone."""
-    import torch  # seconds; a machine without a GPU is told so before
+    """Returns NVML's handle of PyTorch's GPU `index`."""
+    from tune_cropshield import torch_private
 
-    return nvml.nvmlDeviceGetHandleByIndex(torch.cuda._get_nvml_device_index(index))
+    return nvml.nvmlDeviceGetHandleByIndex(torch_private.nvml_index(index))
 
 
 def _card_from_nvml(nvml: ModuleType, index: int) -> Card:
@@ -85,7 +125,7 @@ def _card_from_nvml(nvml: ModuleType, index: int) -> Card:
 
 
 def _card_from_cuda(index: int) -> Card:
-    import torch  # seconds; a machine without a GPU is told so before
+    import torch
 
     free, total = torch.cuda.mem_get_info(index)
     return Card(torch.cuda.get_device_name(index), "unknown", total / MIB, free / MIB)
@@ -93,43 +133,3 @@ def _card_from_cuda(index: int) -> Card:
 
 def _text(value: str | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else value
-
-
-def find_device(wanted: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:
-    """Returns the device to train on; raises DeviceError when a GPU is asked for and there is none that this torch can
-    use.
-    """
-    if wanted == "cpu" or (wanted == "auto" and not gpus_free_mib()):
-        return "cpu"
-    import torch  # seconds, on a machine without a GPU for nothing
-
-    if torch.cuda.is_available():
-        return "cuda"
-    if wanted == "cuda":
-        built = (
-            "this torch is built without CUDA" if torch.version.cuda is None else "torch finds no NVIDIA GPU or driver"
-        )
-        raise DeviceError(f"--device cuda: {built}; use --device cpu, or auto")
-    return "cpu"
-
-
-def gpus_free_mib() -> list[float]:
-    """Returns the free memory of each GPU that NVIDIA's driver shows, none without a driver: in milliseconds, before
-    anything slow is loaded.
-    """
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return []
-    try:
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
-        return [float(pynvml.nvmlDeviceGetMemoryInfo(handle).free) / 2**20 for handle in handles]
-    finally:
-        pynvml.nvmlShutdown()
-
-
-def num_cores() -> int:
-    """Returns how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,8 +1,8 @@
-"""Parts of PyTorch that are not documented, or whose names begin with an underscore: all that training uses of them.
+"""Parts of PyTorch that are not documented, or whose names begin with an underscore: all that is used of them
+outside the memory estimate, whose own stand in memory/predict/torch_private.py.
 
 Each says why it is needed and how it would show that it has moved; tests/test_torch_private.py names it then. Tried
-with PyTorch 2.9, 2.11 and 2.15. What the memory estimate needs beside these stands in
-memory/predict/torch_private.py.
+with PyTorch 2.9, 2.11 and 2.15.
 """
 
 from __future__ import annotations
@@ -17,6 +17,23 @@ from torch.autograd import profiler
 
 # The common base of BatchNorm1d, 2d and 3d and SyncBatchNorm; there is no documented one.
 BatchNorm = nn.modules.batchnorm._BatchNorm
+
+
+def nvml_index(index: int) -> int:
+    """Returns the number under which NVIDIA's driver (NVML) knows PyTorch's GPU `index`.
+
+    CUDA_VISIBLE_DEVICES renumbers the GPUs for CUDA alone; PyTorch knows both numbers, and its documented functions
+    tell only figures that they ask NVML for themselves.
+    """
+    return int(torch.cuda._get_nvml_device_index(index))
+
+
+def give_back_cublas_workspaces() -> None:
+    """Frees the workspaces that cuBLAS keeps for each stream it has met, up to 32 MiB for each.
+
+    `torch.cuda.empty_cache` leaves them, and every trial that captures graphs has a stream of its own.
+    """
+    torch._C._cuda_clearCublasWorkspaces()
 
 
 def found_inf(scaler: torch.amp.GradScaler, optimizer: torch.optim.Optimizer) -> Tensor:

@@ -22,6 +22,9 @@ RESNET_ONECYCLE: dict[str, Any] = {
     "effective_batch": 64,
 }  # SGD; lr is the peak
 
+# CropShield's classes: what memory is planned for where there are no photographs to count them in.
+REFERENCE_CLASSES = 22
+
 MODEL_NAMES = {"cropshield_cnn": "custom"}  # ours -> train.py's
 
 

@@ -8,9 +8,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from tune_cropshield.device import Card
+from tune_cropshield.device import Card, num_gpus
 
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "tensorboard")
 
@@ -41,7 +39,7 @@ def examine_machine(card: Card | None, cores: int, cache_dir: Path) -> Machine:
         driver=card.driver if card is not None else None,
         vram_mib=card.total_mib if card is not None else None,
         vram_free_mib=card.free_mib if card is not None else None,
-        gpus=torch.cuda.device_count() if card is not None else 0,
+        gpus=num_gpus(),
         cores=cores,
         system=platform.platform(terse=True),
         python=platform.python_version(),

@@ -6,6 +6,7 @@ import gc
 
 import torch
 
+from tune_cropshield import torch_private
 from tune_cropshield.config.units import MIB
 
 # A trial's leavings are hundreds of MiB; counters and seeds of libraries are less than this.
@@ -31,8 +32,7 @@ def give_back(device: torch.device) -> float:
     gc.collect()  # a trainer's parts refer to each other
     if device.type != "cuda":
         return 0.0
-    # else up to 32 MiB stay for each stream, and every trial that captures graphs has one of its own
-    torch._C._cuda_clearCublasWorkspaces()
+    torch_private.give_back_cublas_workspaces()
     torch.cuda.empty_cache()
     return torch.cuda.memory_allocated(device) / MIB
 
