@@ -8,7 +8,8 @@ UserError            the input is at fault: one clear message, exit code 2
 RunFailure           the work itself failed: exit code 1
 ├── DivergedError    loss, gradients or a metric stopped being finite
 ├── OutOfMemory      a trial does not fit the memory, not even at a smaller micro-batch
-└── DeadContextError the GPU takes no more work from this process: a new one goes on from the last checkpoint
+├── DeadContextError the GPU takes no more work from this process: a new one goes on from the last checkpoint
+└── EstimateUnavailable the memory of a model cannot be estimated: it has to be measured
 """
 
 from __future__ import annotations
@@ -54,6 +55,12 @@ class OutOfMemory(RunFailure):
 class DeadContextError(RunFailure):
     """The GPU refuses all further work of this process. Nothing is wrong with the trial: end the process, start it
     again, resume.
+    """
+
+
+class EstimateUnavailable(RunFailure):
+    """The memory of this model cannot be estimated: its control flow depends on data, it refuses the image size, or
+    this PyTorch lacks something that tracing needs. Measure it instead.
     """
 
 

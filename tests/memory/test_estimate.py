@@ -11,11 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tune_cropshield.errors import ConfigError, RunFailure
+from tune_cropshield.errors import ConfigError, EstimateUnavailable, RunFailure
 from tune_cropshield.memory.predict.allocator import CachingAllocator
 from tune_cropshield.memory.predict.cuda_semantics import cuda_semantics
-from tune_cropshield.memory.predict.estimate import EstimateUnavailable, MemoryEstimate, estimate_memory
-from tune_cropshield.memory.predict.trace import FREED, meta_copy, trace_window
+from tune_cropshield.memory.predict.estimate import MemoryEstimate, estimate_memory
+from tune_cropshield.memory.predict.events import FREED
+from tune_cropshield.memory.predict.trace import meta_copy, trace_window
 
 MIB = 2**20
 

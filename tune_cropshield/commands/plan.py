@@ -14,7 +14,7 @@ from tune_cropshield.config.places import cache_dir
 from tune_cropshield.config.reference import guide_formula
 from tune_cropshield.config.settings import TrialConfig
 from tune_cropshield.config.units import parse_budget
-from tune_cropshield.errors import UserError
+from tune_cropshield.errors import EstimateUnavailable, UserError
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import: not before the command line is known to be right
     from tune_cropshield.device import Card
@@ -97,7 +97,6 @@ def _estimated_plan(trial: TrialConfig, batches: list[int], budget: Budget, micr
     """Returns the plan without a GPU."""
     from tune_cropshield.memory.choose.for_gpu import estimate_for
     from tune_cropshield.memory.choose.pairs import plan_from_estimate
-    from tune_cropshield.memory.predict.estimate import EstimateUnavailable
 
     try:
         estimate = estimate_for(trial, CLASSES)

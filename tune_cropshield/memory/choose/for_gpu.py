@@ -12,6 +12,7 @@ from tune_cropshield.config.settings import Precision, TrialConfig
 from tune_cropshield.config.units import MIB
 from tune_cropshield.data.dataset import store_side
 from tune_cropshield.device import Card
+from tune_cropshield.errors import EstimateUnavailable
 from tune_cropshield.memory.choose.budget import Budget
 from tune_cropshield.memory.choose.pairs import (
     PLANNED_SHARE,
@@ -25,7 +26,7 @@ from tune_cropshield.memory.choose.pairs import (
 from tune_cropshield.memory.measure.cache import ProbeCache, identity, usable
 from tune_cropshield.memory.measure.points import Point, Points, sizes_to_measure
 from tune_cropshield.memory.measure.process import Probe, Request, measure_points
-from tune_cropshield.memory.predict.estimate import EstimateUnavailable, MemoryEstimate, estimate_memory
+from tune_cropshield.memory.predict.estimate import MemoryEstimate, estimate_memory
 from tune_cropshield.training.gradients import LARGEST_PART_BYTES
 from tune_cropshield.training.precision import DTYPES, resolve_precision
 

@@ -12,9 +12,8 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterable
 
-from tune_cropshield.memory.predict.trace import FREED, Event
+from tune_cropshield.memory.predict.events import BLOCK, FREED, Event
 
-BLOCK = 512
 SMALL_REQUEST = 2**20
 SMALL_SEGMENT = 2 * 2**20
 MIDDLE_REQUEST = 10 * 2**20

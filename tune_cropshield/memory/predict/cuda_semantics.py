@@ -2,33 +2,24 @@
 
 A model traced on PyTorch's `meta` device computes nothing, but meta tensors know no autocast, and they take the CPU's
 way through attention and dropout, which keeps other tensors for the backward pass. `cuda_semantics` puts CUDA's rules
-in their place.
-
-It registers them for the dispatch key AutocastIPU, which stands above autograd, is free in every PyTorch (Graphcore
-left), and is switched on for this thread and this block alone: other threads, and real CUDA work in this process, never
-come this way. Standing in the dispatcher, it also sees what torch.nn.functional and C++ call inside themselves; a
-TorchFunctionMode would not.
+in their place (how: see torch_private.replaced_operators).
 
 Tables: https://docs.pytorch.org/docs/stable/amp.html#cuda-op-specific-behavior
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from tune_cropshield.config.settings import Precision
+from tune_cropshield.memory.predict import torch_private
 
 HALF_TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
-
-KEY = "AutocastIPU"
-DEVICE_OF_KEY = "ipu"
 
 # fmt: off
 IN_HALF_PRECISION = (
@@ -51,13 +42,6 @@ ACCUMULATED_IN_FP32 = (
 )
 # fmt: on
 
-_only_one_registration = threading.Lock()  # the dispatcher takes one kernel per operator and key
-
-
-def _operator(name: str) -> Any:
-    packet, _, overload = name.partition(".")
-    return getattr(getattr(torch.ops.aten, packet), overload or "default")
-
 
 class CastCache:
     """Half-precision copies of the weights: one copy of each serves until autocast ends, as on CUDA (activations are
@@ -75,8 +59,9 @@ class CastCache:
         """Drops the copies, as leaving the outermost autocast does; the backward pass still holds those it needs."""
         self.copies.clear()
 
-    def cast(self, value: object) -> object:
-        if not isinstance(value, Tensor) or not value.is_floating_point() or value.dtype in (self.half, torch.float64):
+    def cast(self, value: Tensor) -> Tensor:
+        """Returns `value` in half precision; what is no fp32 or other half-precision number stays as it is."""
+        if not value.is_floating_point() or value.dtype in (self.half, torch.float64):
             return value
         if not (value.dtype == torch.float32 and value.is_leaf and value.requires_grad):
             return value.to(self.half)
@@ -85,8 +70,65 @@ class CastCache:
         return self.copies[id(value)][1]
 
 
-def _to_fp32(value: object) -> object:
-    return value.float() if isinstance(value, Tensor) and value.dtype in HALF_TYPES.values() else value
+@contextmanager
+def cuda_semantics(precision: Precision) -> Iterator[CastCache]:
+    """Inside, meta tensors go through autocast, attention and dropout as CUDA tensors would; yields the cached casts of
+    the weights.
+
+    The forward pass belongs inside, the backward pass outside. One thread at a time: a second one waits.
+    """
+    casts = CastCache(HALF_TYPES.get(precision, torch.float32))
+    with torch_private.replaced_operators(_kernels(precision, casts)):
+        try:
+            yield casts
+        finally:
+            casts.clear()
+
+
+def _kernels(precision: Precision, casts: CastCache) -> dict[str, Callable[..., Any]]:
+    """Returns operator name -> what CUDA does in its place."""
+    if precision == "fp32":
+        return {"dropout": _dropout, "scaled_dot_product_attention": _attention}
+    return {
+        "dropout": _dropout,
+        "scaled_dot_product_attention": _after(casts.cast, _attention),
+        "softmax.int": _softmax(torch_private.fused_softmax, torch.ops.aten.softmax.int),
+        "log_softmax.int": _softmax(torch_private.fused_log_softmax, torch.ops.aten.log_softmax.int),
+        **{name: _after(casts.cast, _operator(name)) for name in IN_HALF_PRECISION},
+        **{name: _after(_to_fp32, _operator(name)) for name in IN_FP32},
+        **{name: _accumulated_in_fp32(_operator(name)) for name in ACCUMULATED_IN_FP32},
+    }
+
+
+def _operator(name: str) -> Any:
+    packet, _, overload = name.partition(".")
+    return getattr(getattr(torch.ops.aten, packet), overload or "default")
+
+
+def _to_fp32(value: Tensor) -> Tensor:
+    return value.float() if value.dtype in HALF_TYPES.values() else value
+
+
+def _after(cast: Callable[[Tensor], Tensor], operator: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns `operator`, run on arguments whose tensors, also those in lists, went through `cast`."""
+
+    def cast_all(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return cast(value)
+        return [cast_all(part) for part in value] if isinstance(value, list | tuple) else value
+
+    return lambda *args, **kwargs: operator(
+        *(cast_all(value) for value in args), **{name: cast_all(value) for name, value in kwargs.items()}
+    )
+
+
+def _accumulated_in_fp32(operator: Callable[..., Any]) -> Callable[..., Any]:
+    def run(values: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if values.dtype in HALF_TYPES.values() and kwargs.get("dtype") is None:
+            kwargs["dtype"] = torch.float32
+        return operator(values, *args, **kwargs)
+
+    return run
 
 
 def _attention(
@@ -105,9 +147,9 @@ def _attention(
     The CPU's fused operator stands for CUDA's flash and memory-efficient ones, which keep the same; its dropout is left
     at 0, since CUDA's keeps a seed and no mask.
     """
-    output: Tensor = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-        query, key, value, 0.0, is_causal, attn_mask=attn_mask, scale=scale
-    )[0]
+    output: Tensor = torch_private.fused_attention(query, key, value, 0.0, is_causal, attn_mask=attn_mask, scale=scale)[
+        0
+    ]
     return output
 
 
@@ -125,68 +167,5 @@ def _softmax(fused: Any, whole: Any) -> Callable[..., Tensor]:
         if dtype is None and values.dtype == torch.float16:
             return fused(values, dim, True)  # type: ignore[no-any-return]
         return whole(values, dim, torch.float32 if dtype is None and values.dtype == torch.bfloat16 else dtype)  # type: ignore[no-any-return]
-
-    return run
-
-
-@contextmanager
-def cuda_semantics(precision: Precision) -> Iterator[CastCache]:
-    """Inside, meta tensors go through autocast, attention and dropout as CUDA tensors would; yields the cached casts of
-    the weights.
-
-    The forward pass belongs inside, the backward pass outside. One thread at a time: a second one waits.
-    """
-    below = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, KEY))
-    with _only_one_registration:
-        library = torch.library.Library("aten", "IMPL")
-        everything_else = torch.library.Library("_", "IMPL")
-
-        def register(name: str, kernel: Callable[..., Any]) -> None:
-            def without_this_key(*args: Any, **kwargs: Any) -> Any:
-                with torch._C._ExcludeDispatchKeyGuard(below):
-                    return kernel(*args, **kwargs)
-
-            library.impl(name, without_this_key, KEY)
-
-        casts = CastCache(HALF_TYPES.get(precision, torch.float32))
-        was_enabled = torch.is_autocast_enabled(DEVICE_OF_KEY)
-        try:
-            everything_else.fallback(torch.library.fallthrough_kernel, KEY)
-            for name, kernel in _kernels(precision, casts).items():
-                register(name, kernel)
-            torch.set_autocast_enabled(DEVICE_OF_KEY, True)
-            with torch._C._IncludeDispatchKeyGuard(getattr(torch._C.DispatchKey, KEY)):
-                yield casts
-        finally:
-            torch.set_autocast_enabled(DEVICE_OF_KEY, was_enabled)
-            casts.clear()
-            library._destroy()
-            everything_else._destroy()
-
-
-def _kernels(precision: Precision, casts: CastCache) -> dict[str, Callable[..., Any]]:
-    """Returns operator name -> what CUDA does in its place."""
-    if precision == "fp32":
-        return {"dropout": _dropout, "scaled_dot_product_attention": _attention}
-    return {
-        "dropout": _dropout,
-        "scaled_dot_product_attention": _after(casts.cast, _attention),
-        "softmax.int": _softmax(torch.ops.aten._softmax.default, torch.ops.aten.softmax.int),
-        "log_softmax.int": _softmax(torch.ops.aten._log_softmax.default, torch.ops.aten.log_softmax.int),
-        **{name: _after(casts.cast, _operator(name)) for name in IN_HALF_PRECISION},
-        **{name: _after(_to_fp32, _operator(name)) for name in IN_FP32},
-        **{name: _accumulated_in_fp32(_operator(name)) for name in ACCUMULATED_IN_FP32},
-    }
-
-
-def _after(cast: Callable[[object], object], operator: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda *args, **kwargs: operator(*tree_map(cast, args), **tree_map(cast, kwargs))
-
-
-def _accumulated_in_fp32(operator: Callable[..., Any]) -> Callable[..., Any]:
-    def run(values: Tensor, *args: Any, **kwargs: Any) -> Any:
-        if values.dtype in HALF_TYPES.values() and kwargs.get("dtype") is None:
-            kwargs["dtype"] = torch.float32
-        return operator(values, *args, **kwargs)
 
     return run

@@ -2,9 +2,9 @@
 
 Two traces of the window at small batches give every allocation as fixed + per_image x batch; from these the peak at any
 batch follows exactly, no curve is fitted. Reserved memory, which is what must fit, comes from replaying the same events
-through a model of PyTorch's caching allocator.
+through a model of PyTorch's caching allocator. The driver's context comes on top (see choose/budget.py).
 
-Against an H200 (EfficientNet-B0, ResNet-50 and the guide's CNN, 8 to 256 images of 224 px):
+Against an H200 (EfficientNet-B0, ResNet-50 and cropshield_cnn, 8 to 256 images of 224 px):
 `benchmarks/estimate_vs_measured.py`.
 """
 
@@ -12,28 +12,22 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch import nn
 
 from tune_cropshield.config.model_names import OWN_MODELS, check_model_name
+from tune_cropshield.config.registry import is_own, resolve
 from tune_cropshield.config.settings import Precision
-from tune_cropshield.memory.predict.allocator import BLOCK, CachingAllocator
-from tune_cropshield.memory.predict.trace import FREED, EstimateUnavailable, Event, meta_copy, trace_window
+from tune_cropshield.config.units import MIB
+from tune_cropshield.errors import EstimateUnavailable
+from tune_cropshield.memory.predict.allocator import CachingAllocator
+from tune_cropshield.memory.predict.events import Events, Window
 from tune_cropshield.training.models import build_model
 
-__all__ = ["CONTEXT_MIB", "LIBRARIES_MIB", "EstimateUnavailable", "MemoryEstimate", "estimate_memory"]
-
-MIB = 2**20
-OptimizerName = Literal["adamw", "sgd"]
-
-# The driver's context with PyTorch's kernels, cuBLAS and cuDNN loaded: outside the allocator, so outside every figure
-# below. 0.4 to 0.6 GiB are usual; not measured by us.
-CONTEXT_MIB = 500.0
 # cuBLAS keeps one workspace for the forward and one for the backward thread, inside the allocator: 32 MiB each on
 # Hopper, 8.1 MiB on laptop cards (there we err high by 48 MiB).
 CUBLAS_WORKSPACES = (32 * MIB, 32 * MIB)
@@ -54,57 +48,8 @@ LARGEST_BATCH_TRIED = 65_536
 
 
 @dataclass(frozen=True)
-class Events:
-    """Allocations and frees in order, each of `fixed + per_image * batch` bytes (0 for a free)."""
-
-    slots: tuple[int, ...]
-    fixed: NDArray[np.int64]
-    per_image: NDArray[np.float64]
-    frees: NDArray[np.bool_]
-
-    @classmethod
-    def through(cls, small: Sequence[Event], large: Sequence[Event], batches: tuple[int, int]) -> Events:
-        """Returns the events whose sizes pass through both traces; raises EstimateUnavailable where more than sizes
-        differ.
-        """
-        if [(slot, size == FREED) for slot, size in small] != [(slot, size == FREED) for slot, size in large]:
-            raise EstimateUnavailable(
-                f"the model works differently at batch {batches[0]} and {batches[1]}: no line goes through both"
-            )
-        low, high = (np.array([size for _, size in events], dtype=np.int64) for events in (small, large))
-        per_image = (high - low) / (batches[1] - batches[0])
-        return cls(
-            tuple(slot for slot, _ in small),
-            np.rint(low - per_image * batches[0]).astype(np.int64),
-            per_image,
-            low == FREED,
-        )
-
-    def sizes(self, batch: int) -> NDArray[np.int64]:
-        """Returns the bytes of each event, rounded up to the allocator's blocks."""
-        sizes = np.ceil((self.fixed + self.per_image * batch) / BLOCK).astype(np.int64) * BLOCK
-        return np.where(self.frees, 0, np.maximum(sizes, BLOCK))
-
-    def at(self, batch: int) -> Iterator[Event]:
-        """Yields the events at one batch size."""
-        for slot, size, free in zip(self.slots, self.sizes(batch).tolist(), self.frees.tolist(), strict=True):
-            yield slot, FREED if free else size
-
-    def peak(self, batch: int) -> int:
-        """Returns the most bytes alive at any moment."""
-        allocated: dict[int, int] = {}
-        changes = self.sizes(batch).tolist()
-        for position, (slot, free) in enumerate(zip(self.slots, self.frees.tolist(), strict=True)):
-            if free:
-                changes[position] = -allocated.pop(slot)
-            else:
-                allocated[slot] = changes[position]
-        return int(np.cumsum(changes).max(initial=0))
-
-
-@dataclass(frozen=True)
 class MemoryEstimate:
-    """What a training window needs, in MiB of PyTorch's allocator: add CONTEXT_MIB for what the driver shows.
+    """What a training window needs, in MiB of PyTorch's allocator.
 
     fixed_mib: what lies on the GPU whatever the batch: weights, buffers, optimizer state, half-precision copies of the
     weights and cuBLAS workspaces; gradients come on top with accumulation. per_image_mib: what one more image adds at
@@ -155,7 +100,7 @@ class MemoryEstimate:
         """Returns the largest micro-batch up to `at_most` whose reserved peak fits `budget_mib`, 0 when not even 1
         does.
 
-        The budget is the allocator's: the GPU's memory less CONTEXT_MIB and other programs.
+        The budget is the allocator's: the GPU's memory less the driver's context and other programs.
         """
 
         def fitting(batch: int) -> bool:
@@ -194,7 +139,7 @@ def estimate_memory(
     num_classes: int,
     image_size: int,
     precision: Precision,
-    optimizer: OptimizerName = "adamw",
+    optimizer: str = "adamw",
     channels_last: bool = True,
     freeze_backbone: bool = False,
     momentum: float = 0.9,
@@ -203,23 +148,36 @@ def estimate_memory(
     """Returns the memory that training `model_name` needs, as a function of micro-batch and accumulation.
 
     The step: fp32 images on the GPU, autocast forward, summed cross-entropy, backward of the scaled loss, unscale, clip
-    by norm, fused optimizer step, zero_grad(set_to_none=True). input_bytes_per_image: what lies on the GPU beside the
-    fp32 image, such as the uint8 image it came from. Raises EstimateUnavailable for a model that cannot be traced,
-    ConfigError for an unknown name.
+    by norm, fused optimizer step, zero_grad(set_to_none=True).
+
+    Args:
+        model_name: as in a trial's settings.
+        num_classes: outputs of the network.
+        image_size: px, square.
+        precision: of the forward pass.
+        optimizer: "adamw" or "sgd": of others it is not known what they keep.
+        channels_last: the layout of weights and images.
+        freeze_backbone: only the head is trained.
+        momentum: of sgd; 0 keeps no state.
+        input_bytes_per_image: what lies on the GPU beside the fp32 image, such as the uint8 picture it came from.
+
+    Raises:
+        EstimateUnavailable: the model cannot be traced, or not with this PyTorch.
+        ConfigError: there is no such model.
     """
     check_model_name(model_name)
-    if model_name not in OWN_MODELS:
-        importlib.import_module(
-            "torchvision.models"
-        )  # here, for what it makes when imported must not end up on the meta device
-    model = meta_copy(partial(build_model, model_name, num_classes, freeze_backbone=freeze_backbone), channels_last)
+    # What a module makes when it is imported must not end up on the meta device: imported here, before.
+    if is_own(model_name):
+        resolve("model", model_name)
+    elif model_name not in OWN_MODELS:
+        importlib.import_module("torchvision.models")
+    build = partial(build_model, model_name, num_classes, freeze_backbone=freeze_backbone)
+    model, small, large = _traced(build, image_size, precision, channels_last)
     weights = [parameter.nbytes for parameter in model.parameters()]
     buffers = [buffer.nbytes for buffer in model.buffers()]
     trainable = [parameter.nbytes for parameter in model.parameters() if parameter.requires_grad]
-    state = {"adamw": [size for size in trainable for _ in range(2)], "sgd": trainable if momentum else []}[optimizer]
+    state = _optimizer_state(optimizer, momentum, trainable)
 
-    settings = (image_size, precision, channels_last)
-    small, large = (trace_window(model, batch, *settings) for batch in TRACED_BATCHES)
     one = Events.through(small.first + small.release, large.first + large.release, TRACED_BATCHES)
     several = Events.through(
         small.first + small.further + small.release, large.first + large.further + large.release, TRACED_BATCHES
@@ -244,3 +202,28 @@ def estimate_memory(
         one_micro_step=one,
         several_micro_steps=several,
     )
+
+
+def _traced(
+    build: Callable[[], nn.Module], image_size: int, precision: Precision, channels_last: bool
+) -> tuple[nn.Module, Window, Window]:
+    """Returns the model on the meta device, and its traces at both of TRACED_BATCHES."""
+    try:
+        # Here and not above: tracing stands on undocumented parts of PyTorch, and nothing else may fail for want of
+        # one.
+        from tune_cropshield.memory.predict.trace import meta_copy, trace_window
+    except (ImportError, AttributeError) as error:
+        raise EstimateUnavailable(
+            f"memory cannot be estimated with PyTorch {torch.__version__}, which lacks what tracing needs: {error}"
+        ) from error
+    model = meta_copy(build, channels_last)
+    small, large = (trace_window(model, batch, image_size, precision, channels_last) for batch in TRACED_BATCHES)
+    return model, small, large
+
+
+def _optimizer_state(optimizer: str, momentum: float, trainable: Sequence[int]) -> list[int]:
+    """Returns the bytes of each tensor that the optimizer keeps for trained weights of `trainable` bytes."""
+    copies = {"adamw": 2, "sgd": 1 if momentum else 0}
+    if optimizer not in copies:
+        raise EstimateUnavailable(f"how much memory optimizer {optimizer!r} takes for its state is not known")
+    return [num_bytes for num_bytes in trainable for _ in range(copies[optimizer])]

@@ -1,56 +1,49 @@
 """Records which storages one training window allocates and frees, without a GPU.
 
 The model runs on PyTorch's `meta` device, which has shapes and no data, as a CUDA GPU would run it (see
-cuda_semantics). An event is (slot, bytes): slot was allocated with so many bytes, or freed where bytes is FREED. Slots
-count up from 0 within one trace.
+cuda_semantics). B: images of a micro-batch, C: channels, H, W: height and width.
 """
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from tune_cropshield.config.settings import Precision
-from tune_cropshield.errors import RunFailure
+from tune_cropshield.config.units import MIB
+from tune_cropshield.errors import EstimateUnavailable
+from tune_cropshield.memory.predict import torch_private
 from tune_cropshield.memory.predict.cuda_semantics import cuda_semantics
-
-Event = tuple[int, int]
-FREED = -1
+from tune_cropshield.memory.predict.events import FREED, Event, Window
 
 # cuDNN's kernels take scratch space while a convolution runs: on an H200, 7 to 50 MiB of it stand in the peak of a
 # step.
-CONVOLUTION_WORKSPACE = 32 * 2**20
+CONVOLUTION_WORKSPACE = 32 * MIB
 CONVOLUTIONS = (torch.ops.aten.convolution.default, torch.ops.aten.convolution_backward.default)
-ATTENTION_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
-
-
-class EstimateUnavailable(RunFailure):
-    """This model cannot be traced without a GPU (its control flow depends on data, or it refuses the image size);
-    measure it instead.
-    """
 
 
 def _workspace(operator: object, args: tuple[Any, ...]) -> int:
     """Returns the bytes of scratch space that a CUDA kernel takes beside its outputs."""
     if operator in CONVOLUTIONS:
         return CONVOLUTION_WORKSPACE
-    if (
-        operator == ATTENTION_BACKWARD
-    ):  # flash attention sums the queries' gradient in fp32, padded to 128 rows and 32 columns
+    if operator == torch_private.fused_attention_backward:
+        # flash attention sums the queries' gradient in fp32, padded to 128 rows and 32 columns
         batch, heads, rows, columns = args[1].shape
         return int(batch * heads * (-(-rows // 128) * 128) * (-(-columns // 32) * 32) * 4)
     return 0
 
 
-class _StorageRecorder(TorchDispatchMode):
-    """Writes an event when an operator returns a storage not seen before, and when a storage dies."""
+class _StorageRecorder(torch_private.DispatchMode):
+    """Writes an event when an operator returns a storage not seen before, and when a storage dies.
+
+    PyTorch hands out the same Python object for a storage as long as the storage lives, so that its `id` tells it and a
+    weak reference dies with it.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -61,11 +54,11 @@ class _StorageRecorder(TorchDispatchMode):
     def ignore(self, tensor: Tensor) -> None:
         """Leaves `tensor`, which lives before and after the window, out of the events."""
         storage = tensor.untyped_storage()
-        self.living[storage._cdata] = weakref.ref(storage)
+        self.living[id(storage)] = weakref.ref(storage)
 
     def _see(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
-        key = storage._cdata
+        key = id(storage)
         if key in self.living or storage.nbytes() == 0:
             return
         slot = self._allocate(storage.nbytes())
@@ -92,18 +85,6 @@ class _StorageRecorder(TorchDispatchMode):
         if workspace := _workspace(func, args):
             self.events.append((self._allocate(workspace), FREED))
         return outputs
-
-
-@dataclass(frozen=True)
-class Window:
-    """The events of a window in order: first micro-step, any further one (gradients already there), dropping the
-    gradients.
-    """
-
-    first: tuple[Event, ...]
-    further: tuple[Event, ...]
-    release: tuple[Event, ...]
-    cast_cache_bytes: int
 
 
 def meta_copy(build: Callable[[], nn.Module], channels_last: bool) -> nn.Module:
@@ -134,6 +115,14 @@ def _inputs(batch: int, image_size: int, channels_last: bool) -> tuple[Tensor, T
 def trace_window(model: nn.Module, batch: int, image_size: int, precision: Precision, channels_last: bool) -> Window:
     """Returns the events of autocast forward, summed cross-entropy and scaled backward, twice, then
     `zero_grad(set_to_none=True)`.
+
+    Args:
+        model: on the meta device.
+        batch: images of a micro-batch.
+        image_size: px, square.
+
+    Raises:
+        EstimateUnavailable: the model cannot run without data.
     """
     images_BCHW, classes_B = _inputs(batch, image_size, channels_last)
     recorder = _recorder(model, images_BCHW, classes_B)
