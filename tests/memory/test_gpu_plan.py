@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from probe_processes import small_card
 
 from tune_cropshield.config.settings import TrialConfig
 from tune_cropshield.device import Card
@@ -37,7 +36,7 @@ def plan(
         Budget(budget_mib),
         CARD,
         cache,
-        probe=partial(Probe, run=small_card),
+        probe=partial(Probe, program=("-P", "-m", "probe_processes", "small_card")),
         measuring=lambda done, total: asked.append(total - done),
         **more,  # type: ignore[arg-type]
     )

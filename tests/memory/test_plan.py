@@ -9,20 +9,13 @@ import pytest
 
 from tune_cropshield.errors import ConfigError, DeviceError
 from tune_cropshield.memory.choose.for_gpu import candidates
-from tune_cropshield.memory.choose.pairs import (
-    Pair,
-    Plan,
-    pairs_of,
-    parse_pair,
-    plan_for_cpu,
-    plan_from_estimate,
-    plan_from_points,
-)
+from tune_cropshield.memory.choose.pairs import Pair, Plan, pairs_of, parse_pair, plan_for_cpu
+from tune_cropshield.memory.choose.plans import plan_from_estimate, plan_from_points
 from tune_cropshield.memory.measure.points import Line, Point, Points, sizes_to_measure
 from tune_cropshield.memory.measure.process import measure_points
 from tune_cropshield.memory.predict.estimate import MemoryEstimate, estimate_memory
 
-# EfficientNet-B0 on an H200, shared/gpu/measured_h200.json: fp16, channels_last, 224 px
+# EfficientNet-B0 on an H200 (micro-batch, MiB reserved, images/s): fp16, channels_last, 224 px
 MEASURED = [(16, 884, 574), (32, 1692, 988), (64, 3314, 2616), (128, 6200, 4937), (256, 12220, 6228)]
 SHARE_MIB = 7000.0
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
-from probe_processes import dies_at_64, has_a_fault, loses_its_context
 
 from tune_cropshield.config.settings import TrialConfig
 from tune_cropshield.device import Card
@@ -17,29 +18,79 @@ from tune_cropshield.memory.measure.process import Probe, Request
 
 TRIAL = TrialConfig(model="tiny_cnn", image_size=32)
 REQUEST = Request(TRIAL, 4, share_mib=1000.0, device="cpu")
+
+
+def probe_that(name: str, timeout_s: float = 60.0) -> Probe:
+    """Returns a probe whose process is a function of probe_processes.py."""
+    return Probe(REQUEST, ("-P", "-m", "probe_processes", name), timeout_s)
+
+
+ROOT = Path(__file__).parents[2]
 CARD = Card("NVIDIA H200", "580.159", 143_771.0, 143_000.0)
 
 
 def test_a_process_that_dies_is_replaced_and_its_point_does_not_fit() -> None:
-    with Probe(REQUEST, dies_at_64) as probe:
+    with probe_that("dies_at_64") as probe:
         before, dead, after = (probe.measure(size) for size in (16, 64, 32))
     assert before.peak_reserved_mib != after.peak_reserved_mib
-    assert dead == Point(64, 1000.0, reason="the process died")
+    assert dead == Point(64, 1000.0, reason="the process died (exit code 3)")
     assert (after.micro_batch, probe.context_mib) == (32, 450.0)
 
 
 def test_a_dead_context_does_not_fit() -> None:
-    with Probe(REQUEST, loses_its_context) as probe:
+    with probe_that("loses_its_context") as probe:
         assert probe.measure(16).reason == "CUDA error: an illegal memory access was encountered"
         assert probe.measure(8).peak_reserved_mib is None
 
 
 def test_a_fault_of_the_step_is_not_taken_for_memory() -> None:
     with (
-        Probe(REQUEST, has_a_fault) as probe,
+        probe_that("has_a_fault") as probe,
         pytest.raises(RunFailure, match=r"(?s)tiny_cnn failed at micro-batch 16:.*ZeroDivisionError"),
     ):
         probe.measure(16)
+
+
+def test_a_process_that_hangs_is_ended_and_told_about() -> None:
+    with probe_that("hangs", timeout_s=2.0) as probe:
+        started = time.perf_counter()
+        with pytest.raises(RunFailure, match="tiny_cnn hangs at micro-batch 16"):
+            probe.measure(16)
+        assert time.perf_counter() - started < 30
+
+
+def test_a_process_that_cannot_start_is_told_about_with_its_own_words() -> None:
+    with (
+        Probe(REQUEST, ("-m", "no_such_module")) as probe,
+        pytest.raises(
+            RunFailure, match=r"(?s)tiny_cnn could not start \(exit code 1\):.*No module named no_such_module"
+        ),
+    ):
+        probe.measure(16)
+
+
+def test_what_libraries_print_is_no_answer() -> None:
+    with probe_that("prints_too") as probe:
+        assert [probe.measure(size).peak_reserved_mib for size in (16, 32)] == [100.0, 100.0]
+
+
+SCRIPT = """
+from tune_cropshield.config.settings import TrialConfig
+from tune_cropshield.memory.measure.process import Probe, Request
+
+with Probe(Request(TrialConfig(model="tiny_cnn", image_size=32), 4, 1000.0, "cpu")) as probe:
+    print("measured", probe.measure(4).micro_batch)
+"""
+
+
+def test_a_script_without_a_main_guard_measures_too_and_is_run_once(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT, encoding="utf-8")
+    # The package lies on the script's own search path, as in a checkout that is not installed.
+    code = f"import runpy, sys; sys.path.insert(0, {str(ROOT)!r}); runpy.run_path('script.py', run_name='__main__')"
+
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=110)
+
+    assert (done.returncode, done.stdout) == (0, "measured 4\n"), done.stderr
 
 
 def test_the_real_step_is_measured_in_a_process_of_its_own() -> None:

@@ -11,24 +11,30 @@ from typing import Any
 
 import torch
 
-from tune_cropshield.config.settings import TrialConfig
+from tune_cropshield.config.registry import source_digest
+from tune_cropshield.config.settings import Precision, TrialConfig
 from tune_cropshield.device import Card
 from tune_cropshield.files import write_text_atomically
 from tune_cropshield.memory.measure.points import Point
 
-FORMAT = 4  # of the file, and of what a probe measures: older files are ignored
+FORMAT = 5  # of the file, and of what a probe measures: older files are ignored
 FOLDER = "probes"
 
 
-def identity(trial: TrialConfig, num_classes: int, precision: str, card: Card) -> dict[str, Any]:
-    """Returns everything that a point depends on beside its micro-batch. Learning rates and the like are not in it."""
+def identity(trial: TrialConfig, num_classes: int, precision: Precision, card: Card) -> dict[str, Any]:
+    """Returns everything that a point depends on beside its micro-batch. Learning rates and the like are not in it.
+
+    precision: the one that `trial` runs in on a GPU.
+    """
     return {
         "format": FORMAT,
         "model": trial.model,
+        "model_source": source_digest(trial.model),  # of a user's own
         "num_classes": num_classes,
         "image_size": trial.final_size,
         "precision": precision,
         "optimizer": trial.optimizer,
+        "optimizer_source": source_digest(trial.optimizer),
         "has_momentum": trial.optimizer == "sgd" and trial.momentum > 0,
         "channels_last": trial.channels_last,
         "cuda_graphs": trial.cuda_graphs,
@@ -36,7 +42,7 @@ def identity(trial: TrialConfig, num_classes: int, precision: str, card: Card) -
         "average": trial.ema > 0,
         "clips": any(bound != "none" for bound in (trial.max_norm, trial.clip_value, trial.agc)),
         "augment": trial.augment,
-        "mixes": bool(trial.mixup or trial.cutmix),
+        "mixes": trial.mixes,
         "gpu": card.name,
         "gpu_mib": round(card.total_mib),
         "driver": card.driver,

@@ -1,41 +1,40 @@
-"""Measures a model's step on the GPU, in a process of its own under an allocator cap: nothing of it stays behind,
+"""Measures a trial's step on the GPU, in a process of its own under an allocator cap: nothing of it stays behind,
 whatever goes wrong.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import traceback
-from collections.abc import Callable, Collection
+import json
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from types import TracebackType
-from typing import Self
+from typing import IO, Any, Self
 
 from tune_cropshield.config.settings import TrialConfig
 from tune_cropshield.errors import RunFailure
 from tune_cropshield.memory.measure.points import Point
 
-TIMEOUT_S = 300.0  # for one point; a first one takes 10 to 20 s with its imports, a later one about one
-PLAUSIBLE_CONTEXT_MIB = (100.0, 2000.0)  # outside, another program took or gave back memory meanwhile
+TIMEOUT_S = 300.0  # for one answer; the process is ready after 10 to 20 s, a point takes about one
+LAST_LINES = 20  # of what a process said before it died
+# -P: the folder that the program was started in is not a place to look for modules, unless it is one for us.
+CHILD = ("-P", "-m", "tune_cropshield.memory.measure.child")
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a probe process is asked to measure; device: as torch spells it."""
+    """What a process is asked to measure: `trial` at several micro-batches, its allocator held to `share_mib`."""
 
     trial: TrialConfig
     num_classes: int
     share_mib: float
-    device: str = "cuda:0"
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why the process could not go on: `dead` when only its GPU context is at fault and a new process may do better."""
-
-    text: str
-    dead: bool
+    device: str = "cuda:0"  # as torch spells it
 
 
 class Probe:
@@ -45,11 +44,11 @@ class Probe:
     context_mib: what a process takes beside its allocator; None until a point was measured, or where NVML is missing.
     """
 
-    def __init__(self, request: Request, run: Callable[[Connection, Request], None] | None = None) -> None:
-        """run: the process's main function; `serve` but for tests of processes that die."""
+    def __init__(self, request: Request, program: Sequence[str] = CHILD, timeout_s: float = TIMEOUT_S) -> None:
+        """program: the arguments with which Python becomes the process that measures (child.py says how it answers)."""
         self.context_mib: float | None = None
-        self._request, self._run = request, run or serve
-        self._process: multiprocessing.process.BaseProcess | None = None
+        self._request, self._program, self._timeout_s = request, program, timeout_s
+        self._process: _Process | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -60,47 +59,114 @@ class Probe:
         self._end()
 
     def measure(self, micro_batch: int) -> Point:
-        """Returns the point at `micro_batch`. Raises RunFailure when the step fails for another reason than memory, or
-        hangs.
+        """Returns the point at `micro_batch`.
+
+        Raises:
+            RunFailure: the step fails for another reason than memory, hangs, or its process does not start.
         """
         if self._process is None:
             self._start()
-        try:
-            self._connection.send(micro_batch)
-            if not self._connection.poll(TIMEOUT_S):
-                self._end()
-                raise RunFailure(f"the memory probe of {self._request.trial.model} hangs at micro-batch {micro_batch}")
-            answer = self._connection.recv()
-        except (EOFError, ConnectionError):
-            answer = Failure("the process died", dead=True)
-        if isinstance(answer, Failure):
+        answer = self._ask({"micro_batch": micro_batch}, f"hangs at micro-batch {micro_batch}")
+        if answer is None:
+            exit_code, _ = self._end(dead=True)
+            return Point(micro_batch, self._request.share_mib, reason=f"the process died (exit code {exit_code})")
+        if "failure" in answer:
             self._end()
-            if not answer.dead:
-                raise RunFailure(
-                    f"the memory probe of {self._request.trial.model} failed at micro-batch "
-                    f"{micro_batch}:\n{answer.text}"
-                )
-            return Point(micro_batch, self._request.share_mib, reason=answer.text)
-        point, context_mib = answer
-        self.context_mib = self.context_mib or context_mib
-        assert isinstance(point, Point)
-        return point
+            if answer["dead"]:
+                return Point(micro_batch, self._request.share_mib, reason=answer["failure"])
+            raise self._failed(f"failed at micro-batch {micro_batch}:\n{answer['failure']}")
+        self.context_mib = self.context_mib or answer["context_mib"]
+        return Point(**answer["point"])
 
     def _start(self) -> None:
-        processes = multiprocessing.get_context("spawn")  # CUDA does not survive a fork, and Windows knows no other way
-        self._connection, theirs = processes.Pipe()
-        self._process = processes.Process(
-            target=self._run, args=(theirs, self._request), name="memory-probe", daemon=True
-        )
-        self._process.start()
-        theirs.close()
+        request = self._request
+        self._process = _Process(self._program)
+        what = {
+            "trial": request.trial.model_dump(mode="json"),
+            "num_classes": request.num_classes,
+            "share_mib": request.share_mib,
+            "device": request.device,
+        }
+        if self._ask(what, "does not start") is None:
+            exit_code, said = self._end(dead=True)
+            raise self._failed(f"could not start (exit code {exit_code}):\n{said}")
 
-    def _end(self) -> None:
-        if self._process is not None:
-            self._connection.close()
-            self._process.terminate()
-            self._process.join()
-            self._process = None
+    def _ask(self, message: dict[str, Any], hangs: str) -> dict[str, Any] | None:
+        """Returns the answer to `message`, None where the process has died; `hangs` says what it is if none comes."""
+        assert self._process is not None
+        try:
+            return self._process.ask(message, self._timeout_s)
+        except TimeoutError:
+            self._end()
+            raise self._failed(hangs) from None
+
+    def _failed(self, how: str) -> RunFailure:
+        return RunFailure(f"the memory probe of {self._request.trial.model} {how}")
+
+    def _end(self, dead: bool = False) -> tuple[int, str]:
+        """Ends the process, if there is one, and returns its exit code and its last lines."""
+        process, self._process = self._process, None
+        return process.end(dead) if process is not None else (0, "")
+
+
+class _Process:
+    """A Python process that answers lines of JSON. Its standard error is kept aside, for when it dies."""
+
+    def __init__(self, program: Sequence[str]) -> None:
+        # Modules are found where they are found here: in a checkout that is not installed, and a user's own too.
+        search_path = os.pathsep.join(os.path.abspath(place) for place in sys.path)
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115  # closed in `end`
+        self._process = subprocess.Popen(
+            [sys.executable, *program],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._said,
+            env={**os.environ, "PYTHONPATH": search_path},
+            text=True,
+            encoding="utf-8",
+        )
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._input = self._process.stdin
+        self._answers: queue.Queue[str | None] = queue.Queue()
+        # A thread, because a pipe cannot be read with a timeout on every system.
+        self._reader = threading.Thread(
+            target=_read, args=(self._process.stdout, self._answers), name="memory-probe", daemon=True
+        )
+        self._reader.start()
+
+    def ask(self, message: dict[str, Any], timeout_s: float) -> dict[str, Any] | None:
+        """Returns the answer to `message`, None where the process has died. Raises TimeoutError where none comes."""
+        with suppress(OSError):  # it has died: its output has ended too
+            self._input.write(json.dumps(message) + "\n")
+            self._input.flush()
+        try:
+            line = self._answers.get(timeout=timeout_s)
+        except queue.Empty:
+            raise TimeoutError from None
+        return None if line is None else json.loads(line)
+
+    def end(self, dead: bool) -> tuple[int, str]:
+        """Ends the process; returns its exit code and its last lines. dead: it has ended, or is about to, by itself."""
+        if dead:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=10)
+        self._process.kill()
+        exit_code = self._process.wait()
+        self._reader.join()
+        with suppress(OSError):
+            self._input.close()
+        with self._said as said:
+            said.seek(0)
+            lines = said.read().decode("utf-8", errors="replace").splitlines()
+        return exit_code, "\n".join(lines[-LAST_LINES:])
+
+
+def _read(output: IO[str], answers: queue.Queue[str | None]) -> None:
+    """Puts each line of `output` into `answers`, and None at its end."""
+    with output:
+        for line in output:
+            answers.put(line)
+    answers.put(None)
 
 
 def measure_points(
@@ -119,36 +185,3 @@ def measure_points(
         if points[-1].peak_reserved_mib is None:
             break
     return points
-
-
-def serve(connection: Connection, request: Request) -> None:
-    """Runs in the probe's process: answers each micro-batch with (its point, the context's MiB or None), until the
-    connection closes.
-    """
-    import torch
-
-    from tune_cropshield.config.units import MIB
-    from tune_cropshield.device import used_mib
-    from tune_cropshield.memory.guard import cap_allocator
-    from tune_cropshield.memory.measure.step_driver import measure
-    from tune_cropshield.training.gpu_errors import first_line, is_dead_context
-
-    device = torch.device(request.device)
-    used_before = used_mib(device.index) if device.type == "cuda" else None
-    context_mib = None
-    while True:
-        try:
-            micro_batch = connection.recv()
-        except EOFError:
-            return
-        try:
-            cap_allocator(request.share_mib, device)
-            point = measure(request.trial, request.num_classes, micro_batch, device, request.share_mib)
-            if context_mib is None and used_before is not None:
-                taken = (used_mib(device.index) or 0.0) - used_before - torch.cuda.memory_reserved(device) / MIB
-                context_mib = taken if PLAUSIBLE_CONTEXT_MIB[0] <= taken <= PLAUSIBLE_CONTEXT_MIB[1] else None
-        except Exception as error:
-            dead = is_dead_context(error)
-            connection.send(Failure(first_line(error) if dead else traceback.format_exc(), dead))
-            return
-        connection.send((point, context_mib))
