@@ -25,7 +25,8 @@ from tune_cropshield.data.dataset import LeafData, open_data
 from tune_cropshield.device import find_card
 from tune_cropshield.memory.choose.budget import resolve_budget
 from tune_cropshield.memory.choose.for_gpu import estimate_for, plan_for_gpu
-from tune_cropshield.memory.choose.pairs import Plan, plan_from_estimate
+from tune_cropshield.memory.choose.pairs import Plan
+from tune_cropshield.memory.choose.plans import plan_from_estimate
 
 CLASSES = 22
 

@@ -52,7 +52,8 @@ from tune_cropshield.data.windows import WindowSettings, training_windows
 from tune_cropshield.device import find_card
 from tune_cropshield.memory.choose.budget import Budget, resolve_budget
 from tune_cropshield.memory.choose.for_gpu import estimate_for
-from tune_cropshield.memory.choose.pairs import Pair, Plan, plan_from_estimate
+from tune_cropshield.memory.choose.pairs import Pair, Plan
+from tune_cropshield.memory.choose.plans import plan_from_estimate
 from tune_cropshield.memory.guard import cap_allocator
 from tune_cropshield.search.folder import make_folder, trial_folder
 from tune_cropshield.training.build import build_trainer

@@ -11,18 +11,16 @@ from rich.table import Table
 
 from tune_cropshield.config.faults import command_line, validated
 from tune_cropshield.config.places import cache_dir
-from tune_cropshield.config.reference import guide_formula
+from tune_cropshield.config.reference import REFERENCE_CLASSES, guide_formula
 from tune_cropshield.config.settings import TrialConfig
 from tune_cropshield.config.units import parse_budget
 from tune_cropshield.errors import EstimateUnavailable, UserError
+from tune_cropshield.memory.choose.pairs import EFFECTIVE_BATCHES
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import: not before the command line is known to be right
     from tune_cropshield.device import Card
     from tune_cropshield.memory.choose.budget import Budget
     from tune_cropshield.memory.choose.pairs import Plan
-
-CLASSES = 22  # CropShield's
-EFFECTIVE_BATCHES = (16, 32, 64, 128, 256)  # the guide's advice lies between 16 and 128
 
 
 def run(args: argparse.Namespace) -> int:
@@ -51,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(_as_json(trial, budget.total_mib, plan)))
         return 0
     console.print(
-        f"{trial.model} at {trial.image_size} px, {trial.precision}, {trial.optimizer}, {CLASSES} classes, "
+        f"{trial.model} at {trial.image_size} px, {trial.precision}, {trial.optimizer}, {REFERENCE_CLASSES} classes, "
         f"budget {args.vram}"
     )
     console.print(heading)
@@ -96,10 +94,10 @@ def _effective_batches(args: argparse.Namespace) -> list[int]:
 def _estimated_plan(trial: TrialConfig, batches: list[int], budget: Budget, micro_batch: int | None) -> Plan:
     """Returns the plan without a GPU."""
     from tune_cropshield.memory.choose.for_gpu import estimate_for
-    from tune_cropshield.memory.choose.pairs import plan_from_estimate
+    from tune_cropshield.memory.choose.plans import plan_from_estimate
 
     try:
-        estimate = estimate_for(trial, CLASSES)
+        estimate = estimate_for(trial, REFERENCE_CLASSES)
     except EstimateUnavailable as error:
         raise UserError(f"{error}; on a machine with a GPU, plan without --estimate measures it") from None
     subject = f"{trial.model} at {trial.image_size} px"
@@ -118,7 +116,9 @@ def _measured_plan(
         def show(done: int, total: int) -> None:
             status.update(f"measuring: {done} of {total}")
 
-        return plan_for_gpu(trial, CLASSES, batches, budget, card, cache_dir(), only=micro_batch, measuring=show)
+        return plan_for_gpu(
+            trial, REFERENCE_CLASSES, batches, budget, card, cache_dir(), only=micro_batch, measuring=show
+        )
 
 
 def _as_json(trial: TrialConfig, budget_mib: float, plan: Plan) -> dict[str, Any]:
@@ -127,7 +127,7 @@ def _as_json(trial: TrialConfig, budget_mib: float, plan: Plan) -> dict[str, Any
         "model": trial.model,
         "image_size": trial.image_size,
         "precision": trial.precision,
-        "classes": CLASSES,
+        "classes": REFERENCE_CLASSES,
         "optimizer": trial.optimizer,
         "budget_mib": budget_mib,
         "source": plan.source,

@@ -219,11 +219,6 @@ class TrialConfig(Settings):
         micro = self.micro_batch or self.effective_batch // (self.accumulation or 1)
         return micro, self.effective_batch // micro
 
-    @property
-    def mixes(self) -> bool:
-        """Whether neighbouring images are mixed, so that every micro-batch must hold an even number of them."""
-        return self.mixup > 0 or self.cutmix > 0
-
     def size_at(self, epoch: int) -> int:
         """Returns the side, in px, of the images that epoch `epoch` (from 0) trains on."""
         reached = [at for at in self.progressive_sizes if at <= epoch]

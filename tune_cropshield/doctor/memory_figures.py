@@ -20,13 +20,13 @@ from tune_cropshield.doctor.steps import Step, StepSettings
 from tune_cropshield.errors import DeviceError, EstimateUnavailable, RunFailure
 from tune_cropshield.memory.choose.budget import resolve_budget
 from tune_cropshield.memory.choose.for_gpu import estimate_for, plan_for_gpu
-from tune_cropshield.memory.choose.pairs import Plan, plan_from_estimate
+from tune_cropshield.memory.choose.pairs import EFFECTIVE_BATCHES, Plan
+from tune_cropshield.memory.choose.plans import plan_from_estimate
 from tune_cropshield.memory.guard import cap_allocator
 from tune_cropshield.memory.predict.estimate import MemoryEstimate, estimate_memory
 from tune_cropshield.training.gpu_errors import is_out_of_memory
 
 STEPS_TO_SETTLE = 3  # the optimizer has its state after one, the allocator its segments after two
-EFFECTIVE_BATCHES = (16, 32, 64, 128, 256)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tune_cropshield.config.places import cache_dir
+from tune_cropshield.config.reference import REFERENCE_CLASSES
 from tune_cropshield.config.space import SearchSpace
 from tune_cropshield.search.resources import Resources
 from tune_cropshield.search.views.view import SearchView
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
     from tune_cropshield.device import Card
     from tune_cropshield.memory.choose.pairs import Plan
 
-GUIDES_CLASSES = 22  # a dry run reads no photographs
-
 
 def plan_for(
     space: SearchSpace, resources: Resources, card: Card | None, num_classes: int | None, view: SearchView
@@ -23,7 +22,7 @@ def plan_for(
     """Returns the pairs that trials may take on this device: measured on a GPU, only estimated there while
     `num_classes` is not known.
     """
-    from tune_cropshield.memory.choose.pairs import plan_for_cpu, plan_from_estimate
+    from tune_cropshield.memory.choose.pairs import plan_for_cpu
     from tune_cropshield.search.trial_settings import effective_batches, mixes_somewhere
 
     batches, even = effective_batches(space), mixes_somewhere(space)
@@ -31,11 +30,12 @@ def plan_for(
         return plan_for_cpu(batches, even)
     from tune_cropshield.memory.choose.budget import resolve_budget
     from tune_cropshield.memory.choose.for_gpu import estimate_for, plan_for_gpu
+    from tune_cropshield.memory.choose.plans import plan_from_estimate
 
     trial = space.trial_config()
     budget = resolve_budget(space.search.vram, card)
     if num_classes is None:
-        estimate = estimate_for(trial, GUIDES_CLASSES)
+        estimate = estimate_for(trial, REFERENCE_CLASSES)  # a dry run reads no photographs
         return plan_from_estimate(
             estimate, batches, budget.share_mib(resources.trials_per_gpu), budget.context_mib, even, trial.model
         )

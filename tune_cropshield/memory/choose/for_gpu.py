@@ -14,25 +14,14 @@ from tune_cropshield.data.dataset import store_side
 from tune_cropshield.device import Card
 from tune_cropshield.errors import EstimateUnavailable
 from tune_cropshield.memory.choose.budget import Budget
-from tune_cropshield.memory.choose.pairs import (
-    PLANNED_SHARE,
-    SMALLEST_FOR_BATCH_NORM,
-    Plan,
-    fitting_pairs,
-    micro_batches_of,
-    plan_from_estimate,
-    plan_from_points,
-)
+from tune_cropshield.memory.choose.pairs import PLANNED_SHARE, SMALLEST_FOR_BATCH_NORM, Plan, micro_batches_of
+from tune_cropshield.memory.choose.plans import fitting_pairs, plan_from_estimate, plan_from_points
 from tune_cropshield.memory.measure.cache import ProbeCache, identity, usable
 from tune_cropshield.memory.measure.points import Point, Points, sizes_to_measure
 from tune_cropshield.memory.measure.process import Probe, Request, measure_points
 from tune_cropshield.memory.predict.estimate import MemoryEstimate, estimate_memory
 from tune_cropshield.training.gradients import LARGEST_PART_BYTES
 from tune_cropshield.training.precision import DTYPES, resolve_precision
-
-Estimator = Callable[
-    [TrialConfig, int], MemoryEstimate
-]  # (trial, number of classes) -> what `estimate_for` returns and raises
 
 CUDA = torch.device("cuda")  # named, not touched
 # Below this share of the memory an estimate is safe by far, and the largest micro-batch is the fastest, or within a few
@@ -46,11 +35,12 @@ def gpu_precision(trial: TrialConfig) -> Precision:
 
 
 def estimate_for(trial: TrialConfig, num_classes: int) -> MemoryEstimate:
-    """Returns the estimate for `trial` on a GPU, at the largest size of its images. Raises EstimateUnavailable for a
-    model that cannot be traced.
+    """Returns the estimate for `trial` on a GPU, at the largest size of its images.
+
+    Raises:
+        EstimateUnavailable: the model cannot be traced, or not with this PyTorch.
     """
-    trial = as_planned(trial)
-    precision = gpu_precision(trial)
+    trial, precision = at_largest_size(trial), gpu_precision(trial)
     # The estimate counts an fp32 image; a trial holds the uint8 picture of the store and an image of the precision's
     # type.
     pixels, stored = trial.image_size**2 * 3, store_side(trial.image_size) ** 2 * 3
@@ -81,18 +71,6 @@ def at_largest_size(trial: TrialConfig) -> TrialConfig:
     )
 
 
-def as_planned(trial: TrialConfig) -> TrialConfig:
-    """Returns `trial` as its memory is planned: at the largest of its image sizes, and in the precision that "auto"
-    stands for.
-    """
-    return at_largest_size(trial).model_copy(update={"precision": gpu_precision(trial)})
-
-
-def mixes(trial: TrialConfig) -> bool:
-    """Tells whether `trial` mixes neighbours, so that micro-batches must be even."""
-    return trial.mixes
-
-
 def plan_for_gpu(
     trial: TrialConfig,
     num_classes: int,
@@ -105,23 +83,34 @@ def plan_for_gpu(
     even: bool | None = None,
     only: int | None = None,
     trust_ample_memory: bool = False,
-    estimator: Estimator = estimate_for,
     probe: Callable[[Request], Probe] = Probe,
     measuring: Callable[[int, int], object] = lambda done, total: None,
 ) -> Plan:
-    """Returns the plan, measured where need be, for trials like `trial` on `card`, `num_trials` of them at once within
-    `budget`.
+    """Returns the plan for trials like `trial` on `card`: estimated, and measured where need be.
 
-    trial: its pair, learning rate, schedule and the like do not matter. even: keep micro-batches even; None: where
-    `trial` mixes.
-    only: this micro-batch alone, whether it fits or not. trust_ample_memory: return the estimated plan, and measure
-    nothing, where every pair takes less than AMPLE of the share. estimator: what estimates, probe: what measures;
-    measuring: called with (points done, points in all) before each. Points come from the cache under `cache_dir` where
-    it has them. The context is taken as measured, once it was. Raises DeviceError when nothing fits, RunFailure when
-    the step cannot run at all, ConfigError for a model that does not exist.
+    Points that were measured before come from the cache; the context's size is taken as measured, once it was.
+
+    Args:
+        trial: its pair, learning rate, schedule and the like do not matter.
+        num_classes: outputs of the network.
+        effective_batches: those to plan for.
+        budget: memory for all trials on the card together.
+        card: the GPU, as its driver describes it.
+        cache_dir: where measured points are kept.
+        num_trials: how many trials share the card.
+        even: keep micro-batches even; None: where `trial` mixes.
+        only: this micro-batch alone, whether it fits or not.
+        trust_ample_memory: measure nothing where every pair takes less than AMPLE of a trial's share.
+        probe: what measures.
+        measuring: called with (points done, points in all) before each.
+
+    Raises:
+        DeviceError: nothing fits.
+        RunFailure: the step cannot run at all.
+        ConfigError: there is no such model.
     """
     trial = at_largest_size(trial)
-    even = mixes(trial) if even is None else even
+    even = trial.mixes if even is None else even
     batches = sorted(set(effective_batches))
     cache = ProbeCache(cache_dir, identity(trial, num_classes, gpu_precision(trial), card))
     kept, context_mib = cache.load()
@@ -130,7 +119,7 @@ def plan_for_gpu(
     share_mib = budget.share_mib(num_trials)
     notes = list(budget.notes)
     try:
-        estimate: MemoryEstimate | None = estimator(trial, num_classes)
+        estimate: MemoryEstimate | None = estimate_for(trial, num_classes)
     except EstimateUnavailable as error:
         estimate = None
         notes.append(f"{error}: every figure is measured")
@@ -156,14 +145,12 @@ def plan_for_gpu(
     if share_mib > 0:
         with probe(Request(trial, num_classes, share_mib)) as process:  # started by the first point that is measured
             fresh = measure_points(process.measure, missing, measuring)
-            none_fits = all(point.peak_reserved_mib is None for point in (*known, *fresh))
-            if missing and only is None and none_fits:  # smaller ones than batch norms like, then
-                smaller = {size for batch in batches for size in micro_batches_of(batch, even) if size < min(missing)}
-                fresh += measure_points(process.measure, smaller, measuring)
             if only is None:
-                fresh += measure_points(
-                    process.measure, _unconfirmed(Points([*known, *fresh]), batches, share_mib, even), measuring
-                )
+                found = [*known, *fresh]
+                if missing and all(point.peak_reserved_mib is None for point in found):
+                    fresh += measure_points(process.measure, _smaller(batches, even, min(missing)), measuring)
+                found = [*known, *fresh]
+                fresh += measure_points(process.measure, _unconfirmed(found, batches, share_mib, even), measuring)
             if fresh:
                 cache.add(fresh, process.context_mib)
             if process.context_mib is not None:
@@ -181,10 +168,16 @@ def _missing(sizes: Iterable[int], known: Iterable[Point]) -> list[int]:
     return sorted(size for size in {*sizes} - measured if smallest_failed is None or size < smallest_failed)
 
 
-def _unconfirmed(points: Points, effective_batches: Iterable[int], share_mib: float, even: bool) -> set[int]:
+def _smaller(effective_batches: Iterable[int], even: bool, size: int) -> set[int]:
+    """Returns the micro-batches below `size`: where nothing fits, also those that are smaller than batch norms like."""
+    return {smaller for batch in effective_batches for smaller in micro_batches_of(batch, even) if smaller < size}
+
+
+def _unconfirmed(found: Iterable[Point], effective_batches: Iterable[int], share_mib: float, even: bool) -> set[int]:
     """Returns the micro-batches that would be taken because they fit by their neighbours, without having been measured
     themselves.
     """
+    points = Points(found)
     chosen = [
         pairs[0].micro_batch for pairs in fitting_pairs(points, effective_batches, share_mib, even).values() if pairs
     ]

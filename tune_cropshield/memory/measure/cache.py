@@ -33,6 +33,8 @@ def identity(trial: TrialConfig, num_classes: int, precision: Precision, card: C
         "num_classes": num_classes,
         "image_size": trial.final_size,
         "precision": precision,
+        "loss": trial.loss,
+        "loss_source": source_digest(trial.loss),
         "optimizer": trial.optimizer,
         "optimizer_source": source_digest(trial.optimizer),
         "has_momentum": trial.optimizer == "sgd" and trial.momentum > 0,

@@ -10,9 +10,8 @@ from torch import Tensor
 from tune_cropshield.config.settings import TrialConfig
 from tune_cropshield.data.dataset import store_side
 from tune_cropshield.data.feed import ImageFeed
-from tune_cropshield.data.mixing import Mixing
-from tune_cropshield.data.windows import Window, WindowSettings, evaluation_batches, training_windows
-from tune_cropshield.training.build import build_trainer
+from tune_cropshield.data.windows import Window, evaluation_batches, training_windows
+from tune_cropshield.training.build import build_trainer, window_settings
 from tune_cropshield.training.precision import DTYPES
 
 MICRO_STEPS = 2  # the second one meets the gradients of the first: more would find nothing new
@@ -41,18 +40,12 @@ class TrialStep:
         pictures = torch.randint(256, (PICTURES, side, side, 3), dtype=torch.uint8)
         self._feed = ImageFeed(pictures, device, resident=cuda)
         self._labels_N = torch.randint(num_classes, (PICTURES,)).to(device)
-        settings = {
-            "effective_batch": self.images_per_window,
-            "micro_batch": micro_batch,
-            "accumulation": MICRO_STEPS,
-            "pretrained": False,
-            "epochs": 1,
-        }
+        own = {"effective_batch": self.images_per_window, "micro_batch": micro_batch, "accumulation": MICRO_STEPS}
+        trial = trial.model_copy(update={**own, "pretrained": False, "epochs": 1})
         train_labels = self._labels_N.cpu()[self._indices]
-        self._trainer = build_trainer(trial.model_copy(update=settings), num_classes, train_labels, device)
+        self._trainer = build_trainer(trial, num_classes, train_labels, device)
         self._dtype = DTYPES[self._trainer.step.precision]
-        mixing = Mixing(trial.mixup, trial.cutmix) if trial.mixes else None
-        self._cut = WindowSettings(self.images_per_window, micro_batch, trial.augment, mixing, trial.seed, self._dtype)
+        self._cut = window_settings(trial, micro_batch, self._dtype)
         self._begin_epoch(self._indices)
 
     def window(self) -> None:

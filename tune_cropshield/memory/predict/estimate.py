@@ -19,8 +19,8 @@ from functools import partial
 import torch
 from torch import nn
 
-from tune_cropshield.config.model_names import OWN_MODELS, check_model_name
-from tune_cropshield.config.registry import is_own, resolve
+from tune_cropshield.config.model_names import check_model_name, is_torchvisions
+from tune_cropshield.config.registry import resolve
 from tune_cropshield.config.settings import Precision
 from tune_cropshield.config.units import MIB
 from tune_cropshield.errors import EstimateUnavailable
@@ -167,10 +167,10 @@ def estimate_memory(
     """
     check_model_name(model_name)
     # What a module makes when it is imported must not end up on the meta device: imported here, before.
-    if is_own(model_name):
-        resolve("model", model_name)
-    elif model_name not in OWN_MODELS:
+    if is_torchvisions(model_name):
         importlib.import_module("torchvision.models")
+    else:
+        resolve("model", model_name)
     build = partial(build_model, model_name, num_classes, freeze_backbone=freeze_backbone)
     model, small, large = _traced(build, image_size, precision, channels_last)
     weights = [parameter.nbytes for parameter in model.parameters()]
