@@ -6,9 +6,8 @@ import io
 
 from rich.console import Console
 
-from tune_cropshield.doctor.claims import CLAIMS
+from tune_cropshield.doctor.claims import CLAIMS, Figure, Key
 from tune_cropshield.doctor.examination import Examination
-from tune_cropshield.doctor.figures import Figure, Key
 from tune_cropshield.doctor.loading import Loading
 from tune_cropshield.doctor.machine import Machine
 from tune_cropshield.doctor.photographs import Photographs

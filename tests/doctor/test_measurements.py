@@ -1,10 +1,9 @@
-"""What doctor measures with: turns, steps, photographs, memory's figures; and the command, from end to end on a CPU."""
+"""What doctor measures with: steps, photographs, memory's figures; and the command, from end to end on a CPU."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import time
 from pathlib import Path
 
 import pytest
@@ -12,41 +11,16 @@ import torch
 from PIL import Image
 
 from tune_cropshield.cli import main
-from tune_cropshield.doctor.claims import claims_about
-from tune_cropshield.doctor.figures import Figure, Key
+from tune_cropshield.doctor.claims import Figure, Key, claims_about
 from tune_cropshield.doctor.loading import measure_loading
 from tune_cropshield.doctor.memory_figures import EstimatedMemory, Peak, memory_figures
 from tune_cropshield.doctor.photographs import examine_photographs, most_common_side
-from tune_cropshield.doctor.steps import Step, StepSettings
-from tune_cropshield.doctor.stopwatch import ratio, take_turns
+from tune_cropshield.doctor.plain_step import PlainStep, StepSettings
+from tune_cropshield.doctor.speeds import ratio
 from tune_cropshield.errors import DataError
 from tune_cropshield.memory.choose.pairs import Pair, Plan
 
 CPU = torch.device("cpu")
-
-
-def test_things_take_turns_after_a_warm_up() -> None:
-    order: list[str] = []
-
-    times = take_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, CPU, seconds=20)
-
-    assert (
-        "".join(order) == "ab" * 41
-    )  # a warm-up, and the most rounds, which these are done with long before the time is up
-    assert {name: len(runs) for name, runs in times.items()} == {"a": 40, "b": 40}
-
-
-def test_what_is_far_too_slow_runs_once() -> None:
-    slow_runs = []
-
-    def slow() -> None:
-        slow_runs.append(1)
-        time.sleep(0.3)
-
-    times = take_turns({"slow": slow, "fast": lambda: None}, CPU, seconds=0.8)
-
-    assert len(slow_runs) == len(times["slow"]) == 1
-    assert len(times["fast"]) >= 3
 
 
 def test_a_ratio_is_that_of_neighbours_in_time() -> None:
@@ -56,7 +30,7 @@ def test_a_ratio_is_that_of_neighbours_in_time() -> None:
 
 
 def test_a_step_trains_and_its_clipping_bounds_the_norm() -> None:
-    step = Step(
+    step = PlainStep(
         StepSettings("tiny_cnn", 32, "fp32", channels_last=True, micro_batch=4, accumulation=2, max_norm=0.01), CPU
     )
     before = [parameter.detach().clone() for parameter in step.parameters]
@@ -65,11 +39,11 @@ def test_a_step_trains_and_its_clipping_bounds_the_norm() -> None:
     step.clip()
     norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in step.parameters])
     step.optimizer.zero_grad()
-    step()
+    step.window()
 
     assert float(norm) <= 0.01 * 1.001
     assert any(not torch.equal(old, new) for old, new in zip(before, step.parameters, strict=True))
-    assert step.images_per_update == 8
+    assert step.images_per_window == 8
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
-"""Every figure that the training guide claims, with its places: data that measurements are laid beside.
+"""Published rules of thumb about training, with their places, and the figures that are laid beside them.
 
-NOTES is gradient_clipping_notes.md, GUIDE is training_performance_guide.md; places are lines of these.
+The rules are those of the CropShield training guide: NOTES is its gradient_clipping_notes.md, GUIDE its
+training_performance_guide.md; places are lines of these.
 """
 
 from __future__ import annotations
@@ -10,40 +11,60 @@ from typing import Literal
 
 Unit = Literal["x", "% less", "% slower", "GB", "MB", "images", "min/epoch", "M parameters", ""]
 
-GUIDES_MODELS = ("cropshield_cnn", "efficientnet_b0")
-GUIDES_PAIRS = {
+REFERENCE_MODELS = ("cropshield_cnn", "efficientnet_b0")
+REFERENCE_PAIRS = {
     "cropshield_cnn": (32, 1),
     "efficientnet_b0": (16, 2),
-}  # its default batch x accumulation, GUIDE 33 and 41
-OTHER_PAIR = (16, 2)
-GUIDES_IMAGE_SIZE = 224  # GUIDE 351
-GUIDES_WORKERS = 8  # GUIDE 642
-GUIDES_TRAINING_IMAGES = 17_910  # 80 % of 22,387
-CLASSES = 22
+}  # default micro-batch x accumulation, GUIDE 33 and 41
+OTHER_PAIR = (16, 2)  # of networks that no rule is about
+REFERENCE_IMAGE_SIZE = 224  # GUIDE 351
+REFERENCE_WORKERS = 8  # GUIDE 642
+REFERENCE_TRAINING_IMAGES = 17_910  # 80 % of 22,387
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One figure, or a range of them, in `unit`. quantity: what is measured for it.
-
-    model: None where the guide means any; pair: (micro-batch, accumulation) where it names one; card: the laptop it
-    speaks of. low, high: None where the guide says nothing that has a figure.
-    """
+    """One rule: a figure, or a range of them."""
 
     key: str
-    quantity: str
+    quantity: str  # what is measured for it
     says: str
-    low: float | None
+    low: float | None  # in `unit`; None where nothing is said that has a figure
     high: float | None
     unit: Unit
     places: tuple[str, ...]
-    model: str | None = None
+    model: str | None = None  # None: any network
+    pair: tuple[int, int] | None = None  # (micro-batch, accumulation), where one is named
+    card: str | None = None  # the laptop it is about
+
+
+Source = Literal["measured", "estimate", "computed"]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What was found for a rule, in the unit of its quantity."""
+
+    value: float | None  # None where it was not measured
+    source: Source = "measured"
+    note: str = ""  # how it came about, or why there is none
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a figure is of. pair and card: None where the quantity does not depend on them."""
+
+    quantity: str
+    model: str
     pair: tuple[int, int] | None = None
     card: str | None = None
 
 
+Figures = dict[Key, Figure]
+
+
 RTX4060, RTX3050 = "rtx4060-laptop", "rtx3050-laptop"
-CNN, B0 = GUIDES_MODELS
+CNN, B0 = REFERENCE_MODELS
 
 CLAIMS = (
     # mixed precision
@@ -65,7 +86,7 @@ CLAIMS = (
     Claim("fp16-largest", "fp16_largest", "±65,504", 65504, 65504, "", ("GUIDE 125",)),
     Claim("fp16-underflow", "fp16_of_1e-7", "1e-7 underflows to 0", 0.0, 0.0, "", ("GUIDE 131",)),
     Claim("first-scale", "first_scale", "loss * 65536", 65536, 65536, "", ("GUIDE 134",)),
-    Claim("channels-last", "channels_last_speed", "(not in the guide)", None, None, "x", ()),
+    Claim("channels-last", "channels_last_speed", "(no rule)", None, None, "x", ()),
     # accumulation
     Claim("accumulation-speed", "accumulation_speed", "neutral", 1.0, 1.0, "x", ("GUIDE 786", "GUIDE 1003")),
     Claim("accumulation-memory", "accumulation_memory", "no memory reduction", 0, 0, "% less", ("GUIDE 1003",)),
@@ -132,13 +153,11 @@ CLAIMS = (
 )
 
 
-def guides_pair(model: str) -> tuple[int, int]:
-    """Returns the batch x accumulation that the guide starts `model` with."""
-    return GUIDES_PAIRS.get(model, OTHER_PAIR)
+def reference_pair(model: str) -> tuple[int, int]:
+    """Returns (micro-batch, accumulation) of the reference setting for `model`."""
+    return REFERENCE_PAIRS.get(model, OTHER_PAIR)
 
 
 def claims_about(models: tuple[str, ...]) -> list[tuple[Claim, str]]:
-    """Returns (claim, model) for each claim about one of `models`; what the guide says of any network stands once for
-    each.
-    """
+    """Returns (claim, model) for each claim about one of `models`; a rule about any network stands once for each."""
     return [(claim, model) for claim in CLAIMS for model in models if claim.model in (None, model)]

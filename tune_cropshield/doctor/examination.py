@@ -1,4 +1,4 @@
-"""The whole examination: machine, photographs, loading, and each of the guide's claims measured here and judged."""
+"""The whole examination: machine, photographs, loading, and each published rule of thumb measured here and judged."""
 
 from __future__ import annotations
 
@@ -10,16 +10,24 @@ from typing import Any
 
 import torch
 
+from tune_cropshield.config.reference import REFERENCE_CLASSES
 from tune_cropshield.device import find_card
-from tune_cropshield.doctor.claims import GUIDES_IMAGE_SIZE, GUIDES_MODELS, GUIDES_WORKERS, claims_about
-from tune_cropshield.doctor.constants import constant_figures
-from tune_cropshield.doctor.figures import Figures
+from tune_cropshield.doctor.claims import (
+    REFERENCE_IMAGE_SIZE,
+    REFERENCE_MODELS,
+    REFERENCE_WORKERS,
+    Figure,
+    Figures,
+    Key,
+    claims_about,
+)
 from tune_cropshield.doctor.loading import Loading, gain_behind, measure_loading
 from tune_cropshield.doctor.machine import Machine, examine_machine
 from tune_cropshield.doctor.memory_figures import EstimatedMemory, MeasuredMemory, Memory, memory_figures
 from tune_cropshield.doctor.photographs import Photographs, examine_photographs
 from tune_cropshield.doctor.speeds import CPU_IMAGE_SIZE, Speeds, measure_speeds
 from tune_cropshield.doctor.verdicts import Verdict, judge
+from tune_cropshield.training.models import build_model
 
 # Shares of a minute on two cores, imports and estimates included; a folder of any size is looked at no longer.
 PHOTOGRAPHS_S, LOADING_S, SPEEDS_S = 9.0, 6.0, 10.0
@@ -27,14 +35,14 @@ PHOTOGRAPHS_S, LOADING_S, SPEEDS_S = 9.0, 6.0, 10.0
 
 @dataclass(frozen=True)
 class Examination:
-    """All that was found. speeds: by model; drawn: the photographs are generated ones, as none were given."""
+    """All that was found."""
 
-    device: str
+    device: str  # "cpu" or "cuda"
     machine: Machine
     photographs: Photographs
-    drawn: bool
+    drawn: bool  # the photographs are generated ones, as none were given
     loading: Loading
-    speeds: dict[str, Speeds]
+    speeds: dict[str, Speeds]  # by model
     verdicts: list[Verdict]
     seconds: float
 
@@ -64,12 +72,20 @@ def examine(
     cache_dir: Path,
     tell: Callable[[str], object] = lambda what: None,
 ) -> Examination:
-    """Examines everything; a minute on a CPU of two cores, several on a GPU, where memory is measured in processes of
-    its own.
+    """Examines everything; a minute on a CPU of two cores, several on a GPU, where plans are measured in processes of
+    their own. On a CPU the claims about memory are answered by the estimate.
 
-    root: photographs; drawn: they are generated ones. model: the network to measure; None for the guide's two. On a CPU
-    the guide's claims about memory are answered by the estimate. tell: called with what is being done. Raises DataError
-    for photographs that cannot be trained on.
+    Args:
+        root: the photographs' folder.
+        drawn: they are generated ones.
+        model: the network to measure; None: the two that the rules are about.
+        device: what to measure on.
+        cores: how many may be used.
+        cache_dir: where measured plans are kept.
+        tell: called with what is being done.
+
+    Raises:
+        DataError: the photographs cannot be trained on.
     """
     started = time.perf_counter()
     torch.set_num_threads(cores)
@@ -79,13 +95,13 @@ def examine(
     photographs = examine_photographs(root, PHOTOGRAPHS_S, cores)
     tell("loading")
     loading = measure_loading(
-        root, GUIDES_IMAGE_SIZE if device.type == "cuda" else 2 * CPU_IMAGE_SIZE, device, LOADING_S
+        root, REFERENCE_IMAGE_SIZE if device.type == "cuda" else 2 * CPU_IMAGE_SIZE, device, LOADING_S
     )
-    models = (model,) if model is not None else GUIDES_MODELS
+    models = (model,) if model is not None else REFERENCE_MODELS
     claims = claims_about(models)
     figures: Figures = {}
     for name in models:
-        figures |= constant_figures(name)
+        figures |= _computed_figures(name)
     memory: Memory = MeasuredMemory(device, card, cache_dir) if card is not None else EstimatedMemory()
     figures |= memory_figures(models, claims, memory, tell)
     speeds = {}
@@ -112,11 +128,27 @@ def examine(
     )
 
 
+def _computed_figures(model: str) -> Figures:
+    """Returns the figures of `model` that need no measurement, and those that no minute of measuring gives."""
+    parameters = sum(parameter.numel() for parameter in build_model(model, REFERENCE_CLASSES).parameters())
+    return {
+        Key("fp16_largest", model): Figure(torch.finfo(torch.float16).max, "computed"),
+        Key("fp16_of_1e-7", model): Figure(
+            float(torch.tensor(1e-7).half()), "computed", f"1e-8 becomes {float(torch.tensor(1e-8).half()):g}"
+        ),
+        Key("first_scale", model): Figure(torch.amp.GradScaler("cpu").get_scale(), "computed"),
+        Key("parameters", model): Figure(parameters / 1e6, "computed", f"with {REFERENCE_CLASSES} classes"),
+        Key("clip_epochs", model): Figure(
+            None, note="no run of a minute shows epochs saved: a search's trials with and without max_norm do"
+        ),
+    }
+
+
 def _amp_behind_the_loader(speeds: Speeds, loading: Loading, cores: int) -> float | None:
-    """Returns what mixed precision gives when the guide's loader feeds the step, on a GPU: as many processes as it asks
-    for and cores hold.
+    """Returns how many times as fast mixed precision is on a GPU behind a stock loader, of as many processes as the
+    rules ask for and cores hold; None where one of the steps was not timed.
     """
     plain, amp = speeds.images_per_s.get("fp32"), speeds.images_per_s.get("amp")
     if plain is None or amp is None:
         return None
-    return gain_behind(loading.stock_images_per_s * min(GUIDES_WORKERS, cores), plain, amp)
+    return gain_behind(loading.stock_images_per_s * min(REFERENCE_WORKERS, cores), plain, amp)

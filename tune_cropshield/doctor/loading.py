@@ -6,7 +6,9 @@ import random
 import statistics
 import time
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +23,9 @@ from tune_cropshield.data.dataset import store_side
 from tune_cropshield.data.decode import DecodeError, decode_rgb
 from tune_cropshield.data.feed import ImageFeed
 from tune_cropshield.data.folder import list_images
-from tune_cropshield.data.windows import WindowSettings, training_windows
-from tune_cropshield.doctor.stopwatch import synchronize
+from tune_cropshield.data.windows import Window, WindowSettings, training_windows
 from tune_cropshield.errors import DataError
+from tune_cropshield.memory.measure.step_driver import seconds_of
 
 SAMPLE = 256  # photographs; more would not make it steadier
 BATCH = 32
@@ -32,16 +34,13 @@ MOST_ROUNDS = 12
 
 @dataclass(frozen=True)
 class Loading:
-    """stock: a loader of one process that decodes and augments each image anew. decode: of one thread that fills our
-    store, which is done once.
-    store: from the decoded store to augmented images on the device.
-    """
+    """Images per second by way of the usual loader and by way of ours."""
 
-    stock_images_per_s: float
-    store_images_per_s: float
-    decode_images_per_s: float
-    image_size: int
-    images: int
+    stock_images_per_s: float  # one process that decodes and augments each image anew
+    store_images_per_s: float  # from the decoded store to augmented images on the device
+    decode_images_per_s: float  # one thread that fills the store, which is done once
+    image_size: int  # px
+    images: int  # photographs in the sample
 
     @property
     def gain(self) -> float:
@@ -49,7 +48,7 @@ class Loading:
 
 
 class _Photographs(Dataset[tuple[Tensor, int]]):
-    """The usual data set of a training script: opens, decodes and augments on demand. Strength as in the guide's
+    """The usual data set of a training script: opens, decodes and augments on demand. As strong as our own
     "moderate".
     """
 
@@ -128,14 +127,15 @@ def _store(pictures: Tensor, image_size: int, device: torch.device, seconds: flo
     for epoch in range(MOST_ROUNDS):
         if len(rates) > 1 and time.perf_counter() - began > seconds:
             break
-        synchronize(device)
-        started = time.perf_counter()
-        for window in training_windows(feed, labels, indices, settings, epoch, image_size):
-            for micro_batch in window.micro_batches:
-                micro_batch.images()
-        synchronize(device)
-        rates.append(len(indices) / (time.perf_counter() - started))
+        windows = training_windows(feed, labels, indices, settings, epoch, image_size)
+        rates.append(len(indices) / seconds_of(partial(_make_images, windows), device))
     return statistics.median(rates[1:])
+
+
+def _make_images(windows: Iterable[Window]) -> None:
+    for window in windows:
+        for micro_batch in window.micro_batches:
+            micro_batch.images()
 
 
 def gain_behind(loader_images_per_s: float, slow_images_per_s: float, fast_images_per_s: float) -> float:

@@ -15,21 +15,19 @@ PACKAGES = ("torch", "torchvision", "ray", "optuna", "tensorboard")
 
 @dataclass(frozen=True)
 class Machine:
-    """gpu, driver: None without a GPU; vram: of the card with the least left, in MiB. disk: where the cache is, in
-    GiB.
-    """
+    """This machine, now."""
 
-    gpu: str | None
+    gpu: str | None  # the GPU with the least free memory; None without one
     driver: str | None
     vram_mib: float | None
     vram_free_mib: float | None
     gpus: int
-    cores: int
+    cores: int  # that we may use
     system: str
     python: str
     versions: dict[str, str]  # of packages that are there
-    cache: str
-    disk_free_gib: float
+    cache: str  # the folder
+    disk_free_gib: float  # where the cache is
 
 
 def examine_machine(card: Card | None, cores: int, cache_dir: Path) -> Machine:

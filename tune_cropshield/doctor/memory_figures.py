@@ -1,8 +1,7 @@
-"""Memory: the guide's configurations, its formula and its tables, measured on a GPU or estimated without one."""
+"""Memory: the rules' configurations, formula and tables, measured on a GPU or estimated without one."""
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,23 +9,21 @@ from typing import Protocol
 
 import torch
 
-from tune_cropshield.config.reference import guide_formula
+from tune_cropshield.config.reference import REFERENCE_CLASSES, guide_formula
 from tune_cropshield.config.settings import Precision, TrialConfig
-from tune_cropshield.config.units import MIB
 from tune_cropshield.device import Card
-from tune_cropshield.doctor.claims import CLASSES, GUIDES_IMAGE_SIZE, Claim, guides_pair
-from tune_cropshield.doctor.figures import Figure, Figures, Key, Source
-from tune_cropshield.doctor.steps import Step, StepSettings
+from tune_cropshield.doctor.claims import REFERENCE_IMAGE_SIZE, Claim, Figure, Figures, Key, Source, reference_pair
+from tune_cropshield.doctor.plain_step import PlainStep, StepSettings
 from tune_cropshield.errors import DeviceError, EstimateUnavailable, RunFailure
 from tune_cropshield.memory.choose.budget import resolve_budget
 from tune_cropshield.memory.choose.for_gpu import estimate_for, plan_for_gpu
 from tune_cropshield.memory.choose.pairs import EFFECTIVE_BATCHES, Plan
 from tune_cropshield.memory.choose.plans import plan_from_estimate
 from tune_cropshield.memory.guard import cap_allocator
+from tune_cropshield.memory.measure.step_driver import DoesNotFit, measure_step
 from tune_cropshield.memory.predict.estimate import MemoryEstimate, estimate_memory
-from tune_cropshield.training.gpu_errors import is_out_of_memory
 
-STEPS_TO_SETTLE = 3  # the optimizer has its state after one, the allocator its segments after two
+WINDOWS_TO_SETTLE = 2  # the optimizer has its state after one, the allocator its segments after two
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,7 @@ class Memory(Protocol):
     why: str
 
     def peak(self, model: str, precision: Precision, micro_batch: int) -> Peak | None:
-        """Returns the peak of the guide's step (no channels_last), accumulating."""
+        """Returns the peak of a plain script's step (no channels_last), accumulating."""
 
     def plan(self, model: str, card: str) -> Plan | None:
         """Returns the plan for a laptop's budget, as a search would make it."""
@@ -66,7 +63,7 @@ class EstimatedMemory:
     def peak(self, model: str, precision: Precision, micro_batch: int) -> Peak | None:
         estimate = self._estimate(
             (model, precision),
-            lambda: estimate_memory(model, CLASSES, GUIDES_IMAGE_SIZE, precision, channels_last=False),
+            lambda: estimate_memory(model, REFERENCE_CLASSES, REFERENCE_IMAGE_SIZE, precision, channels_last=False),
         )
         return (
             None
@@ -75,7 +72,7 @@ class EstimatedMemory:
         )
 
     def plan(self, model: str, card: str) -> Plan | None:
-        estimate = self._estimate((model, "plan"), lambda: estimate_for(_trial(model), CLASSES))
+        estimate = self._estimate((model, "plan"), lambda: estimate_for(_trial(model), REFERENCE_CLASSES))
         if estimate is None:
             return None
         budget = resolve_budget(card, None)
@@ -92,7 +89,7 @@ class EstimatedMemory:
 
 
 class MeasuredMemory:
-    """Memory on a GPU: the guide's step in this process, under a cap so that no driver spills; plans from the probe."""
+    """Memory on a GPU: a plain step in this process, under a cap so that no driver spills; plans from the probe."""
 
     source: Source = "measured"
 
@@ -107,7 +104,7 @@ class MeasuredMemory:
             cap_allocator(resolve_budget("auto", self._card).share_mib(), self._device)
             try:
                 settings = StepSettings(
-                    model, GUIDES_IMAGE_SIZE, precision, channels_last=False, micro_batch=micro_batch, accumulation=2
+                    model, REFERENCE_IMAGE_SIZE, precision, channels_last=False, micro_batch=micro_batch, accumulation=2
                 )
                 self._peaks[key] = _measured_peak(settings, self._device)
             finally:
@@ -117,42 +114,30 @@ class MeasuredMemory:
     def plan(self, model: str, card: str) -> Plan | None:
         try:
             return plan_for_gpu(
-                _trial(model), CLASSES, EFFECTIVE_BATCHES, resolve_budget(card, self._card), self._card, self._cache_dir
+                _trial(model),
+                REFERENCE_CLASSES,
+                EFFECTIVE_BATCHES,
+                resolve_budget(card, self._card),
+                self._card,
+                self._cache_dir,
             )
         except (
             DeviceError,
             RunFailure,
-        ) as error:  # a smaller card than the guide's, or one that is full: say so and go on
+        ) as error:  # a smaller card than the rules are about, or one that is full: say so and go on
             self.why = str(error)
             return None
 
 
 def _measured_peak(settings: StepSettings, device: torch.device) -> Peak | None:
-    """Returns what the step takes on a GPU, None where it runs out of memory. All but cuBLAS's workspace is given
-    back.
-    """
-    gc.collect()
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats(device)
-    try:
-        step = Step(settings, device)
-        for _ in range(STEPS_TO_SETTLE):
-            step()
-        torch.cuda.synchronize(device)
-        return Peak(torch.cuda.max_memory_allocated(device) / MIB, torch.cuda.max_memory_reserved(device) / MIB)
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        return None
-    finally:
-        step = None  # type: ignore[assignment]
-        gc.collect()
-        torch.cuda.empty_cache()
+    """Returns what the step takes on a GPU, None where it does not fit."""
+    found = measure_step(lambda: PlainStep(settings, device), device, warm_up=WINDOWS_TO_SETTLE, timed=1)
+    return None if isinstance(found, DoesNotFit) else Peak(found.peak_allocated_mib, found.peak_reserved_mib)
 
 
 def _trial(model: str) -> TrialConfig:
-    """Returns settings whose memory is the guide's: its networks and optimizer, clipping on."""
-    return TrialConfig(model=model, image_size=GUIDES_IMAGE_SIZE, precision="fp16", max_norm=1.0)
+    """Returns the settings that a search would plan with: the rules' networks and optimizer, clipping on."""
+    return TrialConfig(model=model, image_size=REFERENCE_IMAGE_SIZE, precision="fp16", max_norm=1.0)
 
 
 def memory_figures(
@@ -191,7 +176,7 @@ def memory_figures(
 
 def _general(model: str, memory: Memory) -> Figures:
     """Returns what mixed precision and accumulation save."""
-    micro, _ = guides_pair(model)
+    micro, _ = reference_pair(model)
     half, full = memory.peak(model, "fp16", micro), memory.peak(model, "fp32", micro)
     twice = memory.peak(model, "fp16", 2 * micro)
     missing = Figure(None, memory.source, memory.why)
@@ -213,14 +198,14 @@ def _general(model: str, memory: Memory) -> Figures:
 
 
 def _formula() -> Figure:
-    """Returns the batch that the guide's formula really gives for the guide's own example."""
+    """Returns the batch that the published formula really gives for its own example."""
     answer = guide_formula(64, 8)
     assert answer is not None
     return Figure(float(answer[0]), "computed", f"it returns {answer[0]} x {answer[1]}")
 
 
 def _of_a_card(claim: Claim, model: str, plan: Plan | None, memory: Memory) -> Figure:
-    """Returns the figure of a claim about one of the guide's laptops."""
+    """Returns the figure of a claim about one of the rules' laptops."""
     if plan is None:
         return Figure(None, memory.source, memory.why)
     if claim.quantity == "largest_batch":

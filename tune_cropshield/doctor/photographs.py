@@ -23,23 +23,18 @@ CHUNK = 64  # files between two looks at the clock
 
 @dataclass(frozen=True)
 class Photographs:
-    """classes: name -> files. broken: (path, reason) among the first `looked_at` of a random order; sides: width x
-    height in px of the sound ones.
-
-    copies: groups of paths with the same bytes; files_compared: False where time ran out before all files of equal
-    length were read.
-    """
+    """The state of a folder of photographs."""
 
     folder: str
-    classes: dict[str, int]
+    classes: dict[str, int]  # name -> files
     files: int
-    looked_at: int
-    broken: tuple[tuple[str, str], ...]
-    smallest: tuple[int, int] | None
+    looked_at: int  # how many, of a random order, were decoded
+    broken: tuple[tuple[str, str], ...]  # (path, reason) of those
+    smallest: tuple[int, int] | None  # width, height in px of those that are whole
     median: tuple[int, int] | None
     largest: tuple[int, int] | None
-    copies: tuple[tuple[str, ...], ...]
-    files_compared: bool
+    copies: tuple[tuple[str, ...], ...]  # groups of paths with the same bytes
+    files_compared: bool  # False where time ran out before all files of equal length were read
     across_classes: int  # groups of copies that lie in more than one class
 
     @property
@@ -49,8 +44,10 @@ class Photographs:
 
 
 def examine_photographs(root: Path, seconds: float, threads: int) -> Photographs:
-    """Returns the state of the photographs in `root`, in about `seconds`: what that is too short for is said. Raises
-    DataError as a search would.
+    """Returns the state of the photographs in `root`, in about `seconds`: what that is too short for is said.
+
+    Raises:
+        DataError: a search would not train on them.
     """
     listed = list_images(root)
     sizes = [(image.path, image.size) for images in listed.values() for image in images]

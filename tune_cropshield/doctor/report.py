@@ -6,12 +6,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tune_cropshield.doctor.claims import GUIDES_WORKERS
+from tune_cropshield.doctor.claims import REFERENCE_WORKERS
 from tune_cropshield.doctor.examination import Examination
 from tune_cropshield.doctor.photographs import Photographs, most_common_side
 from tune_cropshield.doctor.verdicts import Verdict
 
 NAMED_AT_MOST = 5  # broken files and copies
+RULES = "published rules of thumb (the CropShield training guide)"
 
 
 def show(found: Examination, console: Console) -> None:
@@ -75,7 +76,7 @@ def _photographs(photographs: Photographs, drawn: bool) -> list[tuple[str, str]]
     copies += f", {photographs.across_classes} of them in more than one class" if photographs.across_classes else ""
     copies += "" if photographs.files_compared else " so far: there was no time to compare all"
     rows = [
-        ("folder", photographs.folder + (" (drawn: no --data was given)" if drawn else "")),
+        ("folder", photographs.folder + (" (synthetic: no --data was given)" if drawn else "")),
         (
             "classes",
             (
@@ -121,13 +122,13 @@ def _speeds(found: Examination) -> list[tuple[str, str]]:
         rows += [(f"  {name}", _rate(rate)) for name, rate in speeds.images_per_s.items()]
     if found.device == "cuda" and found.speeds:
         fastest = max(max(speeds.images_per_s.values()) for speeds in found.speeds.values())
-        fed = loading.stock_images_per_s * min(GUIDES_WORKERS, found.machine.cores)
+        fed = loading.stock_images_per_s * min(REFERENCE_WORKERS, found.machine.cores)
         if fed < fastest:
             rows.append(
                 (
                     "verdict",
                     (
-                        f"loader-bound: {min(GUIDES_WORKERS, found.machine.cores)} stock processes give {fed:.0f}, "
+                        f"loader-bound: {min(REFERENCE_WORKERS, found.machine.cores)} stock processes give {fed:.0f}, "
                         f"the step takes {fastest:.0f}"
                     ),
                 )
@@ -149,11 +150,9 @@ def _two_columns(title: str, rows: list[tuple[str, str]]) -> Table:
 
 
 def _claims(model: str, verdicts: list[Verdict]) -> Table:
-    table = Table(
-        box=None, pad_edge=False, title=f"what the guide says of {model}", title_justify="left", title_style="bold"
-    )
+    table = Table(box=None, pad_edge=False, title=f"{RULES} about {model}", title_justify="left", title_style="bold")
     table.add_column("claim", overflow="fold")
-    table.add_column("the guide", overflow="fold")
+    table.add_column("the rule", overflow="fold")
     table.add_column("here", overflow="fold", ratio=2)
     for verdict in verdicts:
         claim, figure = verdict.claim, verdict.figure

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
-from tune_cropshield.doctor.claims import GUIDES_IMAGE_SIZE, GUIDES_TRAINING_IMAGES, guides_pair
-from tune_cropshield.doctor.figures import Figure, Figures, Key
-from tune_cropshield.doctor.steps import Step, StepSettings
-from tune_cropshield.doctor.stopwatch import ratio, seconds_of, take_turns
-from tune_cropshield.training.gpu_errors import is_out_of_memory
+from tune_cropshield.doctor.claims import (
+    REFERENCE_IMAGE_SIZE,
+    REFERENCE_TRAINING_IMAGES,
+    Figure,
+    Figures,
+    Key,
+    reference_pair,
+)
+from tune_cropshield.doctor.plain_step import PlainStep, StepSettings
+from tune_cropshield.memory.measure.step_driver import seconds_of, steps_that_fit, take_turns
 
 # A CPU takes seconds for what a GPU does in milliseconds: smaller images and batches there.
 CPU_IMAGE_SIZE, CPU_BATCH, CPU_AMP_BATCH = 64, 8, 2
@@ -21,13 +27,11 @@ LEFT_OUT = "the step does not fit this device's memory"
 
 @dataclass(frozen=True)
 class Speeds:
-    """figures: for the verdicts. images_per_s: of each variant of the step, by name; how: in what they were
-    measured.
-    """
+    """How fast one network trains here."""
 
-    figures: Figures
-    images_per_s: dict[str, float]
-    how: str
+    figures: Figures  # for the verdicts
+    images_per_s: dict[str, float]  # of each variant of the step, by name
+    how: str  # in what they were measured
 
 
 def measure_speeds(model: str, device: torch.device, seconds: float) -> Speeds:
@@ -36,15 +40,15 @@ def measure_speeds(model: str, device: torch.device, seconds: float) -> Speeds:
 
 
 def _on_a_gpu(model: str, device: torch.device, seconds: float) -> Speeds:
-    micro, accumulation = guides_pair(model)
-    guides = StepSettings(
-        model, GUIDES_IMAGE_SIZE, "fp32", channels_last=False, micro_batch=micro, accumulation=accumulation
+    micro, accumulation = reference_pair(model)
+    plain = StepSettings(
+        model, REFERENCE_IMAGE_SIZE, "fp32", channels_last=False, micro_batch=micro, accumulation=accumulation
     )
-    amp = replace(guides, precision="fp16")
+    amp = replace(plain, precision="fp16")
     fast = replace(amp, channels_last=True)
     halves = replace(fast, micro_batch=16, accumulation=2)
     settings = {
-        "fp32": guides,
+        "fp32": plain,
         "amp": amp,
         "amp channels_last": fast,
         "amp channels_last clipped": replace(fast, max_norm=1.0),
@@ -53,7 +57,7 @@ def _on_a_gpu(model: str, device: torch.device, seconds: float) -> Speeds:
     }
     steps = _steps(settings, device)
     times = take_turns(steps, device, seconds, min_rounds=10)
-    of = f"{micro} x {accumulation} at {GUIDES_IMAGE_SIZE} px"
+    of = f"{micro} x {accumulation} at {REFERENCE_IMAGE_SIZE} px"
     figures = {
         Key("amp_speed", model): _figure(
             ratio(times, "fp32", "amp"), f"fp16 against fp32 (TF32 in its convolutions, PyTorch's default), {of}"
@@ -66,9 +70,9 @@ def _on_a_gpu(model: str, device: torch.device, seconds: float) -> Speeds:
         Key("amp_on_cpu", model): Figure(None, note="measured where there is no GPU"),
     }
     if "amp" in times:
-        rate = steps["amp"].images_per_update / statistics.median(times["amp"])
-        minutes = GUIDES_TRAINING_IMAGES / rate / 60
-        note = f"on this card, for {GUIDES_TRAINING_IMAGES:,} images that are there at once: no loader can be faster"
+        rate = steps["amp"].images_per_window / statistics.median(times["amp"])
+        minutes = REFERENCE_TRAINING_IMAGES / rate / 60
+        note = f"on this card, for {REFERENCE_TRAINING_IMAGES:,} images that are there at once: no loader can be faster"
         figures[Key("epoch_minutes", model, (micro, accumulation))] = Figure(minutes, note=note)
     return Speeds(figures, _rates(steps, times), f"{of}, random images on the GPU, fused AdamW")
 
@@ -109,7 +113,7 @@ def _on_a_cpu(model: str, device: torch.device, seconds: float) -> Speeds:
     of = f"{CPU_BATCH} images of {CPU_IMAGE_SIZE} px"
     amp_note = f"bf16 against fp32 on this CPU, {CPU_AMP_BATCH} images of {CPU_IMAGE_SIZE} px"
     figures = {
-        Key("amp_speed", model): Figure(speed, note=f"{amp_note}; the guide speaks of a GPU"),
+        Key("amp_speed", model): Figure(speed, note=f"{amp_note}; the rule is about GPUs"),
         Key("amp_on_cpu", model): Figure(speed, note=amp_note),
         Key("channels_last_speed", model): Figure(ratio(times, "fp32", "fp32 channels_last"), note=f"fp32, {of}"),
         Key("accumulation_speed", model): Figure(
@@ -119,13 +123,13 @@ def _on_a_cpu(model: str, device: torch.device, seconds: float) -> Speeds:
         Key("clip_cost", model): Figure(
             100 * clip_ms / step_ms, note=f"{clip_ms:.2f} ms beside a step of {step_ms:.0f} ms, {of}, fp32"
         ),
-        Key("epoch_minutes", model, guides_pair(model)): Figure(None, note="the guide speaks of a GPU"),
+        Key("epoch_minutes", model, reference_pair(model)): Figure(None, note="the rule is about GPUs"),
     }
     rates = {**_rates(steps, times), **_rates(small, small_times)}
     return Speeds(figures, rates, f"{of} ({CPU_AMP_BATCH} where it says few), random images, fused AdamW")
 
 
-def _clip_alone_ms(step: Step, device: torch.device) -> float:
+def _clip_alone_ms(step: PlainStep, device: torch.device) -> float:
     """Returns the median time of clipping alone: a CPU does one thing after the other, so a step gets longer by just
     that.
     """
@@ -136,24 +140,23 @@ def _clip_alone_ms(step: Step, device: torch.device) -> float:
     return clip_ms
 
 
-def _steps(settings: dict[str, StepSettings], device: torch.device) -> dict[str, Step]:
-    """Returns the steps that this device's memory holds: each is tried once."""
-    steps = {}
-    for name, wanted in settings.items():
-        try:
-            step = Step(wanted, device)
-            step()
-            steps[name] = step
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-    return steps
+def ratio(times: dict[str, list[float]], slow: str, fast: str) -> float | None:
+    """Returns how many times as long `slow` takes as `fast`: the median over rounds; None where one of them was not
+    timed.
+    """
+    if not (times.get(slow) and times.get(fast)):
+        return None
+    if len(times[slow]) != len(times[fast]):  # one was too slow to repeat
+        return statistics.median(times[slow]) / statistics.median(times[fast])
+    return statistics.median(first / second for first, second in zip(times[slow], times[fast], strict=True))
 
 
-def _rates(steps: dict[str, Step], times: dict[str, list[float]]) -> dict[str, float]:
-    return {name: steps[name].images_per_update / statistics.median(seconds) for name, seconds in times.items()}
+def _steps(settings: dict[str, StepSettings], device: torch.device) -> dict[str, PlainStep]:
+    return steps_that_fit({name: partial(PlainStep, wanted, device) for name, wanted in settings.items()}, device)
+
+
+def _rates(steps: dict[str, PlainStep], times: dict[str, list[float]]) -> dict[str, float]:
+    return {name: steps[name].images_per_window / statistics.median(seconds) for name, seconds in times.items()}
 
 
 def _figure(value: float | None, note: str) -> Figure:

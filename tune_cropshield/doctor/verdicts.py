@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tune_cropshield.doctor.claims import Claim, Unit
-from tune_cropshield.doctor.figures import Figure, Figures, Key
+from tune_cropshield.doctor.claims import Claim, Figure, Figures, Key, Unit
 
-# How far a figure may lie outside the guide's and still bear it out: a share of it, or points of percentage.
+# How far a figure may lie outside a rule's and still bear it out: a share of it, or points of percentage.
 TOLERATED_SHARE = 0.1
 NOT_MEASURED = "not measured with this network"
 TOLERATED_POINTS: dict[Unit, float] = {"% less": 3.0, "% slower": 0.5}
@@ -16,13 +15,13 @@ TOLERATED_POINTS: dict[Unit, float] = {"% less": 3.0, "% slower": 0.5}
 
 @dataclass(frozen=True)
 class Verdict:
-    """holds: None where nothing was measured, or the guide gives no figure. text: the verdict in plain words."""
+    """A claim about `model`, what was found, and what follows."""
 
     claim: Claim
     model: str
     figure: Figure
-    holds: bool | None
-    text: str
+    holds: bool | None  # None where nothing was measured, or the rule gives no figure
+    text: str  # in plain words
 
     def as_dict(self) -> dict[str, Any]:
         """Returns one flat row, for JSON and CSV."""
@@ -58,7 +57,7 @@ def _verdict(claim: Claim, model: str, figure: Figure, loader_gain: float | None
         runs = "it runs on this CPU: " if claim.quantity == "amp_on_cpu" else ""
         return Verdict(claim, model, figure, None, f"{runs}{value}")
     holds = _within(figure.value, claim.low, claim.high, claim.unit)
-    text = f"holds: {value}" if holds else f"{value}, not {_guides(claim)}{_remark(claim, figure.value)}"
+    text = f"holds: {value}" if holds else f"{value}, not {_range(claim)}{_remark(claim, figure.value)}"
     if claim.quantity == "amp_speed" and loader_gain is not None and loader_gain < 0.95 * max(figure.value, 1.0):
         text += f"; loader-bound: behind the stock loader AMP gives {loader_gain:.1f} x"
     return Verdict(claim, model, figure, holds, text)
@@ -73,7 +72,7 @@ def _within(value: float, low: float, high: float, unit: Unit) -> bool:
     return low * (1 - TOLERATED_SHARE) <= value <= high * (1 + TOLERATED_SHARE)
 
 
-def _guides(claim: Claim) -> str:
+def _range(claim: Claim) -> str:
     assert claim.low is not None and claim.high is not None
     return f"{claim.low:g}" if claim.low == claim.high else f"{claim.low:g} to {claim.high:g}"
 

@@ -34,7 +34,7 @@ class TrialStep:
         # One micro-batch and a third of one, even where that must be.
         ragged = 0 if cuda and trial.cuda_graphs else micro_batch + 2 * math.ceil(micro_batch / 6)
         self._indices = torch.arange(num_windows * self.images_per_window + ragged) % PICTURES
-        self._last_two = self._indices[-ragged - self.images_per_window :]
+        self._short_epoch = self._indices[-ragged - self.images_per_window :]
         self._size = trial.final_size
         side = store_side(self._size)
         pictures = torch.randint(256, (PICTURES, side, side, 3), dtype=torch.uint8)
@@ -57,7 +57,7 @@ class TrialStep:
         and is captured as a graph the second time, and both take memory.
         """
         self._end_epoch()
-        self._begin_epoch(self._last_two)
+        self._begin_epoch(self._short_epoch)
         self._end_epoch()
 
     def _begin_epoch(self, indices: Tensor) -> None:
