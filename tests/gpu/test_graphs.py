@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tune_cropshield.config.settings import TrialConfig
 from tune_cropshield.data.feed import ImageFeed
-from tune_cropshield.data.mixing import Mixing
-from tune_cropshield.data.windows import WindowSettings, evaluation_batches, training_windows
+from tune_cropshield.data.windows import evaluation_batches, training_windows
 from tune_cropshield.errors import DivergedError
-from tune_cropshield.training import build
-from tune_cropshield.training.build import build_trainer
+from tune_cropshield.training.build import build_trainer, window_settings
 from tune_cropshield.training.graphs import CudaGraphs
 from tune_cropshield.training.precision import DTYPES
 from tune_cropshield.training.trainer import Trainer
@@ -55,11 +54,7 @@ class Run:
     def train(self, epoch: int, image_size: int = 40) -> float:
         """Trains an epoch, its dropout drawn from the epoch's number, and returns its loss."""
         torch.manual_seed(epoch)
-        trial, step = self.trial, self.trainer.step
-        mixing = Mixing(trial.mixup, trial.cutmix) if trial.mixup or trial.cutmix else None
-        settings = WindowSettings(
-            trial.effective_batch, trial.pair[0], trial.augment, mixing, 0, DTYPES[step.precision]
-        )
+        settings = window_settings(self.trial, self.trial.pair[0], DTYPES[self.trainer.step.precision])
         windows = training_windows(self.feed, self.labels_N, self.indices, settings, epoch, image_size)
         return self.trainer.train_epoch(windows, epoch + 1).updates.train_loss
 
@@ -140,9 +135,8 @@ def test_a_second_training_of_the_same_process_captures_at_once_and_starts_from_
 def test_nothing_in_a_window_waits_for_the_host(settings: dict[str, Any], resident: bool, cuda_graphs: bool) -> None:
     run = Run(resident, cuda_graphs=cuda_graphs, **settings)
     run.train(0), run.train(1)
-    trial, step = run.trial, run.trainer.step
-    mixing = Mixing(trial.mixup, trial.cutmix) if trial.mixup or trial.cutmix else None
-    cut = WindowSettings(trial.effective_batch, trial.pair[0], trial.augment, mixing, 0, DTYPES[step.precision])
+    step = run.trainer.step
+    cut = window_settings(run.trial, run.trial.pair[0], DTYPES[step.precision])
     step.log.start()
     windows = training_windows(run.feed, run.labels_N, run.indices, cut, 2, 40)
     trained = 0
@@ -167,24 +161,25 @@ def errors_for_synchronisation() -> Iterator[None]:
         torch.cuda.set_sync_debug_mode("default")
 
 
+ASKING = """
+from tune_cropshield.training.cnn import tiny_cnn
+from torch import nn
+
 class Asking(nn.Module):
-    """A network that asks the host about each batch."""
-
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, num_classes):
         super().__init__()
-        self.network = network
+        self.network = tiny_cnn(num_classes, None)
 
-    def forward(self, images_BCHW: Tensor) -> Tensor:
-        return self.network(images_BCHW) if float(images_BCHW.mean()) < 1e9 else images_BCHW
+    def forward(self, images):
+        return self.network(images) if float(images.mean()) < 1e9 else images  # asks the host about each batch
+"""
 
 
-def test_a_network_that_waits_for_the_host_is_trained_without_graphs_and_the_reason_is_told(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    expected = Run(precision="fp32", optimizer="sgd", cuda_graphs=False)
-    built = build.build_model
-    monkeypatch.setattr(build, "build_model", lambda *arguments: Asking(built(*arguments)))
-    run = Run(precision="fp32", optimizer="sgd")
+def test_a_network_that_waits_for_the_host_is_trained_without_graphs_and_the_reason_is_told(tmp_path: Path) -> None:
+    (tmp_path / "asking.py").write_text(ASKING, encoding="utf-8")
+    model = f"{tmp_path / 'asking.py'}:Asking"
+    expected = Run(precision="fp32", optimizer="sgd", model=model, cuda_graphs=False)
+    run = Run(precision="fp32", optimizer="sgd", model=model)
     assert [run.train(epoch) for epoch in range(3)] == pytest.approx(
         [expected.train(epoch) for epoch in range(3)], rel=1e-3
     )

@@ -49,14 +49,6 @@ def hangs(request: dict[str, Any], messages: Messages) -> Iterator[dict[str, Any
     yield {}
 
 
-def prints_too(request: dict[str, Any], messages: Messages) -> Iterator[dict[str, Any]]:
-    """Writes to its standard output, as libraries do: from Python and from C."""
-    for message in messages:
-        print("a library is loaded")
-        os.write(1, b"a word from C\n")
-        yield fitting(message["micro_batch"], 100.0, 1.0, 450.0)
-
-
 def small_card(request: dict[str, Any], messages: Messages) -> Iterator[dict[str, Any]]:
     """Reserves 100 MiB and 40 for each image, and is faster the more there are, up to 64; its context takes 700 MiB."""
     for message in messages:

@@ -5,6 +5,7 @@ elsewhere.
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -193,6 +194,31 @@ def test_a_model_whose_constructor_reads_values_is_made_on_the_cpu_first() -> No
 def test_an_image_too_small_for_the_model_is_told_apart() -> None:
     with pytest.raises(EstimateUnavailable, match="cannot be traced without a GPU"):
         estimate_memory("alexnet", 22, 32, "fp16")
+
+
+OWN = """
+import torch
+from torch import nn
+
+GAIN = torch.tensor(2.0)  # made when the file is imported: a real number, also where the network is only traced
+
+class Small(nn.Sequential):
+    def __init__(self, num_classes):
+        super().__init__(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, num_classes))
+        self.gain = float(GAIN)
+"""
+
+
+def test_a_users_own_network_is_estimated_and_an_optimizer_of_unknown_state_is_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(OWN, encoding="utf-8")
+    model = f"{tmp_path / 'own.py'}:Small"
+
+    estimate = estimate_memory(model, 4, 32, "fp32")
+
+    assert estimate.weights_mib == (8 * 3 * 9 + 8 + 4 * 8 + 4) * 4 / MIB
+    assert estimate.optimizer_mib == 2 * estimate.weights_mib
+    with pytest.raises(EstimateUnavailable, match=r"memory optimizer 'own\.py:nadam' takes for its state is not known"):
+        estimate_memory(model, 4, 32, "fp32", optimizer="own.py:nadam")
 
 
 def test_an_unknown_model_is_the_users_error() -> None:

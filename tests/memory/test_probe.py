@@ -69,9 +69,39 @@ def test_a_process_that_cannot_start_is_told_about_with_its_own_words() -> None:
         probe.measure(16)
 
 
-def test_what_libraries_print_is_no_answer() -> None:
-    with probe_that("prints_too") as probe:
-        assert [probe.measure(size).peak_reserved_mib for size in (16, 32)] == [100.0, 100.0]
+OWN_MODEL = """
+import os
+from torch import nn
+
+print("a library is loaded")
+os.write(1, b"a word from C")
+
+class Small(nn.Sequential):
+    def __init__(self, num_classes):
+        super().__init__(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, num_classes))
+"""
+
+
+def test_a_users_own_network_is_measured_and_what_it_prints_is_no_answer(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(OWN_MODEL, encoding="utf-8")
+    trial = TrialConfig(model=f"{tmp_path / 'own.py'}:Small", image_size=32)
+
+    with Probe(Request(trial, 4, 1000.0, "cpu")) as probe:
+        point = probe.measure(4)
+
+    assert (point.micro_batch, point.reason) == (4, "")
+    assert point.images_per_s is not None
+
+
+def test_a_users_own_network_that_has_changed_is_measured_anew(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(OWN_MODEL, encoding="utf-8")
+    trial = TrialConfig(model=f"{tmp_path / 'own.py'}:Small", image_size=32)
+    ProbeCache(tmp_path, identity(trial, 4, "fp16", CARD)).add([FITS], 480.0)
+    assert ProbeCache(tmp_path, identity(trial, 4, "fp16", CARD)).load() == ([FITS], 480.0)
+
+    (tmp_path / "own.py").write_text(OWN_MODEL.replace("3, 8", "3, 9"), encoding="utf-8")
+
+    assert ProbeCache(tmp_path, identity(trial, 4, "fp16", CARD)).load() == ([], None)
 
 
 SCRIPT = """

@@ -54,6 +54,7 @@ class CachingAllocator:
                 self.allocate(slot, num_bytes)
 
     def allocate(self, name: object, num_bytes: int) -> None:
+        """Takes a block for `name`, which must not have one."""
         size = max(BLOCK, rounded(num_bytes))
         small = size <= SMALL_REQUEST
         pool = self._free[small]
@@ -77,6 +78,7 @@ class CachingAllocator:
         self.peak_allocated = max(self.peak_allocated, self.allocated)
 
     def free(self, name: object) -> None:
+        """Hands the block of `name` back."""
         block, size = self._living.pop(name)
         small = size <= SMALL_REQUEST
         self.allocated -= block.size

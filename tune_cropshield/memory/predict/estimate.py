@@ -49,31 +49,28 @@ LARGEST_BATCH_TRIED = 65_536
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """What a training window needs, in MiB of PyTorch's allocator.
-
-    fixed_mib: what lies on the GPU whatever the batch: weights, buffers, optimizer state, half-precision copies of the
-    weights and cuBLAS workspaces; gradients come on top with accumulation. per_image_mib: what one more image adds at
-    large batches.
-    """
+    """What a training window needs of PyTorch's allocator."""
 
     weights_mib: float
     gradients_mib: float
     optimizer_mib: float
-    cast_cache_mib: float
+    cast_cache_mib: float  # half-precision copies of the weights
     buffers_mib: float
-    per_image_mib: float
+    per_image_mib: float  # what one more image adds at large batches
     image_bytes: int  # one image on the GPU: fp32, and whatever the caller keeps beside it
     reserved_allowance: float  # factor for scratch space that cuDNN's search for kernels leaves cached
     resident: tuple[int, ...] = field(repr=False)  # bytes of each weight and buffer
     optimizer_state: tuple[int, ...] = field(repr=False)
     one_micro_step: Events = field(repr=False, compare=False)
     several_micro_steps: Events = field(repr=False, compare=False)
-    least_peak_mib: float = (
-        0.0  # what the caller's step holds at once beside activations, where that is more than this step does
-    )
+    # What the caller's step holds at once beside activations, where that is more than this step does.
+    least_peak_mib: float = 0.0
 
     @property
     def fixed_mib(self) -> float:
+        """What lies on the GPU whatever the batch: weights, buffers, optimizer state, half-precision copies of the
+        weights and cuBLAS's workspaces. Gradients come on top with accumulation.
+        """
         return self.weights_mib + self.buffers_mib + self.optimizer_mib + self.cast_cache_mib + LIBRARIES_MIB
 
     def peak_allocated_mib(self, micro_batch: int, accumulation: int = 1) -> float:
