@@ -29,12 +29,12 @@ def test_the_card_is_described_and_its_memory_is_looked_at() -> None:
 def test_the_step_is_measured_within_its_share_and_a_batch_that_is_too_large_does_not_fit(cuda_graphs: bool) -> None:
     trial = TRIAL.model_copy(update={"cuda_graphs": cuda_graphs})
 
-    with Probe(Request(trial, 22, share_mib=1000.0)) as probe:
+    with Probe(Request(trial, 22, share_mib=2000.0)) as probe:
         small, larger, too_large = (probe.measure(size) for size in (8, 64, 8192))
 
     assert small.peak_reserved_mib is not None and larger.peak_reserved_mib is not None
     assert small.peak_allocated_mib is not None and 0 < small.peak_allocated_mib <= small.peak_reserved_mib
-    assert small.peak_reserved_mib < larger.peak_reserved_mib <= 1000.0
+    assert small.peak_reserved_mib < larger.peak_reserved_mib <= 2000.0
     assert larger.images_per_s is not None and larger.images_per_s > 0
     assert too_large.peak_reserved_mib is None and too_large.reason
     assert probe.context_mib is None or 100 <= probe.context_mib <= 2000
