@@ -230,7 +230,9 @@ def test_mixed_neighbours_are_never_parted() -> None:
 
 def test_after_two_retries_the_trial_is_given_up() -> None:
     run = retrying(Failing(network(), Endless()), micro_batch=16)
-    with pytest.raises(OutOfMemory, match="out of memory with micro-batches of 4, after 2 retries with fewer: CUDA out of memory"):
+    with pytest.raises(
+        OutOfMemory, match="out of memory with micro-batches of 4, after 2 retries with fewer: CUDA out of memory"
+    ):
         trained(run)
     assert [(step.before, step.after) for step in run.policy.retries] == [(16, 8), (8, 4)]
 
