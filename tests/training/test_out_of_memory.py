@@ -240,7 +240,7 @@ def test_after_two_retries_the_trial_is_given_up() -> None:
 def test_a_single_image_cannot_be_halved() -> None:
     with pytest.raises(OutOfMemory, match="with micro-batches of 1, after 0 retries with fewer"):
         trained(retrying(Failing(network(), Endless()), micro_batch=1))
-    with pytest.raises(OutOfMemory, match="at micro-batch 2, after 0 steps down"):
+    with pytest.raises(OutOfMemory, match="with micro-batches of 2, after 0 retries with fewer"):
         trained(retrying(Failing(network(), Endless()), micro_batch=2, even=True), Mixing(0.2))
 
 
