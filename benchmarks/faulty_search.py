@@ -27,8 +27,9 @@ from tune_cropshield.config.space import load_space
 from tune_cropshield.data.dataset import open_data
 from tune_cropshield.memory.choose.pairs import plan_for_cpu
 from tune_cropshield.search import folder as files
+from tune_cropshield.search.context import begin_search
 from tune_cropshield.search.endings import METRIC
-from tune_cropshield.search.ray_runtime import ray_runtime
+from tune_cropshield.search.prepare import Prepared
 from tune_cropshield.search.resources import divide
 from tune_cropshield.search.run import run_search
 from tune_cropshield.search.trial_settings import effective_batches
@@ -129,15 +130,16 @@ def main() -> None:
     space_file = arguments.out.with_name("faulty.toml")
     space_file.write_text(text)
     space = load_space(space_file, {"data": {"dir": str(arguments.data)}, "search": {"trials": arguments.trials}})
-    data = open_data(space.data, {32}, arguments.out.with_name("cache"))
-    files.save_settings(arguments.out, space, "faulty_search")
+    cache = arguments.out.with_name("cache")
+    data = open_data(space.data, {32}, cache)
     if arguments.fault == "clock":
         time.time = clock_that_jumps_back(10.0)
     worker = faulty_worker(arguments.fault)
     resources = divide("cpu", 1, arguments.trials)
     plan = plan_for_cpu(effective_batches(space))
-    with ray_runtime(resources.cpus, 0, None) as ray:
-        outcome = run_search(space, data, plan, resources, arguments.out, PlainView(), ray.ready, worker=worker)
+    found = Prepared(space, data, plan, resources, None, cache)
+    search = begin_search(found, arguments.out, PlainView(), resume=False, command=["faulty_search"])
+    outcome = run_search(search, worker)
     print(json.dumps({"stopped": outcome.stopped, "failed": outcome.failed}))
     sys.stdout.flush()
 

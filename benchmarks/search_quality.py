@@ -117,7 +117,8 @@ def random_search(arguments: argparse.Namespace, leaves: LeafData, out: Path) ->
 def ours(arguments: argparse.Namespace, leaves: LeafData, out: Path) -> None:
     """Runs this project's own search."""
     from tune_cropshield.memory.choose.pairs import plan_for_cpu
-    from tune_cropshield.search.ray_runtime import ray_runtime
+    from tune_cropshield.search.context import begin_search
+    from tune_cropshield.search.prepare import Prepared
     from tune_cropshield.search.resources import Resources
     from tune_cropshield.search.run import run_search
     from tune_cropshield.search.trial_settings import effective_batches
@@ -125,16 +126,15 @@ def ours(arguments: argparse.Namespace, leaves: LeafData, out: Path) -> None:
 
     space = searched_space(arguments, out)
     plan, resources = plan_for_cpu(effective_batches(space)), Resources("cpu", 1, 0, 1, 1, 1, 0)
-    with ray_runtime(1, 0, None) as ray:
-        run_search(space, leaves, plan, resources, out, SearchView(), ray.ready)
+    found = Prepared(space, leaves, plan, resources, None, out)
+    run_search(begin_search(found, out, SearchView(), resume=False, command=["search_quality"]))
 
 
 def stock(arguments: argparse.Namespace, leaves: LeafData, out: Path) -> None:
     """Runs Ray Tune's own OptunaSearch and ASHA, with the grace, the factor and the number of trials of ours."""
     from tune_cropshield.search.ray_runtime import ray_runtime
 
-    with ray_runtime(1, 0, None) as ray:
-        ray.ready()
+    with ray_runtime(1, 0, None):
         from ray import tune
         from ray.tune.schedulers import ASHAScheduler
         from ray.tune.search import ConcurrencyLimiter

@@ -214,7 +214,8 @@ def search_optimistically(arguments: argparse.Namespace, model: str, budget_text
     from rich.console import Console
 
     from tune_cropshield.config.space import load_space
-    from tune_cropshield.search.ray_runtime import ray_runtime
+    from tune_cropshield.search.context import begin_search
+    from tune_cropshield.search.prepare import Prepared
     from tune_cropshield.search.resources import divide
     from tune_cropshield.search.run import run_search
     from tune_cropshield.search.views.choose import view_for
@@ -230,8 +231,9 @@ def search_optimistically(arguments: argparse.Namespace, model: str, budget_text
     plan = dataclasses.replace(plan, pairs={batch: (Pair(batch, 1),) for batch in batches if batch <= largest})
     space = load_space(write_space(out.parent / f"{out.name}.toml", model, arguments, tuple(plan.pairs)))
     resources = divide(device().type, 1, arguments.trials)
-    with ray_runtime(resources.cpus, resources.gpus, None) as ray:
-        run_search(space, leaves(arguments), plan, resources, out, view_for(Console(file=sys.stderr)), ray.ready)
+    found = Prepared(space, leaves(arguments), plan, resources, find_card(), out)
+    view = view_for(Console(file=sys.stderr))
+    run_search(begin_search(found, out, view, resume=False, command=["vram_search"]))
     return [str(pair) for batch in plan.effective_batches for pair in plan.pairs[batch]]
 
 

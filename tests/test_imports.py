@@ -56,6 +56,10 @@ def test_the_doctor_loads_neither_ray_nor_optuna_nor_the_rooms_beside_and_above_
     assert loaded(DOCTOR, ["ray", "optuna", *rooms]) == []
 
 
+def test_ray_is_loaded_only_when_a_search_starts_it() -> None:
+    assert loaded(["tune_cropshield.search.prepare", "tune_cropshield.search.run"], ["ray"]) == []
+
+
 def test_the_check_of_what_is_loaded_can_fail() -> None:
     assert loaded(["tune_cropshield.search.journal"], ["ray", "optuna"]) == ["optuna"]
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from tune_cropshield import __version__
+from tune_cropshield.config.registry import SAMPLERS
 from tune_cropshield.errors import RunFailure, UserError
 from tune_cropshield.files import is_disk_full
 
@@ -76,7 +77,11 @@ def build_parser() -> argparse.ArgumentParser:
     search.add_argument(
         "--dry-run", action="store_true", help="print the space, the pairs, the rungs and the worst case, and stop"
     )
-    search.add_argument("--sampler", choices=("tpe", "random", "gp"), help="what proposes the settings")
+    search.add_argument(
+        "--sampler",
+        metavar="NAME",
+        help=f"what proposes the settings: {', '.join(SAMPLERS)}, or your own as FILE.py:NAME",
+    )
     search.add_argument("--ray-address", metavar="ADDR", help="join a running Ray cluster that shares the folders")
 
     shown = search.add_mutually_exclusive_group()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from begun_search import Photographs, begun, prepared
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState
 from small_disks import fill, mounted
@@ -19,61 +21,59 @@ from tune_cropshield.memory.choose.pairs import plan_for_cpu
 from tune_cropshield.search.endings import METRIC, OUTCOME, complete_endings
 from tune_cropshield.search.folder import drop_losers, equal_weights, write_table
 from tune_cropshield.search.journal import open_study, read_study, unfinished
-from tune_cropshield.search.ray_runtime import ENVIRONMENT
+from tune_cropshield.search.prepare import Prepared
 from tune_cropshield.search.searcher import StudySearcher
 from tune_cropshield.search.trial_settings import EFFECTIVE_BATCH, as_begun, distributions, pair_of
 
-RATES = {"lr": FloatDistribution(1e-5, 1e-1, log=True), "weight_decay": FloatDistribution(1e-6, 1e-2, log=True)}
+
+@pytest.fixture
+def found(drawn_leaves: Path, shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """What the searches below run on: 3 trials of `lr` and `weight_decay`."""
+    return prepared(Photographs(drawn_leaves, shared_cache), tmp_path_factory.mktemp("space") / "space.toml")
 
 
-def searcher(
-    study: optuna.Study, pruned: set[str] = frozenset(), full: list[DiskFull] | None = None, num_new: int = 3
-) -> StudySearcher:  # type: ignore[assignment]
-    """A searcher of new trials after the unfinished ones."""
-    assert ENVIRONMENT["RAY_USAGE_STATS_ENABLED"] == "0"
-    return StudySearcher(
-        study,
-        RATES,
-        lambda number, parameters: {"number": number, **parameters},
-        lambda trial_id: trial_id in pruned,
-        lambda trial_id, number: None,
-        unfinished(study),
-        num_new,
-        (full if full is not None else []).append,
-    )
+def searcher(found: Prepared, folder: Path, num_trials: int = 3) -> StudySearcher:
+    """The searcher of a search that is begun or gone on with in `folder`, as after a kill."""
+    settings = found.space.search.model_copy(update={"trials": num_trials})
+    return StudySearcher(begun(replace(found, space=found.space.model_copy(update={"search": settings})), folder))
 
 
 def result(epoch: int, value: float | None, **more: Any) -> dict[str, Any]:
     return {"epoch": epoch, METRIC: value, **more}
 
 
-def test_pruned_finished_and_failed_trials_are_told_as_such(tmp_path: Path) -> None:
-    study = open_study(tmp_path)
-    search = searcher(study, pruned={"b"})
+def test_pruned_finished_and_failed_trials_are_told_as_such(found: Prepared, tmp_path: Path) -> None:
+    search = begun(found, tmp_path)
+    search.pruned.add(1)
+    told = StudySearcher(search)
     for trial_id in ("a", "b", "c"):
-        search.suggest(trial_id)
-        search.on_trial_result(trial_id, result(1, 0.5))
-    assert search.suggest("d") is None  # none is left, but of those under way one may have to be started again
-    search.on_trial_complete("a", result(2, 0.7, outcome="finished"))
-    search.on_trial_complete("b", result(2, 0.6))
-    search.on_trial_complete("c", None, error=True)
-    assert not search.starts_again("c")
-    assert search.suggest("d") == "FINISHED"
+        told.suggest(trial_id)
+        told.on_trial_result(trial_id, result(1, 0.5))
+    assert told.suggest("d") is None  # none is left, but of those under way one may have to be started again
+    told.on_trial_complete("a", result(2, 0.7, outcome="finished"))
+    told.on_trial_complete("b", result(2, 0.6))
+    told.note_worker_error("c", "ValueError: no")
+    told.on_trial_complete("c", None, error=True)
+    assert not told.starts_again("c")
+    assert told.suggest("d") == "FINISHED"
     trials = read_study(tmp_path).trials
     assert [trial.state for trial in trials] == [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]
     assert [trial.value for trial in trials] == [0.7, 0.6, None]
     assert [trial.intermediate_values for trial in trials] == [{1: 0.5, 2: 0.7}, {1: 0.5, 2: 0.6}, {1: 0.5}]
-    assert trials[2].user_attrs["reason"] == "its worker process died"
+    assert trials[2].user_attrs["reason"] == "its worker process died: ValueError: no"
 
 
-def test_a_trial_whose_worker_dies_before_its_first_result_is_started_again_once(tmp_path: Path) -> None:
-    study = open_study(tmp_path)
-    search = searcher(study, num_new=1)
+def test_a_trial_whose_worker_dies_before_its_first_result_is_started_again_once(
+    found: Prepared, tmp_path: Path
+) -> None:
+    search = searcher(found, tmp_path, num_trials=1)
+    study = search._study
     started = search.suggest("a")
     search.on_trial_complete("a", None, error=True)
     assert search.starts_again("a")
     assert study.trials[0].state == TrialState.RUNNING
-    assert search.suggest("b") == started == {"number": 0, **study.trials[0].params}
+    assert isinstance(started, dict) and started["number"] == 0
+    assert search.suggest("b") == started
     search.on_trial_complete("b", None, error=True)
     assert not search.starts_again("b")
     assert search.suggest("c") == "FINISHED"
@@ -81,15 +81,15 @@ def test_a_trial_whose_worker_dies_before_its_first_result_is_started_again_once
 
 
 def test_an_epoch_trained_again_to_another_value_counts_with_the_value_of_which_there_are_weights(
+    found: Prepared,
     tmp_path: Path,
 ) -> None:
-    killed = searcher(open_study(tmp_path))
+    killed = searcher(found, tmp_path)
     killed.suggest("a")
     killed.on_trial_result("a", result(1, 0.5))
     killed.on_trial_result("a", result(2, 0.9))
 
-    study = open_study(tmp_path)  # as after a kill before the second epoch's checkpoint
-    search = searcher(study, num_new=0)
+    search = searcher(found, tmp_path, num_trials=1)  # as after a kill before the second epoch's checkpoint
     search.suggest("a")
     search.on_trial_result("a", result(1, 0.5))
     search.on_trial_result("a", result(2, 0.6))
@@ -101,14 +101,14 @@ def test_an_epoch_trained_again_to_another_value_counts_with_the_value_of_which_
 
 @pytest.mark.parametrize(("outcome", "state"), [("finished", TrialState.COMPLETE), ("diverged", TrialState.PRUNED)])
 def test_an_accuracy_that_a_killed_run_reached_and_this_one_did_not_is_forgotten(
-    outcome: str, state: TrialState, tmp_path: Path
+    outcome: str, state: TrialState, found: Prepared, tmp_path: Path
 ) -> None:
-    killed = searcher(open_study(tmp_path))
+    killed = searcher(found, tmp_path)
     killed.suggest("a")
     for epoch, value in ((1, 0.5), (2, 0.6), (3, 0.9)):
         killed.on_trial_result("a", result(epoch, value))
 
-    search = searcher(open_study(tmp_path), num_new=0)
+    search = searcher(found, tmp_path, num_trials=1)
     search.suggest("a")
     search.on_trial_result("a", result(1, 0.5))
     search.on_trial_result("a", result(2, 0.55))
@@ -119,13 +119,12 @@ def test_an_accuracy_that_a_killed_run_reached_and_this_one_did_not_is_forgotten
 
 
 @pytest.mark.parametrize("value", [None, float("nan")])
-def test_an_accuracy_that_is_none_or_nan_is_no_result(value: float | None, tmp_path: Path) -> None:
-    study = open_study(tmp_path)
-    search = searcher(study)
+def test_an_accuracy_that_is_none_or_nan_is_no_result(value: float | None, found: Prepared, tmp_path: Path) -> None:
+    search = searcher(found, tmp_path)
     search.suggest("a")
     search.on_trial_result("a", result(1, value))
     search.on_trial_complete("a", result(2, value, outcome="finished"))
-    (trial,) = study.trials
+    [trial] = read_study(tmp_path).trials
     assert (trial.state, trial.intermediate_values, trial.user_attrs["reason"]) == (
         TrialState.FAIL,
         {},
@@ -134,14 +133,14 @@ def test_an_accuracy_that_is_none_or_nan_is_no_result(value: float | None, tmp_p
 
 
 def test_a_trial_that_says_it_finished_without_an_accuracy_has_failed_and_keeps_what_it_had_reported(
+    found: Prepared,
     tmp_path: Path,
 ) -> None:
-    study = open_study(tmp_path)
-    search = searcher(study)
+    search = searcher(found, tmp_path)
     search.suggest("a")
     search.on_trial_result("a", result(1, 0.5))
     search.on_trial_complete("a", result(2, None, outcome="finished"))
-    (trial,) = study.trials
+    [trial] = read_study(tmp_path).trials
     assert (trial.state, trial.intermediate_values, trial.user_attrs["reason"]) == (
         TrialState.FAIL,
         {1: 0.5},
@@ -163,12 +162,11 @@ def test_a_resumed_search_draws_from_the_batches_it_was_begun_with_whatever_fits
     assert str(pair_of({EFFECTIVE_BATCH: 32}, space, now)) == "32x1"
 
 
-def test_an_interrupted_trial_stays_unfinished(tmp_path: Path) -> None:
-    study = open_study(tmp_path)
-    search = searcher(study)
+def test_an_interrupted_trial_stays_unfinished(found: Prepared, tmp_path: Path) -> None:
+    search = searcher(found, tmp_path)
     search.suggest("a")
     search.on_trial_complete("a", result(1, 0.5))
-    assert [trial.number for trial in unfinished(study)] == [0]
+    assert [trial.number for trial in unfinished(read_study(tmp_path))] == [0]
 
 
 def journal_lines(folder: Path) -> list[bytes]:
@@ -180,11 +178,10 @@ def journal_lines(folder: Path) -> list[bytes]:
     [("finished", TrialState.COMPLETE), ("pruned", TrialState.PRUNED), ("failed", TrialState.FAIL)],
 )
 def test_a_kill_at_any_line_of_an_ending_leaves_the_trial_as_it_was_or_ended_the_same_way(
-    outcome: str, state: TrialState, tmp_path: Path
+    outcome: str, state: TrialState, found: Prepared, tmp_path: Path
 ) -> None:
     (tmp_path / "whole").mkdir()
-    study = open_study(tmp_path / "whole")
-    search = searcher(study)
+    search = searcher(found, tmp_path / "whole")
     search.suggest("a")
     search.on_trial_result("a", result(1, 0.5))
     begun = len(journal_lines(tmp_path / "whole"))
@@ -204,18 +201,18 @@ def test_a_kill_at_any_line_of_an_ending_leaves_the_trial_as_it_was_or_ended_the
             assert (trial.state, trial.intermediate_values) == (state, {1: 0.5, 2: 0.6})
 
 
-def test_a_trial_killed_between_its_parameters_gets_the_rest_of_them(tmp_path: Path) -> None:
-    (tmp_path / "whole").mkdir()
-    searcher(open_study(tmp_path / "whole")).suggest("a")
-    lines = journal_lines(tmp_path / "whole")
+def test_a_trial_killed_between_its_parameters_gets_the_rest_of_them(found: Prepared, tmp_path: Path) -> None:
+    searcher(found, tmp_path).suggest("a")
+    lines = journal_lines(tmp_path)
     last = next(number for number, line in enumerate(lines) if json.loads(line).get("param_name") == "weight_decay")
     (tmp_path / "study.journal").write_bytes(b"".join(lines[:last]))
-    study = open_study(tmp_path)
-    assert set(study.trials[0].params) == {"lr"}
-    config = searcher(study).suggest("a")
+    assert set(read_study(tmp_path).trials[0].params) == {"lr"}
+    config = searcher(found, tmp_path).suggest("a")
     assert isinstance(config, dict)
-    assert (config["number"], config["lr"]) == (0, study.trials[0].params["lr"])
-    assert 1e-6 <= config["weight_decay"] <= 1e-2
+    trial = read_study(tmp_path).trials[0]
+    assert set(trial.params) == {"lr", "weight_decay"}
+    assert (config["number"], config["run"]["trial"]["lr"]) == (0, trial.params["lr"])
+    assert 1e-6 <= config["run"]["trial"]["weight_decay"] <= 1e-2
 
 
 # A full disk
@@ -228,37 +225,38 @@ def disk(tmp_path: Path) -> Iterator[Path]:
         yield folder
 
 
-def test_on_a_full_disk_the_searcher_asks_for_the_end_once_and_the_journal_stays_whole(disk: Path) -> None:
-    study = open_study(disk)
-    full: list[DiskFull] = []
-    search = searcher(study, full=full)
+def test_on_a_full_disk_the_searcher_asks_for_the_end_once_and_the_journal_stays_whole(
+    found: Prepared, disk: Path
+) -> None:
+    search = begun(found, disk)
+    told = StudySearcher(search)
     for trial_id in ("a", "b"):
-        assert isinstance(search.suggest(trial_id), dict)
+        assert isinstance(told.suggest(trial_id), dict)
     filler = fill(disk)
     epoch = 0
-    while not full:  # a page of the journal is partly free
+    while search.early_end.disk_full is None:  # a page of the journal is partly free
         epoch += 1
-        search.on_trial_result("a", result(epoch, 0.5))
-    search.on_trial_complete("a", result(epoch + 1, 0.5, outcome="finished"))
-    search.on_trial_result("b", result(1, 0.4))
-    assert search.suggest("c") == "FINISHED"
-    assert len(full) == 1 and "while writing" in str(full[0]) and str(disk / "study.journal") in str(full[0])
+        told.on_trial_result("a", result(epoch, 0.5))
+    told.on_trial_complete("a", result(epoch + 1, 0.5, outcome="finished"))
+    told.on_trial_result("b", result(1, 0.4))
+    assert told.suggest("c") == "FINISHED"
+    assert search.early_end.reason is not None and "while writing" in search.early_end.reason
+    assert str(disk / "study.journal") in search.early_end.reason
     assert (disk / "study.journal").read_bytes().endswith(b"}\n")
     known = read_study(disk).trials
     assert [trial.state for trial in known] == [TrialState.RUNNING] * 2
     assert list(known[0].intermediate_values) == list(range(1, epoch))
 
     filler.unlink()
-    again = open_study(disk)
-    search = searcher(again)
-    assert [search.suggest(name)["number"] for name in ("a", "b", "c")] == [0, 1, 2]  # type: ignore[index]
-    search.on_trial_complete("a", result(epoch, 0.5, outcome="finished"))
-    assert again.trials[0].state == TrialState.COMPLETE
+    told = searcher(found, disk)
+    assert [told.suggest(name)["number"] for name in ("a", "b", "c")] == [0, 1, 2]  # type: ignore[index]
+    told.on_trial_complete("a", result(epoch, 0.5, outcome="finished"))
+    assert read_study(disk).trials[0].state == TrialState.COMPLETE
 
 
-def test_a_table_that_does_not_fit_leaves_the_old_one(disk: Path) -> None:
-    study = open_study(disk)
-    searcher(study).suggest("a")
+def test_a_table_that_does_not_fit_leaves_the_old_one(found: Prepared, disk: Path) -> None:
+    searcher(found, disk).suggest("a")
+    study = read_study(disk)
     write_table(disk, study)
     before = (disk / "trials.csv").read_text()
     fill(disk)

@@ -18,19 +18,14 @@ from typing import Any
 import optuna
 import pytest
 import torch
+from begun_search import Photographs, begun, prepared
 from optuna.trial import TrialState
 from safetensors.torch import load_file, save_file
 from small_disks import mounted
 
-from tune_cropshield.config.space import load_space
-from tune_cropshield.data.dataset import open_data
-from tune_cropshield.memory.choose.pairs import plan_for_cpu
 from tune_cropshield.search.journal import read_study, unfinished
 from tune_cropshield.search.ray_runtime import ray_runtime
-from tune_cropshield.search.resources import divide
 from tune_cropshield.search.run import SearchOutcome, run_search, trial_worker
-from tune_cropshield.search.trial_settings import effective_batches
-from tune_cropshield.search.views.view import SearchView
 from tune_cropshield.training.clock import read_times
 from tune_cropshield.training.run_folder import RunFolder, read_metrics
 
@@ -267,8 +262,7 @@ def test_a_search_interrupted_then_killed_has_lost_and_repeated_nothing_and_can_
 @pytest.fixture(scope="module")
 def runtime() -> Iterator[None]:
     """One Ray for the searches below."""
-    with ray_runtime(2, 0, None) as ray:
-        ray.ready()
+    with ray_runtime(2, 0, None):
         yield
 
 
@@ -277,11 +271,8 @@ def search_here(
 ) -> SearchOutcome:
     """Searches in this process, one trial at a time."""
     out.mkdir()
-    (out / "space.toml").write_text(space_text)
-    space = load_space(out / "space.toml", {"data": {"dir": str(leaves)}})
-    data = open_data(space.data, {32}, cache)
-    plan = plan_for_cpu(effective_batches(space))
-    return run_search(space, data, plan, divide("cpu", 1, 8), out, SearchView(), lambda: None, worker=worker)
+    found = prepared(Photographs(leaves, cache), out.with_suffix(".toml"), space_text)
+    return run_search(begun(found, out), worker)
 
 
 def test_a_trial_that_diverges_is_pruned_with_its_reason_and_the_search_goes_on(
@@ -334,6 +325,30 @@ def test_a_trial_whose_worker_dies_before_it_runs_is_started_again(
     assert (tmp_path / "out" / "t001" / "died").exists()
     assert sorted(finished(outcome.study)) == [0, 1, 2]
     assert [row["reason"] for row in rows(tmp_path / "out")] == ["", "", ""]
+
+
+@pytest.mark.slow
+def test_why_workers_cannot_begin_is_told(
+    runtime: None, drawn_leaves: Path, shared_cache: Path, tmp_path: Path
+) -> None:
+    outcome = search_here(SPACE, drawn_leaves, shared_cache, tmp_path / "out", worker=worker_without_its_module)
+    assert outcome.failed
+    assert outcome.stopped == (
+        "the first 3 trials all failed: its worker process died: ModuleNotFoundError: No module named 'nowhere'"
+    )
+    reasons = {row["reason"] for row in rows(tmp_path / "out") if row["state"] == "FAIL"}
+    assert reasons == {"its worker process died: ModuleNotFoundError: No module named 'nowhere'"}
+
+
+def worker_without_its_module() -> type[Any]:
+    """A worker that needs a module which its process does not find."""
+    from tune_cropshield.search.worker import TrialWorker
+
+    class LostWorker(TrialWorker):
+        def setup(self, *given: Any, **more: Any) -> None:
+            import nowhere  # type: ignore[import-not-found]  # noqa: F401
+
+    return LostWorker
 
 
 def worker_that_dies() -> type[Any]:

@@ -6,32 +6,24 @@ import argparse
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from tune_cropshield.config.places import cache_dir, find_space, is_made_for
 from tune_cropshield.config.space import SearchSpace, load_space
 from tune_cropshield.data.folder import check_folder
-from tune_cropshield.data.generated import generated_leaves
 from tune_cropshield.device import find_device, gpus_free_mib
 from tune_cropshield.errors import UserError
 from tune_cropshield.files import check_can_be_made, told_when_full
-from tune_cropshield.search.prepare import plan_for, remembered
-from tune_cropshield.search.resources import Resources, divide
-from tune_cropshield.search.views.choose import view_for
-from tune_cropshield.search.views.view import SearchView, short
-from tune_cropshield.training.model_checks import check_image_sizes, check_pretrained
+from tune_cropshield.search.prepare import device_and_card, plan_for, prepare
+from tune_cropshield.search.resources import divide
 
 if TYPE_CHECKING:
     from tune_cropshield.data.dataset import LeafData
-    from tune_cropshield.device import Card
-    from tune_cropshield.memory.choose.pairs import Plan
-    from tune_cropshield.search.ray_runtime import RayRuntime
+    from tune_cropshield.search.views.view import SearchView
 
-LOGS = "logs"  # in a search's folder: what its processes logged
 MAY_CHANGE_ON_RESUME = ("trials", "time_budget", "trials_per_gpu")
 
 
@@ -61,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
             console.print(lent)
         _print_plan(space, console)
         return 0
+    from tune_cropshield.search.views.choose import view_for
+
     view = view_for(console, args.quiet, args.json_lines)
     if lent is not None:
         view.note(lent)
@@ -69,103 +63,26 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _search(space: SearchSpace, out: Path, shown_out: Path, args: argparse.Namespace, view: SearchView) -> int:
-    from tune_cropshield.search.ray_runtime import ray_runtime
-
-    began = time.time()
-    check_image_sizes(space.trial_config())
-    device, card = _device_and_card(space)
-    found = _prepared(space, device, card, view)
-    resources = found.resources
-    with view.steps("starting Ray"), ray_runtime(resources.cpus, resources.gpus, args.ray_address) as ray:
-        return _search_with(ray, found, out, shown_out, args, view, began)
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What a search runs on: settings with everything decided that was left to us, photographs, pairs that fit."""
-
-    space: SearchSpace
-    data: LeafData
-    plan: Plan
-    resources: Resources
-    card: Card | None
-
-
-def _prepared(space: SearchSpace, device: Literal["cpu", "cuda"], card: Card | None, view: SearchView) -> Prepared:
-    from tune_cropshield.data.dataset import open_data
-    from tune_cropshield.search.start_points import guide_differs
-
-    resources = divide(device, space.search.trials_per_gpu, space.search.trials)
-    cache = cache_dir()
-    if not space.data.dir:
-        with view.steps("drawing leaves (no --data given)"):
-            leaves = generated_leaves(cache)
-        view.note(f"no --data given: searching on drawn leaves in {leaves}")
-        space = space.model_copy(update={"data": space.data.model_copy(update={"dir": str(leaves)})})
-    trial = space.trial_config()
-    sizes = {trial.image_size, *trial.progressive_sizes.values()}
-    with view.steps("decoding photographs") as progress:
-        data = open_data(space.data, sizes, cache, progress)
-    num_classes = len(data.classes)
-    check_pretrained(trial, num_classes)
-    for path, reason in data.store.unreadable:
-        view.note(f"left out: {path} ({reason})")
-    split = data.split
-    view.note(
-        f"{len(data.store)} photographs, {num_classes} classes: {len(split.train)} to train, {len(split.val)} to "
-        "validate, "
-        f"{len(split.test)} to test; {trial.model} at {trial.image_size} px on {resources.device}"
-        + (f", {resources.concurrent_trials} trials at once" if resources.device == "cpu" else "")
-    )
-    for name, (advised, taken) in guide_differs(space).items():
-        view.note(f"trial 0 takes {name} = {short(taken)}: the guide's {short(advised)} is not in the space")
-    plan = plan_for(space, resources, card, num_classes, view)
-    return Prepared(space, data, plan, resources, card)
-
-
-def _search_with(
-    ray: RayRuntime,
-    found: Prepared,
-    out: Path,
-    shown_out: Path,
-    args: argparse.Namespace,
-    view: SearchView,
-    began: float,
-) -> int:
     from tune_cropshield.outcome.export import write_best
     from tune_cropshield.outcome.ledger import write_ledger
     from tune_cropshield.search import folder as files
-    from tune_cropshield.search.launches import note_start
-    from tune_cropshield.search.plan_file import save_plan
+    from tune_cropshield.search.context import begin_search
     from tune_cropshield.search.run import has_result, run_search
 
-    space, data, plan, resources = found.space, found.data, found.plan, found.resources
+    began = time.time()
+    found = prepare(space, cache_dir(), view)
     files.make_folder(out)
     with files.locked(out):
         if not args.resume:
             files.check_new(out)
-        files.save_settings(out, space, f"python -m tune_cropshield search --space {shlex.quote(files.SETTINGS)}")
-        save_plan(out, plan)
-        note_start(out, args.argv, data, resources, found.card)
+        search = begin_search(found, out, view, resume=args.resume, command=args.argv, ray_address=args.ray_address)
         view.note(f"board: tensorboard --logdir {shlex.quote(str(shown_out))}")
-        too_large = remembered(space, found.card, len(data.classes), plan)
-        outcome = run_search(space, data, plan, resources, out, view, too_large)
-        ray.keep_logs(out / LOGS)
+        outcome = run_search(search)
         if has_result(outcome.study):
             write_best(out)
-        ledger = write_ledger(out, resources.concurrent_trials, began, time.time())
-        report = report_line(out, shown_out, cache_dir(), data)
-    return _conclude(outcome, space, out, shown_out, view, (ledger, report))
-
-
-def _device_and_card(space: SearchSpace) -> tuple[Literal["cpu", "cuda"], Card | None]:
-    """Returns the device to search on, and the GPU as it is before any process of ours lies on it; None on a CPU."""
-    device = find_device(space.search.device)
-    if device == "cpu":
-        return device, None
-    from tune_cropshield.device import find_card
-
-    return device, find_card()
+        ledger = write_ledger(out, found.resources.concurrent_trials, began, time.time())
+        report = report_line(out, shown_out, found.cache_dir, found.data)
+    return _conclude(outcome, found.space, out, shown_out, view, (ledger, report))
 
 
 def report_line(out: Path, shown_out: Path, cache: Path, data: LeafData) -> str:
@@ -236,10 +153,12 @@ def _resumed_space(args: argparse.Namespace) -> SearchSpace:
 def _print_plan(space: SearchSpace, console: Console) -> None:
     """Says what would be searched: space, pairs, rungs, worst case."""
     from tune_cropshield.search.start_points import start_points
+    from tune_cropshield.search.views.view import SearchView, short
+    from tune_cropshield.training.model_checks import check_image_sizes
 
     trial, settings = space.trial_config(), space.search
     check_image_sizes(trial)
-    device, card = _device_and_card(space)
+    device, card = device_and_card(space)
     resources = divide(device, settings.trials_per_gpu, settings.trials)
     plan = plan_for(space, resources, card, None, SearchView())
     console.print(
@@ -270,9 +189,9 @@ def _conclude(
 ) -> int:
     """Says what came of it, `more` at the end, and returns the exit code."""
     from tune_cropshield.outcome.summary import summary_facts, summary_lines
-    from tune_cropshield.search.start_points import guide_differs
+    from tune_cropshield.search.start_points import reference_differs
 
-    guide = "the setting nearest to the guide's" if guide_differs(space) else "the guide's setting"
+    guide = "the setting nearest to the guide's" if reference_differs(space) else "the guide's setting"
     lines = [*summary_lines(outcome.study, out, shown_out, guide), *more]
     resume = f"python -m tune_cropshield search --out {shlex.quote(str(shown_out))} --resume"
     if outcome.stopped:

@@ -6,12 +6,13 @@ distributions, which survives pickling where functions do not.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from itertools import islice, product
+from itertools import count, islice, product, takewhile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from tune_cropshield.config.domain import Domain, Value
 from tune_cropshield.config.faults import (
@@ -25,6 +26,7 @@ from tune_cropshield.config.faults import (
     shown,
     told_as,
 )
+from tune_cropshield.config.registry import checked_name
 from tune_cropshield.config.settings import DataConfig, Epochs, Seed, TrialConfig
 from tune_cropshield.config.toml_files import read_toml
 from tune_cropshield.config.units import parse_budget, parse_duration
@@ -61,7 +63,8 @@ class SearchSettings(Settings):
     reduction_factor: float = Field(
         3, ge=1.5
     )  # 1 in so many trials goes on from a rung; eta of https://arxiv.org/abs/1810.05934
-    sampler: Literal["tpe", "random", "gp"] = "tpe"
+    sampler: str = "tpe"  # what proposes settings: a name in registry.SAMPLERS, or your own as file.py:name
+    pruning: str = "asha"  # which trials end early: a name in registry.PRUNING, or your own as file.py:name
     pairs: Literal["fastest", "all"] = (
         "fastest"  # one micro x accumulation per effective batch, or search every one that fits
     )
@@ -72,6 +75,12 @@ class SearchSettings(Settings):
     trials_per_gpu: TrialsAtOnce = "auto"
 
     rules = (Rule(frozenset({"grace_epochs", "epochs"}), _grace_is_too_long),)
+
+    @field_validator("sampler", "pruning")
+    @classmethod
+    def _can_be_found(cls, name: str, info: ValidationInfo) -> str:
+        assert info.field_name is not None
+        return checked_name(info.field_name, name)
 
     @field_validator("time_budget")
     @classmethod
@@ -88,14 +97,18 @@ class SearchSettings(Settings):
 
     @property
     def rungs(self) -> tuple[int, ...]:
-        """The epochs after which the worse trials stop: grace, then each `reduction_factor` times the last, below
-        `epochs`.
-        """
-        rungs, rung = [], float(self.grace_epochs)
-        while rung < self.epochs:
-            rungs.append(int(-(-rung // 1)))
-            rung *= self.reduction_factor
-        return tuple(rungs)
+        """The epochs after which successive halving stops the worse trials; none under another pruning rule."""
+        if self.pruning != "asha":
+            return ()
+        return pruning_epochs(self.epochs, self.grace_epochs, self.reduction_factor)
+
+
+def pruning_epochs(epochs: int, grace_epochs: int, reduction_factor: float) -> tuple[int, ...]:
+    """Returns the epochs after which successive halving judges a trial: `grace_epochs`, then each `reduction_factor`
+    times the last, rounded up, and all below `epochs`.
+    """
+    milestones = takewhile(lambda milestone: milestone < epochs, (grace_epochs * reduction_factor**k for k in count()))
+    return tuple(math.ceil(milestone) for milestone in milestones)
 
 
 class SearchSpace(Settings):

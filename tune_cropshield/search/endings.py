@@ -12,6 +12,7 @@ import optuna
 from optuna.trial import TrialState
 
 from tune_cropshield.search.journal import quiet_optuna, unfinished
+from tune_cropshield.search.optuna_private import overwrite_value, reopened
 
 METRIC = "best_val_acc"  # best so far, so that pruning, the sampler and the kept weights agree
 OUTCOME = "outcome"  # user attribute of a trial that has ended: one of the values below
@@ -20,7 +21,7 @@ FINISHED, PRUNED, DIVERGED, OUT_OF_MEMORY, FAILED = "finished", "pruned", "diver
 WORKER_DIED = "its worker process died"
 NO_ACCURACY = "it reported no accuracy"
 RETIRED = "worker retired"  # in a trial's events: the process that was to train it still held memory of the one before
-LADDER_STEPS = "ladder_steps"  # in a result: how often memory ran out and the trial went on with smaller micro-batches
+MEMORY_RETRIES = "memory_retries"  # in a result: how often memory ran out and a smaller micro-batch was taken
 NOTES = "notes"  # in a result: sentences about what else happened to the trial, each in every result after it
 DISK_FULL = "disk_full"  # in a result: a sentence; the trial has not ended, but its search has
 
@@ -39,7 +40,7 @@ def report_epoch(study: optuna.Study, trial: optuna.Trial, epoch: int, value: fl
     if epoch not in known:
         trial.report(value, epoch)
     elif known[epoch] != value:
-        study._storage.set_trial_intermediate_value(trial._trial_id, epoch, value)
+        overwrite_value(trial, epoch, value)
 
 
 def end_trial(
@@ -82,7 +83,7 @@ def complete_endings(study: optuna.Study, best_so_far: Callable[[int], dict[int,
         outcome = frozen.user_attrs.get(OUTCOME)
         if outcome is not None:
             with quiet_optuna():
-                trial = optuna.Trial(study, frozen._trial_id)
+                trial = reopened(study, frozen)
             end_trial(study, trial, outcome, frozen.user_attrs.get(REASON), best_so_far(frozen.number))
 
 

@@ -52,16 +52,16 @@ METRICS = {  # tag -> what TensorBoard shows as its description
 }
 
 
-class Board:
-    """Writes the records of a search into `out`. A disk that cannot be written to never ends a search: its trials will
-    notice and say so.
+class HParams:
+    """Writes the records of a search into its folder. A disk that cannot be written to never ends a search: its trials
+    will notice and say so.
     """
 
-    def __init__(self, out: Path, space: SearchSpace, plan: Plan) -> None:
-        self._out = out
+    def __init__(self, search_dir: Path, space: SearchSpace, plan: Plan) -> None:
+        self._search_dir = search_dir
         self._domains = _domains(space, plan)
 
-    def begin(self) -> None:
+    def search_started(self) -> None:
         """Writes which parameters and metrics the search has."""
         from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
         from tensorboard.plugins.hparams.metadata import EXPERIMENT_TAG
@@ -73,13 +73,14 @@ class Board:
         ]
         hparams = [_hparam_info(name, values) for name, values in self._domains.items()]
         experiment = api_pb2.Experiment(hparam_infos=hparams, metric_infos=metrics, time_created_secs=time.time())
-        _write(self._out / START, _record(EXPERIMENT_TAG, plugin_data_pb2.HParamsPluginData(experiment=experiment)))
+        data = plugin_data_pb2.HParamsPluginData(experiment=experiment)
+        _write(self._search_dir / START, _record(EXPERIMENT_TAG, data))
 
     def trial_started(self, number: int, trial: Mapping[str, Any]) -> None:
         """Writes the parameters of a trial, given all its settings by name; once, however often it is gone on with."""
         from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 
-        path = trial_folder(self._out, number) / START
+        path = trial_folder(self._search_dir, number) / START
         if path.exists():
             return
         settings = {**trial, PAIR: f"{trial['micro_batch']}x{trial['accumulation']}"}
@@ -97,7 +98,7 @@ class Board:
         end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
         summary = _record(SESSION_END_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_end_info=end))
         summary.value.add(tag=PRUNED_METRIC, simple_value=float(outcome == PRUNED))
-        _write(trial_folder(self._out, number) / END, summary)
+        _write(trial_folder(self._search_dir, number) / END, summary)
 
 
 def _domains(space: SearchSpace, plan: Plan) -> dict[str, Domain | tuple[Any, ...]]:

@@ -1,26 +1,111 @@
-"""What a search finds out about the GPU before its first trial: the pairs that fit."""
+"""What a search finds out before its first trial: the device, the photographs, the batch sizes that fit."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-from tune_cropshield.config.places import cache_dir
 from tune_cropshield.config.reference import REFERENCE_CLASSES
 from tune_cropshield.config.space import SearchSpace
-from tune_cropshield.search.resources import Resources
-from tune_cropshield.search.views.view import SearchView
+from tune_cropshield.device import find_device
+from tune_cropshield.search.resources import Resources, divide
 
 if TYPE_CHECKING:
+    from tune_cropshield.data.dataset import LeafData
     from tune_cropshield.device import Card
     from tune_cropshield.memory.choose.pairs import Plan
+    from tune_cropshield.search.views.view import SearchView
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a search runs on: settings with everything decided that was left to us, photographs, pairs that fit.
+
+    Attributes:
+        space: its `data.dir` is never "".
+        data: the photographs, decoded.
+        plan: the pairs of micro-batch and accumulation that fit.
+        resources: how the machine is divided among trials.
+        card: the GPU as it was before any process of ours lay on it; None on a CPU.
+        cache_dir: where measurements of memory are kept.
+    """
+
+    space: SearchSpace
+    data: LeafData
+    plan: Plan
+    resources: Resources
+    card: Card | None
+    cache_dir: Path
+
+
+def prepare(space: SearchSpace, cache_dir: Path, view: SearchView) -> Prepared:
+    """Returns what a search of `space` runs on, and says through `view` what was found.
+
+    Args:
+        space: where its `data.dir` is "", leaves are generated and searched on.
+        cache_dir: keeps decoded photographs, generated leaves and measurements of memory between runs.
+
+    Raises:
+        UserError: the device is not there, the photographs cannot be trained on, the network does not take their size,
+            or nothing fits the GPU's memory.
+    """
+    from tune_cropshield.data.dataset import open_data
+    from tune_cropshield.data.generated import generated_leaves
+    from tune_cropshield.search.start_points import reference_differs
+    from tune_cropshield.search.views.view import short
+    from tune_cropshield.training.model_checks import check_image_sizes, check_pretrained
+
+    trial = space.trial_config()
+    check_image_sizes(trial)
+    device, card = device_and_card(space)
+    resources = divide(device, space.search.trials_per_gpu, space.search.trials)
+    if not space.data.dir:
+        with view.steps("drawing leaves (no --data given)"):
+            leaves = generated_leaves(cache_dir)
+        view.note(f"no --data given: searching on generated leaves in {leaves}")
+        space = space.model_copy(update={"data": space.data.model_copy(update={"dir": str(leaves)})})
+    with view.steps("decoding photographs") as progress:
+        data = open_data(space.data, {trial.image_size, *trial.progressive_sizes.values()}, cache_dir, progress)
+    check_pretrained(trial, len(data.classes))
+    for path, reason in data.store.unreadable:
+        view.note(f"left out: {path} ({reason})")
+    split = data.split
+    view.note(
+        f"{len(data.store)} photographs, {len(data.classes)} classes: {len(split.train)} to train, {len(split.val)} to "
+        f"validate, {len(split.test)} to test; {trial.model} at {trial.image_size} px on {device}"
+        + (f", {resources.concurrent_trials} trials at once" if device == "cpu" else "")
+    )
+    for name, (advised, taken) in reference_differs(space).items():
+        view.note(f"trial 0 takes {name} = {short(taken)}: the reference's {short(advised)} is not in the space")
+    plan = plan_for(space, resources, card, len(data.classes), view, cache_dir)
+    return Prepared(space, data, plan, resources, card, cache_dir)
+
+
+def device_and_card(space: SearchSpace) -> tuple[Literal["cpu", "cuda"], Card | None]:
+    """Returns the device to search on, and the GPU as it is before any process of ours lies on it; None on a CPU."""
+    device = find_device(space.search.device)
+    if device == "cpu":
+        return device, None
+    from tune_cropshield.device import find_card
+
+    return device, find_card()
 
 
 def plan_for(
-    space: SearchSpace, resources: Resources, card: Card | None, num_classes: int | None, view: SearchView
+    space: SearchSpace,
+    resources: Resources,
+    card: Card | None,
+    num_classes: int | None,
+    view: SearchView,
+    cache_dir: Path | None = None,
 ) -> Plan:
-    """Returns the pairs that trials may take on this device: measured on a GPU, only estimated there while
-    `num_classes` is not known.
+    """Returns the pairs that trials may take on this device.
+
+    Args:
+        card: the GPU, None on a CPU, where everything fits.
+        num_classes: of the photographs. None where they are not known yet: a GPU's pairs are then only estimated.
+        cache_dir: keeps what was measured; needed where `num_classes` is given.
     """
     from tune_cropshield.memory.choose.pairs import plan_for_cpu
     from tune_cropshield.search.trial_settings import effective_batches, mixes_somewhere
@@ -39,6 +124,7 @@ def plan_for(
         return plan_from_estimate(
             estimate, batches, budget.share_mib(resources.trials_per_gpu), budget.context_mib, even, trial.model
         )
+    assert cache_dir is not None
     with view.steps("measuring which batches fit the GPU") as measuring:
         plan = plan_for_gpu(
             trial,
@@ -46,7 +132,7 @@ def plan_for(
             batches,
             budget,
             card,
-            cache_dir(),
+            cache_dir,
             num_trials=resources.trials_per_gpu,
             even=even,
             trust_ample_memory=True,
@@ -55,18 +141,3 @@ def plan_for(
     for note in plan.notes:
         view.note(note)
     return plan
-
-
-def remembered(space: SearchSpace, card: Card | None, num_classes: int, plan: Plan) -> Callable[[int, str], object]:
-    """Returns what lowers the measurements kept of this model: the next plan does not propose a micro-batch that ran
-    out of memory.
-    """
-    if plan.source != "probe" or card is None:
-        return lambda micro_batch, reason: None
-    from tune_cropshield.memory.choose.for_gpu import at_largest_size, gpu_precision
-    from tune_cropshield.memory.measure.cache import ProbeCache, identity
-
-    assert plan.share_mib is not None
-    trial = at_largest_size(space.trial_config())
-    cache, share_mib = ProbeCache(cache_dir(), identity(trial, num_classes, gpu_precision(trial), card)), plan.share_mib
-    return lambda micro_batch, reason: cache.lower(micro_batch, share_mib, reason)

@@ -4,39 +4,42 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import secrets
 import shutil
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from tune_cropshield.errors import RunFailure, UserError
+from tune_cropshield.search.ray_private import LOOPBACK_ONLY
 
 # Read by Ray when it is imported or started; none of them is a setting of ours.
 ENVIRONMENT = {
-    # makes every socket bind to the loopback address: otherwise Ray listens on all interfaces
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    **LOOPBACK_ONLY,
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_MODE": "token",
     # under `uv run`, Ray would pack the whole folder and build an environment of it for the workers
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths keep their meaning in workers
     "RAY_AIR_NEW_OUTPUT": "0",  # we print our own progress
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # do not hide the GPU from workers that were promised none of it
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # as later versions do anyway: Ray would warn of the change
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours ends the search with what it has
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_GLOBAL_CHECKPOINT_S": "100000",  # Ray's snapshots are never read: the journal is the state
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a failed trial reports no accuracy
-    "RAY_prestart_worker_first_driver": "0",  # it would start a process per core that no trial uses
 }
 OBJECT_STORE_BYTES = 100 * 2**20  # only configurations travel; the pictures are memory-mapped
 
 LOGS = ("worker-*", "raylet.*", "gcs_server.*")  # of Ray's own, those that tell why a process died
 START_ATTEMPTS = 3
 ANSWER_WITHIN_S = 5.0
+EXCEPTION = re.compile(r"^((?:\w+\.)*\w+(?:Error|Exception|Exit|Interrupt)\b.*)$", re.MULTILINE)
+PROCESS = re.compile(r"^\s*pid: (\d+)$", re.MULTILINE)
 QUIET = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
 
 
@@ -50,42 +53,86 @@ class RayRuntime:
         """Copies what Ray and the trials' processes have logged on this machine into `folder`; those that are empty are
         left out.
         """
-        if (session := self._session) is None:
-            return
         with suppress(OSError):  # a full disk, say: nothing depends on them
-            logs = [
-                path for pattern in LOGS for path in sorted((session / "logs").glob(pattern)) if path.stat().st_size
-            ]
+            logs = [path for pattern in LOGS for path in self._logs(pattern) if path.stat().st_size]
             folder.mkdir(exist_ok=True)
             for path in logs:
                 shutil.copyfile(path, folder / path.name)
 
+    def why_it_died(self, error: str) -> str | None:
+        """Returns why a worker's process died, in one line: the exception that ended it, else the last line of its log.
+
+        Args:
+            error: what Ray says of it: a traceback, or that it died unexpectedly and which process it was.
+
+        Returns:
+            None where neither tells.
+        """
+        if exceptions := EXCEPTION.findall(error):
+            return str(exceptions[-1])
+        process = PROCESS.search(error)
+        logs = self._logs(f"worker-*-{process[1]}.err") if process is not None else []
+        with suppress(OSError):
+            lines = [line.strip() for path in logs for line in path.read_text(errors="replace").splitlines()]
+            return next((line for line in reversed(lines) if line), None)
+        return None
+
+    def _logs(self, pattern: str) -> list[Path]:
+        return sorted((self._session / "logs").glob(pattern)) if self._session is not None else []
+
 
 @contextmanager
 def ray_runtime(num_cpus: int, num_gpus: int, address: str | None = None) -> Iterator[RayRuntime]:
-    """Starts Ray on this machine, or joins the cluster at `address`, for as long as the block runs. Inside another such
-    block it uses that one's.
+    """Starts Ray on this machine, or joins the cluster at `address`, for as long as the block runs. Where Ray runs
+    already, that one is used.
 
-    Raises RunFailure when Ray does not start, UserError when nothing answers at `address`.
+    Its processes import modules from where this one does: also from a checkout that is not installed, and from the
+    folder of a user's own script.
+
+    Raises:
+        RunFailure: Ray does not start.
+        UserError: nothing answers at `address`.
     """
-    os.environ.update(ENVIRONMENT)
-    import ray
+    with _environment({**ENVIRONMENT, "PYTHONPATH": _import_path()}):
+        import ray
 
-    logging.getLogger("ray").setLevel(logging.ERROR)  # it would warn that it handles no signals: we do
-    if ray.is_initialized():
-        yield RayRuntime(None)
-        return
-    session = None
-    if address is None:
-        session = _init(num_cpus, num_gpus)
-    else:
-        _join(address)
+        logging.getLogger("ray").setLevel(logging.ERROR)  # it would warn that it handles no signals: we do
+        if ray.is_initialized():
+            yield RayRuntime(None)
+            return
+        session = None
+        if address is None:
+            session = _init(num_cpus, num_gpus)
+        else:
+            _join(address)
+        try:
+            yield RayRuntime(session)
+        finally:
+            ray.shutdown()
+            if session is not None:
+                shutil.rmtree(session, ignore_errors=True)  # Ray leaves it in the system's temporary folder
+
+
+def _import_path() -> str:
+    """Returns this process's `sys.path` as PYTHONPATH spells it: folders by their whole names, since "" and relative
+    ones mean something else in another process.
+    """
+    return os.pathsep.join(dict.fromkeys(os.path.abspath(folder) for folder in sys.path))
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Sets environment variables for as long as the block runs."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
-        yield RayRuntime(session)
+        yield
     finally:
-        ray.shutdown()
-        if session is not None:
-            shutil.rmtree(session, ignore_errors=True)  # Ray leaves it in the system's temporary folder
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _join(address: str) -> None:

@@ -1,4 +1,4 @@
-"""A whole search: a study, a scheduler, workers; from the first trial or from where it stopped."""
+"""A whole search: from the first trial, or from where it stopped, to the last."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,25 +16,33 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from tune_cropshield.config.settings import DataConfig, RunConfig
-from tune_cropshield.config.space import SearchSpace
-from tune_cropshield.config.units import parse_duration
-from tune_cropshield.data.dataset import LeafData
-from tune_cropshield.errors import DiskFull
-from tune_cropshield.files import remove_leftovers, told_when_full
-from tune_cropshield.memory.choose.pairs import Plan
+from tune_cropshield.config.units import MIB, parse_duration
 from tune_cropshield.search import folder as files
-from tune_cropshield.search.endings import FAILED, OUTCOME, REASON, RETIRED, complete_endings
-from tune_cropshield.search.journal import check_same, num_started, open_study, quiet_optuna, unfinished
-from tune_cropshield.search.resources import Resources
-from tune_cropshield.search.sampler import build_sampler
-from tune_cropshield.search.start_points import start_points
-from tune_cropshield.search.trial_settings import as_begun, distributions, pair_of, settings_mark, trial_config
-from tune_cropshield.search.views.view import SearchView, TrialLine
-from tune_cropshield.training.run_folder import best_so_far, read_events, read_metrics
+from tune_cropshield.search.context import Search
+from tune_cropshield.search.endings import FAILED, OUTCOME
+from tune_cropshield.search.journal import num_started, quiet_optuna, unfinished
+from tune_cropshield.search.ray_runtime import RayRuntime, ray_runtime
+from tune_cropshield.search.views.view import TrialLine
 
-FORMAT = "4"  # of trials' settings, checkpoints and metrics: raised when an older search can no longer be gone on with
+LOGS = "logs"  # in a search's folder: what its processes logged
 WORKER_DEATHS = 3  # a trial whose process died so often is given up
+
+
+@dataclass(frozen=True)
+class SearchOutcome:
+    """How a search ended.
+
+    Attributes:
+        study: all trials.
+        stopped: why it ended early, a sentence, or None.
+        interrupted: by Ctrl-C or SIGTERM.
+        failed: it was of no use, since no trial worked.
+    """
+
+    study: optuna.Study
+    stopped: str | None
+    interrupted: bool
+    failed: bool
 
 
 def trial_worker() -> type[Any]:
@@ -44,215 +52,135 @@ def trial_worker() -> type[Any]:
     return TrialWorker
 
 
-@dataclass(frozen=True)
-class SearchOutcome:
-    """How a search ended. stopped: why it ended early, or None; interrupted: by Ctrl-C or SIGTERM; failed: no trial
-    worked.
+def run_search(search: Search, worker: Callable[[], type[Any]] = trial_worker) -> SearchOutcome:
+    """Runs a search that `begin_search` began until it has `trials` trials in all, and returns how it ended.
+
+    The journal says what an earlier run has done: nothing finished is repeated, and what was running goes on from its
+    checkpoint with its own parameters. Every trial's files are in their folder when this returns. Ray is started only
+    where something is left to do; what its processes logged is then in the folder `logs`.
+
+    Args:
+        worker: returns the class whose instances train the trials; TrialWorker, or one made from it.
+
+    Raises:
+        DiskFull: something cannot be written. Everything before it is whole, and the search can be gone on with.
+        RunFailure: Ray does not start.
+        UserError: there is no Ray cluster at the address given.
     """
+    study, resources = search.study, search.resources
+    num_existing, num_unfinished = num_started(study), len(unfinished(study))
+    num_trials = max(search.space.search.trials, num_existing)
+    if num_trials == num_existing and not num_unfinished:
+        return SearchOutcome(study, stopped=None, interrupted=False, failed=False)
 
-    study: optuna.Study
-    stopped: str | None
-    interrupted: bool
-    failed: bool
+    with ExitStack() as stack:
+        with search.view.steps("starting Ray"):
+            num_cpus = resources.concurrent_trials * resources.cpus_per_trial
+            ray = stack.enter_context(ray_runtime(num_cpus, resources.gpus, search.ray_address))
+        search.view.begin(num_trials, num_existing - num_unfinished)
+        _recall_ended_trials(search)
+        interrupted = _run_trials(search, ray, worker)
+    if search.early_end.disk_full is not None:
+        raise search.early_end.disk_full
+    files.drop_losers(search.folder, study)
+    files.write_table(search.folder, study)
+    return SearchOutcome(study, search.early_end.reason, interrupted, search.early_end.failed)
 
 
-def run_search(
-    space: SearchSpace,
-    data: LeafData,
-    plan: Plan,
-    resources: Resources,
-    out: Path,
-    view: SearchView,
-    too_large: Callable[[int, str], object] = lambda micro_batch, reason: None,
-    worker: Callable[[], type[Any]] = trial_worker,
-) -> SearchOutcome:
-    """Runs `space.search.trials` trials in all in the folder `out`, which must be the caller's alone, and returns how
-    it ended.
-
-    The journal in `out` says what an earlier run has done: nothing finished is repeated, what was running goes on from
-    its checkpoint with its own parameters, and the halving's rungs are as they were. Every trial's files are in their
-    folder when this returns.
-    too_large: called with a micro-batch that ran out of memory all the same, and with what was said.
-    worker: returns the class whose instances train the trials; TrialWorker, or one made from it. Raises DiskFull when
-    something cannot be written; everything before it is whole, and the search can be gone on with.
+def _recall_ended_trials(search: Search) -> None:
+    """Shows trials of earlier runs in TensorBoard's table, where a kill may have come before they were written there,
+    and tells the view of them.
     """
-    settings = space.search
-    with told_when_full(out):
-        for folder in (out, *out.glob("t[0-9]*")):  # of trials that nobody goes on with, too
-            remove_leftovers(folder)
-        study = open_study(out)
-    check_same(study, {"data": data.store.fingerprint[:16], "format": FORMAT, "settings": settings_mark(space)})
-    num_existing = num_started(study)
-    study.sampler = build_sampler(settings.sampler, settings.seed, num_existing, settings.trials)
-    with quiet_optuna():
-        if not num_existing:  # else they are there, however the plan has changed since
-            for start in start_points(space, plan):
-                study.enqueue_trial(start, skip_if_exists=True)
-    complete_endings(study, lambda number: best_so_far(read_metrics(files.trial_folder(out, number))))
-    going_on = unfinished(study)
-    num_ended = num_existing - len(going_on)
-    num_new = max(settings.trials - num_existing, 0)
-    if not going_on and not num_new:
-        return SearchOutcome(study, None, False, False)
-    view.begin(num_existing + num_new, num_ended)
-    stopped, interrupted, failed = _tune(space, data, plan, resources, out, view, study, num_new, too_large, worker)
-    files.drop_losers(out, study)
-    files.write_table(out, study)
-    return SearchOutcome(study, stopped, interrupted, failed)
+    search.hparams.search_started()
+    ended = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+    for trial in search.study.get_trials(deepcopy=False, states=ended):
+        outcome = str(trial.user_attrs.get(OUTCOME, FAILED))
+        search.hparams.trial_ended(trial.number, outcome)
+        best = max(trial.intermediate_values.values(), default=math.nan)
+        line = TrialLine(trial.number, trial.params, "", search.space.search.epochs, best_val_acc=best)
+        search.view.recall(line, outcome)
 
 
-def _tune(
-    space: SearchSpace,
-    data: LeafData,
-    plan: Plan,
-    resources: Resources,
-    out: Path,
-    view: SearchView,
-    study: optuna.Study,
-    num_new: int,
-    too_large: Callable[[int, str], object],
-    worker: Callable[[], type[Any]],
-) -> tuple[str | None, bool, bool]:
+def _run_trials(search: Search, ray: RayRuntime, worker: Callable[[], type[Any]]) -> bool:
+    """Lets Ray Tune run all trials that are left, and returns whether it was interrupted."""
+    settings = search.space.search
+    with ExitStack() as stack:
+        stack.callback(ray.keep_logs, search.folder / LOGS)
+        ray_results = stack.enter_context(
+            tempfile.TemporaryDirectory(prefix="tune_cropshield-", ignore_cleanup_errors=True)
+        )
+        tuner = _tuner(search, ray, worker, Path(ray_results))
+        interrupted = stack.enter_context(_ended_by_signals(search))
+        stack.enter_context(search.view.live())
+        stack.enter_context(quiet_optuna())
+        search.early_end.start_clock(parse_duration(settings.time_budget) if settings.time_budget else None)
+        tuner.fit()
+    return interrupted.is_set()
+
+
+def _tuner(search: Search, ray: RayRuntime, worker: Callable[[], type[Any]], ray_results: Path) -> Any:
+    """Returns Ray Tune's part of the search. What it writes into `ray_results` is never read: the journal is the
+    state.
+    """
     from ray import tune  # only now: `ray_runtime` has set what Ray reads when it is imported
 
-    from tune_cropshield.search.callbacks import BoardCallback, ViewCallback
-    from tune_cropshield.search.halving import Halving
-    from tune_cropshield.search.hparams import Board
+    from tune_cropshield.search.ray_events import PruningScheduler, SearchCallback, SearchStopper
     from tune_cropshield.search.searcher import StudySearcher
-    from tune_cropshield.search.stopper import SearchStopper
 
-    settings = space.search
-    halving = Halving(settings.epochs, settings.grace_epochs, settings.reduction_factor)
-    for trial in study.get_trials(deepcopy=False):
-        halving.replay(str(trial.number), trial.intermediate_values)
-
-    board = Board(out, space, plan)
-    board.begin()
-
-    def make_config(number: int, parameters: dict[str, Any]) -> dict[str, Any]:
-        trial = trial_config(space, parameters, plan, resources)
-        run = RunConfig(data=DataConfig(**space.data.model_dump()), trial=trial).model_dump()
-        board.trial_started(number, run["trial"])
-        return {"number": number, "folder": str(files.trial_folder(out, number)), "run": run}
-
-    def describe(number: int) -> TrialLine:
-        parameters = study.get_trials(deepcopy=False)[number].params
-        trial = trial_config(space, parameters, plan, resources)
-        return TrialLine(
-            number, parameters, str(pair_of(parameters, space, plan)), settings.epochs, trial.lr, trial.max_norm
-        )
-
-    def trial_over(number: int) -> None:
-        try:
-            book(number)
-        except DiskFull as error:
-            stopper.stop_for_space(error)
-        except (
-            OSError,
-            ValueError,
-            # a table that is open elsewhere, say: Ray would take it for the trial's failure, and train it again
-        ) as error:
-            view.note(f"after t{number:03d}: {error}")
-
-    def book(number: int) -> None:
-        for step in read_events(files.trial_folder(out, number)):
-            if step.get("part") == "training":
-                too_large(step["before"], step["reason"])
-            if step.get("event") == RETIRED:
-                view.note(f"before t{number:03d}, {step[REASON]}")
-        files.drop_losers(out, study)
-        if (fault := files.equal_weights(out, study, number)) is not None:
-            stopper.fail(fault)
-        files.write_table(out, study)
-
-    def was_pruned(trial_id: str) -> bool:
-        return trial_id in halving.pruned
-
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)):
-        board.trial_ended(
-            trial.number, str(trial.user_attrs.get(OUTCOME, FAILED))
-        )  # again: the kill may have come before it was written
-        best = max(trial.intermediate_values.values(), default=math.nan)
-        view.recall(
-            TrialLine(trial.number, trial.params, "", settings.epochs, best_val_acc=best),
-            str(trial.user_attrs.get(OUTCOME, FAILED)),
-        )
-
-    stopper = SearchStopper(parse_duration(settings.time_budget) if settings.time_budget else None)
-    going_on = unfinished(study)
-    searcher = StudySearcher(
-        study,
-        as_begun(distributions(space, plan), study),
-        make_config,
-        was_pruned,
-        lambda trial_id, number: halving.adopt(trial_id, str(number)),
-        going_on,
-        num_new,
-        stopper.stop_for_space,
+    resources, plan = search.resources, search.plan
+    spare_mib = plan.spare_mib(search.space.search.pairs == "all")
+    trainable = tune.with_parameters(
+        worker(),
+        data=search.data,
+        device=resources.device,
+        memory_mib=plan.share_mib,
+        resident_bytes=int(spare_mib * MIB),
     )
-    with (
-        tempfile.TemporaryDirectory(prefix="tune_cropshield-", ignore_cleanup_errors=True) as ray_results,
-        _ended_by_signals(stopper, view) as interrupted,
-    ):
-        tuner = tune.Tuner(
-            tune.with_resources(
-                tune.with_parameters(
-                    worker(),
-                    data=data,
-                    device=resources.device,
-                    memory_mib=plan.share_mib,
-                    resident_bytes=int(plan.spare_mib(settings.pairs == "all") * 2**20),
-                ),
-                {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
-            ),
-            tune_config=tune.TuneConfig(
-                search_alg=searcher,
-                scheduler=halving,
-                num_samples=-1,  # the searcher says when there are no more
-                max_concurrent_trials=resources.concurrent_trials,
-                reuse_actors=True,
-                trial_dirname_creator=lambda trial: f"t{trial.config['number']:03d}",
-            ),
-            run_config=tune.RunConfig(
-                name="search",
-                storage_path=ray_results,
-                stop=stopper,
-                verbose=0,
-                checkpoint_config=tune.CheckpointConfig(
-                    checkpoint_frequency=0, checkpoint_at_end=False
-                ),  # trials keep their own
-                failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS),
-                callbacks=[
-                    BoardCallback(board, was_pruned, searcher.starts_again),
-                    ViewCallback(view, describe, was_pruned, searcher.starts_again, trial_over, stopper.trial_ended),
-                ],
-            ),
-        )
-        with view.live(), quiet_optuna():
-            tuner.fit()
-    if stopper.disk_full is not None:
-        raise stopper.disk_full
-    return stopper.reason, interrupted.is_set(), stopper.failed
+    searcher = StudySearcher(search)
+    return tune.Tuner(
+        tune.with_resources(trainable, {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial}),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=PruningScheduler(search, searcher, ray),
+            num_samples=-1,  # the searcher says when there are no more
+            max_concurrent_trials=resources.concurrent_trials,
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: f"t{trial.config['number']:03d}",
+        ),
+        run_config=tune.RunConfig(
+            name="search",
+            storage_path=str(ray_results),
+            stop=SearchStopper(search),
+            verbose=0,
+            # trials keep checkpoints of their own
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+            failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS),
+            callbacks=[SearchCallback(search, searcher)],
+        ),
+    )
 
 
 @contextmanager
-def _ended_by_signals(stopper: Any, view: SearchView) -> Iterator[threading.Event]:
+def _ended_by_signals(search: Search) -> Iterator[threading.Event]:
     """Turns the first Ctrl-C or SIGTERM into an orderly end; a second one kills. Yields an event that tells whether
-    there was one.
+    there was one. In a thread other than the main one, Python lets nobody handle signals.
     """
     interrupted = threading.Event()
 
     def end(number: int, frame: object) -> None:
         if interrupted.is_set():
-            view.leave()
+            search.view.leave()
             os._exit(130)
         interrupted.set()
-        stopper.stop("interrupted")
-        view.note(
-            "stopping: the trials under way have 10 s to end their epoch, which is else trained again (once "
-            "more to stop at once)"
+        search.early_end.stop("interrupted")
+        search.view.note(
+            "stopping: the trials under way have 10 s to end their epoch, which is else trained again (once more to "
+            "stop at once)"
         )
 
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted
+        return
     previous = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield interrupted
@@ -263,6 +191,5 @@ def _ended_by_signals(stopper: Any, view: SearchView) -> Iterator[threading.Even
 
 def has_result(study: optuna.Study) -> bool:
     """Tells whether any trial has reported an accuracy."""
-    return any(
-        trial.intermediate_values for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING
-    )
+    trials = study.get_trials(deepcopy=False)
+    return any(trial.intermediate_values for trial in trials if trial.state != TrialState.WAITING)

@@ -8,16 +8,15 @@ been tried.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
-from optuna.trial import FrozenTrial
 from ray.tune.search import Searcher
 
 from tune_cropshield.errors import DiskFull
+from tune_cropshield.search.context import Search
 from tune_cropshield.search.endings import (
     FAILED,
     METRIC,
@@ -28,40 +27,31 @@ from tune_cropshield.search.endings import (
     report_epoch,
     told_outcome,
 )
-from tune_cropshield.search.journal import quiet_optuna
+from tune_cropshield.search.journal import num_started, quiet_optuna, unfinished
+from tune_cropshield.search.optuna_private import reopened
+from tune_cropshield.search.trial_settings import as_begun, distributions, suggest
 
 
 class StudySearcher(Searcher):
-    """Suggests what the study asks for, unfinished trials first, until `num_new` new trials have been started.
+    """Suggests what the study asks for, unfinished trials first, until the search has all its trials.
 
-    make_config: (trial number, parameters) -> what the worker gets. was_pruned: whether the scheduler stopped this Ray
-    trial.
-    adopt: called with Ray's id and the number of an unfinished trial that goes on. disk_full: called once; nothing is
-    written any more after it. A trial that ends for none of our reasons was interrupted: it stays running in the
-    journal, and a resumed search goes on with it.
+    A trial that ends for none of our reasons was interrupted: it stays running in the journal, and a resumed search
+    goes on with it. On a full disk the search is ended, and nothing is written any more.
     """
 
-    def __init__(
-        self,
-        study: optuna.Study,
-        distributions: dict[str, BaseDistribution],
-        make_config: Callable[[int, dict[str, Any]], dict[str, Any]],
-        was_pruned: Callable[[str], bool],
-        adopt: Callable[[str, int], object],
-        unfinished: Iterable[FrozenTrial],
-        num_new: int,
-        disk_full: Callable[[DiskFull], object],
-    ) -> None:
+    def __init__(self, search: Search) -> None:
         super().__init__(metric=METRIC, mode="max")
-        self._study, self._distributions = study, distributions
-        self._make_config, self._was_pruned, self._adopt = make_config, was_pruned, adopt
-        self._unfinished, self._num_new = deque(unfinished), num_new
+        self._search, self._study = search, search.study
+        self._distributions = as_begun(distributions(search.space, search.plan), self._study)
+        self._unfinished = deque(unfinished(self._study))
+        self._num_new = search.space.search.trials - num_started(self._study)
         self._trials: dict[str, optuna.Trial] = {}  # by Ray's trial id
         self._reported: dict[str, dict[int, float]] = {}
         self._last_epoch: dict[str, int] = {}  # that this run has heard of
-        self._disk_full, self._stopped = disk_full, False
+        self._stopped = False
         self._restarted: set[int] = set()  # trials whose worker died before they ran
         self._given_up: set[str] = set()  # what Ray called them then
+        self._worker_errors: dict[str, str] = {}
         self._ran: set[str] = set()
 
     @contextmanager
@@ -72,30 +62,36 @@ class StudySearcher(Searcher):
                 yield
         except DiskFull as error:
             self._stopped = True
-            self._disk_full(error)
+            self._search.early_end.stop_for_space(error)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Returns the next trial's configuration, None while there is none but one under way may have to be started
         again, or FINISHED.
         """
+        is_more = bool(self._unfinished) or self._num_new > 0
+        if self._trials and not is_more and not self._stopped:
+            return None
+        if self._stopped or not is_more:
+            return str(Searcher.FINISHED)
         with self._writing():
-            if not self._stopped and self._trials and not (self._unfinished or self._num_new > 0):
-                return None
-            if self._stopped or not (self._unfinished or self._num_new > 0):
-                return str(Searcher.FINISHED)
             if self._unfinished:
-                trial = optuna.Trial(self._study, self._unfinished.popleft()._trial_id)
+                trial = reopened(self._study, self._unfinished.popleft())
                 for name, distribution in self._distributions.items():  # a kill may have come between two parameters
-                    trial._suggest(name, distribution)
-                self._adopt(trial_id, trial.number)
+                    suggest(trial, name, distribution)
             else:
                 self._num_new -= 1
                 trial = self._study.ask(self._distributions)
             frozen = self._study.get_trials(deepcopy=False)[trial.number]
             self._trials[trial_id] = trial
             self._reported[trial_id] = dict(frozen.intermediate_values)
-            return self._make_config(trial.number, frozen.params)
-        return str(Searcher.FINISHED)
+            return self._worker_config(trial.number, frozen.params)
+        return str(Searcher.FINISHED)  # the disk is full
+
+    def _worker_config(self, number: int, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Returns what the trial's worker gets, and writes the trial's settings for TensorBoard."""
+        run = self._search.run_config(parameters).model_dump()
+        self._search.hparams.trial_started(number, run["trial"])
+        return {"number": number, "folder": str(self._search.trial_folder(number)), "run": run}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Reports an epoch's best-so-far; one that is trained again after a death to the same value is written once.
@@ -130,15 +126,23 @@ class StudySearcher(Searcher):
         if has_metric(result):
             self._last_epoch[trial_id] = int(result["epoch"])
             best_so_far[int(result["epoch"])] = float(result[METRIC])
-        if (
-            last := self._last_epoch.pop(trial_id, None)
-        ) is not None:  # a killed run may have come further, to an accuracy that is gone
+        last = self._last_epoch.pop(trial_id, None)
+        if last is not None:  # a killed run may have come further, to an accuracy that is gone
             best_so_far = {epoch: value if epoch <= last else best_so_far[last] for epoch, value in best_so_far.items()}
-        outcome, reason = (FAILED, WORKER_DIED) if error else told_outcome(result)
-        outcome = outcome or (PRUNED if self._was_pruned(trial_id) else None)
+        outcome, reason = (FAILED, self.worker_error(trial_id)) if error else told_outcome(result)
+        if outcome is None and trial.number in self._search.pruned:
+            outcome = PRUNED
         if outcome is not None:
             with self._writing():
                 end_trial(self._study, trial, outcome, reason, best_so_far)
+
+    def note_worker_error(self, trial_id: str, why: str | None) -> None:
+        """Takes in why the worker of a trial died, None where nobody knows."""
+        self._worker_errors[trial_id] = f"{WORKER_DIED}: {why}" if why else WORKER_DIED
+
+    def worker_error(self, trial_id: str) -> str:
+        """Returns a sentence on the last death of a trial's worker."""
+        return self._worker_errors.get(trial_id, WORKER_DIED)
 
     def starts_again(self, trial_id: str) -> bool:
         """Tells whether the trial of which Ray says that it failed is only waiting for another worker."""

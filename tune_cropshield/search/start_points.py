@@ -12,28 +12,28 @@ from tune_cropshield.search.trial_settings import EFFECTIVE_BATCH, PAIR
 
 
 def start_points(space: SearchSpace, plan: Plan) -> list[dict[str, Any]]:
-    """Returns the parameters to try first, trial 0 being the guide's recommended setting; all but it may be partial."""
-    guide = guide_point(space)
-    starts = [guide, *(dict(start) for start in space.start if dict(start) != guide)]
+    """Returns the parameters to try first, trial 0 being the reference setting; all but it may be partial."""
+    reference = reference_point(space)
+    starts = [reference, *(dict(start) for start in space.start if dict(start) != reference)]
     return [_with_fitting_pair(start, space, plan) for start in starts]
 
 
-def guide_point(space: SearchSpace) -> dict[str, Any]:
-    """Returns the guide's setting for this model in terms of what is searched.
+def reference_point(space: SearchSpace) -> dict[str, Any]:
+    """Returns the reference setting for this model in terms of what is searched.
 
-    What the guide does not speak of takes our default. A value outside the space becomes the nearest one inside: see
-    `guide_differs`.
+    What the reference does not speak of takes our default. A value outside the space becomes the nearest one inside:
+    see `reference_differs`.
     """
     trial = space.trial_config()
     advice = {name: getattr(trial, name) for name in TrialConfig.model_fields} | recommended(trial)
     return {name: domain.nearest(advice[name]) for name, domain in space.space.items()}
 
 
-def guide_differs(space: SearchSpace) -> dict[str, tuple[Any, Any]]:
-    """Returns {parameter: (the guide's value, trial 0's value)} where the space, or what it fixes, does not hold what
-    the guide recommends.
+def reference_differs(space: SearchSpace) -> dict[str, tuple[Any, Any]]:
+    """Returns {parameter: (the reference's value, trial 0's value)} where the space, or what it fixes, does not hold
+    what the reference recommends.
     """
-    trial, point = space.trial_config(), guide_point(space)
+    trial, point = space.trial_config(), reference_point(space)
     taken = {name: point.get(name, getattr(trial, name)) for name in recommended(trial)}
     return {name: (value, taken[name]) for name, value in recommended(trial).items() if taken[name] != value}
 

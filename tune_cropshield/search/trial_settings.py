@@ -7,8 +7,9 @@ import json
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
+from tune_cropshield.config.registry import source_digest
 from tune_cropshield.config.settings import TrialConfig
 from tune_cropshield.config.space import SearchSpace
 from tune_cropshield.memory.choose.pairs import SMALLEST_FOR_BATCH_NORM, Pair, Plan, micro_batches_of, parse_pair
@@ -34,14 +35,16 @@ def distributions(space: SearchSpace, plan: Plan) -> dict[str, BaseDistribution]
 
 def settings_mark(space: SearchSpace) -> str:
     """Returns what tells apart spaces whose trials cannot be compared: what is trained, searched, split and stopped,
-    not for how long or on what.
+    not for how long or on what. A user's own code counts with what stands in its file.
     """
-    search = space.search
+    search, trial = space.search, space.trial_config()
+    code = (trial.model, trial.loss, trial.optimizer, trial.schedule, search.pruning)
     what = {
-        "trial": space.trial_config().model_dump(mode="json"),
+        "trial": trial.model_dump(mode="json"),
+        "code": [source_digest(name) for name in code],
         "space": {name: domain.describe() for name, domain in space.space.items()},
         "data": space.data.model_dump(mode="json", exclude={"dir"}),
-        "search": [search.epochs, search.grace_epochs, search.reduction_factor, search.pairs],
+        "search": [search.epochs, search.grace_epochs, search.reduction_factor, search.pairs, search.pruning],
     }
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -51,13 +54,24 @@ def as_begun(found: dict[str, BaseDistribution], study: optuna.Study) -> dict[st
     no others any more.
 
     What fits may have changed since: other memory is free, or a micro-batch ran out of it. A pair that does not fit
-    goes down the ladder.
+    is halved when its memory runs out.
     """
     begun = {name: known for trial in study.get_trials(deepcopy=False) for name, known in trial.distributions.items()}
     return {
         name: begun[name] if isinstance(begun.get(name), CategoricalDistribution) else own
         for name, own in found.items()
     }
+
+
+def suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> None:
+    """Draws a parameter of a trial, as `study.ask` does; one that it has already stays."""
+    match distribution:
+        case CategoricalDistribution():
+            trial.suggest_categorical(name, distribution.choices)
+        case FloatDistribution(low=low, high=high, step=step, log=log):
+            trial.suggest_float(name, low, high, step=step, log=log)
+        case IntDistribution(low=low, high=high, step=step, log=log):
+            trial.suggest_int(name, low, high, step=step, log=log)
 
 
 def pair_of(parameters: dict[str, Any], space: SearchSpace, plan: Plan) -> Pair:

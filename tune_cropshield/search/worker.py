@@ -24,7 +24,7 @@ from tune_cropshield.search.endings import (
     DIVERGED,
     FAILED,
     FINISHED,
-    LADDER_STEPS,
+    MEMORY_RETRIES,
     METRIC,
     NOTES,
     OUT_OF_MEMORY,
@@ -130,7 +130,7 @@ class TrialWorker(tune.Trainable):
             "best_epoch": report.best_epoch,
             "done": report.finished,
         }
-        result |= {LADDER_STEPS: len(report.oom_retries), NOTES: report.notes}
+        result |= {MEMORY_RETRIES: len(report.oom_retries), NOTES: report.notes}
         return {**result, OUTCOME: FINISHED} if report.finished else result
 
     def _note_traceback(self) -> None:

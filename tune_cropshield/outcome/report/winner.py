@@ -8,7 +8,7 @@ from tune_cropshield.outcome.report import words
 from tune_cropshield.outcome.report.page import Block, Chart, KeyFigure, Section, Table, Text
 from tune_cropshield.outcome.report.search_record import SearchRecord, TrialRecord
 from tune_cropshield.outcome.report.theme import BLUE, GREEN, UNFINISHED
-from tune_cropshield.search.start_points import guide_differs
+from tune_cropshield.search.start_points import reference_differs
 
 EXPLANATION = (
     "The reference setting is what the CropShield training guide recommends for this network; every search trains it "
@@ -66,7 +66,7 @@ def section(record: SearchRecord) -> Section:
     blocks: list[Block] = [Text(_verdict(record, winner), strong=True), Text(EXPLANATION)]
     if (chance := _chance(record, winner)) is not None:
         blocks.append(Text(chance))
-    if record.space is not None and (differs := guide_differs(record.space)):
+    if record.space is not None and (differs := reference_differs(record.space)):
         named = ", ".join(
             f"{name} = {words.setting(taken)} for {words.setting(advised)}"
             for name, (advised, taken) in differs.items()

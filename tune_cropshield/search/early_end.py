@@ -3,35 +3,31 @@
 from __future__ import annotations
 
 import time
-from typing import Any
-
-from ray import tune
 
 from tune_cropshield.errors import DiskFull
-from tune_cropshield.search.endings import DISK_FULL, FAILED, OUTCOME, REASON
 
 SAME_FAILURES = 3  # the first trials all failing in one way means that the rest would too
 
 
-class SearchStopper(tune.Stopper):
-    """Stops everything at a deadline, on request, on a full disk, or when the first trials all fail in the same way;
-    `reason` then says why.
+class EarlyEnd:
+    """Ends a search at a deadline, on request, on a full disk, or when the first trials all fail in the same way.
+
+    Attributes:
+        reason: why the search should end now, a sentence; None while it should not.
+        failed: the search is of no use.
+        disk_full: set where nothing can be written any more.
     """
 
-    def __init__(self, time_budget_seconds: float | None) -> None:
-        self._deadline = time.monotonic() + time_budget_seconds if time_budget_seconds else None
+    def __init__(self) -> None:
         self.reason: str | None = None
         self.failed = False
         self.disk_full: DiskFull | None = None
+        self._deadline: float | None = None
         self._endings: list[str | None] = []  # the failure of each trial that has ended, None where it did not fail
 
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Looks at a result; never stops a single trial."""
-        if DISK_FULL in result:
-            self.stop_for_space(DiskFull(result[DISK_FULL]))
-        elif result.get("done"):
-            self.trial_ended(result.get(REASON) if result.get(OUTCOME) == FAILED else None)
-        return False
+    def start_clock(self, time_budget_seconds: float | None) -> None:
+        """Sets the deadline, counted from now; None sets none."""
+        self._deadline = time.monotonic() + time_budget_seconds if time_budget_seconds else None
 
     def trial_ended(self, failure: str | None) -> None:
         """Takes in why a trial failed, None where it did not."""
@@ -54,7 +50,7 @@ class SearchStopper(tune.Stopper):
         self.stop(str(error))
         self.disk_full = self.disk_full or error
 
-    def stop_all(self) -> bool:
+    def is_due(self) -> bool:
         """Tells whether the search should end now."""
         if self._deadline is not None and time.monotonic() >= self._deadline:
             self.stop("the time budget is used up")

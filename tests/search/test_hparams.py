@@ -15,7 +15,7 @@ from tensorboard_server import TensorBoard, tensorboard
 
 from tune_cropshield.config.space import SearchSpace, load_space
 from tune_cropshield.memory.choose.pairs import plan_for_cpu
-from tune_cropshield.search.hparams import Board
+from tune_cropshield.search.hparams import HParams
 from tune_cropshield.training.metrics import EpochMetrics
 from tune_cropshield.training.run_folder import ScalarEvents
 
@@ -75,8 +75,8 @@ def search_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("search")
     (out / "space.toml").write_text(SPACE)
     space = load_space(out / "space.toml")
-    board = Board(out, space, plan_for_cpu((16, 128)))
-    board.begin()
+    board = HParams(out, space, plan_for_cpu((16, 128)))
+    board.search_started()
     for number, accuracies in ACCURACIES.items():
         board.trial_started(number, settings(space, number))
         events = ScalarEvents(out / f"t{number:03d}")
@@ -195,8 +195,8 @@ def test_the_metrics_are_those_of_the_best_epoch(board: TensorBoard) -> None:
 def test_a_trial_can_be_seen_before_its_first_epoch_and_each_epoch_at_once(tmp_path: Path) -> None:
     (tmp_path / "space.toml").write_text(SPACE)
     space = load_space(tmp_path / "space.toml")
-    board = Board(tmp_path, space, plan_for_cpu((16, 128)))
-    board.begin()
+    board = HParams(tmp_path, space, plan_for_cpu((16, 128)))
+    board.search_started()
     board.trial_started(0, settings(space, 0))
     written = EventAccumulator(str(tmp_path / "t000"))
     written.Reload()
@@ -216,7 +216,7 @@ def test_a_trial_can_be_seen_before_its_first_epoch_and_each_epoch_at_once(tmp_p
 def test_searched_pairs_are_a_column_of_their_own(tmp_path: Path) -> None:
     (tmp_path / "space.toml").write_text(SPACE + 'pairs = "all"\n')
     space = load_space(tmp_path / "space.toml")
-    Board(tmp_path, space, plan_for_cpu((16, 128))).trial_started(0, settings(space, 0))
+    HParams(tmp_path, space, plan_for_cpu((16, 128))).trial_started(0, settings(space, 0))
     written = EventAccumulator(str(tmp_path / "t000"))
     written.Reload()
     content = written.SummaryMetadata("_hparams_/session_start_info").plugin_data.content

@@ -1,0 +1,153 @@
+"""One search: what its parts share, and how it is begun or gone on with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import optuna
+
+from tune_cropshield.config.settings import DataConfig, RunConfig, TrialConfig
+from tune_cropshield.config.space import SearchSpace
+from tune_cropshield.data.dataset import LeafData
+from tune_cropshield.files import remove_leftovers, told_when_full
+from tune_cropshield.memory.choose.pairs import Plan
+from tune_cropshield.search import folder as files
+from tune_cropshield.search.early_end import EarlyEnd
+from tune_cropshield.search.endings import complete_endings
+from tune_cropshield.search.hparams import HParams
+from tune_cropshield.search.journal import check_same, num_started, open_study, quiet_optuna
+from tune_cropshield.search.launches import note_start
+from tune_cropshield.search.plan_file import save_plan
+from tune_cropshield.search.prepare import Prepared
+from tune_cropshield.search.pruning import PruningRule, build_pruning
+from tune_cropshield.search.resources import Resources
+from tune_cropshield.search.samplers import build_sampler
+from tune_cropshield.search.start_points import start_points
+from tune_cropshield.search.trial_settings import pair_of, settings_mark, trial_config
+from tune_cropshield.search.views.view import SearchView, TrialLine
+from tune_cropshield.training.run_folder import best_so_far, read_metrics
+
+if TYPE_CHECKING:
+    from tune_cropshield.device import Card
+
+FORMAT = "4"  # of trials' settings, checkpoints and metrics: raised when an older search can no longer be gone on with
+
+
+@dataclass
+class Search:
+    """A search that was begun. Knows neither Ray nor the terminal.
+
+    Attributes:
+        space, data, plan, resources, card, cache_dir: what is searched, on what; see `Prepared`.
+        folder: the search's own, locked by the caller.
+        study: every trial and how it ended; written to the journal in `folder`.
+        view: shows what happens.
+        pruning: decides which trials end early; it knows what earlier runs of the search reported.
+        early_end: decides whether the whole search ends early.
+        hparams: TensorBoard's record of the trials' settings.
+        ray_address: a Ray cluster to join, None for a Ray of its own.
+        pruned: numbers of the trials that `pruning` has stopped in this run.
+    """
+
+    space: SearchSpace
+    data: LeafData
+    plan: Plan
+    resources: Resources
+    card: Card | None
+    cache_dir: Path
+    folder: Path
+    study: optuna.Study
+    view: SearchView
+    pruning: PruningRule
+    early_end: EarlyEnd
+    hparams: HParams
+    ray_address: str | None = None
+    pruned: set[int] = field(default_factory=set)
+
+    def trial_folder(self, number: int) -> Path:
+        """Returns the folder of a trial."""
+        return files.trial_folder(self.folder, number)
+
+    def trial_config(self, parameters: dict[str, Any]) -> TrialConfig:
+        """Returns all settings of a trial with these searched parameters."""
+        return trial_config(self.space, parameters, self.plan, self.resources)
+
+    def run_config(self, parameters: dict[str, Any]) -> RunConfig:
+        """Returns the settings of a trial together with the photographs that it is trained on."""
+        data = DataConfig(**self.space.data.model_dump())
+        return RunConfig(data=data, trial=self.trial_config(parameters))
+
+    def trial_line(self, number: int) -> TrialLine:
+        """Returns what a view shows of a trial before its first epoch."""
+        parameters = self.study.get_trials(deepcopy=False)[number].params
+        trial, pair = self.trial_config(parameters), pair_of(parameters, self.space, self.plan)
+        return TrialLine(number, parameters, str(pair), self.space.search.epochs, trial.lr, trial.max_norm)
+
+
+def begin_search(
+    prepared: Prepared,
+    folder: Path,
+    view: SearchView,
+    *,
+    resume: bool,
+    command: Sequence[str],
+    ray_address: str | None = None,
+) -> Search:
+    """Begins a search in `folder`, or goes on with the one that is there, and returns it; `run_search` then runs it.
+
+    Writes search.toml, plan.json and a line of starts.jsonl, and opens the journal. Trials whose end an earlier run had
+    begun to write are ended; the pruning rule is told what every trial has reported.
+
+    Args:
+        prepared: what `prepare` found.
+        folder: exists and is locked by the caller for as long as the search runs.
+        resume: a search that is there is gone on with. It is compared with `prepared` before anything is written.
+        command: the command line behind the program's name, for starts.jsonl.
+        ray_address: a Ray cluster to join, which shares this machine's folders.
+
+    Raises:
+        UserError: the search that is there was begun on other photographs or settings, or its journal is damaged.
+        DiskFull: something cannot be written.
+    """
+    space, plan = prepared.space, prepared.plan
+    marks = {"data": prepared.data.store.fingerprint[:16], "format": FORMAT, "settings": settings_mark(space)}
+    pruning = build_pruning(space.search)
+    with told_when_full(folder):
+        for place in (folder, *folder.glob("t[0-9]*")):  # of trials that nobody goes on with, too
+            remove_leftovers(place)
+        if resume:
+            check_same(open_study(folder), marks)
+        files.save_settings(folder, space, f"python -m tune_cropshield search --space {files.SETTINGS}")
+        save_plan(folder, plan)
+        note_start(folder, command, prepared.data, prepared.resources, prepared.card)
+        study = open_study(folder)
+        check_same(study, marks)
+
+    num_existing = num_started(study)
+    study.sampler = build_sampler(space.search.sampler, space.search.seed, num_existing, space.search.trials)
+    if not num_existing:  # else they are there, however the plan has changed since
+        with quiet_optuna():
+            for start in start_points(space, plan):
+                study.enqueue_trial(start, skip_if_exists=True)
+    complete_endings(study, lambda number: best_so_far(read_metrics(files.trial_folder(folder, number))))
+    for trial in study.get_trials(deepcopy=False):
+        for epoch, value in sorted(trial.intermediate_values.items()):
+            pruning.judge(trial.number, epoch, value)
+    return Search(
+        space=space,
+        data=prepared.data,
+        plan=plan,
+        resources=prepared.resources,
+        card=prepared.card,
+        cache_dir=prepared.cache_dir,
+        folder=folder,
+        study=study,
+        view=view,
+        pruning=pruning,
+        early_end=EarlyEnd(),
+        hparams=HParams(folder, space, plan),
+        ray_address=ray_address,
+    )
