@@ -61,7 +61,7 @@ class SearchSettings(Settings):
     epochs: Epochs = Field(25, ge=1)  # of a trial that is never pruned
     grace_epochs: Epochs = Field(2, ge=1)  # no trial is pruned before; at least the warm-up
     reduction_factor: float = Field(
-        3, ge=1.5
+        3.0, ge=1.5
     )  # 1 in so many trials goes on from a rung; eta of https://arxiv.org/abs/1810.05934
     sampler: str = "tpe"  # what proposes settings: a name in registry.SAMPLERS, or your own as file.py:name
     pruning: str = "asha"  # which trials end early: a name in registry.PRUNING, or your own as file.py:name
@@ -139,7 +139,12 @@ def load_space(path: Path, overrides: dict[str, dict[str, Any]] | None = None) -
 
     Raises ConfigError with every fault at once: of form, of each range's ends, of each starting point.
     """
-    tables, origin = overridden(read_toml(path), overrides or {}, str(path))
+    return space_from(read_toml(path), overrides or {}, str(path))
+
+
+def space_from(tables: dict[str, Any], overrides: dict[str, dict[str, Any]], file: str) -> SearchSpace:
+    """Returns the search space in the tables of a file, as `load_space` does. file: its name in messages."""
+    tables, origin = overridden(tables, overrides, file)
     space, faults, wrong = checked_fields(SearchSpace, tables, origin)
     faults += broken_rules(space, wrong, origin) + _misplaced(space, origin)
     unusable = {str(place[1]) for place in wrong if place[0] == "space" and len(place) > 1}

@@ -88,25 +88,28 @@ def save_settings(folder: Path, space: SearchSpace, command: str) -> None:
 
 def write_table(folder: Path, study: optuna.Study) -> None:
     """Writes trials.csv: a row per trial, with every parameter under its name and all metrics of its best epoch."""
-    trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
-    parameters = list(dict.fromkeys(name for trial in trials for name in trial.params))
-    columns = [
-        "trial",
-        "state",
-        *parameters,
-        "epochs",
-        "best_epoch",
-        "best_val_acc",
-        *COLUMN_OF_METRIC.values(),
-        "outcome",
-        "reason",
-    ]
+    rows = trial_rows(folder, study)
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer = csv.DictWriter(text, list(rows[0]) if rows else _columns([]), lineterminator="\n")
     writer.writeheader()
-    for trial in trials:
-        writer.writerow(_row(folder, trial))
+    writer.writerows(rows)
     write_text_atomically(folder / TABLE, text.getvalue())
+
+
+def trial_rows(folder: Path, study: optuna.Study) -> list[dict[str, Any]]:
+    """Returns the rows of trials.csv: one per trial that was started, all with the same columns in the same order.
+
+    None stands for what a trial does not have: a parameter of another branch, the metrics before its first epoch.
+    """
+    trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
+    columns = _columns(trials)
+    return [{column: None for column in columns} | _row(folder, trial) for trial in trials]
+
+
+def _columns(trials: list[FrozenTrial]) -> list[str]:
+    parameters = list(dict.fromkeys(name for trial in trials for name in trial.params))
+    metrics = ["epochs", "best_epoch", "best_val_acc", *COLUMN_OF_METRIC.values()]
+    return ["trial", "state", *parameters, *metrics, "outcome", "reason"]
 
 
 def _row(folder: Path, trial: FrozenTrial) -> dict[str, Any]:
@@ -115,7 +118,7 @@ def _row(folder: Path, trial: FrozenTrial) -> dict[str, Any]:
     row: dict[str, Any] = {"trial": trial.number, "state": trial.state.name, **trial.params, "epochs": len(lines)}
     if best is not None:
         row |= {"best_epoch": best["epoch"], "best_val_acc": best["val_acc"]}
-        row |= {column: best[name] for name, column in COLUMN_OF_METRIC.items()}
+        row |= {column: best.get(name) for name, column in COLUMN_OF_METRIC.items()}  # older searches knew fewer
     return row | {"outcome": trial.user_attrs.get(OUTCOME, "unfinished"), "reason": trial.user_attrs.get(REASON, "")}
 
 
