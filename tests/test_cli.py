@@ -552,8 +552,8 @@ def program(*arguments: object, stdout: Any = subprocess.PIPE) -> subprocess.Com
 
 def test_the_program_ends_with_the_commands_code_and_has_said_everything() -> None:
     script = Path(__file__)
-    done = program("doctor", "--script", script, "--json")
-    assert done.returncode == main(["doctor", "--script", str(script), "--json"])
+    done = program("check-script", script, "--json")
+    assert done.returncode == main(["check-script", str(script), "--json"])
     assert json.loads(done.stdout) is not None and not done.stderr
     refused_one = program("train", "--config", "missing.toml")
     assert refused_one.returncode == 2
@@ -564,13 +564,13 @@ def test_a_reader_who_has_gone_does_not_keep_the_program_from_ending() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "wb") as nobody:
-        done = program("doctor", "--script", Path(__file__), "--json", stdout=nobody)
+        done = program("check-script", Path(__file__), "--json", stdout=nobody)
     assert not done.stderr
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's full device")
 def test_output_that_does_not_fit_its_disk_is_told_and_not_taken_for_written() -> None:
     with open("/dev/full", "w") as full:
-        done = program("doctor", "--script", Path(__file__), "--json", stdout=full)
+        done = program("check-script", Path(__file__), "--json", stdout=full)
     assert done.returncode == 2
     assert "No space left on device" in done.stderr and "Traceback" not in done.stderr

@@ -51,9 +51,9 @@ def test_training_loads_neither_ray_nor_optuna() -> None:
 
 
 def test_the_doctor_loads_neither_ray_nor_optuna_nor_the_rooms_beside_and_above_it() -> None:
-    rooms = ["tune_cropshield.search", "tune_cropshield.outcome", "tune_cropshield.commands"]
+    rooms = ["tune_cropshield.search.folder", "tune_cropshield.search.views", "tune_cropshield.outcome"]
 
-    assert loaded(DOCTOR, ["ray", "optuna", *rooms]) == []
+    assert loaded(DOCTOR, ["ray", "optuna", *rooms, "tune_cropshield.api", "tune_cropshield.commands"]) == []
 
 
 def test_ray_is_loaded_only_when_a_search_starts_it() -> None:

@@ -1,3 +1,122 @@
-"""Hyperparameter search for leaf classifiers trained with mixed precision, gradient accumulation and clipping."""
+"""Hyperparameter search for leaf-disease classifiers trained with mixed precision, gradient accumulation and clipping.
+
+    import tune_cropshield as tc
+
+    results = tc.search(data="leaves", out="results/runs/first", trials=20)
+    print(results.best)
+    tc.predict(results.best.folder, "leaf.jpg")
+
+Each function is a command of `python -m tune_cropshield`; its keyword arguments are the command's flags.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from tune_cropshield.api.confirm import ConfirmResult, confirm
+    from tune_cropshield.api.evaluate import EvaluationResult, evaluate
+    from tune_cropshield.api.export import ExportResult, export
+    from tune_cropshield.api.plan import PlanResult, plan
+    from tune_cropshield.api.predict import predict
+    from tune_cropshield.api.report import report
+    from tune_cropshield.api.results import BestTrial, SearchResults, open_search
+    from tune_cropshield.api.search import search
+    from tune_cropshield.api.train import TrainResult, train
+    from tune_cropshield.config.settings import RunConfig
+    from tune_cropshield.config.space import SearchSpace
+    from tune_cropshield.errors import (
+        ConfigError,
+        DataError,
+        DeviceError,
+        DiskFull,
+        DivergedError,
+        OutOfMemory,
+        RunFailure,
+        UserError,
+    )
+    from tune_cropshield.outcome.predict import Prediction
+    from tune_cropshield.search.views.view import SearchView
+else:
+    # Python writes a package's folder into its names when it is first imported. Doing that now, with the folder
+    # search/ (whose __init__.py is empty), keeps it from taking the place of the function `search` later.
+    from tune_cropshield import search
+
+    del search
+
+# Where each name comes from. Nothing of it is imported before it is used: PyTorch alone takes seconds.
+_HOMES = {
+    "BestTrial": "api.results",
+    "ConfigError": "errors",
+    "ConfirmResult": "api.confirm",
+    "DataError": "errors",
+    "DeviceError": "errors",
+    "DiskFull": "errors",
+    "DivergedError": "errors",
+    "EvaluationResult": "api.evaluate",
+    "ExportResult": "api.export",
+    "OutOfMemory": "errors",
+    "PlanResult": "api.plan",
+    "Prediction": "outcome.predict",
+    "RunConfig": "config.settings",
+    "RunFailure": "errors",
+    "SearchResults": "api.results",
+    "SearchSpace": "config.space",
+    "SearchView": "search.views.view",
+    "TrainResult": "api.train",
+    "UserError": "errors",
+    "confirm": "api.confirm",
+    "evaluate": "api.evaluate",
+    "export": "api.export",
+    "open_search": "api.results",
+    "plan": "api.plan",
+    "predict": "api.predict",
+    "report": "api.report",
+    "search": "api.search",
+    "train": "api.train",
+}
+__all__ = [
+    "BestTrial",
+    "ConfigError",
+    "ConfirmResult",
+    "DataError",
+    "DeviceError",
+    "DiskFull",
+    "DivergedError",
+    "EvaluationResult",
+    "ExportResult",
+    "OutOfMemory",
+    "PlanResult",
+    "Prediction",
+    "RunConfig",
+    "RunFailure",
+    "SearchResults",
+    "SearchSpace",
+    "SearchView",
+    "TrainResult",
+    "UserError",
+    "__version__",
+    "confirm",
+    "evaluate",
+    "export",
+    "open_search",
+    "plan",
+    "predict",
+    "report",
+    "search",
+    "train",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Returns a name of the library, imported now."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
@@ -30,10 +30,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="tune-cropshield",
         description=(
-            "Finds the learning rate, clipping norm and batch/accumulation pair that train a leaf classifier best "
-            "within a GPU's memory."
+            "Give it one folder of leaf photographs per disease and your GPU's memory: it finds the training settings "
+            "with the best validation accuracy."
         ),
-        epilog="COMMAND --help tells more. Without arguments of its own, search draws leaves and runs on any machine.",
+        epilog=(
+            "COMMAND --help tells more. Without arguments of its own, search makes a small synthetic data set and runs "
+            "on any machine."
+        ),
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -44,7 +47,10 @@ def build_parser() -> argparse.ArgumentParser:
         description="Searches for the best setting and writes it to OUT/best.",
     )
     search.add_argument(
-        "--data", type=_path, metavar="DIR", help="one sub-folder of photographs per class; left out, leaves are drawn"
+        "--data",
+        type=_path,
+        metavar="DIR",
+        help="one sub-folder of photographs per class; left out, a synthetic data set",
     )
     search.add_argument(
         "--space",
@@ -75,7 +81,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     search.add_argument("--resume", action="store_true", help="go on with the search in --out")
     search.add_argument(
-        "--dry-run", action="store_true", help="print the space, the pairs, the rungs and the worst case, and stop"
+        "--dry-run",
+        action="store_true",
+        help="print the space, the pairs, the pruning steps and the worst case, and stop",
     )
     search.add_argument(
         "--sampler",
@@ -85,7 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
     search.add_argument("--ray-address", metavar="ADDR", help="join a running Ray cluster that shares the folders")
 
     shown = search.add_mutually_exclusive_group()
-    shown.add_argument("--quiet", action="store_true", help="print only what came of it")
+    shown.add_argument("--quiet", action="store_true", help="print only the result")
     shown.add_argument(
         "--json-lines", action="store_true", help="print one JSON object per event on stdout, for programs"
     )
@@ -182,7 +190,7 @@ def build_parser() -> argparse.ArgumentParser:
         choices=("toml", "json", "command", "onnx"),
         default="toml",
         help=(
-            "command: the call of the guide's train.py; onnx: the network itself, checked against PyTorch "
+            "command: the call of the reference train.py; onnx: the network itself, checked against PyTorch "
             "(default: %(default)s)"
         ),
     )
@@ -191,7 +199,7 @@ def build_parser() -> argparse.ArgumentParser:
         "confirm",
         help="say whether a search's win is more than seed noise",
         description=(
-            "Trains the best trials and the guide's setting again over several seeds, and tests whether the win is "
+            "Trains the best trials and the reference setting again over several seeds, and tests whether the win is "
             "more than seed noise."
         ),
     )
@@ -209,27 +217,30 @@ def build_parser() -> argparse.ArgumentParser:
 
     doctor = commands.add_parser(
         "doctor",
-        help="measure what the guide claims, or read a training script",
-        description=(
-            "Examines the machine, the photographs and what the training guide claims, on this device; or, with "
-            "--script, a training script."
-        ),
+        help="check the machine, the photographs and published rules of thumb",
+        description="Examines the machine and the photographs, and checks published rules of thumb on this device.",
     )
     doctor.add_argument(
-        "--data", type=_path, metavar="DIR", help="one sub-folder of photographs per class; left out, leaves are drawn"
+        "--data",
+        type=_path,
+        metavar="DIR",
+        help="one sub-folder of photographs per class; left out, a synthetic data set",
     )
     doctor.add_argument(
         "--model",
         metavar="NAME",
-        help="network to measure with (default: the guide's two on a GPU, its own CNN on a CPU)",
+        help="network to measure with (default: cropshield_cnn, and on a GPU efficientnet_b0 too)",
     )
-    doctor.add_argument(
-        "--script",
-        type=_path,
-        metavar="train.py",
-        help="read this script for the guide's known mistakes, and measure nothing",
+    doctor.add_argument("--script", type=_moved("check-script"), help=argparse.SUPPRESS)
+    doctor.add_argument("--json", action="store_true", help="print one object, for programs")
+
+    check = commands.add_parser(
+        "check-script",
+        help="read training scripts for known mistakes",
+        description="Reads training scripts, without running them, for known mistakes of training loops.",
     )
-    doctor.add_argument("--json", action="store_true", help="print one object (with --script: one list), for programs")
+    check.add_argument("scripts", type=_path, nargs="+", metavar="FILE", help="for example train.py")
+    check.add_argument("--json", action="store_true", help="print one list, for programs")
 
     report = commands.add_parser(
         "report", help="write a search's report.html", description="Writes SEARCH_DIR/report.html, which opens offline."
@@ -239,7 +250,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
 
     sample = commands.add_parser(
-        "sample-data", help="draw a leaf data set", description="Draws leaves with diseases, one folder per class."
+        "sample-data", help="make a synthetic data set", description="Draws leaves with diseases, one folder per class."
     )
     sample.add_argument("dir", type=_path, metavar="DIR")
     sample.add_argument("--classes", type=_whole_number, default=6, metavar="N")
@@ -265,6 +276,15 @@ def _path(text: str) -> Path:
     except OSError as error:  # no permission to look, or a name that is too long
         raise argparse.ArgumentTypeError(f"{text}: {error.strerror}") from None
     return path
+
+
+def _moved(command: str) -> Callable[[str], NoReturn]:
+    """Returns the type of a flag that is a command of its own now: any value is answered with that command."""
+
+    def refuse(text: str) -> NoReturn:
+        raise argparse.ArgumentTypeError(f"is a command of its own now: {command} {text}")
+
+    return refuse
 
 
 def _whole_number(text: str) -> int:

@@ -1,4 +1,4 @@
-"""`doctor --script`: one line per finding, JSON for programs, and one clear line for what is no Python."""
+"""`check-script`: one line per finding, JSON for programs, and one clear line for what is no Python."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SCRIPT = "import argparse\nparser = argparse.ArgumentParser()\nparser.add_argume
 
 
 def told(capsys: pytest.CaptureFixture[str], *argv: object) -> tuple[int, str, str]:
-    code = main(["doctor", *map(str, argv)])
+    code = main(["check-script", *map(str, argv)])
     out, err = capsys.readouterr()
     return code, out, err
 
@@ -33,7 +33,7 @@ def test_findings_are_printed_as_by_a_linter_and_are_no_failure(
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
 
-    code, out, _ = told(capsys, "--script", script)
+    code, out, _ = told(capsys, script)
 
     assert code == 0
     assert out.splitlines() == [
@@ -48,7 +48,7 @@ def test_json_is_one_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
 
-    _, out, _ = told(capsys, "--script", script, "--json")
+    _, out, _ = told(capsys, script, "--json")
 
     (finding,) = json.loads(out)
     assert {name: finding[name] for name in ("file", "line", "rule")} == {
@@ -63,8 +63,8 @@ def test_a_script_without_mistakes_is_told_so(tmp_path: Path, capsys: pytest.Cap
     script = tmp_path / "train.py"
     script.write_text("print('hello')\n")
 
-    assert told(capsys, "--script", script) == (0, f"{script}: none of the known mistakes\n", "")
-    assert told(capsys, "--script", script, "--json") == (0, "[]\n", "")
+    assert told(capsys, script) == (0, f"{script}: none of the known mistakes\n", "")
+    assert told(capsys, script, "--json") == (0, "[]\n", "")
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_what_is_no_python_is_refused_in_one_line(
     script = tmp_path / "train.py"
     script.write_bytes(content)
 
-    line = refused(capsys, "--script", script)
+    line = refused(capsys, script)
 
     assert line.startswith(f"error: {script}:")
     assert complaint in line
@@ -97,12 +97,10 @@ def test_a_missing_script_a_folder_and_a_notebook_are_refused(
     notebook = tmp_path / "train.ipynb"
     notebook.write_text("{}")
 
+    assert refused(capsys, tmp_path / "gone.py") == f"error: {tmp_path / 'gone.py'}: No such file or directory"
+    assert refused(capsys, tmp_path) == f"error: {tmp_path}: is a folder, no script"
     assert (
-        refused(capsys, "--script", tmp_path / "gone.py") == f"error: {tmp_path / 'gone.py'}: No such file or directory"
-    )
-    assert refused(capsys, "--script", tmp_path) == f"error: {tmp_path}: is a folder, no script"
-    assert (
-        refused(capsys, "--script", notebook)
+        refused(capsys, notebook)
         == f"error: {notebook}: a notebook, no script: jupyter nbconvert --to script train.ipynb makes one"
     )
 
@@ -115,7 +113,7 @@ def test_a_fragment_indented_as_a_whole_and_with_a_notebooks_magics_is_read(
         "    %matplotlib inline\n    !pip install torch\n    from torch.cuda.amp import autocast\n    return autocast\n"
     )
 
-    _, out, _ = told(capsys, "--script", script)
+    _, out, _ = told(capsys, script)
 
     assert out.startswith(f"{script}:3: deprecated-cuda-amp  ")
 
@@ -126,25 +124,39 @@ def test_windows_line_ends_a_byte_order_mark_and_tabs_are_read(
     script = tmp_path / "train.py"
     script.write_bytes(b"\xef\xbb\xbfdef f(p):\r\n\tp.add_argument('--amp', type=bool)\r\n")
 
-    _, out, _ = told(capsys, "--script", script)
+    _, out, _ = told(capsys, script)
 
     assert out.startswith(f"{script}:2: argparse-bool  ")
 
 
-def test_flags_that_would_be_ignored_beside_a_script_are_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    complaint = "error: --script reads a script and measures nothing: leave out --data and --model"
+def test_several_scripts_are_read_each_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    faulty, sound = tmp_path / "faulty.py", tmp_path / "sound.py"
+    faulty.write_text(SCRIPT)
+    sound.write_text("print('hello')\n")
 
-    assert refused(capsys, "--script", tmp_path / "train.py", "--data", tmp_path) == complaint
-    assert refused(capsys, "--script", tmp_path / "train.py", "--model", "resnet18") == complaint
+    _, out, _ = told(capsys, faulty, sound, faulty)
+    assert [line.partition(": ")[0] for line in out.splitlines()] == [f"{faulty}:3", str(faulty), str(sound)]
+
+    _, out, _ = told(capsys, faulty, sound, "--json")
+    assert [each["file"] for each in json.loads(out)] == [str(faulty)]
+
+
+def test_the_doctors_old_flag_names_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["doctor", "--script", "train.py"])
+
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: argument --script: is a command of its own now: check-script train.py "
+        "(tune-cropshield doctor --help tells more)\n"
+    )
 
 
 def test_a_script_is_read_without_torch(tmp_path: Path) -> None:
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
     code = (
-        "import sys\nfrom tune_cropshield.cli import main\nmain(['doctor', '--script', "
+        "import sys\nfrom tune_cropshield.cli import main\nmain(['check-script', "
         f"{str(script)!r}])\nprint('torch' in sys.modules)"
     )
 

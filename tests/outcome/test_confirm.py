@@ -144,7 +144,7 @@ def test_confirm_trains_all_writes_its_files_and_the_same_command_again_trains_n
 
     told = capsys.readouterr().out.splitlines()
     assert (
-        "4 runs of 2 epochs on cpu: the guide's setting and t001, each with the seeds 1, 2; one split, 12 "
+        "4 runs of 2 epochs on cpu: the reference setting and t001, each with the seeds 1, 2; one split, 12 "
         "photographs to judge by"
     ) in told
     assert told[-1].startswith("verdict: ")

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from invented_search import GPU_PLAN, REFERENCE_SETTING, InventedTrial, invent_search, invented_trials
 
+from tune_cropshield.api.search import report_line
 from tune_cropshield.cli import main
-from tune_cropshield.commands.search import report_line
 from tune_cropshield.data.generated import draw_leaves
 from tune_cropshield.errors import RunFailure, UserError
 from tune_cropshield.outcome.report import write_report
@@ -258,14 +258,14 @@ def test_a_folder_without_a_search_is_refused_in_one_line(tmp_path: Path, capsys
 
 
 def test_a_search_whose_report_fails_says_so_in_one_line_and_lives_on(
-    tmp_path: Path, drawn_leaves: Path, cache: Path
+    tmp_path: Path, drawn_leaves: Path, home: Path
 ) -> None:
-    data = invent_search(tmp_path / "s", drawn_leaves, cache, [InventedTrial(settings(), [0.5])])
-    assert report_line(tmp_path / "s", Path("s"), cache, data) == "report: s/report.html"
+    data = invent_search(tmp_path / "s", drawn_leaves, home / "cache", [InventedTrial(settings(), [0.5])])
+    assert report_line(tmp_path / "s", Path("s"), data) == "report: s/report.html"
 
     (tmp_path / "s" / "t000" / "metrics.jsonl").write_text('{"epoch": 1}\n')
 
-    assert report_line(tmp_path / "s", Path("s"), cache, data) == (
+    assert report_line(tmp_path / "s", Path("s"), data) == (
         "report.html could not be written ('val_acc'); try again:  python -m tune_cropshield report s"
     )
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from tune_cropshield.config.places import cache_dir
-
 
 def run(args: argparse.Namespace) -> int:
     """Writes SEARCH_DIR/report.html and prints its path."""
-    from tune_cropshield.outcome.report import write_report
+    from tune_cropshield.api.report import report
 
-    print(write_report(args.search_dir, cache_dir()))
+    print(report(args.search_dir))
     return 0

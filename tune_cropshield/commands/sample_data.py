@@ -1,4 +1,4 @@
-"""`sample-data`: drawn leaves in a folder."""
+"""`sample-data`: a synthetic data set."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ def run(args: argparse.Namespace) -> int:
     from tune_cropshield.data.generated import draw_leaves
 
     draw_leaves(args.dir, args.classes, args.per_class, args.image_size)
-    print(f"{args.classes} classes of {args.per_class} drawn leaves, {args.image_size} px, in {args.dir}")
+    print(f"{args.classes} classes of {args.per_class} synthetic photographs, {args.image_size} px, in {args.dir}")
     return 0

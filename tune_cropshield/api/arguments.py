@@ -1,0 +1,62 @@
+"""What the functions of the library are handed, brought into one form, and the command line that says the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from tune_cropshield.errors import UserError
+
+if TYPE_CHECKING:  # half a second to import: faulty arguments are told about before
+    from tune_cropshield.search.views.view import SearchView
+
+AnyPath = str | Path
+DeviceChoice = Literal["auto", "cpu", "cuda"]
+Progress: TypeAlias = "bool | SearchView"
+DEVICES = ("auto", "cpu", "cuda")
+
+
+def path_of(given: AnyPath, flag: str) -> Path:
+    """Returns `given` as a path; raises UserError where it is empty or the system cannot look at it."""
+    if not str(given):
+        raise UserError(f"{flag}: must not be empty")
+    path = Path(given)
+    try:
+        path.exists()
+    except (OSError, ValueError) as error:  # no permission, a name that is too long, a null character
+        raise UserError(f"{flag} {given}: {getattr(error, 'strerror', error)}") from None
+    return path
+
+
+def check_choice(flag: str, value: object, known: Sequence[str]) -> None:
+    """Raises UserError where `value` is none of the words that `flag` takes."""
+    if value not in known:
+        raise UserError(f"{flag}: must be one of {', '.join(known)}, but got {value!r}")
+
+
+def view_of(progress: Progress) -> SearchView:
+    """Returns how progress is shown.
+
+    True is a live table on a terminal and in Jupyter, lines in a pipe; False shows nothing; a view is taken as it is.
+    """
+    if not isinstance(progress, bool):
+        return progress
+    from rich.console import Console
+
+    from tune_cropshield.search.views.choose import view_for
+    from tune_cropshield.search.views.view import SearchView
+
+    return view_for(Console(soft_wrap=True, highlight=False)) if progress else SearchView()
+
+
+def command_line(command: str, *positional: object, **flags: object) -> list[str]:
+    """Returns the words behind `python -m tune_cropshield` that say the same as a call of the library.
+
+    Flags that are None or False are left out, True stands for the flag alone.
+    """
+    words = [command, *map(str, positional)]
+    for name, value in flags.items():
+        if value is not None and value is not False:
+            words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return words

@@ -1,0 +1,192 @@
+"""`confirm`: is a search's win larger than seed noise?"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tune_cropshield.api.arguments import (
+    DEVICES,
+    AnyPath,
+    DeviceChoice,
+    Progress,
+    check_choice,
+    command_line,
+    path_of,
+    view_of,
+)
+from tune_cropshield.config.places import cache_dir
+from tune_cropshield.config.settings import DataConfig, TrialConfig
+from tune_cropshield.device import find_device
+from tune_cropshield.errors import ConfigError, RunFailure, UserError
+from tune_cropshield.search.resources import divide
+
+if TYPE_CHECKING:  # half a second and more to import: faulty arguments are told about before
+    from tune_cropshield.data.dataset import DeviceData, LeafData
+    from tune_cropshield.outcome.confirm import Candidate, ConfirmedRun
+    from tune_cropshield.outcome.confirm_verdict import Confirmed
+    from tune_cropshield.search.views.view import SearchView
+    from tune_cropshield.training.progress import TrialReport
+
+
+@dataclass(frozen=True)
+class ConfirmResult:
+    """What training the winners again over several seeds shows.
+
+    candidates: the reference setting (trial 0) first, then the best trials; each with its runs, and from the second on
+    how it compares. photographs: how many each run was judged on.
+    """
+
+    folder: Path
+    seeds: list[int]
+    photographs: int
+    candidates: list[Confirmed]
+    verdict: str
+
+    @property
+    def any_finished(self) -> bool:
+        """Whether at least one run was trained to its end."""
+        return any(candidate.values for candidate in self.candidates)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the content of confirm.json. Shares, not points: 0.01 is one point of accuracy."""
+        from tune_cropshield.outcome.confirm_verdict import VERDICT
+
+        content: dict[str, Any] = json.loads((self.folder / VERDICT).read_text(encoding="utf-8"))
+        return content
+
+
+def confirm(
+    search_dir: AnyPath,
+    *,
+    top: int = 3,
+    seeds: int = 3,
+    data: AnyPath | None = None,
+    device: DeviceChoice | None = None,
+    progress: Progress = True,
+) -> ConfirmResult:
+    """Trains the best trials and the reference setting again over several seeds, and says what that shows.
+
+    The same call goes on where it was stopped: runs that confirm.csv holds are not repeated.
+
+    Args:
+        search_dir: The folder of a search that is not running.
+        top: How many of the best trials are trained again.
+        seeds: With how many new seeds each; the split stays the same.
+        data: The folder of photographs, where it has moved.
+        device: "cpu", "cuda" or "auto", instead of the search's.
+        progress: Shown while it trains; see `tune_cropshield.search`.
+
+    Raises:
+        UserError: The folder holds no search with results to compare, or the photographs are other ones.
+        RunFailure: A run failed in another way than by diverging or running out of memory.
+    """
+    limits = {"--top": (top, 1), "--seeds": (seeds, 2)}
+    faults = [
+        f"{flag}: must be at least {low}, but got {value}" for flag, (value, low) in limits.items() if value < low
+    ]
+    if faults:
+        raise ConfigError(faults)
+    if device is not None:
+        check_choice("--device", device, DEVICES)
+    from tune_cropshield.config.space import load_space
+    from tune_cropshield.outcome.confirm import candidates, fresh_seeds, read_table
+    from tune_cropshield.search.folder import SETTINGS, locked
+    from tune_cropshield.search.journal import read_study
+
+    folder = path_of(search_dir, "SEARCH_DIR")
+    study = read_study(folder)
+    space = load_space(folder / SETTINGS)
+    chosen = candidates(folder, study, top)
+    drawn = fresh_seeds(chosen[0], seeds)
+    read_table(folder)  # a damaged one is told about at once
+    photographs = chosen[0].config.data
+    if data is not None:
+        photographs = photographs.model_copy(update={"dir": str(path_of(data, "--data").absolute())})
+    used = find_device(device or space.search.device)
+    again = command_line("confirm", search_dir, top=top, seeds=seeds, data=data, device=device)
+    import torch
+
+    from tune_cropshield.data.dataset import DeviceData
+    from tune_cropshield.outcome.confirm_verdict import judge, verdict, verdict_lines, write_verdict
+
+    view = view_of(progress)
+    trial = space.trial_config()
+    with locked(folder):
+        opened = _open(photographs, trial, view)
+        if study.user_attrs.get("data") not in (None, opened.store.fingerprint[:16]):
+            raise UserError(
+                f"the photographs in {photographs.dir} are not those that {folder} was searched on: give them with "
+                "--data"
+            )
+        num_judged = len(opened.split.val)
+        labels = ", ".join(f"t{each.trial:03d}" for each in chosen[1:])
+        view.note(
+            f"{len(chosen) * len(drawn)} runs of {trial.epochs} epochs on {used}: the reference setting and {labels}, "
+            f"each with the seeds {', '.join(map(str, drawn))}; one split, {num_judged} photographs to judge by"
+        )
+        moved = [_with_photographs(candidate, photographs) for candidate in chosen]
+        on_device, threads = DeviceData(opened, torch.device(used)), divide(used, 1, 1).threads
+        runs = _train_all(folder, moved, drawn, on_device, threads, view, again)
+        judged = judge(chosen, runs, num_judged)
+        write_verdict(folder, judged, drawn, num_judged)
+    view.result(verdict_lines(judged, num_judged), {})
+    return ConfirmResult(folder, drawn, num_judged, judged, verdict(judged).removeprefix("verdict: "))
+
+
+def _open(photographs: DataConfig, trial: TrialConfig, view: SearchView) -> LeafData:
+    """Returns the photographs, decoded."""
+    from tune_cropshield.data.dataset import open_data
+    from tune_cropshield.training.model_checks import check_pretrained
+
+    with view.steps("decoding photographs") as decoded:
+        data = open_data(photographs, {trial.image_size, *trial.progressive_sizes.values()}, cache_dir(), decoded)
+    check_pretrained(trial, len(data.classes))
+    return data
+
+
+def _train_all(
+    folder: Path,
+    chosen: Sequence[Candidate],
+    seeds: Sequence[int],
+    data: DeviceData,
+    threads: int,
+    view: SearchView,
+    again: Sequence[str],
+) -> list[ConfirmedRun]:
+    """Returns the runs of all candidates with all seeds, a line told about each.
+
+    threads: of the CPU, the same for all. again: the words behind `python -m tune_cropshield` that go on with it.
+    """
+    from tune_cropshield.outcome.confirm import confirm
+
+    epochs, num_runs = chosen[0].config.trial.epochs, len(chosen) * len(seeds)
+    runs: list[ConfirmedRun] = []
+    with view.steps(f"epochs of {num_runs} runs") as shown:
+
+        def started(candidate: Candidate, seed: int) -> Callable[[TrialReport], object]:
+            return lambda report: shown(len(runs) * epochs + report.metrics.epoch, num_runs * epochs)
+
+        try:
+            for done in confirm(folder, chosen, seeds, threads, data, started):
+                runs.append(done)
+                value = f"best val_acc {done.best_val_acc:.4f}" if done.best_val_acc is not None else "no result"
+                shown(len(runs) * epochs, num_runs * epochs)
+                view.note(
+                    f"t{done.trial:03d} seed {done.seed} {done.outcome} after {done.epochs} epochs, {value}; "
+                    f"{len(runs)} of {num_runs} runs"
+                )
+        except (KeyboardInterrupt, RunFailure):
+            go_on = f"python -m tune_cropshield {shlex.join(again)}"
+            view.note(f"{len(runs)} of {num_runs} runs are done. Go on:  {go_on}")
+            raise
+    return runs
+
+
+def _with_photographs(candidate: Candidate, photographs: DataConfig) -> Candidate:
+    """Returns `candidate` trained on a folder that may have moved."""
+    return replace(candidate, config=candidate.config.model_copy(update={"data": photographs}))

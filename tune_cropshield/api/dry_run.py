@@ -1,0 +1,48 @@
+"""`search --dry-run`: what would be searched, without a trial."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tune_cropshield.api.space import lent_space, new_space, resumed_space
+from tune_cropshield.config.space import SearchSpace
+
+if TYPE_CHECKING:  # PyTorch takes seconds to import: a faulty space is told about before
+    from tune_cropshield.memory.choose.pairs import Plan
+    from tune_cropshield.search.resources import Resources
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a search would do.
+
+    plan: the pairs that trials may take; on a GPU only estimated. starts: the settings that are tried first.
+    lent: a sentence on whose ranges these are, where none are shipped for the model asked for.
+    """
+
+    space: SearchSpace
+    resources: Resources
+    plan: Plan
+    starts: list[dict[str, Any]]
+    lent: str | None
+
+
+def dry_run(given: dict[str, Any], out: Path | None = None, *, resume: bool = False) -> DryRun:
+    """Returns what `search` would do with the arguments `given` (those that are not None), without doing it.
+
+    Raises ConfigError with every fault of the space and the arguments, UserError where nothing fits the memory.
+    """
+    space = resumed_space(out, given) if resume else new_space(given)
+    from tune_cropshield.search.prepare import device_and_card, plan_for
+    from tune_cropshield.search.resources import divide
+    from tune_cropshield.search.start_points import start_points
+    from tune_cropshield.search.views.view import SearchView
+    from tune_cropshield.training.model_checks import check_image_sizes
+
+    check_image_sizes(space.trial_config())
+    device, card = device_and_card(space)
+    resources = divide(device, space.search.trials_per_gpu, space.search.trials)
+    plan = plan_for(space, resources, card, None, SearchView())
+    return DryRun(space, resources, plan, start_points(space, plan), None if resume else lent_space(given))

@@ -1,0 +1,64 @@
+"""`predict`: photographs -> classes and probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tune_cropshield.api.arguments import AnyPath, path_of
+from tune_cropshield.device import find_device
+from tune_cropshield.errors import UserError
+
+if TYPE_CHECKING:  # PyTorch takes seconds to import: a wrong folder is told about before
+    from tune_cropshield.outcome.predict import Prediction
+
+
+def predict(run_dir: AnyPath, images: AnyPath | Sequence[AnyPath]) -> list[Prediction]:
+    """Returns a prediction for each photograph: its path, and every class's probability, the most likely first.
+
+    Args:
+        run_dir: A folder with config.toml, classes.json and model.safetensors: OUT/best, OUT/t000 or `train`'s.
+        images: Photographs, or folders of them; a photograph named twice counts once. One that cannot be read has no
+            probabilities, and `fault` says why.
+
+    Raises:
+        UserError: `run_dir` is no trained run or damaged, or something in `images` is not there.
+    """
+    return list(predictions(run_dir, images))
+
+
+def predictions(run_dir: AnyPath, images: AnyPath | Sequence[AnyPath]) -> Iterator[Prediction]:
+    """Yields what `predict` returns, each as soon as it is known; everything wrong is raised before the first."""
+    from tune_cropshield.outcome.trained import read_run
+
+    run_dir = path_of(run_dir, "RUN_DIR")
+    read_run(run_dir)  # a wrong folder is told about before seconds of imports
+    given = [images] if isinstance(images, str | Path) else images
+    photographs = _photographs([path_of(image, "IMAGE") for image in given])
+    import torch
+
+    from tune_cropshield.outcome import predict as outcome
+
+    return outcome.predict(run_dir, photographs, torch.device(find_device("auto")))
+
+
+def _photographs(given: list[Path]) -> list[Path]:
+    """Returns the photographs named, and those inside the folders named, each once.
+
+    Raises UserError for what is not there.
+    """
+    from tune_cropshield.data.folder import IMAGE_SUFFIXES, images_below
+
+    missing = [path for path in given if not path.exists()]
+    if missing:
+        raise UserError("\n".join(f"{path}: no such photograph or folder" for path in missing))
+    try:
+        found = list(
+            dict.fromkeys(file for path in given for file in (images_below(path) if path.is_dir() else [path]))
+        )
+    except PermissionError as error:
+        raise UserError(f"no permission to read {error.filename}") from None
+    if not found:
+        raise UserError(f"no photographs ({' '.join(IMAGE_SUFFIXES)}) in {', '.join(str(path) for path in given)}")
+    return found

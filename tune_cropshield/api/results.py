@@ -1,0 +1,94 @@
+"""What a search has found, read from its folder: `open_search`, and what `search` returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tune_cropshield.api.arguments import AnyPath, path_of
+from tune_cropshield.config.settings import RunConfig, load_config
+from tune_cropshield.config.space import SearchSpace, load_space
+from tune_cropshield.errors import UserError
+from tune_cropshield.training.run_folder import CONFIG, read_metrics
+
+
+@dataclass(frozen=True)
+class BestTrial:
+    """The trial with the highest validation accuracy.
+
+    parameters: what was searched. val_acc: of its best epoch. config: all its settings; None where they were written by
+    a version whose settings were others. folder: holds config.toml, classes.json and model.safetensors, the weights of
+    its best epoch; `evaluate` and `predict` take it.
+    """
+
+    number: int
+    parameters: dict[str, Any]
+    val_acc: float
+    config: RunConfig | None = field(repr=False)
+    folder: Path
+
+
+@dataclass(frozen=True)
+class SearchResults:
+    """What a search has found so far.
+
+    folder: the search's. trials: a row per trial, with the columns of trials.csv (trial, state, every parameter,
+    epochs, best_epoch, best_val_acc, the best epoch's other metrics, outcome, reason); None stands for what a trial
+    does not have. curves: a row per trial and epoch, with `trial` and all metrics. Both are lists of dicts, as
+    `pandas.DataFrame` takes them. best: None before the first result. settings: everything that was set, resolved; None
+    where it was written by a version whose settings were others.
+
+    How the call of `search` ended, which `open_search` cannot know: stopped says why it ended early, None where it ran
+    to its end; interrupted is by Ctrl-C or SIGTERM; failed means that the search was of no use.
+    """
+
+    folder: Path
+    trials: list[dict[str, Any]] = field(repr=False)
+    curves: list[dict[str, Any]] = field(repr=False)
+    best: BestTrial | None
+    settings: SearchSpace | None = field(repr=False)
+    stopped: str | None = None
+    interrupted: bool = False
+    failed: bool = False
+
+
+def open_search(out: AnyPath) -> SearchResults:
+    """Returns what the search in the folder `out` has found so far: running, interrupted or done. No file is touched.
+
+    Raises:
+        UserError: The folder holds no search, or its journal is damaged.
+    """
+    return read_results(path_of(out, "SEARCH_DIR"))
+
+
+def read_results(
+    folder: Path, *, stopped: str | None = None, interrupted: bool = False, failed: bool = False
+) -> SearchResults:
+    """Returns the results of the search in `folder`; how it ended is as in `SearchResults`."""
+    from tune_cropshield.search.folder import SETTINGS, trial_folder, trial_rows
+    from tune_cropshield.search.journal import best_trial, best_value, read_study
+
+    study = read_study(folder)
+    trials = trial_rows(folder, study)
+    curves = [
+        {"trial": row["trial"], **line} for row in trials for line in read_metrics(trial_folder(folder, row["trial"]))
+    ]
+    try:
+        settings = load_space(folder / SETTINGS)
+    except UserError:
+        settings = None
+    try:
+        winner = best_trial(study)
+        best = _best(trial_folder(folder, winner.number), winner.number, dict(winner.params), best_value(winner))
+    except UserError:  # no trial has a result yet
+        best = None
+    return SearchResults(folder, trials, curves, best, settings, stopped, interrupted, failed)
+
+
+def _best(folder: Path, number: int, parameters: dict[str, Any], val_acc: float) -> BestTrial:
+    try:
+        config = load_config(folder / CONFIG)
+    except UserError:
+        config = None
+    return BestTrial(number, parameters, val_acc, config, folder)

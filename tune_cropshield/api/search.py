@@ -1,0 +1,180 @@
+"""`search`: from a space, photographs and a budget to the best configuration."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tune_cropshield.api.arguments import AnyPath, DeviceChoice, Progress, command_line, path_of, view_of
+from tune_cropshield.api.results import SearchResults, read_results
+from tune_cropshield.api.space import AnySpace, lent_space, new_space, resumed_space
+from tune_cropshield.config.places import cache_dir
+from tune_cropshield.config.space import SearchSpace
+from tune_cropshield.data.folder import check_folder
+from tune_cropshield.device import find_device, gpus_free_mib
+from tune_cropshield.files import check_can_be_made, told_when_full
+
+if TYPE_CHECKING:  # half a second to import: a faulty space is told about before
+    from tune_cropshield.data.dataset import LeafData
+    from tune_cropshield.search.run import SearchOutcome
+    from tune_cropshield.search.views.view import SearchView
+
+
+def search(
+    *,
+    data: AnyPath | None = None,
+    space: AnySpace | None = None,
+    model: str | None = None,
+    image_size: int | None = None,
+    vram: str | None = None,
+    trials: int | None = None,
+    epochs: int | None = None,
+    time_budget: str | None = None,
+    out: AnyPath | None = None,
+    seed: int | None = None,
+    device: DeviceChoice | None = None,
+    trials_per_gpu: int | Literal["auto"] | None = None,
+    sampler: str | None = None,
+    ray_address: str | None = None,
+    resume: bool = False,
+    progress: Progress = True,
+) -> SearchResults:
+    """Searches for the setting with the best validation accuracy, and writes it, its weights and a report to `out`.
+
+    Ctrl-C ends the search within 10 s with what it has; the results are returned with `interrupted` set. What is left
+    out is as the space says. The arguments are the flags of the command line, and messages name them so.
+
+    Args:
+        data: One sub-folder of photographs per class; left out, a small synthetic data set.
+        space: A search space: a path, the name of a shipped one, a dict with a file's tables, or a SearchSpace like
+            `results.settings`. Left out, demo.toml, or the one made for `model`.
+        model: tiny_cnn, cropshield_cnn, or a classifier of torchvision.
+        image_size: The side of the training images, in px.
+        vram: The GPU memory budget: an amount like "8GB", rtx4060-laptop, rtx3050-laptop, or auto for what is free.
+        trials: In all; with `resume`, more than before extends the search.
+        epochs: Of a trial that is never pruned.
+        time_budget: Stop after this time, like "2h" or "90m"; `resume` goes on.
+        out: The search's folder, new or empty; left out, results/runs/NAME-TIME.
+        seed: Of the sampler and of every trial.
+        device: "cpu", "cuda" or "auto".
+        trials_per_gpu: How many trials at once on each GPU (on the CPU, when there is none), or "auto".
+        sampler: What proposes the settings: "tpe", "random", "gp", or your own as "file.py:name".
+        ray_address: A running Ray cluster to join, which shares the folders.
+        resume: Go on with the search in `out`. Only `trials`, `time_budget` and `trials_per_gpu` may be said anew.
+        progress: True shows a live table on a terminal and in Jupyter (with ipywidgets), and lines elsewhere; False
+            shows nothing; a SearchView shows it in another way.
+
+    Raises:
+        ConfigError: With every fault of the space and the arguments.
+        DataError: The photographs cannot be trained on.
+        DeviceError: The device is not there, or nothing fits its memory.
+        UserError: `out` cannot take this search.
+        DiskFull: Something could not be written; what there is is whole, and `resume` goes on.
+        RunFailure: The search itself failed, as when Ray does not start.
+    """
+    settings = {
+        "data": data,
+        "space": space,
+        "model": model,
+        "image_size": image_size,
+        "vram": vram,
+        "trials": trials,
+        "epochs": epochs,
+        "time_budget": time_budget,
+        "seed": seed,
+        "device": device,
+        "trials_per_gpu": trials_per_gpu,
+        "sampler": sampler,
+    }
+    given = {name: value for name, value in settings.items() if value is not None}
+    folder = path_of(out, "--out") if out is not None else None
+    found = resumed_space(folder, given) if resume else new_space(given)
+    if folder is None:
+        folder = Path("results/runs") / f"{_name(space, found)}-{time.strftime('%Y%m%d-%H%M%S')}"
+    _check_before_anything_starts(found, folder, resume)
+    view = view_of(progress)
+    if not resume and (lent := lent_space(given)) is not None:
+        view.note(lent)
+    said = {**given, "space": space if isinstance(space, str | Path) else None}
+    command = command_line("search", **said, out=out, ray_address=ray_address, resume=resume)
+    with told_when_full(folder):
+        return _search(found, folder, view, resume, command, ray_address)
+
+
+def _name(space: AnySpace | None, found: SearchSpace) -> str:
+    """Returns the first half of the name of a search's folder: what was searched, or the model."""
+    return Path(space if isinstance(space, str | Path) else found.trial.get("model", "search")).stem
+
+
+def _check_before_anything_starts(space: SearchSpace, folder: Path, resume: bool) -> None:
+    """Raises UserError for a folder, photographs or a device that cannot be used."""
+    if not resume:
+        from tune_cropshield.search.folder import check_new
+
+        check_new(folder)
+        check_can_be_made(folder, "--out")
+    if space.data.dir:
+        check_folder(Path(space.data.dir))
+    if space.search.device == "cuda" and not gpus_free_mib():
+        find_device("cuda")  # says why not
+
+
+def _search(
+    space: SearchSpace, shown: Path, view: SearchView, resume: bool, command: Sequence[str], ray_address: str | None
+) -> SearchResults:
+    """Runs the search. shown: its folder as the user named it."""
+    from tune_cropshield.outcome.export import write_best
+    from tune_cropshield.outcome.ledger import write_ledger
+    from tune_cropshield.search import folder as files
+    from tune_cropshield.search.context import begin_search
+    from tune_cropshield.search.prepare import prepare
+    from tune_cropshield.search.run import has_result, run_search
+
+    began, folder = time.time(), shown.absolute()
+    prepared = prepare(space, cache_dir(), view)
+    files.make_folder(folder)
+    with files.locked(folder):
+        if not resume:
+            files.check_new(folder)
+        begun = begin_search(prepared, folder, view, resume=resume, command=command, ray_address=ray_address)
+        view.note(f"TensorBoard: tensorboard --logdir {shlex.quote(str(shown))}")
+        outcome = run_search(begun)
+        failed = outcome.failed or not (outcome.interrupted or has_result(outcome.study))
+        results = read_results(folder, stopped=outcome.stopped, interrupted=outcome.interrupted, failed=failed)
+        if results.best is not None:
+            write_best(folder)
+        ledger = write_ledger(folder, prepared.resources.concurrent_trials, began, time.time())
+        report = report_line(folder, shown, prepared.data)
+    _tell(outcome, folder, shown, prepared.space, view, (ledger, report))
+    return results
+
+
+def report_line(folder: Path, shown: Path, data: LeafData) -> str:
+    """Writes report.html and returns a line that says where it is, or why it is not: the results are safe anyway."""
+    from tune_cropshield.outcome.report import write_report
+
+    try:
+        return f"report: {shown / write_report(folder, cache_dir(), data).name}"
+    except Exception as error:
+        why = " ".join(str(error).split()) or type(error).__name__
+        again = f"python -m tune_cropshield report {shlex.quote(str(shown))}"
+        return f"report.html could not be written ({why}); try again:  {again}"
+
+
+def _tell(
+    outcome: SearchOutcome, folder: Path, shown: Path, space: SearchSpace, view: SearchView, more: Sequence[str]
+) -> None:
+    """Says what came of it, `more` at the end."""
+    from tune_cropshield.outcome.summary import summary_facts, summary_lines
+    from tune_cropshield.search.start_points import reference_differs
+
+    reference = "the setting nearest to the reference" if reference_differs(space) else "the reference setting"
+    lines = [*summary_lines(outcome.study, folder, shown, reference), *more]
+    if outcome.stopped:
+        again = f"python -m tune_cropshield search --out {shlex.quote(str(shown))} --resume"
+        lines.append(f"ended early: {outcome.stopped}. Go on:  {again}")
+    facts: dict[str, Any] = {**summary_facts(outcome.study, folder), "stopped": outcome.stopped}
+    view.result(lines, facts)

@@ -1,0 +1,72 @@
+"""What is searched: a space's file, name, tables or object, with what was asked for over it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tune_cropshield.api.arguments import AnyPath, path_of
+from tune_cropshield.config.places import find_space, is_made_for
+from tune_cropshield.config.space import SearchSpace, load_space, space_from
+from tune_cropshield.config.toml_files import without_none
+from tune_cropshield.errors import UserError
+
+AnySpace = AnyPath | Mapping[str, Any] | SearchSpace
+OF_SEARCH = ("trials", "epochs", "time_budget", "seed", "device", "sampler", "vram", "trials_per_gpu")
+OF_TRIAL = ("model", "image_size")
+MAY_CHANGE_ON_RESUME = ("trials", "time_budget", "trials_per_gpu")
+
+
+def new_space(given: Mapping[str, Any]) -> SearchSpace:
+    """Returns the space of a new search.
+
+    Args:
+        given: The arguments of `search` that were given: `space`, `data`, and settings that go before the space's own.
+
+    Raises:
+        ConfigError: With every fault of the space and the arguments.
+    """
+    space = given.get("space")
+    data = {"dir": str(path_of(given["data"], "--data").absolute())} if "data" in given else {}
+    over: dict[str, dict[str, Any]] = {
+        "search": {name: given[name] for name in OF_SEARCH if name in given},
+        "trial": {name: given[name] for name in OF_TRIAL if name in given},
+        "data": data,
+    }
+    if isinstance(space, SearchSpace):
+        return space_from(without_none(space.model_dump(by_alias=True)), over, "space")
+    if isinstance(space, Mapping):
+        return space_from(without_none(dict(space)), over, "space")
+    return load_space(find_space(str(space) if space is not None else None, given.get("model")), over)
+
+
+def lent_space(given: Mapping[str, Any]) -> str | None:
+    """Returns a sentence on where the ranges come from when none are shipped for the model asked for, else None."""
+    model = given.get("model")
+    if "space" in given or model is None:
+        return None
+    path = find_space(None, model)
+    if is_made_for(path, model) or load_space(path).trial.get("model") == model:
+        return None
+    return (
+        f"no search space is shipped for {model}: its other settings and ranges are those of {path.name}; give your "
+        "own with --space FILE"
+    )
+
+
+def resumed_space(out: Path | None, given: Mapping[str, Any]) -> SearchSpace:
+    """Returns the space of the search in `out`. Only how long it goes on, and how many trials at once, may be new.
+
+    Raises UserError where there is no such search, or other settings are given.
+    """
+    from tune_cropshield.search.folder import SETTINGS
+
+    if out is None:
+        raise UserError("--resume needs --out: the folder of the search to go on with")
+    if not (out / SETTINGS).exists():
+        raise UserError(f"{out} holds no search to go on with ({SETTINGS} is missing)")
+    others = [f"--{name.replace('_', '-')}" for name in given if name not in MAY_CHANGE_ON_RESUME]
+    if others:
+        raise UserError(f"--resume takes the search's settings from {out / SETTINGS}: leave out {' '.join(others)}")
+    return load_space(out / SETTINGS, {"search": dict(given)})

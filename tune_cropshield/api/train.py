@@ -1,0 +1,192 @@
+"""`train`: one configuration to its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tune_cropshield.api.arguments import DEVICES, AnyPath, DeviceChoice, Progress, check_choice, path_of, view_of
+from tune_cropshield.config.faults import overridden, validated
+from tune_cropshield.config.places import cache_dir
+from tune_cropshield.config.settings import RunConfig, load_config
+from tune_cropshield.config.toml_files import without_none
+from tune_cropshield.device import find_device
+from tune_cropshield.errors import DivergedError, UserError
+from tune_cropshield.files import check_can_be_made
+from tune_cropshield.training.run_folder import CHECKPOINT, CONFIG, METRICS, WEIGHTS
+
+if TYPE_CHECKING:  # PyTorch takes seconds to import: faulty arguments are told about before
+    from tune_cropshield.search.views.view import SearchView
+    from tune_cropshield.training.progress import TrialReport
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A training that has ended.
+
+    folder: config.toml, metrics.jsonl (a line per epoch), TensorBoard events and model.safetensors, the best epoch's
+    weights. last: the last epoch's metrics by name. best_val_acc: of `best_epoch`, counted from 1.
+    stopped_early: whether early stopping ended it.
+    """
+
+    folder: Path
+    last: dict[str, float | int]
+    best_epoch: int
+    best_val_acc: float
+    stopped_early: bool
+
+    @property
+    def weights(self) -> Path:
+        """The best epoch's weights, which load in plain torchvision."""
+        return self.folder / WEIGHTS
+
+
+def train(
+    config: AnyPath | RunConfig | Mapping[str, Any],
+    *,
+    data: AnyPath | None = None,
+    epochs: int | None = None,
+    early_stopping: int | None = None,
+    out: AnyPath | None = None,
+    resume: bool = False,
+    profile: bool = False,
+    device: DeviceChoice = "auto",
+    progress: Progress = True,
+) -> TrainResult:
+    """Trains one network to its end.
+
+    Args:
+        config: The path of a config.toml, its tables as a dict, or a RunConfig like `results.best.config`.
+        data: The folder of photographs, instead of the configuration's.
+        epochs: Instead of the configuration's.
+        early_stopping: Stop after so many epochs without a better val_acc.
+        out: The folder for its files; left out, results/runs/train-TIME.
+        resume: Go on from the last checkpoint in `out`.
+        profile: Write a trace of the second epoch, and tell where its time goes.
+        device: "cpu", "cuda" or "auto".
+        progress: Shown while it trains; see `tune_cropshield.search`.
+
+    Raises:
+        ConfigError: With every fault of the configuration and the arguments.
+        UserError: The photographs cannot be trained on, or `out` cannot take this training.
+        DivergedError: The loss or the gradients stopped being finite.
+    """
+    check_choice("--device", device, DEVICES)
+    run = _config(config, data, {"epochs": epochs, "early_stopping": early_stopping})
+    if not run.data.dir:
+        name = config if isinstance(config, str | Path) else "the configuration"
+        raise UserError(f"{name} names no photographs: give --data DIR")
+    if resume and out is None:
+        raise UserError("--resume needs --out: the folder of the training to go on with")
+    if profile and resume:
+        raise UserError("--profile traces a training from its start: leave out --resume")
+    folder = (
+        path_of(out, "--out") if out is not None else Path("results/runs") / f"train-{time.strftime('%Y%m%d-%H%M%S')}"
+    )
+    _check_folder(folder, run, resume)
+    from tune_cropshield.training.model_checks import check_image_sizes
+
+    check_image_sizes(run.trial)
+    return _train(run, folder, resume, profile, find_device(device), view_of(progress))
+
+
+def _config(
+    config: AnyPath | RunConfig | Mapping[str, Any], data: AnyPath | None, wishes: Mapping[str, int | None]
+) -> RunConfig:
+    """Returns the configuration with what was asked for over it."""
+    data_table = {"dir": str(path_of(data, "--data").absolute())} if data is not None else {}
+    wished = {name: value for name, value in wishes.items() if value is not None}
+    over: dict[str, dict[str, Any]] = {"data": data_table, "trial": wished}
+    if isinstance(config, str | Path):
+        return load_config(path_of(config, "--config"), over)
+    tables = config.model_dump() if isinstance(config, RunConfig) else dict(config)
+    return validated(RunConfig, *overridden(without_none(tables), over, "config"))
+
+
+def _train(config: RunConfig, out: Path, resume: bool, profile: bool, device: str, view: SearchView) -> TrainResult:
+    import torch
+
+    from tune_cropshield.data.dataset import DeviceData, open_data
+    from tune_cropshield.training.loop import run_trial
+    from tune_cropshield.training.model_checks import check_pretrained
+
+    trial = config.trial
+    with view.steps("decoding photographs") as progress:
+        data = open_data(config.data, {trial.image_size, *trial.progressive_sizes.values()}, cache_dir(), progress)
+    check_pretrained(trial, len(data.classes))
+    view.note(
+        f"training {trial.model} on {device}: {len(data.split.train)} photographs, {len(data.classes)} classes, "
+        f"up to {trial.epochs} epochs"
+    )
+
+    traced = None
+    if profile:
+        from tune_cropshield.outcome.profile import EpochProfile
+
+        if device == "cuda":  # what runs inside a captured graph has no names
+            config = config.model_copy(update={"trial": trial.model_copy(update={"cuda_graphs": False})})
+        traced = EpochProfile(out, trial.epochs, cuda=device == "cuda")
+
+    def report(done: TrialReport) -> None:
+        metrics = done.metrics
+        if traced is not None:
+            traced.epoch_ended(metrics.epoch)
+        best = " (best)" if done.best_epoch == metrics.epoch else ""
+        progress(metrics.epoch, trial.epochs)
+        view.note(
+            f"epoch {metrics.epoch:3}/{trial.epochs}  train_loss {metrics.train_loss:.4f}  "
+            f"val_loss {metrics.val_loss:.4f}  val_acc {metrics.val_acc:.4f}{best}  "
+            f"{metrics.images_per_s:.0f} images/s  {metrics.epoch_s:.1f} s"
+        )
+
+    try:
+        with view.steps(f"files in {out}") as progress:
+            last = run_trial(config, DeviceData(data, torch.device(device)), out, report, resume=resume)
+    except DivergedError as error:
+        raise error from None
+    except KeyboardInterrupt:
+        view.note(f"go on: the same command with --out {out} --resume")
+        raise
+    if traced is not None:
+        from tune_cropshield.outcome.profile import TRACE
+
+        for line in traced.table():
+            view.note(line)
+        eager = " (steps eager, not as CUDA graphs)" if device == "cuda" else ""
+        view.note(f"trace, for ui.perfetto.dev: {out / TRACE}{eager}")
+    stopped_early = last.metrics.epoch < trial.epochs
+    if stopped_early:
+        view.note(f"ended early: no better val_acc in {trial.early_stopping} epochs")
+    lines = [
+        f"best: val_acc {last.best_val_acc!r} in epoch {last.best_epoch}, the last one (epoch {last.metrics.epoch}) "
+        f"has {last.metrics.val_acc!r}",
+        f"the best epoch's weights: {out / WEIGHTS}",
+    ]
+    view.result(lines, {})
+    return TrainResult(out, last.metrics.as_dict(), last.best_epoch, last.best_val_acc, stopped_early)
+
+
+def _check_folder(out: Path, config: RunConfig, resume: bool) -> None:
+    """Raises UserError when `out` cannot take this training."""
+    if not resume:
+        if (out / METRICS).exists() or (out / CHECKPOINT).exists():
+            raise UserError(f"{out} already holds a training: go on with it (--resume) or give another folder (--out)")
+        check_can_be_made(out, "--out")
+        if out.exists() and any(out.iterdir()):  # its config.toml or weights might be overwritten
+            raise UserError(f"{out} exists and is no empty folder: give another one (--out)")
+        return
+    for name in (CONFIG, METRICS):
+        if not (out / name).exists():
+            raise UserError(f"{out} holds no training to go on with ({name} is missing)")
+    before, now = _settings(load_config(out / CONFIG)), _settings(config)
+    different = [f"{name} ({before[name]} then, {now[name]} now)" for name in now if before[name] != now[name]]
+    if different:
+        raise UserError(f"{out} was trained with other settings: {', '.join(different)}")
+
+
+def _settings(config: RunConfig) -> dict[str, object]:
+    """Returns all that must not change when a training goes on; the photographs may have moved."""
+    return {**config.data.model_dump(exclude={"dir"}), **config.trial.model_dump()}
