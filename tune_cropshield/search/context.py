@@ -67,6 +67,12 @@ class Search:
     ray_address: str | None = None
     pruned: set[int] = field(default_factory=set)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns nothing. Ray Tune pickles its scheduler and its callbacks, which hold this object, into files that
+        are never read, and a view of a terminal cannot be pickled.
+        """
+        return {}
+
     def trial_folder(self, number: int) -> Path:
         """Returns the folder of a trial."""
         return files.trial_folder(self.folder, number)

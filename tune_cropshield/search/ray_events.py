@@ -93,12 +93,6 @@ class SearchCallback(tune.Callback):
         self._memory_retries: dict[int, int] = {}  # by trial, as far as the view was told
         self._told_notes: dict[int, set[str]] = {}
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Returns nothing: Ray pickles a search's parts into a snapshot that is never read, and a terminal cannot be
-        pickled.
-        """
-        return {}
-
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         number = trial.config["number"]
         if number not in self._search.view.running:
