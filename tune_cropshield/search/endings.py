@@ -6,13 +6,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import optuna
-from optuna.trial import TrialState
-
-from tune_cropshield.search.journal import quiet_optuna, unfinished
-from tune_cropshield.search.optuna_private import overwrite_value, reopened
+if TYPE_CHECKING:  # half a second to import, and who shows a search needs only the words below
+    import optuna
 
 METRIC = "best_val_acc"  # best so far, so that pruning, the sampler and the kept weights agree
 OUTCOME = "outcome"  # user attribute of a trial that has ended: one of the values below
@@ -36,6 +33,8 @@ def report_epoch(study: optuna.Study, trial: optuna.Trial, epoch: int, value: fl
     Optuna's own `report` would keep the first, and the study would believe in an accuracy of which there are no
     weights.
     """
+    from tune_cropshield.search.optuna_private import overwrite_value
+
     known = study.get_trials(deepcopy=False)[trial.number].intermediate_values
     if epoch not in known:
         trial.report(value, epoch)
@@ -52,6 +51,10 @@ def end_trial(
     The outcome comes first: `complete_endings` finishes from there. Without it, a pruned trial's last epoch, once
     reported, would count as passed.
     """
+    from optuna.trial import TrialState
+
+    from tune_cropshield.search.journal import quiet_optuna
+
     if outcome == FINISHED and not (best_so_far and math.isfinite(max(best_so_far.values()))):
         outcome, reason = FAILED, NO_ACCURACY
     trial.set_user_attr(OUTCOME, outcome)
@@ -79,6 +82,9 @@ def complete_endings(study: optuna.Study, best_so_far: Callable[[int], dict[int,
     """Ends the trials whose end an earlier run had begun to write. best_so_far: (trial number) -> {epoch: best accuracy
     so far}.
     """
+    from tune_cropshield.search.journal import quiet_optuna, unfinished
+    from tune_cropshield.search.optuna_private import reopened
+
     for frozen in unfinished(study):
         outcome = frozen.user_attrs.get(OUTCOME)
         if outcome is not None:
