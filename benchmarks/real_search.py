@@ -102,14 +102,19 @@ def main() -> None:
         "XDG_CACHE_HOME": str((arguments.out / f"cache-{name}").resolve()),  # nothing measured or decoded before
     }
     command = [sys.executable, "-m", "tune_cropshield", "search", "--data", str(photographs), "--space", str(space)]
+    log = arguments.out / f"{name}.log"
     began = time.time()
-    subprocess.run(
-        [*command, "--vram", arguments.vram, "--seed", "0", "--quiet", "--out", str(search)],
-        env=environ,
-        cwd=arguments.out,
-        check=True,
-    )
+    with log.open("w", encoding="utf-8") as file:
+        done = subprocess.run(
+            [*command, "--vram", arguments.vram, "--seed", "0", "--out", str(search)],
+            env=environ,
+            cwd=arguments.out,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
     ended = time.time()
+    if done.returncode:
+        sys.exit(f"the search ended with exit code {done.returncode}; {log} says:\n{log.read_text(encoding='utf-8')}")
     trials = [lines_of(folder / "times.jsonl") for folder in sorted(search.glob("t[0-9]*"))]
     lines = [line for trial in trials for line in trial]
     first = min(line["ended"] for line in lines if line["what"] == "setup")
