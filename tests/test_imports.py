@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 CORE = [
     "tune_cropshield.training.loop",
@@ -50,12 +52,14 @@ def test_training_loads_neither_ray_nor_optuna() -> None:
     assert loaded(CORE, ["ray", "optuna"]) == []
 
 
+@pytest.mark.slow
 def test_the_doctor_loads_neither_ray_nor_optuna_nor_the_rooms_beside_and_above_it() -> None:
     rooms = ["tune_cropshield.search.folder", "tune_cropshield.search.views", "tune_cropshield.outcome"]
 
     assert loaded(DOCTOR, ["ray", "optuna", *rooms, "tune_cropshield.api", "tune_cropshield.commands"]) == []
 
 
+@pytest.mark.slow
 def test_ray_is_loaded_only_when_a_search_starts_it() -> None:
     assert loaded(["tune_cropshield.search.prepare", "tune_cropshield.search.run"], ["ray"]) == []
 
@@ -64,6 +68,7 @@ def test_the_check_of_what_is_loaded_can_fail() -> None:
     assert loaded(["tune_cropshield.search.journal"], ["ray", "optuna"]) == ["optuna"]
 
 
+@pytest.mark.slow
 def test_every_module_can_be_imported_first() -> None:
     """Each module is imported into an interpreter that has loaded other packages, but nothing of ours: a circle of
     imports would fail.

@@ -42,6 +42,7 @@ def test_a_good_loop_has_no_findings(name: str) -> None:
     assert found_in(GOOD_LOOPS[name]) == []
 
 
+@pytest.mark.slow
 def test_our_own_code_has_no_findings_but_the_guides_formula_that_it_keeps() -> None:
     package = Path(tune_cropshield.__file__).parent
     scripts = [path for room in ("training", "memory", "data", "config") for path in (package / room).rglob("*.py")]

@@ -291,6 +291,7 @@ def test_an_image_that_vanishes_while_building_is_left_out_until_it_is_back(
 # Several processes, killed processes, full disks
 
 
+@pytest.mark.slow
 def test_a_second_process_waits_for_the_first_instead_of_decoding_too(make_folder: MakeFolder, tmp_path: Path) -> None:
     root = make_folder({"a": 10, "b": 10})
     code = """

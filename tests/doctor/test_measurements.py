@@ -129,6 +129,7 @@ def test_the_estimate_answers_for_memory_where_there_is_no_gpu() -> None:
     assert memory.source == "estimate"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU: it would take minutes")
 def test_the_command_examines_and_judges_on_a_cpu(
     home: Path, drawn_leaves: Path, capsys: pytest.CaptureFixture[str]

@@ -89,6 +89,7 @@ def test_peaks_are_those_of_the_gpu(
     assert 0.97 <= estimate.peak_reserved_mib(micro_batch, accumulation) / reserved <= 1.12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model, micro_batch, allocated, reserved", MEASURED_FP32)
 def test_fp32_without_channels_last_is_not_underestimated(
     model: str, micro_batch: int, allocated: int, reserved: int
@@ -158,6 +159,7 @@ def test_bytes_kept_beside_each_image_are_counted() -> None:
     assert with_uint8.peak_allocated_mib(32) - plain.peak_allocated_mib(32) == pytest.approx(32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model, image_size", [("vit_b_16", 224), ("swin_t", 32), ("convnext_tiny", 96)])
 def test_attention_and_layer_norm_models_can_be_estimated(model: str, image_size: int) -> None:
     estimate = estimate_of(model, "bf16", image_size)

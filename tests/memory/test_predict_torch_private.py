@@ -8,6 +8,7 @@ import threading
 import weakref
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -45,6 +46,7 @@ def run_cli(pytorch: str, *arguments: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_without_a_private_operator_a_trial_trains(home: Path, drawn_leaves: Path) -> None:
     config = home / "config.toml"
     config.write_text(
@@ -60,6 +62,7 @@ def test_without_a_private_operator_a_trial_trains(home: Path, drawn_leaves: Pat
     assert (home / "out" / "metrics.jsonl").read_text().count("\n") == 1
 
 
+@pytest.mark.slow
 def test_without_a_private_operator_an_estimate_says_so() -> None:
     code, said = run_cli("missing", *ESTIMATE)
 

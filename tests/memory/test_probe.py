@@ -51,6 +51,7 @@ def test_a_fault_of_the_step_is_not_taken_for_memory() -> None:
         probe.measure(16)
 
 
+@pytest.mark.slow
 def test_a_process_that_hangs_is_ended_and_told_about() -> None:
     with probe_that("hangs", timeout_s=2.0) as probe:
         started = time.perf_counter()
@@ -82,6 +83,7 @@ class Small(nn.Sequential):
 """
 
 
+@pytest.mark.slow
 def test_a_users_own_network_is_measured_and_what_it_prints_is_no_answer(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(OWN_MODEL, encoding="utf-8")
     trial = TrialConfig(model=f"{tmp_path / 'own.py'}:Small", image_size=32)
@@ -113,6 +115,7 @@ with Probe(Request(TrialConfig(model="tiny_cnn", image_size=32), 4, 1000.0, "cpu
 """
 
 
+@pytest.mark.slow
 def test_a_script_without_a_main_guard_measures_too_and_is_run_once(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT, encoding="utf-8")
     # The package lies on the script's own search path, as in a checkout that is not installed.
@@ -123,6 +126,7 @@ def test_a_script_without_a_main_guard_measures_too_and_is_run_once(tmp_path: Pa
     assert (done.returncode, done.stdout) == (0, "measured 4\n"), done.stderr
 
 
+@pytest.mark.slow
 def test_the_real_step_is_measured_in_a_process_of_its_own() -> None:
     """With mixing, an average of the weights and clipping: whatever a trial may do."""
     trial = TRIAL.model_copy(

@@ -33,6 +33,7 @@ def out_of_memory() -> None:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSome advice")
 
 
+@pytest.mark.slow
 def test_the_speed_is_that_of_the_median_window_after_the_warm_up() -> None:
     pauses = iter([0.3, 0.02, 0.2, 0.02])
     step = Known(lambda: time.sleep(next(pauses)))

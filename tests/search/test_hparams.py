@@ -109,6 +109,7 @@ def test_tensorboard_runs_without_tensorflow() -> None:
     assert importlib.util.find_spec("tensorflow") is None  # so that the tests below show that none is needed
 
 
+@pytest.mark.slow
 def test_scalars_carry_the_metrics_own_names(board: TensorBoard) -> None:
     tags = board.get("scalars/tags")
 

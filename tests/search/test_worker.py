@@ -89,6 +89,7 @@ def test_a_disk_that_fills_up_with_a_trials_last_line_harms_neither_it_nor_the_n
     assert [worker.step()["done"], worker.step()["done"]] == [False, True]
 
 
+@pytest.mark.slow
 def test_a_trial_starts_with_the_loss_scale_at_which_the_last_of_its_kind_ended(
     worker: TrialWorker, tmp_path: Path
 ) -> None:

@@ -83,6 +83,7 @@ def train(step: WindowStep, window: list[tuple[Tensor, Targets]]) -> None:
     step.update(weight)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize(
     ("model", "freeze"), [("tiny_cnn", False), ("mobilenet_v3_small", False), ("resnet18", True), ("attentive", False)]

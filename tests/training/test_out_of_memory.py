@@ -159,6 +159,7 @@ def assert_same(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "error", OUT_OF_MEMORY, ids=lambda error: f"{type(error).__name__} {str(error)[:45]}".splitlines()[0]
 )
@@ -172,6 +173,7 @@ def test_a_window_that_runs_out_of_memory_is_trained_in_halves_as_if_it_had_been
     assert run.policy.retries == [OutOfMemoryRetry(1, "training", 16, 8, str(error).splitlines()[0])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("call", [0, 1, 2])
 def test_dropout_and_batch_norm_are_set_back_to_the_windows_start(call: int, precision: Precision) -> None:
@@ -283,6 +285,7 @@ def test_memory_that_runs_out_where_nothing_can_be_made_smaller_ends_the_trial()
         raise OUT_OF_MEMORY[1]
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_runs_out_of_memory_takes_smaller_batches_and_says_the_same() -> None:
     pictures = torch.randint(256, (20, SIDE, SIDE, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     labels_N = torch.arange(20) % CLASSES

@@ -97,6 +97,7 @@ def test_a_trial_without_accidents_has_no_events(leaves: LeafData, tmp_path: Pat
     assert (last.oom_retries, read_events(tmp_path)) == ((), [])
 
 
+@pytest.mark.slow
 def test_a_resumed_trial_keeps_the_lower_micro_batch(leaves: LeafData, tmp_path: Path) -> None:
     whole = FailingData(leaves, {32: out_of_memory(1)})
     run_trial(config(), whole, tmp_path / "whole", report=lambda report: None)

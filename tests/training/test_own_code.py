@@ -114,6 +114,7 @@ def test_an_own_losss_class_weights_and_mixed_targets_are_counted_as_ours(own: P
     torch.testing.assert_close(focal.weight(targets), CrossEntropy(weights).weight(targets))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_an_optimizer_of_ones_own_trains_in_every_precision(
     own: Path, data: DeviceData, tmp_path: Path, precision: str

@@ -81,6 +81,7 @@ def overflowing(calls: range) -> Iterator[list[int]]:
         handle.remove()
 
 
+@pytest.mark.slow
 def test_a_network_too_loud_for_fp16_is_trained_in_fp32_as_if_it_had_been_asked_for(
     loud_weights: Path, data: DeviceData, tmp_path: Path
 ) -> None:
@@ -99,6 +100,7 @@ def test_a_network_too_loud_for_fp16_is_trained_in_fp32_as_if_it_had_been_asked_
     assert len(statistics) == 8 and all(torch.isfinite(value).all() for value in statistics)
 
 
+@pytest.mark.slow
 def test_fifty_infinite_gradients_lead_back_to_the_last_good_epoch(data: DeviceData, tmp_path: Path) -> None:
     """24 updates an epoch; from the 30th training call on, in epoch 2, all overflow."""
     settings = {"effective_batch": 4, "epochs": 4}
@@ -115,12 +117,14 @@ def test_fifty_infinite_gradients_lead_back_to_the_last_good_epoch(data: DeviceD
     assert exact(tmp_path / "hurt")[0] == exact(tmp_path / "whole")[0]  # nothing of the good epoch is lost
 
 
+@pytest.mark.slow
 def test_a_few_infinite_gradients_are_skipped_in_fp16(data: DeviceData, tmp_path: Path) -> None:
     with overflowing(range(5, 8)):
         last = run_trial(config(effective_batch=4, epochs=1), data, tmp_path, report=lambda report: None)
     assert (last.notes, last.metrics.skipped_steps, last.metrics.loss_scale) == ((), 3, 8192.0)
 
 
+@pytest.mark.slow
 def test_what_diverges_in_fp32_too_is_not_saved(data: DeviceData, tmp_path: Path) -> None:
     with pytest.raises(DivergedError, match="a gradient stopped being finite"):
         run_trial(
@@ -132,6 +136,7 @@ def test_what_diverges_in_fp32_too_is_not_saved(data: DeviceData, tmp_path: Path
     assert [event["after"] for event in read_events(tmp_path)] == ["fp32"]
 
 
+@pytest.mark.slow
 def test_a_resumed_trial_stays_in_the_wider_precision(loud_weights: Path, data: DeviceData, tmp_path: Path) -> None:
     run = config(pretrained=str(loud_weights))
     run_trial(run, data, tmp_path / "whole", report=lambda report: None)
@@ -145,6 +150,7 @@ def test_a_resumed_trial_stays_in_the_wider_precision(loud_weights: Path, data: 
     assert len(read_events(tmp_path / "parts")) == 1
 
 
+@pytest.mark.slow
 def test_a_trial_that_stays_in_fp16_goes_on_as_if_it_had_not_stopped(data: DeviceData, tmp_path: Path) -> None:
     # MNASNet's layers are of two versions: it loads no weights that have lost theirs.
     settings = config(model="mnasnet0_5", effective_batch=16, micro_batch=16, accumulation=1, epochs=2, lr=1e-4)
