@@ -334,10 +334,8 @@ def test_why_workers_cannot_begin_is_told(
     outcome = search_here(SPACE, drawn_leaves, shared_cache, tmp_path / "out", worker=worker_without_its_module)
     assert outcome.failed
     assert outcome.stopped == (
-        "the first 3 trials all failed: its worker process died: ModuleNotFoundError: No module named 'nowhere'"
+        "no trial can begin: its worker process died: ModuleNotFoundError: No module named 'nowhere'"
     )
-    reasons = {row["reason"] for row in rows(tmp_path / "out") if row["state"] == "FAIL"}
-    assert reasons == {"its worker process died: ModuleNotFoundError: No module named 'nowhere'"}
 
 
 def worker_without_its_module() -> type[Any]:

@@ -23,6 +23,8 @@ class EarlyEnd:
         self.failed = False
         self.disk_full: DiskFull | None = None
         self._deadline: float | None = None
+        self._worker_began = False  # in this run of the search
+        self._deaths: list[str] = []  # of workers that had not begun
         self._endings: list[str | None] = []  # the failure of each trial that has ended, None where it did not fail
 
     def start_clock(self, time_budget_seconds: float | None) -> None:
@@ -35,6 +37,16 @@ class EarlyEnd:
         first = self._endings[:SAME_FAILURES]
         if len(first) == SAME_FAILURES and first[0] is not None and len(set(first)) == 1:
             self.fail(f"the first {SAME_FAILURES} trials all failed: {first[0]}")
+
+    def worker_began(self) -> None:
+        """Takes in that some worker has trained an epoch: those that die are not all alike."""
+        self._worker_began = True
+
+    def worker_died(self, reason: str) -> None:
+        """Takes in why a worker died. Two in the same way before any has begun mean that none will."""
+        if not self._worker_began and reason in self._deaths:
+            self.fail(f"no trial can begin: {reason}")
+        self._deaths.append(reason)
 
     def stop(self, reason: str) -> None:
         """Asks for the end; the first reason stays."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,7 +33,6 @@ COLUMN_OF_METRIC = {
 }
 WEIGHTS_BUDGET_BYTES = 2 * 10**9  # of the best trials' weights; the worse ones' go
 
-
 # Parameters that no training can miss. A clipping norm may never be reached, a weight decay may be too small to change
 # a float.
 ALWAYS_FELT = ("lr", "effective_batch", "optimizer", "augment", "mixup", "cutmix", "label_smoothing", "dropout")
@@ -49,8 +49,9 @@ def holds_search(folder: Path) -> bool:
 
 
 def check_new(folder: Path) -> None:
-    """Raises UserError when `folder` cannot take a new search: it holds one, or something else, or cannot be written
-    to.
+    """Raises UserError when `folder` cannot take a new search.
+
+    It holds one, or something else.
     """
     if holds_search(folder):
         raise UserError(f"{folder} already holds a search: go on with it (--resume) or give another folder (--out)")
@@ -123,28 +124,37 @@ def _row(folder: Path, trial: FrozenTrial) -> dict[str, Any]:
 
 
 def equal_weights(folder: Path, study: optuna.Study, number: int) -> str | None:
-    """Returns a sentence when trial `number` ended with the very weights of an earlier one although what was asked of
-    them differs, else None.
+    """Returns a sentence when trial `number` ended with the very weights of an earlier one, else None.
+
+    The sentence is returned only where what was asked of them differs.
     """
     trials = study.get_trials(deepcopy=False)
     digest = read_digest(trial_folder(folder, number))
     for other in trials[:number] if digest is not None else ():
         if read_digest(trial_folder(folder, other.number)) == digest:
             mine, theirs = trials[number].params, other.params
-            different = [name for name in ALWAYS_FELT if name in mine and name in theirs and mine[name] != theirs[name]]
+            both = [name for name in ALWAYS_FELT if name in mine and name in theirs]
+            different = [name for name in both if not _as_good_as_equal(mine[name], theirs[name])]
             if different:
                 settings = ", ".join(f"{name} ({theirs[name]} and {mine[name]})" for name in different)
                 return (
                     f"trials {other.number} and {number} have the very same weights although they differ in "
-                    f"{settings}: "
-                    "settings do not reach the training, so that comparing trials would mean nothing"
+                    f"{settings}: settings do not reach the training, so that comparing trials would mean nothing"
                 )
     return None
 
 
+def _as_good_as_equal(one: object, other: object) -> bool:
+    """Tells whether two values of a parameter are the same in fp32, in which networks are trained."""
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-7)
+    return one == other
+
+
 def drop_losers(folder: Path, study: optuna.Study, budget_bytes: int = WEIGHTS_BUDGET_BYTES) -> None:
-    """Deletes what cannot be needed any more: ended trials' checkpoints, and the weights of all but the best trials
-    that fit the budget.
+    """Deletes what cannot be needed any more.
+
+    That is: ended trials' checkpoints, and the weights of all but the best trials that fit the budget.
     """
     trials = sorted(study.get_trials(deepcopy=False), key=lambda trial: (-best_value(trial), trial.number))
     winner = next((trial for trial in trials if trial.state != TrialState.FAIL), None)

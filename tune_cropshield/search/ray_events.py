@@ -1,5 +1,6 @@
-"""What Ray Tune asks and tells while a search runs: its scheduler, its stopper and its callback, each handing on to the
-parts of the search that know no Ray.
+"""What Ray Tune asks and tells while a search runs: its scheduler, its stopper and its callback.
+
+Each hands on to the parts of the search that know no Ray.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from tune_cropshield.config.reference import REFERENCE
 from tune_cropshield.errors import DiskFull
 from tune_cropshield.search.context import Search
 from tune_cropshield.search.endings import (
@@ -22,14 +24,12 @@ from tune_cropshield.search.endings import (
     PRUNED,
     REASON,
     has_metric,
-    told_outcome,
+    outcome_of,
 )
 from tune_cropshield.search.ray_private import error_text
 from tune_cropshield.search.ray_runtime import RayRuntime
 from tune_cropshield.search.searcher import StudySearcher
 from tune_cropshield.search.trial_end import after_trial
-
-REFERENCE_TRIAL = 0  # trained to its last epoch, however bad it is: the gain is measured against it
 
 
 class PruningScheduler(FIFOScheduler):
@@ -63,7 +63,7 @@ class PruningScheduler(FIFOScheduler):
             return False
         number = trial.config["number"]
         stop = self._search.pruning.judge(number, int(result["epoch"]), float(result[METRIC]))
-        return stop and number != REFERENCE_TRIAL
+        return stop and number != REFERENCE  # trained to its last epoch: the gain is measured against it
 
 
 class SearchStopper(tune.Stopper):
@@ -103,6 +103,7 @@ class SearchCallback(tune.Callback):
     ) -> None:
         if not has_metric(result):
             return
+        self._search.early_end.worker_began()
         view, number = self._search.view, trial.config["number"]
         view.epoch_done(number, result)
         told = self._told_notes.setdefault(number, set())
@@ -118,13 +119,14 @@ class SearchCallback(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         result, number = trial.last_result or {}, trial.config["number"]
-        outcome, reason = told_outcome(result)
+        outcome, reason = outcome_of(result)
         if outcome is None and number in self._search.pruned:
             outcome = PRUNED
         after_trial(self._search, number, outcome, reason or result.get(DISK_FULL))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         number, reason = trial.config["number"], self._searcher.worker_error(trial.trial_id)
+        self._search.early_end.worker_died(reason)
         if self._searcher.starts_again(trial.trial_id):
             self._search.view.note(f"t{number:03d} starts again: {reason}")
             return
