@@ -1,5 +1,4 @@
-"""How many images per second are augmented: ours, torchvision's transforms.v2 (per image, on the CPU) and kornia where
-it is installed.
+"""How many images per second are augmented: by us, by torchvision's transforms.v2, and by kornia where it is installed.
 
     python benchmarks/augmentation.py                                  # one CPU thread, 64 px, and CUDA if there
     python benchmarks/augmentation.py --size 224 --batch 64 --threads 4

@@ -2,12 +2,13 @@
 
     python benchmarks/chaos.py PART... --out DIR [--kills 21] [--worker-kills 10] [--seed 0] [--only CASE...]
 
-Parts, all of 12-trial searches of a tiny network on drawn leaves, one trial at a time on the CPU:
+Parts, all of 12-trial searches of a tiny network on synthetic leaves, one trial at a time on the CPU:
+
   driver   SIGKILL of the search at random moments (before the first trial, while a checkpoint is written, between
-  trials, while best/ is written,
-           at any time), alone or with all of its processes; each search is then resumed to its end and compared with
-           one that nobody disturbed
-  worker   SIGKILL of the process that trains, twice a search faults   each fault of chaos_faults.py
+           trials, while best/ is written, at any time), alone or with all of its processes; each search is then
+           resumed to its end and compared with one that nobody disturbed
+  worker   SIGKILL of the process that trains, twice a search
+  faults   each fault of chaos_faults.py
 
 Every case is a JSON line in DIR/PART.jsonl and on standard output; DIR/PART.csv holds the same as a table. Exit code 1
 when a case failed.

@@ -1,14 +1,17 @@
-"""Images per second of one core: the stock loader (decode and transform each photograph, every epoch) against our
-store.
+"""Images per second of one core: the stock loader, which decodes every photograph every epoch, against our store.
 
     python benchmarks/loader_vs_store.py --data leaves/ --image-size 160 [--threads 1] [--source-size 256]
 
 Everything runs in one process on `--threads` threads, in turns. What is compared:
-  stock                 ImageFolder and the guide's transforms as a DataLoader process runs them: JPEG to augmented
-  float tensor stock, decode only    ImageFolder and ToTensor: what no choice of transforms can save store, gather
-  ours, what the host does for a GPU: uint8 pictures gathered from the memory-mapped store (augmented on the device)
-  store, gather + augment (cpu)     ours on a machine without a GPU: both on the same core store, gather + augment
-  (cuda)    where there is a GPU: pictures on the device, to the augmented tensor there
+
+  stock                            ImageFolder and the guide's transforms as a DataLoader process runs them: JPEG to
+                                   augmented float tensor
+  stock, decode only               ImageFolder and ToTensor: what no choice of transforms can save
+  store, gather                    ours, what the host does for a GPU: uint8 pictures gathered from the memory-mapped
+                                   store (augmented on the device)
+  store, gather + augment (cpu)    ours on a machine without a GPU: both on the same core
+  store, gather + augment (cuda)   where there is a GPU: pictures on the device, to the augmented tensor there
+
 The first and the third are what a core does for one image where there is a GPU, the first and the fourth where there is
 none. Rows of the host alone are images per second of CPU time, which other programs on the machine hardly touch; the
 row with cuda goes by the clock. One JSON line per row: the median of `--repeats`, and the ratio to the stock row.
@@ -42,7 +45,7 @@ PRESET = PRESETS["moderate"]
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="photographs; left out, leaves are drawn at 256 px")
+    parser.add_argument("--data", type=Path, help="photographs; left out, synthetic leaves of 256 px")
     parser.add_argument("--image-size", type=int, default=160)
     parser.add_argument(
         "--source-size",

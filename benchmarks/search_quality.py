@@ -1,8 +1,9 @@
-"""How good a setting does a search find within so many epochs? Ours against random search, the guide's fixed settings
-and stock Ray Tune.
+"""How good a setting does a search find within so many epochs?
 
-    python benchmarks/search_quality.py --data DIR --out OUT [--seeds 5] [--jobs 4] [--per-class 100] [--image-size 48]
-    [--epochs 8] [--budget 96]
+Ours against random search, the guide's fixed settings and stock Ray Tune.
+
+    python benchmarks/search_quality.py --data DIR --out OUT [--seeds 5] [--jobs 4] [--per-class 100]
+        [--image-size 48] [--epochs 8] [--budget 96]
 
 Methods, all over the same space and one trial at a time: `ours` (this project's search), `random` (random settings,
 each trained to its end), `sweep` (the five settings of the guide's "Hyperparameter Recommendations", each trained to

@@ -1,10 +1,11 @@
-"""Wall time of a whole search, ours against the stock recipe (`stock_recipe.py`): the same photographs, model, size,
-trials, epochs and halving.
+"""Wall time of a whole search, ours against the stock recipe (`stock_recipe.py`).
 
-    python benchmarks/search_vs_stock.py --preset cpu                      # 2 cores, tiny_cnn, 64 px, 16 trials; draws
-    its leaves
-    python benchmarks/search_vs_stock.py --preset h200 --data leaves/      # EfficientNet-B0, 160 px, 12 trials on 1,800
-    of the photographs
+Both search the same photographs with the same model, image size, trials, epochs and halving.
+
+    python benchmarks/search_vs_stock.py --preset cpu                   # 2 cores, synthetic leaves of 64 px,
+                                                                        # tiny_cnn, 16 trials
+    python benchmarks/search_vs_stock.py --preset h200 --data leaves/   # 1,800 of the photographs at 160 px,
+                                                                        # EfficientNet-B0, 12 trials
 
 Each run is the whole command as a user types it, interpreter and imports included. Ours is timed twice a round: "first"
 with an empty cache (it decodes, and on a GPU measures what fits), "again" with what that left behind; the stock recipe
@@ -131,7 +132,7 @@ def main() -> None:
 
 
 def photographs(source: Path | None, preset: Preset, target: Path) -> Path:
-    """Returns a folder with the preset's number of photographs: drawn, or the first ones of each class of `source`."""
+    """Returns a folder with the preset's number of photographs: synthetic, or the first of each class of `source`."""
     if source is None:
         assert preset.drawn_size is not None
         return draw_leaves(target, classes=6, per_class=preset.images // 6, image_size=preset.drawn_size)

@@ -1,8 +1,7 @@
-"""The stock recipe: the guide's training loop in Ray Tune, as their documentation shows them. What `search_vs_stock.py`
-compares with.
+"""The stock recipe that `search_vs_stock.py` compares with: the guide's training loop in Ray Tune, as documented.
 
-    python benchmarks/stock_recipe.py --data DIR --model tiny_cnn --image-size 64 --trials 16 --epochs 8 --batches 16 32
-    64 --out OUT
+    python benchmarks/stock_recipe.py --data DIR --model tiny_cnn --image-size 64 --trials 16 --epochs 8
+        --batches 16 32 64 --out OUT
 
 The loop is the guide's: autocast and GradScaler on a GPU, loss / accumulation, clip_grad_norm_, loss.item() and a count
 of hits each batch. Data come from ImageFolder through DataLoader processes. The search is ray.tune's first page: a

@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=64)
     parser.add_argument("--micro-batch", type=int, default=32)
     parser.add_argument("--augment", default="moderate")
-    parser.add_argument("--data", type=Path, help="photographs; left out, leaves are drawn")
+    parser.add_argument("--data", type=Path, help="photographs; left out, synthetic leaves")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads; a search on a CPU gives each trial one")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--max-images", type=int, default=10**9, help="train on no more than this many images an epoch")

@@ -1,16 +1,18 @@
 """Do the pairs that are planned fit, and are they the fastest? Searches on a GPU held to a laptop's memory.
 
-    python benchmarks/vram_search.py PART... --out DIR [--data DIR] [--budget 8GB 4GB] [--model NAME...] [--trials 20]
-    [--seconds 540]
+    python benchmarks/vram_search.py PART... --out DIR [--data DIR] [--budget 8GB 4GB] [--model NAME...]
+        [--trials 20] [--seconds 540]
 
 Parts:
-  predict    estimate, probe, and what a real trial of each effective batch then reserves search     `tune_cropshield
-  search` over all pairs under each budget: out-of-memory errors and ladder steps (both must be 0) optimistic the same
-  from Python, over pairs that fit 1.5 times the budget and not the budget: the ladder must save every trial, effective
-             batches unchanged
-  speed      EfficientNet-B0 under the first budget: the guide's 16 x 2 in the guide's way (each kernel launched by
-  itself) and as trials here
-             run it (CUDA graphs), the best pair at its effective batch, the best pair of all
+
+  predict     estimate, probe, and what a real trial of each effective batch then reserves
+  search      `tune_cropshield search` over all pairs under each budget: trials that ran out of memory and retries with
+              smaller micro-batches (both must be 0)
+  optimistic  the same from Python, over pairs that fit 1.5 times the budget and not the budget: retries must save every
+              trial, effective batches unchanged
+  speed       EfficientNet-B0 under the first budget: the guide's 16 x 2 in the guide's way (each kernel launched by
+              itself) and as trials here run it (CUDA graphs), the best pair at its effective batch, the best pair of
+              all
 
 `search` and `optimistic` run beside a ballast process that holds all of the card but the budget. Every result is a JSON
 line in DIR/PART.jsonl and on standard output; DIR/PART.csv holds the same as a table. A part stops starting new work
@@ -259,8 +261,8 @@ def add_search(
             }
         ),
         out_of_memory=sum("memory" in trial["reason"].lower() for trial in trials),
-        ladder_steps=sum(step["event"] == "out of memory" for steps in events for step in steps),
-        trials_on_the_ladder=sum(any(step["event"] == "out of memory" for step in steps) for steps in events),
+        memory_retries=sum(step["event"] == "out of memory" for steps in events for step in steps),
+        trials_with_retries=sum(any(step["event"] == "out of memory" for step in steps) for steps in events),
         effective_batches_kept=all(updates_are_right(folder, images) for folder in folders),
         pairs=" ".join(sorted({trial.get("pair", "") for trial in trials})),
         most_reserved_mib=max(

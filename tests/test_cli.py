@@ -245,7 +245,6 @@ def test_the_sizes_of_a_training_are_checked_too(capsys: pytest.CaptureFixture[s
     assert told.startswith("image_size: alexnet cannot take pictures of 32 px (") and told.endswith("): 64 px works")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("model", ["tiny_cnn", "cropshield_cnn"])
 def test_our_own_networks_take_every_size_that_may_be_asked_for(model: str) -> None:
     check_sizes(model, (16, 17, 48, 225, 1024))

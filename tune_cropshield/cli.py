@@ -1,5 +1,7 @@
-"""argv -> one call. Heavy imports happen inside the commands; errors become exit codes: 2 the input is at fault, 1 it
-failed, 130 interrupted.
+"""argv -> one call.
+
+Heavy imports happen inside the commands; errors become exit codes: 2 the input is at fault, 1 it failed, 130
+interrupted.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from tune_cropshield.config.registry import SAMPLERS
 from tune_cropshield.errors import RunFailure, UserError
 from tune_cropshield.files import is_disk_full
 
-DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130  # exit codes; 0: done
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -147,7 +149,7 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="what to train on")
 
     evaluate = commands.add_parser(
-        "evaluate", help="judge a trained network", description="Prints accuracy, macro F1 and a table of classes."
+        "evaluate", help="evaluate a trained network", description="Prints accuracy, macro F1 and a table of classes."
     )
     evaluate.add_argument(
         "run_dir", type=_path, metavar="RUN_DIR", help="a folder with config.toml and model.safetensors, like OUT/best"
@@ -156,7 +158,6 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--split", choices=("val", "test"), default="val", help="test is meant to be read once, for the winner"
     )
-
     evaluate.add_argument(
         "--to", type=_path, metavar="DIR", help="folder for the confusion matrix, .csv and .png (default: RUN_DIR)"
     )
@@ -250,7 +251,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
 
     sample = commands.add_parser(
-        "sample-data", help="make a synthetic data set", description="Draws leaves with diseases, one folder per class."
+        "sample-data",
+        help="make a synthetic data set",
+        description="Makes pictures of leaves with diseases, one folder per class.",
     )
     sample.add_argument("dir", type=_path, metavar="DIR")
     sample.add_argument("--classes", type=_whole_number, default=6, metavar="N")
@@ -306,9 +309,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command in `argv` (the process's own when None) and returns its exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(
-                errors="backslashreplace"
-            )  # a file's name need not be writable in the terminal's encoding
+            # A file's name need not be writable in the terminal's encoding.
+            stream.reconfigure(errors="backslashreplace")
     args = build_parser().parse_args(argv)
     args.argv = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -332,8 +334,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run() -> NoReturn:
-    """Runs the process's own command and ends the process with its exit code, at once: to take PyTorch, Ray and the
-    like apart takes a second.
+    """Runs the process's own command and ends the process with its exit code.
+
+    It ends at once: to take PyTorch, Ray and the like apart takes a second.
     """
     code = main()
     try:

@@ -72,8 +72,9 @@ def find_card() -> Card | None:
 
 
 def gpus_free_mib() -> list[float]:
-    """Returns the free memory, in MiB, of each GPU that NVIDIA's driver shows; none without a driver. Takes
-    milliseconds: PyTorch is not loaded for it.
+    """Returns the free memory, in MiB, of each GPU that NVIDIA's driver shows; none without a driver.
+
+    Takes milliseconds: PyTorch is not loaded for it.
     """
     with _nvml() as nvml:
         if nvml is None:
@@ -90,8 +91,9 @@ def used_mib(index: int) -> float | None:
 
 @contextmanager
 def _nvml() -> Iterator[ModuleType | None]:
-    """Yields NVML, ready for use, or None where it is not installed or does not work (no driver, some virtual
-    machines).
+    """Yields NVML, ready for use, or None where it is not installed or does not work.
+
+    It does not without a driver, or on some virtual machines.
     """
     try:
         import pynvml

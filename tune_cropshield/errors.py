@@ -53,14 +53,16 @@ class OutOfMemory(RunFailure):
 
 
 class DeadContextError(RunFailure):
-    """The GPU refuses all further work of this process. Nothing is wrong with the trial: end the process, start it
-    again, resume.
+    """The GPU refuses all further work of this process.
+
+    Nothing is wrong with the trial: end the process, start it again, resume.
     """
 
 
 class EstimateUnavailable(RunFailure):
-    """The memory of this model cannot be estimated: its control flow depends on data, it refuses the image size, or
-    this PyTorch lacks something that tracing needs. Measure it instead.
+    """The memory of this model cannot be estimated: measure it instead.
+
+    Its control flow depends on data, it refuses the image size, or this PyTorch lacks something that tracing needs.
     """
 
 

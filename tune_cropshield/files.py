@@ -25,7 +25,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object], keep_as: 
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with told_when_full(path):
+        with raising_disk_full(path):
             with open(aside, "wb") as file:
                 write(file)
                 file.flush()
@@ -40,10 +40,11 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object], keep_as: 
 
 
 def append_line(path: Path, line: str) -> None:
-    """Appends `line`; raises DiskFull when the disk is full, and half of it never stays. Half a line that a power cut
-    left before is removed.
+    """Appends `line`; raises DiskFull when the disk is full, and half of it never stays.
+
+    Half a line that a power cut left before is removed.
     """
-    with open(path, "ab") as file, told_when_full(path):
+    with open(path, "ab") as file, raising_disk_full(path):
         end = file.tell()
         if end and not _ends_in_newline(path):
             end = path.read_bytes().rfind(b"\n") + 1
@@ -75,7 +76,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 @contextmanager
-def told_when_full(path: Path) -> Iterator[None]:
+def raising_disk_full(path: Path) -> Iterator[None]:
     """Turns a full disk, in whatever form a library reports it, into DiskFull with the name of the file."""
     try:
         yield
@@ -88,8 +89,9 @@ def told_when_full(path: Path) -> Iterator[None]:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Tells whether `error`, or what led to it, says that no space is left; torch.save and safetensors report it in
-    errors of their own.
+    """Tells whether `error`, or what led to it, says that no space is left.
+
+    torch.save and safetensors report it in errors of their own.
     """
     if isinstance(error, DiskFull):
         return False  # told already

@@ -1,5 +1,6 @@
-"""Parts of PyTorch that are not documented, or whose names begin with an underscore: all that is used of them
-outside the memory estimate, whose own stand in memory/predict/torch_private.py.
+"""Undocumented parts of PyTorch: all that is used of them outside the memory estimate.
+
+The memory estimate has its own in memory/predict/torch_private.py.
 
 Each says why it is needed and how it would show that it has moved; tests/test_torch_private.py names it then. Tried
 with PyTorch 2.9, 2.11 and 2.15.
@@ -17,6 +18,8 @@ from torch.autograd import profiler
 
 # The common base of BatchNorm1d, 2d and 3d and SyncBatchNorm; there is no documented one.
 BatchNorm = nn.modules.batchnorm._BatchNorm
+# The common base of Conv1d, 2d and 3d and their transposed forms; there is no documented one.
+Convolution = nn.modules.conv._ConvNd
 
 
 def nvml_index(index: int) -> int:

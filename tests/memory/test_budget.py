@@ -49,7 +49,7 @@ def test_auto_needs_a_gpu() -> None:
 def test_a_budget_above_the_card_is_refused() -> None:
     with pytest.raises(
         DeviceError,
-        match=r"a budget of 12GB \(12288 MiB\) is above the card: NVIDIA GeForce RTX 4060 Laptop GPU has 8188 MiB",
+        match=r"a budget of 12GB \(12288 MiB\) is above the GPU's memory: NVIDIA GeForce RTX 4060 Laptop GPU has 8188",
     ):
         resolve_budget("12GB", LAPTOP)
 

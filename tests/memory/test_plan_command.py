@@ -51,7 +51,7 @@ def test_the_table_says_that_it_is_an_estimate_and_what_the_guide_says(capsys: p
             "'banana' is no GPU memory budget: write 8, 8GB, 8GiB, 8000MB, auto or rtx4060-laptop, rtx3050-laptop",
         ),
         (["--vram", "auto"], "give an amount, like 8GB"),
-        (["--vram", "520MiB"], "for each trial on the card"),
+        (["--vram", "520MiB"], "for each trial on the GPU"),
         (["--micro-batch", "3", "--effective-batch", "32"], "must divide effective_batch, but got 3 and 32"),
         (["--model", "alexnet", "--image-size", "32"], "cannot be traced without a GPU"),
     ],

@@ -73,7 +73,7 @@ def own(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def data(drawn_leaves: Path, shared_cache: Path) -> DeviceData:
-    return DeviceData(open_data(DataConfig(dir=str(drawn_leaves)), {32}, shared_cache), torch.device("cpu"))
+    return DeviceData(open_data(DataConfig(dir=str(drawn_leaves)), {16, 32}, shared_cache), torch.device("cpu"))
 
 
 def trained(data: DeviceData, folder: Path, **trial: Any) -> list[dict[str, Any]]:
@@ -119,15 +119,17 @@ def test_an_own_losss_class_weights_and_mixed_targets_are_counted_as_ours(own: P
 def test_an_optimizer_of_ones_own_trains_in_every_precision(
     own: Path, data: DeviceData, tmp_path: Path, precision: str
 ) -> None:
-    lines = trained(data, tmp_path / "run", optimizer=f"{own}:nadam", precision=precision, lr=1e-3, epochs=4)
+    lines = trained(
+        data, tmp_path / "run", optimizer=f"{own}:nadam", precision=precision, lr=1e-3, image_size=16, epochs=4
+    )
     assert lines[3]["train_loss"] < lines[0]["train_loss"]
 
 
 def test_an_optimizer_that_is_not_fused_gives_the_numbers_of_the_fused_one(
     own: Path, data: DeviceData, tmp_path: Path
 ) -> None:
-    fused = trained(data, tmp_path / "fused", optimizer="sgd", weight_decay=0.0)
-    plain = trained(data, tmp_path / "plain", optimizer=f"{own}:plain_sgd", weight_decay=0.0)
+    fused = trained(data, tmp_path / "fused", optimizer="sgd", weight_decay=0.0, momentum=0.5)
+    plain = trained(data, tmp_path / "plain", optimizer=f"{own}:plain_sgd", weight_decay=0.0, momentum=0.5)
     assert [line["train_loss"] for line in plain] == pytest.approx([line["train_loss"] for line in fused], rel=1e-4)
 
 

@@ -31,13 +31,13 @@ TIMINGS = ("images_per_s", "data_wait_s", "epoch_s")
 
 @pytest.fixture
 def data(drawn_leaves: Path, shared_cache: Path) -> DeviceData:
-    return DeviceData(open_data(DataConfig(dir=str(drawn_leaves)), {32}, shared_cache), torch.device("cpu"))
+    return DeviceData(open_data(DataConfig(dir=str(drawn_leaves)), {16, 32}, shared_cache), torch.device("cpu"))
 
 
 def config(**trial: Any) -> RunConfig:
     settings = {
         "model": "tiny_cnn",
-        "image_size": 32,
+        "image_size": 16,
         "augment": "none",
         "schedule": "onecycle",
         "lr": 5e-3,
@@ -120,7 +120,7 @@ def test_fifty_infinite_gradients_lead_back_to_the_last_good_epoch(data: DeviceD
 @pytest.mark.slow
 def test_a_few_infinite_gradients_are_skipped_in_fp16(data: DeviceData, tmp_path: Path) -> None:
     with overflowing(range(5, 8)):
-        last = run_trial(config(effective_batch=4, epochs=1), data, tmp_path, report=lambda report: None)
+        last = run_trial(config(effective_batch=4, epochs=1, image_size=32), data, tmp_path, report=lambda report: None)
     assert (last.notes, last.metrics.skipped_steps, last.metrics.loss_scale) == ((), 3, 8192.0)
 
 

@@ -102,7 +102,7 @@ def confirm(
     study = read_study(folder)
     space = load_space(folder / SETTINGS)
     chosen = candidates(folder, study, top)
-    drawn = fresh_seeds(chosen[0], seeds)
+    new_seeds = fresh_seeds(chosen[0], seeds)
     read_table(folder)  # a damaged one is told about at once
     photographs = chosen[0].config.data
     if data is not None:
@@ -126,16 +126,17 @@ def confirm(
         num_judged = len(opened.split.val)
         labels = ", ".join(f"t{each.trial:03d}" for each in chosen[1:])
         view.note(
-            f"{len(chosen) * len(drawn)} runs of {trial.epochs} epochs on {used}: the reference setting and {labels}, "
-            f"each with the seeds {', '.join(map(str, drawn))}; one split, {num_judged} photographs to judge by"
+            f"{len(chosen) * len(new_seeds)} runs of {trial.epochs} epochs on {used}: the reference setting and "
+            f"{labels}, each with the seeds {', '.join(map(str, new_seeds))}; one split, {num_judged} photographs to "
+            "judge by"
         )
         moved = [_with_photographs(candidate, photographs) for candidate in chosen]
         on_device, threads = DeviceData(opened, torch.device(used)), divide(used, 1, 1).threads
-        runs = _train_all(folder, moved, drawn, on_device, threads, view, again)
+        runs = _train_all(folder, moved, new_seeds, on_device, threads, view, again)
         judged = judge(chosen, runs, num_judged)
-        write_verdict(folder, judged, drawn, num_judged)
+        write_verdict(folder, judged, new_seeds, num_judged)
     view.result(verdict_lines(judged, num_judged), {})
-    return ConfirmResult(folder, drawn, num_judged, judged, verdict(judged).removeprefix("verdict: "))
+    return ConfirmResult(folder, new_seeds, num_judged, judged, verdict(judged).removeprefix("verdict: "))
 
 
 def _open(photographs: DataConfig, trial: TrialConfig, view: SearchView) -> LeafData:

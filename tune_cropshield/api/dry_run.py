@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tune_cropshield.api.space import lent_space, new_space, resumed_space
+from tune_cropshield.api.space import borrowed_ranges, new_space, resumed_space
 from tune_cropshield.config.space import SearchSpace
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import: a faulty space is told about before
@@ -19,14 +19,14 @@ class DryRun:
     """What a search would do.
 
     plan: the pairs that trials may take; on a GPU only estimated. starts: the settings that are tried first.
-    lent: a sentence on whose ranges these are, where none are shipped for the model asked for.
+    note: a sentence on whose ranges these are, where none are shipped for the model asked for.
     """
 
     space: SearchSpace
     resources: Resources
     plan: Plan
     starts: list[dict[str, Any]]
-    lent: str | None
+    note: str | None
 
 
 def dry_run(given: dict[str, Any], out: Path | None = None, *, resume: bool = False) -> DryRun:
@@ -45,4 +45,4 @@ def dry_run(given: dict[str, Any], out: Path | None = None, *, resume: bool = Fa
     device, card = device_and_card(space)
     resources = divide(device, space.search.trials_per_gpu, space.search.trials)
     plan = plan_for(space, resources, card, None, SearchView())
-    return DryRun(space, resources, plan, start_points(space, plan), None if resume else lent_space(given))
+    return DryRun(space, resources, plan, start_points(space, plan), None if resume else borrowed_ranges(given))

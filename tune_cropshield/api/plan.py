@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, get_args
 
 from tune_cropshield.api.arguments import Progress, check_choice, view_of
 from tune_cropshield.config.faults import command_line, validated
 from tune_cropshield.config.places import cache_dir
 from tune_cropshield.config.reference import REFERENCE_CLASSES
-from tune_cropshield.config.settings import TrialConfig
+from tune_cropshield.config.settings import Precision, TrialConfig
 from tune_cropshield.config.units import parse_budget
 from tune_cropshield.errors import EstimateUnavailable, UserError
 from tune_cropshield.memory.choose.pairs import EFFECTIVE_BATCHES
@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import: not before the arguments a
     from tune_cropshield.memory.choose.pairs import Plan
     from tune_cropshield.search.views.view import SearchView
 
-PRECISIONS = ("fp16", "bf16", "fp32")
+PRECISIONS = get_args(Precision)
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,10 @@ class PlanResult:
 
     @property
     def pairs(self) -> list[dict[str, Any]]:
-        """A row per pair: effective_batch, micro_batch, accumulation, peak_allocated_mib, peak_reserved_mib and
-        images_per_s, None where it was not measured. The first of each effective batch is the one a search takes.
+        """A row per pair; the first of each effective batch is the one a search takes.
+
+        A row holds effective_batch, micro_batch, accumulation, peak_allocated_mib, peak_reserved_mib and images_per_s,
+        None where it was not measured.
         """
         return [
             {
@@ -76,7 +78,7 @@ def plan(
     model: str = "efficientnet_b0",
     image_size: int = 224,
     vram: str = "8GB",
-    precision: Literal["fp16", "bf16", "fp32"] = "fp16",
+    precision: Precision = "fp16",
     effective_batch: int | None = None,
     micro_batch: int | None = None,
     estimate: bool = False,
@@ -101,13 +103,11 @@ def plan(
     check_choice("--precision", precision, PRECISIONS)
     trial = _trial(model, image_size, precision, effective_batch, micro_batch)
     parse_budget(vram)  # raises, before anything heavy is imported
-    import torch
-
     from tune_cropshield.device import find_card
     from tune_cropshield.memory.choose.budget import resolve_budget
 
     # An estimate for a given amount is one for any GPU, not for this one's; with `estimate` it is left alone.
-    card = find_card() if not estimate and torch.cuda.is_available() else None
+    card = find_card() if not estimate else None
     budget = resolve_budget(vram, card)
     batches = _effective_batches(effective_batch, micro_batch)
     if card is None:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tune_cropshield.api.arguments import AnyPath, DeviceChoice, Progress, command_line, path_of, view_of
 from tune_cropshield.api.results import SearchResults, read_results
-from tune_cropshield.api.space import AnySpace, lent_space, new_space, resumed_space
+from tune_cropshield.api.space import AnySpace, borrowed_ranges, new_space, resumed_space
 from tune_cropshield.config.places import cache_dir
 from tune_cropshield.config.space import SearchSpace
 from tune_cropshield.data.folder import check_folder
 from tune_cropshield.device import find_device, gpus_free_mib
-from tune_cropshield.files import check_can_be_made, told_when_full
+from tune_cropshield.files import check_can_be_made, raising_disk_full
 
 if TYPE_CHECKING:  # half a second to import: a faulty space is told about before
     from tune_cropshield.data.dataset import LeafData
@@ -96,11 +96,11 @@ def search(
         folder = Path("results/runs") / f"{_name(space, found)}-{time.strftime('%Y%m%d-%H%M%S')}"
     _check_before_anything_starts(found, folder, resume)
     view = view_of(progress)
-    if not resume and (lent := lent_space(given)) is not None:
-        view.note(lent)
+    if not resume and (note := borrowed_ranges(given)) is not None:
+        view.note(note)
     said = {**given, "space": space if isinstance(space, str | Path) else None}
     command = command_line("search", **said, out=out, ray_address=ray_address, resume=resume)
-    with told_when_full(folder):
+    with raising_disk_full(folder):
         return _search(found, folder, view, resume, command, ray_address)
 
 
@@ -148,7 +148,7 @@ def _search(
             write_best(folder)
         ledger = write_ledger(folder, prepared.resources.concurrent_trials, began, time.time())
         report = report_line(folder, shown, prepared.data)
-    _tell(outcome, folder, shown, prepared.space, view, (ledger, report))
+    _show_result(outcome, folder, shown, prepared.space, view, (ledger, report))
     return results
 
 
@@ -164,7 +164,7 @@ def report_line(folder: Path, shown: Path, data: LeafData) -> str:
         return f"report.html could not be written ({why}); try again:  {again}"
 
 
-def _tell(
+def _show_result(
     outcome: SearchOutcome, folder: Path, shown: Path, space: SearchSpace, view: SearchView, more: Sequence[str]
 ) -> None:
     """Says what came of it, `more` at the end."""

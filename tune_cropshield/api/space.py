@@ -41,7 +41,7 @@ def new_space(given: Mapping[str, Any]) -> SearchSpace:
     return load_space(find_space(str(space) if space is not None else None, given.get("model")), over)
 
 
-def lent_space(given: Mapping[str, Any]) -> str | None:
+def borrowed_ranges(given: Mapping[str, Any]) -> str | None:
     """Returns a sentence on where the ranges come from when none are shipped for the model asked for, else None."""
     model = given.get("model")
     if "space" in given or model is None:

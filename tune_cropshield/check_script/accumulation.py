@@ -62,8 +62,9 @@ def _conditions(action: Action, loop: Loop, actions: Actions) -> list[ast.If]:
 
 
 def _is_cleared_beside(loop: Loop, actions: Actions) -> bool:
-    """Tells whether the gradients are cleared right before or after `loop`, once for each run of it: what it leaves
-    over is then lost.
+    """Tells whether the gradients are cleared right before or after `loop`, once for each run of it.
+
+    What the loop leaves over is then lost.
 
     A loop inside `with tqdm(loader) as bar:` stands where the with stands.
     """
@@ -96,8 +97,9 @@ def _check_loss(window: AccumulationLoop, actions: Actions) -> Iterator[Finding]
 
 
 def _divisions(loop: Loop, divisor: str, actions: Actions) -> list[ast.AST]:
-    """Returns where in `loop` something is divided by `divisor`: x / k, x /= k, x.div(k); not where it is only
-    logged.
+    """Returns where in `loop` something is divided by `divisor`: x / k, x /= k, x.div(k).
+
+    Divisions of what is only logged are left out.
     """
     found_in: list[ast.AST] = []
     for node in within(loop, (ast.BinOp, ast.AugAssign, ast.Call)):
@@ -117,8 +119,9 @@ def _divisions(loop: Loop, divisor: str, actions: Actions) -> list[ast.AST]:
 
 
 def _check_undivided(window: AccumulationLoop, actions: Actions) -> Iterator[Finding]:
-    """Judges only a loss that is seen to come straight from a call in the loop: one made elsewhere may have been
-    divided there.
+    """Judges only a loss that is seen to come straight from a call in the loop.
+
+    A loss that was made elsewhere may have been divided there.
     """
     loop, size = window.loop, text(window.size)
     if mentions(r"\.grad\b|_foreach_|reduction\s*=\s*'(sum|none)'", actions.syntax.tree) or size == "1":

@@ -15,8 +15,7 @@ COUNTS_MICRO_BATCHES = re.compile(r"accum|micro", re.I)
 
 @dataclass(frozen=True)
 class AccumulationLoop:
-    """A loop over micro-batches that steps only every `size` of them, in `stepping`: the statements that the condition
-    guards.
+    """A loop over micro-batches that steps only every `size` of them, in the statements `stepping`.
 
     takes_last: the condition, or a step after the loop, also takes the epoch's last, shorter window. from_loop: the
     loop itself counts.
@@ -94,8 +93,9 @@ def _accumulation_loop(loop: Loop, actions: Actions) -> AccumulationLoop | None:
 
 
 def _remainder(test: ast.expr, loop: Loop) -> tuple[ast.expr, ast.BinOp] | None:
-    """Returns (the condition, its x % k) of a test that asks for every k-th micro-batch, itself or by a name set in the
-    loop.
+    """Returns (condition, its x % k) of a test for every k-th micro-batch.
+
+    The test may stand there itself, or under a name that is set in the loop.
     """
     conditions = [test]
     for statement in within(loop, (ast.Assign, ast.AnnAssign)):

@@ -1,5 +1,6 @@
-"""The steps of a training loop, found in a script under whatever names: backward, unscale, clip, step, update,
-zero_grad, schedule.
+"""The steps of a training loop, found in a script under whatever names.
+
+These are: backward, unscale, clip, step, update, zero_grad and the step of a schedule.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ NAMED_OPTIMIZER = re.compile(r"(^|_)opt(im|imi[sz]er)?s?(_|\d|$)", re.I)
 
 @dataclass(frozen=True)
 class Action:
-    """One call that is a step of the loop. subject: what it is done to (a loss, parameters, an optimizer), as
-    source.
+    """One call that is a step of the loop.
+
+    subject: what it is done to (a loss, parameters, an optimizer), as source.
     """
 
     kind: Kind
@@ -106,8 +108,9 @@ class Actions:
         )
 
     def is_clip(self, call: ast.Call) -> bool:
-        """Tells whether `call` is torch's own clipping; methods of the same name (Accelerate, FSDP) see to the scale
-        themselves.
+        """Tells whether `call` is torch's own clipping.
+
+        Methods of the same name (Accelerate, FSDP) see to the scale themselves.
         """
         owner, _, name = self.syntax.called(call).rpartition(".")
         return name in CLIPS and (

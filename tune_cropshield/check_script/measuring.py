@@ -131,8 +131,9 @@ def _is_forward(call: ast.Call) -> bool:
 
 
 def _without_gradients(loop: ast.AST, actions: Actions) -> bool:
-    """Tells whether gradients are off here: around the loop, inside it, for the whole function, or wherever the
-    function is called.
+    """Tells whether gradients are off here.
+
+    They may be off around the loop, inside it, for the whole function, or wherever the function is called.
     """
     syntax = actions.syntax
     if mentions(WITHOUT_GRADIENTS, loop):
@@ -153,8 +154,10 @@ def _without_gradients(loop: ast.AST, actions: Actions) -> bool:
 
 
 def _in_evaluation_mode(loop: ast.AST, actions: Actions) -> bool:
-    """Tells whether .eval() (or .train(False)) is called before `loop` in its function, or, in a function, anywhere
-    else: by its caller perhaps.
+    """Tells whether the network is in evaluation mode in `loop`.
+
+    Either .eval() (or .train(False)) is called before it in its function, or, in a function, anywhere else: its caller
+    may have done it.
     """
     syntax = actions.syntax
     scope = syntax.scope(loop)

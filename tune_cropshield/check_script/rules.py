@@ -1,6 +1,4 @@
-"""What can be wrong with a training loop, and the right form of each: the guide's known mistakes and their close
-relatives.
-"""
+"""What can be wrong with a training loop, and the right form of each: the known mistakes of training scripts."""
 
 from __future__ import annotations
 
@@ -46,10 +44,8 @@ RULES = {
         "if (i + 1) % k == 0 or i + 1 == len(loader): ..., with the loss divided by the window's own number of samples",
     ),
     "loss-not-divided": Rule(
-        (
-            "the gradients of a window add up, but this loss is not divided: the update is as many times too large "
-            "as there are micro-batches"
-        ),
+        "the gradients of a window add up, but this loss is not divided: the update is as many times too large "
+        "as there are micro-batches",
         "loss = criterion(...) with reduction='sum', divided by the number of samples of the whole window",
     ),
     "ragged-window-mean": Rule(
@@ -57,10 +53,8 @@ RULES = {
         "divide the summed loss by the samples of that window, not by a constant",
     ),
     "class-weights-mean": Rule(
-        (
-            "with class weights, each micro-batch's mean has another denominator: their average is not the "
-            "window's weighted mean (14 % off, measured)"
-        ),
+        "with class weights, each micro-batch's mean has another denominator: their average is not the "
+        "window's weighted mean (14 % off, measured)",
         "reduction='sum', divided by weight[labels].sum() over the whole window",
     ),
     "zero-grad-in-window": Rule(
@@ -73,16 +67,12 @@ RULES = {
     ),
     "floored-accumulation": Rule(
         "// rounds down: a target of 64 at 48 images gives 1 step, an effective batch of 48",
-        (
-            "choose a micro-batch that divides the target, then target // micro_batch is exact (assert target % "
-            "micro_batch == 0)"
-        ),
+        "choose a micro-batch that divides the target, then target // micro_batch is exact (assert target % "
+        "micro_batch == 0)",
     ),
     "memory-formula": Rule(
-        (
-            "memory per sample is counted as the input's size: activations take 20 to 100 times that (43 MiB for "
-            "EfficientNet-B0 at 224 px, not 2)"
-        ),
+        "memory per sample is counted as the input's size: activations take 20 to 100 times that (43 MiB for "
+        "EfficientNet-B0 at 224 px, not 2)",
         "measure it: tune-cropshield plan --model NAME --vram 8GB",
     ),
     "micro-batch-below-16": Rule(
@@ -99,27 +89,21 @@ RULES = {
         "scaler.unscale_(optimizer) once per window, right before clipping",
     ),
     "clips-twice": Rule(
-        (
-            "the same gradients are clipped twice: the second bound is the one that counts, and the first norm's "
-            "log is wrong"
-        ),
+        "the same gradients are clipped twice: the second bound is the one that counts, and the first norm's "
+        "log is wrong",
         "one clipping per update",
     ),
     "clip-without-gradients": Rule(
         "there are no fresh gradients here: nothing is clipped before the next step", "backward, then clip, then step"
     ),
     "clip-argument": Rule(
-        (
-            "a bound for one kind of clipping is handed to the other: clip_grad_norm_ bounds the global norm, "
-            "clip_grad_value_ each element"
-        ),
+        "a bound for one kind of clipping is handed to the other: clip_grad_norm_ bounds the global norm, "
+        "clip_grad_value_ each element",
         "clip_grad_norm_(parameters, max_norm) or clip_grad_value_(parameters, clip_value)",
     ),
     "loss-not-scaled": Rule(
-        (
-            "this backward is not scaled, but scaler.step divides its gradients by the loss scale: in fp16 they "
-            "underflow, and the update is lost"
-        ),
+        "this backward is not scaled, but scaler.step divides its gradients by the loss scale: in fp16 they "
+        "underflow, and the update is lost",
         "scaler.scale(loss).backward()",
     ),
     "steps-with-scaled-gradients": Rule(
@@ -147,10 +131,8 @@ RULES = {
         "torch.autocast('cuda', dtype=torch.float16) and torch.amp.GradScaler('cuda')",
     ),
     "grad-may-be-none": Rule(
-        (
-            "p.grad is None for frozen layers, and everywhere after zero_grad() and in validation: this raises instead "
-            "of reporting"
-        ),
+        "p.grad is None for frozen layers, and everywhere after zero_grad() and in validation: this raises instead "
+        "of reporting",
         "... for p in model.parameters() if p.grad is not None, or the norm that clip_grad_norm_ returns",
     ),
     # schedules
@@ -167,17 +149,13 @@ RULES = {
         "scale = scaler.get_scale(); scaler.update(); if scaler.get_scale() >= scale: scheduler.step()",
     ),
     "onecycle-per-epoch": Rule(
-        (
-            "OneCycleLR is made for one step per update, but stepped once per epoch: the cycle never gets past its "
-            "first few steps"
-        ),
+        "OneCycleLR is made for one step per update, but stepped once per epoch: the cycle never gets past its "
+        "first few steps",
         "scheduler.step() after each optimizer update, total_steps = ceil(batches / k) * epochs",
     ),
     "onecycle-total-steps": Rule(
-        (
-            "steps_per_epoch counts micro-batches, but the schedule moves once per window: the cycle ends k times too "
-            "late, that is never"
-        ),
+        "steps_per_epoch counts micro-batches, but the schedule moves once per window: the cycle ends k times too "
+        "late, that is never",
         "total_steps = math.ceil(len(loader) / k) * epochs",
     ),
     # what is measured and logged
@@ -199,10 +177,8 @@ RULES = {
     ),
     # data and settings
     "black-image": Rule(
-        (
-            "a picture that cannot be decoded becomes a blank one under a real label: the network learns that blank "
-            "means that disease"
-        ),
+        "a picture that cannot be decoded becomes a blank one under a real label: the network learns that blank "
+        "means that disease",
         "leave the file out of the list and say so, before training",
     ),
     "argparse-bool": Rule(
@@ -211,10 +187,8 @@ RULES = {
     ),
     # what comments say
     "scaler-does-not-clip": Rule(
-        (
-            "mixed precision clips nothing: GradScaler multiplies the loss and skips updates with inf or NaN, it "
-            "bounds no gradient"
-        ),
+        "mixed precision clips nothing: GradScaler multiplies the loss and skips updates with inf or NaN, it "
+        "bounds no gradient",
         "scaler.unscale_(optimizer), then clip_grad_norm_(...)",
     ),
     "fp16-underflow": Rule(

@@ -65,8 +65,9 @@ def _parameters_given(call: ast.Call, function: Function, name: str) -> list[str
 
 
 def _sees(action: Action, scope: ast.AST, name: str, actions: Actions) -> bool:
-    """Tells whether `name` at `action` is that of `scope`; an attribute (self.scheduler) is one object throughout the
-    script.
+    """Tells whether `name` at `action` is that of `scope`.
+
+    An attribute (self.scheduler) is one object throughout the script.
     """
     return "." in name or actions.syntax.scope(action.call) is scope
 

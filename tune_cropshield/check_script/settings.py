@@ -178,9 +178,8 @@ def _check_blank_images(actions: Actions) -> Iterator[Finding]:
         if isinstance(node, ast.Try) and _opens_images(node.body, actions):
             for handler in node.handlers:
                 yield from (finding_at("black-image", call) for call in blanks(handler.body))
-        elif (
-            isinstance(node, ast.If) and isinstance(node.test, ast.Compare) and isinstance(node.test.ops[0], ast.Is)
-        ):  # cv2.imread gives None
+        elif isinstance(node, ast.If) and isinstance(node.test, ast.Compare) and isinstance(node.test.ops[0], ast.Is):
+            # `if image is None`: cv2.imread gives None for what it cannot read.
             name = text(node.test.left)
             scope = syntax.scope(node)
             reads = [

@@ -13,15 +13,15 @@ from pathlib import Path
 
 from tune_cropshield.errors import UserError
 
-NOTEBOOK_LINE = re.compile(
-    r"^(\s*)[%!?].*$"
-)  # magics and shell calls of a notebook's cell: no Python, but no fault of the script either
+# Magics and shell calls of a notebook's cell: no Python, but no fault of the script either.
+NOTEBOOK_LINE = re.compile(r"^(\s*)[%!?].*$")
 
 
 @dataclass(frozen=True)
 class Source:
-    """A script that was read: `name` as the user gave it, `tree` with the line numbers of the file, `comments` by
-    line.
+    """A script that was read.
+
+    name: as the user gave it. tree: with the line numbers of the file. comments: by line.
     """
 
     name: str
@@ -31,8 +31,9 @@ class Source:
 
 
 def read_source(path: Path) -> Source:
-    """Returns the script at `path`; raises UserError, with the line where there is one, for a file that is missing or
-    no Python.
+    """Returns the script at `path`.
+
+    Raises UserError, with the line where there is one, for a file that is missing or no Python.
     """
     try:
         content = path.read_bytes()
@@ -49,8 +50,9 @@ def read_source(path: Path) -> Source:
 
 
 def parse_source(text: str, name: str) -> Source:
-    """Returns the script `text`, which may be a fragment: indented as a whole, or with a notebook's magics. Raises
-    UserError naming the line.
+    """Returns the script `text`, which may be a fragment: indented as a whole, or with a notebook's magics.
+
+    Raises UserError naming the line.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     text = textwrap.dedent("\n".join(NOTEBOOK_LINE.sub(r"\1pass", line) for line in text.split("\n")))
@@ -73,9 +75,6 @@ def _comments(text: str) -> dict[int, str]:
         for token in tokenize.generate_tokens(io.StringIO(text).readline):
             if token.type == tokenize.COMMENT:
                 found[token.start[0]] = token.string
-    except (
-        tokenize.TokenError,
-        SyntaxError,
-    ):  # what the parser has accepted, the tokenizer may still trip over: no comments, then
-        pass
+    except (tokenize.TokenError, SyntaxError):
+        pass  # what the parser has accepted, the tokenizer may still trip over: no comments, then
     return found

@@ -1,5 +1,6 @@
-"""A syntax tree with what rules ask of it: who contains whom, what a name was imported as, where a loop or function
-begins.
+"""A syntax tree with what rules ask of it.
+
+They ask who contains whom, what a name was imported as, and where a loop or function begins.
 """
 
 from __future__ import annotations
@@ -98,12 +99,6 @@ class Syntax:
             child = parent
         return found
 
-    def statement(self, node: ast.AST) -> ast.stmt:
-        """Returns the innermost statement that `node` is part of, or is."""
-        while not isinstance(node, ast.stmt):
-            node = self.parents[node]
-        return node
-
     def block(self, statement: ast.stmt) -> list[ast.stmt]:
         """Returns the list of statements that `statement` stands in."""
         parent = self.parents[statement]
@@ -129,9 +124,7 @@ def _in_order(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def within(root: ast.AST, kinds: type[ast.AST] | tuple[type[ast.AST], ...]) -> Iterator[ast.AST]:
-    """Yields the nodes of `kinds` in `root`, itself included, but not those of functions and classes defined inside
-    it.
-    """
+    """Yields the nodes of `kinds` in `root`, itself included, but not those of functions and classes inside it."""
     if isinstance(root, kinds):
         yield root
     for child in ast.iter_child_nodes(root):

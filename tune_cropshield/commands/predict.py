@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints a line per photograph: path, class, probability; with --json, one list. Raises UserError when some, which
-    are named, were unreadable.
+    """Prints a line per photograph: path, class, probability; with --json, one list.
+
+    Raises UserError when some, which are named, were unreadable.
     """
     from tune_cropshield.api.predict import predictions
 

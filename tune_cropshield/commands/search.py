@@ -12,9 +12,20 @@ from tune_cropshield.errors import UserError
 if TYPE_CHECKING:
     from tune_cropshield.api.dry_run import DryRun
 
+# The flags that become arguments of `tune_cropshield.search` under the same name, where they are given.
 SETTINGS = (
-    *("data", "space", "model", "image_size", "vram", "trials", "epochs", "time_budget", "seed", "device"),
-    *("trials_per_gpu", "sampler"),
+    "data",
+    "space",
+    "model",
+    "image_size",
+    "vram",
+    "trials",
+    "epochs",
+    "time_budget",
+    "seed",
+    "device",
+    "trials_per_gpu",
+    "sampler",
 )
 
 
@@ -47,8 +58,8 @@ def _print(planned: DryRun, console: Console) -> None:
 
     space, plan, resources = planned.space, planned.plan, planned.resources
     trial, settings = space.trial_config(), space.search
-    if planned.lent is not None:
-        console.print(planned.lent)
+    if planned.note is not None:
+        console.print(planned.note)
     at_once = f"{resources.concurrent_trials} trials at once"
     console.print(f"{trial.model} at {trial.image_size} px on {resources.device}, {at_once}")
     console.print("searched:")
@@ -63,7 +74,7 @@ def _print(planned: DryRun, console: Console) -> None:
     console.print("tried first:")
     for number, start in enumerate(planned.starts):
         console.print(f"  trial {number}: " + ", ".join(f"{name} {short(value)}" for name, value in start.items()))
-    steps = ", ".join(str(epoch) for epoch in settings.rungs) or "none"
+    steps = ", ".join(str(epoch) for epoch in settings.pruning_steps) or "none"
     console.print(f"pruning steps: after epochs {steps}, the best 1 in {settings.reduction_factor:g} go on")
     console.print(
         f"worst case: {settings.trials} trials x {settings.epochs} epochs = {settings.trials * settings.epochs} "

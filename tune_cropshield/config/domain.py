@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from tune_cropshield.config.faults import Rule, Settings, shown, told_as
+from tune_cropshield.config.faults import Rule, Settings, described_as, shown
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution  # half a second to import: a faulty file is told about at once
@@ -53,23 +53,21 @@ def _logarithm_of_nothing(domain: Domain) -> str | None:
 
 
 class Domain(Settings):
-    """The values a parameter may take: exactly one of a logarithmic, a uniform or an integer range, or a list of
-    choices.
-    """
+    """The values a parameter may take: a logarithmic, a uniform or an integer range, or a list of choices."""
 
     log: Annotated[
-        tuple[float, float] | None, BeforeValidator(_as_tuple), told_as("a list of two numbers, [low, high]")
+        tuple[float, float] | None, BeforeValidator(_as_tuple), described_as("a list of two numbers, [low, high]")
     ] = None
     uniform: Annotated[
-        tuple[float, float] | None, BeforeValidator(_as_tuple), told_as("a list of two numbers, [low, high]")
+        tuple[float, float] | None, BeforeValidator(_as_tuple), described_as("a list of two numbers, [low, high]")
     ] = None
     integer: Annotated[
-        tuple[int, int] | None, BeforeValidator(_as_tuple), told_as("a list of two whole numbers, [low, high]")
+        tuple[int, int] | None, BeforeValidator(_as_tuple), described_as("a list of two whole numbers, [low, high]")
     ] = Field(None, alias="int")
     choice: Annotated[
         tuple[Value, ...] | None,
         BeforeValidator(_as_tuple),
-        told_as("a list whose items are strings, finite numbers, true or false"),
+        described_as("a list whose items are strings, finite numbers, true or false"),
     ] = None
 
     rules = (
@@ -112,8 +110,9 @@ class Domain(Settings):
         return self.integer is None or value == int(value)
 
     def nearest(self, value: object) -> Value:
-        """Returns `value`, or the number in the domain closest to it; its first end or choice where nothing
-        compares.
+        """Returns `value`, or the number in the domain closest to it.
+
+        Where nothing compares, its first end or choice is returned.
         """
         numbers = [end for end in self.ends if isinstance(end, (float, int)) and not isinstance(end, bool)]
         if self.holds(value):

@@ -1,5 +1,6 @@
-"""Everything that is wrong with a set of settings, at once, in sentences that name the place, the rule and the
-value.
+"""Everything that is wrong with a set of settings, at once, in sentences.
+
+A sentence names the place, the rule and the value.
 """
 
 from __future__ import annotations
@@ -46,8 +47,9 @@ class Rule:
 
 
 class Settings(BaseModel):
-    """Base of every settings table: unknown keys are errors, values never change, numbers are finite, "1e-4" is not a
-    number.
+    """Base of every settings table.
+
+    Unknown keys are errors, values never change, numbers are finite, and "1e-4" is not a number.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
@@ -68,9 +70,10 @@ class Settings(BaseModel):
 SomeSettings = TypeVar("SomeSettings", bound=Settings)
 
 
-def told_as(sentence: str) -> WrapValidator:
-    """Returns an annotation that answers any wrong value with "must be `sentence`": a union's branches would be told
-    one by one.
+def described_as(sentence: str) -> WrapValidator:
+    """Returns an annotation that answers any wrong value with "must be `sentence`".
+
+    The branches of a union would otherwise be told one by one.
     """
 
     def check(value: object, validate: Callable[[object], object]) -> object:
@@ -118,8 +121,9 @@ class Origin:
 def overridden(
     tables: dict[str, Any], overrides: Mapping[str, Mapping[str, Any]], file: str
 ) -> tuple[dict[str, Any], Origin]:
-    """Returns the tables of `file` with `overrides` ({"search": {"trials": 8}}), which came as flags, over them; and
-    what came from where.
+    """Returns the tables of `file` with `overrides` over them, and what came from where.
+
+    overrides: {"search": {"trials": 8}}; they came as flags.
     """
     flags: dict[tuple[str, str], str] = {}
     for table, values in overrides.items():
@@ -164,6 +168,7 @@ def checked_fields(
     settings: type[SomeSettings], values: dict[str, Any], origin: Origin
 ) -> tuple[SomeSettings, list[str], set[Location]]:
     """Returns what is right of `values`, a sentence for each value that is wrong in itself, and the places of those.
+
     Rules are not judged.
     """
     try:
@@ -178,8 +183,9 @@ def checked_fields(
 
 
 def broken_rules(model: Settings, wrong: set[Location], origin: Origin, location: Location = ()) -> list[str]:
-    """Returns a sentence for each rule that does not hold in `model` or in a table inside it, leaving out those about a
-    `wrong` value.
+    """Returns a sentence for each rule that does not hold in `model` or in a table inside it.
+
+    Rules about a `wrong` value are left out.
     """
     faults = []
     for rule in model.rules:

@@ -1,4 +1,4 @@
-"""Where things lie: the shipped search spaces, the cache, the drawn leaves."""
+"""Where things lie: the shipped search spaces and the cache."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ def shipped_spaces() -> dict[str, Path]:
 
 
 def find_space(wanted: str | None, model: str | None) -> Path:
-    """Returns the space file that `wanted` names: a path, or a shipped file's name. Left out: the one made for `model`,
-    else demo.toml.
+    """Returns the space file that `wanted` names: a path, or a shipped file's name.
+
+    Left out: the one made for `model`, else demo.toml.
     """
     shipped = shipped_spaces()
     if wanted is None:

@@ -15,12 +15,8 @@ REFERENCE = 0  # the number of the trial that has the reference setting
 # "Hyperparameter Recommendations" of the training guide (RTX 4060 Laptop), and the clipping notes' set-up for ResNets.
 CNN_FROM_SCRATCH: dict[str, Any] = {"lr": 1e-4, "weight_decay": 1e-4, "max_norm": "none", "effective_batch": 32}
 EFFICIENTNET: dict[str, Any] = {"lr": 1e-4, "weight_decay": 1e-4, "max_norm": "none", "effective_batch": 32}  # 16 x 2
-RESNET_ONECYCLE: dict[str, Any] = {
-    "lr": 0.1,
-    "weight_decay": 1e-4,
-    "max_norm": 1.0,
-    "effective_batch": 64,
-}  # SGD; lr is the peak
+# SGD; lr is the peak.
+RESNET_ONECYCLE: dict[str, Any] = {"lr": 0.1, "weight_decay": 1e-4, "max_norm": 1.0, "effective_batch": 64}
 
 # CropShield's classes: what memory is planned for where there are no photographs to count them in.
 REFERENCE_CLASSES = 22
@@ -67,8 +63,9 @@ def guide_formula(
     input_mb_per_sample: float = 2.0,
     reserve_gb: float = 2.0,
 ) -> tuple[int, int] | None:
-    """Returns (micro_batch, accumulation) as the guide's formula computes them, or None where it dies of
-    ZeroDivisionError.
+    """Returns (micro_batch, accumulation) as the guide's formula computes them.
+
+    None stands for where the formula ends in a ZeroDivisionError.
 
     Three things are wrong with it. It counts the input image (as 2 MB; it has 0.6) and forgets the activations, which
     take 43 MiB an image for EfficientNet-B0: for its own example (64, 8 GB) it returns 2816 x 1, where the guide claims

@@ -22,10 +22,11 @@ from typing import Any
 
 from tune_cropshield.errors import ConfigError
 
+# Beside these, every classifier of torchvision is known under its own name.
 MODELS = {
     "tiny_cnn": "tune_cropshield.training.cnn:tiny_cnn",
     "cropshield_cnn": "tune_cropshield.training.cnn:cropshield_cnn",
-}  # and every classifier of torchvision under its own name
+}
 LOSSES = {"cross_entropy": "tune_cropshield.training.losses:CrossEntropy"}
 OPTIMIZERS = {
     "adamw": "tune_cropshield.training.optimizers:adamw",

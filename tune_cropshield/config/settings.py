@@ -15,18 +15,19 @@ import tomli_w
 from pydantic import Field, ValidationInfo, field_validator
 
 from tune_cropshield.config import registry
-from tune_cropshield.config.faults import Rule, Settings, overridden, told_as, validated
+from tune_cropshield.config.faults import Rule, Settings, described_as, overridden, validated
 from tune_cropshield.config.model_names import check_model_name, is_torchvisions
 from tune_cropshield.config.toml_files import read_toml, without_none
 from tune_cropshield.files import write_text_atomically
 
 Precision = Literal["fp16", "bf16", "fp32"]
-Bound = Annotated[Annotated[float, Field(gt=0)] | Literal["none"], told_as('a number above 0 or "none"')]
+PrecisionChoice = Literal["auto", Precision]  # as a user says it
+Bound = Annotated[Annotated[float, Field(gt=0)] | Literal["none"], described_as('a number above 0 or "none"')]
 Side = Annotated[int, Field(ge=16, le=1024)]  # px
 Batch = Annotated[int, Field(ge=1, le=65536)]  # images; no optimizer has use for more
 Epochs = Annotated[int, Field(le=100_000)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what every random generator takes
-Weights = Annotated[bool | str, told_as("true, false or the path of a state dict")]
+Weights = Annotated[bool | str, described_as("true, false or the path of a state dict")]
 
 
 def _nothing_left_to_train_on(data: DataConfig) -> str | None:
@@ -38,13 +39,12 @@ def _nothing_left_to_train_on(data: DataConfig) -> str | None:
 class DataConfig(Settings):
     """Which photographs, and how they are split."""
 
-    dir: str = ""  # one sub-folder per class; "" in a search-space file: given by --data, or drawn
+    dir: str = ""  # one sub-folder per class; "" in a search-space file: given by --data, or synthetic
     val_share: float = Field(0.1, gt=0, lt=1)
     test_share: float = Field(0.1, gt=0, lt=1)  # read once, for the winner
     split_seed: Seed = 0  # not the trial's seed: every trial and every confirming run shares one split
-    max_bad_share: float = Field(
-        0.05, ge=0, le=1
-    )  # more unreadable photographs than this is an error, fewer are listed and left out
+    # More unreadable photographs than this are an error; fewer are listed and left out.
+    max_bad_share: float = Field(0.05, ge=0, le=1)
 
     rules = (Rule(frozenset({"val_share", "test_share"}), _nothing_left_to_train_on),)
 
@@ -64,9 +64,10 @@ def _option_is_not_used(option: str, trial: TrialConfig) -> str | None:
     is_default = (
         option not in trial.model_fields_set or getattr(trial, option) == TrialConfig.model_fields[option].default
     )
-    if is_default or getattr(trial, switch) == value:
+    chosen = getattr(trial, switch)
+    if is_default or chosen == value or registry.is_own(chosen):  # a user's own may use what it is given
         return None
-    return f'{option} is only used with {switch} = "{value}", but {switch} is "{getattr(trial, switch)}"'
+    return f'{option} is only used with {switch} = "{value}", but {switch} is "{chosen}"'
 
 
 def _two_kinds_of_clipping(trial: TrialConfig) -> str | None:
@@ -78,14 +79,9 @@ def _pair_misses_the_effective_batch(trial: TrialConfig) -> str | None:
     micro, accumulation, batch = trial.micro_batch, trial.accumulation, trial.effective_batch
     if micro is not None and accumulation is not None:
         holds = micro * accumulation == batch
-        return (
-            None
-            if holds
-            else (
-                f"`micro_batch * accumulation == effective_batch` must hold, but got {micro} * {accumulation} != "
-                f"{batch}"
-            )
-        )
+        if holds:
+            return None
+        return f"`micro_batch * accumulation == effective_batch` must hold, but got {micro} * {accumulation} != {batch}"
     for name, part in (("micro_batch", micro), ("accumulation", accumulation)):
         if part is not None and batch % part:
             return f"`{name}` must divide effective_batch, but got {part} and {batch}"
@@ -121,9 +117,8 @@ class TrialConfig(Settings):
     freeze_backbone: bool = False  # only the head learns
     dropout: float | None = Field(None, ge=0, lt=1)  # before the head; left out: the architecture's own
     image_size: Side = 224  # square
-    progressive_sizes: dict[
-        Annotated[int, Field(ge=0)], Side
-    ] = {}  # {epoch: px} from that epoch on; image_size before the first
+    # {epoch: px} from that epoch on; image_size before the first.
+    progressive_sizes: dict[Annotated[int, Field(ge=0)], Side] = {}
 
     # what it sees
     augment: Literal["none", "conservative", "moderate", "aggressive"] = "moderate"
@@ -139,14 +134,13 @@ class TrialConfig(Settings):
     # loss
     loss: str = "cross_entropy"  # or your own, as file.py:Name
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    class_weights: Literal["none", "balanced"] = (
-        "none"  # balanced: N / (K * count), for folders of very different sizes
-    )
+    # balanced: N / (K * count), for folders of very different sizes.
+    class_weights: Literal["none", "balanced"] = "none"
 
     # optimizer
     optimizer: str = "adamw"  # adamw, sgd, or your own, as file.py:name
-    lr: float = Field(1e-4, gt=0)  # the guide's
-    weight_decay: float = Field(1e-4, ge=0)  # the guide's; never on norms and biases
+    lr: float = Field(1e-4, gt=0)  # the reference's
+    weight_decay: float = Field(1e-4, ge=0)  # the reference's; never on norms and biases
     momentum: float = Field(0.9, ge=0, lt=1)  # sgd only
     max_norm: Bound = "none"  # clip the gradient's global L2 norm
     clip_value: Bound = "none"  # or each element
@@ -163,18 +157,15 @@ class TrialConfig(Settings):
     # run
     epochs: Epochs = Field(25, ge=1)
     early_stopping: Epochs = Field(0, ge=0)  # epochs without a better val_acc; 0 trains to the end
-    ema: float = Field(
-        0.0, ge=0, lt=1
-    )  # decay of an exponential moving average of the weights, which is then evaluated; 0 is off
-    precision: Literal["auto", "fp16", "bf16", "fp32"] = "auto"  # auto: fp16 on a GPU, fp32 on a CPU
-    cuda_graphs: bool = (
-        True  # on a GPU, launch each step as one captured graph: up to 4 times as fast at small micro-batches
-    )
+    # Decay of an exponential moving average of the weights, which is then evaluated; 0 is off.
+    ema: float = Field(0.0, ge=0, lt=1)
+    precision: PrecisionChoice = "auto"  # auto: fp16 on a GPU, fp32 on a CPU
+    # On a GPU, launch each step as one captured graph: up to 4 times as fast at small micro-batches.
+    cuda_graphs: bool = True
     channels_last: bool = True
     seed: Seed = 0
-    threads: int | None = Field(
-        None, ge=1, le=1024
-    )  # CPU threads; part of the result on a CPU, because they order its sums
+    # CPU threads; part of the result on a CPU, because they order its sums.
+    threads: int | None = Field(None, ge=1, le=1024)
 
     rules = (
         Rule(frozenset({"max_norm", "clip_value", "agc"}), _two_kinds_of_clipping),

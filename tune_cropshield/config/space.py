@@ -22,9 +22,9 @@ from tune_cropshield.config.faults import (
     Settings,
     broken_rules,
     checked_fields,
+    described_as,
     overridden,
     shown,
-    told_as,
 )
 from tune_cropshield.config.registry import checked_name
 from tune_cropshield.config.settings import DataConfig, Epochs, Seed, TrialConfig
@@ -44,7 +44,7 @@ OWNED_BY_SEARCH = {
 }
 SEARCHABLE = [name for name in TrialConfig.model_fields if name not in FIXED and name not in OWNED_BY_SEARCH]
 TrialsAtOnce = Annotated[
-    Annotated[int, Field(ge=1, le=1024)] | Literal["auto"], told_as('a whole number from 1 to 1024, or "auto"')
+    Annotated[int, Field(ge=1, le=1024)] | Literal["auto"], described_as('a whole number from 1 to 1024, or "auto"')
 ]
 MOST_COMBINATIONS = 10_000  # of values that a rule is tried on
 
@@ -60,14 +60,12 @@ class SearchSettings(Settings):
     trials: int = Field(40, ge=1, le=1_000_000)
     epochs: Epochs = Field(25, ge=1)  # of a trial that is never pruned
     grace_epochs: Epochs = Field(2, ge=1)  # no trial is pruned before; at least the warm-up
-    reduction_factor: float = Field(
-        3.0, ge=1.5
-    )  # 1 in so many trials goes on from a rung; eta of https://arxiv.org/abs/1810.05934
+    # 1 in so many trials goes on from a pruning step; eta of https://arxiv.org/abs/1810.05934.
+    reduction_factor: float = Field(3.0, ge=1.5)
     sampler: str = "tpe"  # what proposes settings: a name in registry.SAMPLERS, or your own as file.py:name
     pruning: str = "asha"  # which trials end early: a name in registry.PRUNING, or your own as file.py:name
-    pairs: Literal["fastest", "all"] = (
-        "fastest"  # one micro x accumulation per effective batch, or search every one that fits
-    )
+    # One micro-batch x accumulation per effective batch, or search every one that fits.
+    pairs: Literal["fastest", "all"] = "fastest"
     seed: Seed = 0
     time_budget: str = ""  # "2h", "90m", "45s"; "" has no end
     vram: str = "auto"  # "8GB", "4GiB", "rtx4060-laptop"; auto takes what is free now
@@ -96,7 +94,7 @@ class SearchSettings(Settings):
         return text
 
     @property
-    def rungs(self) -> tuple[int, ...]:
+    def pruning_steps(self) -> tuple[int, ...]:
         """The epochs after which successive halving stops the worse trials; none under another pruning rule."""
         if self.pruning != "asha":
             return ()
@@ -104,8 +102,9 @@ class SearchSettings(Settings):
 
 
 def pruning_epochs(epochs: int, grace_epochs: int, reduction_factor: float) -> tuple[int, ...]:
-    """Returns the epochs after which successive halving judges a trial: `grace_epochs`, then each `reduction_factor`
-    times the last, rounded up, and all below `epochs`.
+    """Returns the epochs after which successive halving judges a trial.
+
+    They are `grace_epochs`, then each `reduction_factor` times the last, rounded up, and all below `epochs`.
     """
     milestones = takewhile(lambda milestone: milestone < epochs, (grace_epochs * reduction_factor**k for k in count()))
     return tuple(math.ceil(milestone) for milestone in milestones)
@@ -121,12 +120,13 @@ class SearchSpace(Settings):
     start: Annotated[
         tuple[dict[str, Value], ...],
         BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
-        told_as("[[start]] tables of parameters and values, like lr = 1e-4"),
+        described_as("[[start]] tables of parameters and values, like lr = 1e-4"),
     ] = ()
 
     def trial_config(self, values: dict[str, Any] | None = None) -> TrialConfig:
-        """Returns the settings of a trial with the searched parameters set to `values`. Raises pydantic's
-        ValidationError.
+        """Returns the settings of a trial with the searched parameters set to `values`.
+
+        Raises pydantic's ValidationError.
         """
         return TrialConfig.model_validate(self._trial_values(values or {}))
 
@@ -189,9 +189,7 @@ def _misplaced(space: SearchSpace, origin: Origin) -> list[str]:
 
 
 def _faults_of_ends(space: SearchSpace, origin: Origin) -> tuple[list[str], set[str]]:
-    """Returns what no trial can be set to among the ends of the ranges and the choices, and the parameters
-    concerned.
-    """
+    """Returns which ends of ranges and which choices no trial can be set to, and their parameters."""
     faults, wrong = [], set()
     for name, domain in space.space.items():
         for value in domain.ends:
@@ -254,8 +252,7 @@ def _faults_of_grace(space: SearchSpace, origin: Origin) -> list[str]:
         return []
     return [
         f"{origin.of_rule(('search',), rule)}: `grace_epochs >= warmup_epochs` must hold (no trial is judged while "
-        "it warms up), "
-        f"but got {space.search.grace_epochs} and {needed:g}"
+        f"it warms up), but got {space.search.grace_epochs} and {needed:g}"
     ]
 
 

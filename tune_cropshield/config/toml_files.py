@@ -19,16 +19,15 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError([f"{path}: cannot be read ({error.strerror})"]) from None
     except UnicodeDecodeError:
         raise ConfigError([f"{path}: is no text file (not UTF-8)"]) from None
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # an int of thousands of digits and a thousand nested lists are no TOMLDecodeError
+    except (ValueError, RecursionError) as error:
+        # An int of thousands of digits and a thousand nested lists are no TOMLDecodeError.
         raise ConfigError([f"{path}: not valid TOML: {' '.join(str(error).split())}"]) from None
 
 
 def without_none(values: Any) -> Any:
-    """Returns `values` without the keys whose value is None (TOML has no null; a key left out means the default), keys
-    as strings.
+    """Returns `values` without the keys whose value is None, and with keys as strings.
+
+    TOML has no null; a key that is left out means the default.
     """
     if isinstance(values, dict):
         return {str(key): without_none(value) for key, value in values.items() if value is not None}

@@ -10,18 +10,15 @@ from tune_cropshield.errors import ConfigError
 
 MIB = 2**20  # bytes
 
-MIB_PER_UNIT = {
-    "mb": 1e6 / 2**20,
-    "mib": 1.0,
-    "gb": 1024.0,
-    "gib": 1024.0,
-}  # graphics cards say GB and mean GiB; MB is taken at its word
+# Graphics cards say GB and mean GiB; MB is taken at its word.
+MIB_PER_UNIT = {"mb": 1e6 / MIB, "mib": 1.0, "gb": 1024.0, "gib": 1024.0}
 SECONDS_PER_UNIT = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def parse_memory(text: str) -> float:
-    """Returns `text` ("8", "8GB", "7.5 GiB", "8000MB") in MiB; a bare number is GiB. Raises ConfigError listing the
-    forms.
+    """Returns `text` ("8", "8GB", "7.5 GiB", "8000MB") in MiB; a bare number is GiB.
+
+    Raises ConfigError listing the forms.
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(mb|mib|gb|gib)?", text.strip().lower())
     mib = float(found[1]) * MIB_PER_UNIT[found[2] or "gb"] if found is not None else 0.0
@@ -70,8 +67,9 @@ NAMED_BUDGETS = {
 
 
 def parse_budget(text: str) -> Amount | None:
-    """Returns the amount that `text` stands for, None for "auto". Raises ConfigError listing the forms for anything
-    else.
+    """Returns the amount that `text` stands for, None for "auto".
+
+    Raises ConfigError listing the forms for anything else.
     """
     name = text.strip().lower()
     if name == AUTO:

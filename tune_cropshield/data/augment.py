@@ -1,5 +1,6 @@
-"""What a photograph may look like in another field: crops, flips, rotations, light, and hidden patches; per sample, on
-the device.
+"""What a photograph may look like in another field; per sample, on the device.
+
+That is: crops, flips, rotations, light, and hidden patches.
 
 One picture costs one interpolation (crop, flips and rotation are one inverse map) and one colour map (brightness,
 contrast, saturation, hue and normalisation are one 3x3 matrix and an offset). Nothing waits for the device and no shape
@@ -23,16 +24,14 @@ from torch.nn import functional as F
 
 from tune_cropshield.data import noise
 
-IMAGENET_MEAN = (
-    0.485,
-    0.456,
-    0.406,
-)  # of pixels in [0, 1]: what every pretrained torchvision classifier was trained with
+# Of pixels in [0, 1]: what every pretrained torchvision classifier was trained with.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 CPU_IMAGES_AT_ONCE = 8  # pictures whose intermediate results stay in a core's cache
 
-STORE_OVER_CROP = 8 / 7  # the store keeps 256 pixels for a picture of 224: room to crop without enlarging
+# Stored pictures are larger than what is trained on, 256 px for 224, so that a random crop is cut from real pixels.
+STORE_OVER_CROP = 8 / 7
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ PRESETS = {
     "conservative": Preset(
         crop_area=0.85, crop_aspect=1.1, mirror=0.5, rotation_degrees=5.0, brightness=0.1, contrast=0.1, saturation=0.1
     ),
-    # The guide's default. A leaf has no up (both flips) and is held at any slant (±15°); a crop of 70 % still shows the
+    # The default. A leaf has no up (both flips) and is held at any slant (±15°); a crop of 70 % still shows the
     # lesion. Hue stays within ±7° of 360: between a yellow halo and a brown spot lie about 30°, and that difference
     # names the disease.
     "moderate": Preset(
@@ -109,14 +108,16 @@ def augment(
     epoch: int | Tensor,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Returns (B, 3, out_size, out_size) normalised pictures, channels_last, changed within `preset`; `Preset()` gives
-    `evaluation_view`.
+    """Returns normalised pictures changed within `preset`: (B, 3, out_size, out_size), channels_last.
 
-    images_BHWC: uint8, best about 8/7 of out_size: a store of more than 1.5 times out_size is shrunk first, with
-    antialias.
-    samples_B: int64 numbers of the samples in the data set. The same sample, seed and epoch give the same picture in
-    every batch. Colours are not clipped after a change, as an 8-bit picture would be: white may become 1.2, which the
-    network reads as it is.
+    `Preset()` gives `evaluation_view`. The same sample, seed and epoch give the same picture in every batch. Colours
+    are not clipped after a change, as an 8-bit picture would be: white may become 1.2, which the network reads as it
+    is.
+
+    Args:
+        images_BHWC: uint8, best about 8/7 of out_size: a store of more than 1.5 times out_size is shrunk first, with
+            antialias.
+        samples_B: int64 numbers of the samples in the data set.
     """
     if preset == PRESETS["none"]:
         return evaluation_view(images_BHWC, out_size, dtype)
@@ -150,8 +151,9 @@ def augment(
 
 
 def evaluation_view(images_BHWC: Tensor, out_size: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Returns (B, 3, out_size, out_size): whole pictures resized with antialias and normalised, channels_last; squeezed
-    if not square.
+    """Returns whole pictures, resized with antialias and normalised: (B, 3, out_size, out_size), channels_last.
+
+    Pictures that are not square are squeezed.
     """
     images_BCHW = images_BHWC.permute(0, 3, 1, 2)
     if images_BCHW.shape[2:] != (out_size, out_size):
@@ -161,8 +163,9 @@ def evaluation_view(images_BHWC: Tensor, out_size: int, dtype: torch.dtype = tor
 
 
 def draw_changes(preset: Preset, samples_B: Tensor, seed: int, epoch: int | Tensor) -> Changes:
-    """Returns every sample's changes. Presets share draws: a sample mirrored under one is mirrored under every other of
-    the same odds.
+    """Returns every sample's changes.
+
+    Presets share draws: a sample mirrored under one is mirrored under every other of the same odds.
     """
     low_D, span_D = _ranges(preset, samples_B.device)
     draws_BD = noise.uniform(seed, epoch, samples_B, len(Changes._fields))
@@ -170,8 +173,9 @@ def draw_changes(preset: Preset, samples_B: Tensor, seed: int, epoch: int | Tens
 
 
 def crop_map(changes: Changes, aspect: float) -> Tensor:
-    """Returns (B, 2, 3): from a place (x, y, 1) in the result to the place in the stored picture whose width / height
-    is `aspect`.
+    """Returns (B, 2, 3): from a place (x, y, 1) in the result to the place in the stored picture.
+
+    aspect: width / height of the stored picture.
 
     The crop lies inside the picture, then turns about its own centre. A side longer than the picture's is cut to it,
     not drawn again.
@@ -204,8 +208,9 @@ def colour_map(changes: Changes) -> Tensor:
 
 
 def kept_pixels(changes: Changes, centres_S: Tensor) -> Tensor:
-    """Returns (B, 1, S, S): 0 inside an erased sample's rectangle, 1 elsewhere. The rectangle lies inside the
-    picture.
+    """Returns (B, 1, S, S): 0 inside an erased sample's rectangle, 1 elsewhere.
+
+    The rectangle lies inside the picture.
     """
     side, stretch = changes.erase_area.sqrt(), changes.erase_stretch.exp()
     width, height = (side * stretch).clamp_(max=1.0), (side / stretch).clamp_(max=1.0)
@@ -217,16 +222,18 @@ def kept_pixels(changes: Changes, centres_S: Tensor) -> Tensor:
 
 
 def _grid(map_B23: Tensor, centres_S: Tensor) -> Tensor:
-    """Returns (B, S, S, 2) for grid_sample, x and y in two planes: 25 times faster than F.affine_grid on a CPU, as fast
-    to sample by.
+    """Returns (B, S, S, 2) for grid_sample, x and y in two planes.
+
+    That is 25 times faster than F.affine_grid on a CPU, and as fast to sample by.
     """
     x_B2, y_B2, shift_B2 = map_B23[:, :, None, None].unbind(-1)
     return (x_B2 * centres_S + (y_B2 * centres_S[:, None] + shift_B2)).permute(0, 2, 3, 1)
 
 
 def _recoloured(images_BCSS: Tensor, map_B34: Tensor) -> Tensor:
-    """Returns the colour map of every pixel, in three sums: autocast and TF32 would round a matrix product, each device
-    in its own way.
+    """Returns the colour map of every pixel, in three sums.
+
+    Autocast and TF32 would round a matrix product, each device in its own way.
     """
     red, green, blue, offset = map_B34[:, :, None, None].unbind(-1)
     out = torch.addcmul(offset, red, images_BCSS[:, 0:1])
@@ -234,8 +241,9 @@ def _recoloured(images_BCSS: Tensor, map_B34: Tensor) -> Tensor:
 
 
 def _resized(images_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
-    """Returns whole levels 0..255: uint8 on a CPU, 7 times faster there than float32; float32 elsewhere, where torch
-    resizes no uint8.
+    """Returns whole levels 0..255, as uint8 on a CPU and as float32 elsewhere.
+
+    On a CPU uint8 is 7 times faster than float32; elsewhere torch resizes no uint8.
     """
     if images_BCHW.device.type != "cpu":
         images_BCHW = images_BCHW.to(torch.float32)
@@ -281,8 +289,9 @@ def _normalisation(device: torch.device) -> tuple[Tensor, Tensor]:
 
 @functools.cache
 def _colour_table(device: torch.device) -> Tensor:
-    """Returns (5, 3, 4): the maps that `colour_map` weighs: to grey, chroma kept, chroma turned by 90°, to mid-grey,
-    and minus the mean.
+    """Returns (5, 3, 4): the maps that `colour_map` weighs.
+
+    They are: to grey, chroma kept, chroma turned by 90°, to mid-grey, and minus the mean.
     """
     yiq = torch.tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]], dtype=torch.float64)
     turned = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]], dtype=torch.float64)
@@ -297,7 +306,8 @@ def _colour_table(device: torch.device) -> Tensor:
 
 
 def _sent(table: Tensor, device: torch.device) -> Tensor:
-    """Returns a float32 copy on the device, without waiting for it. A CUDA graph cannot capture such a copy: warm up
-    before capturing.
+    """Returns a float32 copy on the device, without waiting for it.
+
+    A CUDA graph cannot capture such a copy: warm up before capturing.
     """
     return table.to(torch.float32).to(device, non_blocking=True)

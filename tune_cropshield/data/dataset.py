@@ -10,19 +10,18 @@ import torch
 from torch import Tensor
 
 from tune_cropshield.config.settings import DataConfig
+from tune_cropshield.data.augment import STORE_OVER_CROP
 from tune_cropshield.data.feed import ImageFeed
 from tune_cropshield.data.split import Split, split_by_content
 from tune_cropshield.data.store import Store, open_store
 
-# Stored pictures are larger than what is trained on, so that a random crop is cut from real pixels: 256 for 224.
-STORE_MARGIN = 8 / 7
-
 
 def store_side(image_size: int) -> int:
-    """Returns the side, in px, of the stored pictures for training at `image_size`: 8/7 of it, rounded up to a multiple
-    of 4.
+    """Returns the side, in px, of the stored pictures for training at `image_size`.
+
+    It is 8/7 of it, rounded up to a multiple of 4.
     """
-    return -(-round(image_size * STORE_MARGIN) // 4) * 4
+    return -(-round(image_size * STORE_OVER_CROP) // 4) * 4
 
 
 @dataclass(frozen=True)
@@ -49,8 +48,7 @@ class LeafData:
 def open_data(
     config: DataConfig, image_sizes: Iterable[int], cache_dir: Path, progress: Callable[[int, int], None] | None = None
 ) -> LeafData:
-    """Returns the photographs of `config`, decoded once for each of `image_sizes` into stores under `cache_dir`, and
-    split.
+    """Returns the photographs of `config`, split, and decoded under `cache_dir` once for each of `image_sizes`.
 
     Raises DataError when they cannot be trained on.
     """
@@ -69,8 +67,9 @@ class DeviceData:
     """A `LeafData` on a device: feeds by image size and labels, made once and shared by all the trials of a worker."""
 
     def __init__(self, data: LeafData, device: torch.device, resident_bytes: int = 0) -> None:
-        """resident_bytes: room on the device for copies of the stores; a store that does not fit what is left of it is
-        streamed.
+        """Takes the data, the device, and how much of the device may hold copies of the stores.
+
+        A store that does not fit what is left of `resident_bytes` is streamed.
         """
         self.data, self.device, self._room = data, device, resident_bytes if device.type == "cuda" else 0
         self.labels_N = data.store.labels.to(device)

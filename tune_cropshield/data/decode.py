@@ -13,15 +13,9 @@ import PIL
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 DECODER_VERSION = f"1+pillow{PIL.__version__}"  # part of every store's key: raise the 1 when decoded bytes change
-FORMATS = (
-    "JPEG",
-    "PNG",
-    "BMP",
-    "WEBP",
-    "GIF",
-    "TIFF",
-)  # by content, as names lie; others (EPS, PDF) have no business here
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF")  # by content, as names lie; EPS and PDF have no business here
 MIN_SIDE = 8  # pixels; below it a file is an icon or a mistake, and enlarging it would train on nothing
+# EXIF orientation -> what makes it upright
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -30,11 +24,10 @@ UPRIGHT = {
     6: Image.Transpose.ROTATE_270,
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
-}  # EXIF orientation -> what makes it upright
+}
 
-_filters_lock = (
-    threading.Lock()
-)  # `catch_warnings` swaps the process's filters: two threads in it at once would leave them swapped
+# `catch_warnings` swaps the process's filters: two threads in it at once would leave them swapped.
+_filters_lock = threading.Lock()
 
 
 class DecodeError(ValueError):
@@ -66,9 +59,8 @@ def decode_rgb(path: Path, size: int) -> npt.NDArray[np.uint8]:
         raise DecodeError("not an image" if content else "empty file") from error
     except Image.DecompressionBombError as error:
         raise DecodeError("too many pixels (decompression bomb?)") from error
-    except (
-        Exception
-    ) as error:  # on damaged files Pillow's readers raise nearly anything: OSError, SyntaxError, struct.error ...
+    except Exception as error:
+        # On damaged files Pillow's readers raise nearly anything: OSError, SyntaxError, struct.error ...
         raise DecodeError(
             str(error) if isinstance(error, OSError | SyntaxError) else f"{type(error).__name__}: {error}"
         ) from error
@@ -84,9 +76,8 @@ def _decode(content: bytes, size: int) -> npt.NDArray[np.uint8]:
         image.draft(None, (2 * size, 2 * size))  # JPEG only: decodes at 1/2, 1/4 or 1/8, at least twice what is kept
         image.load()
         with _filters_lock, warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", module=r"PIL\."
-            )  # damaged EXIF is no reason to complain about a sound picture
+            # Damaged EXIF is no reason to complain about a sound picture.
+            warnings.filterwarnings("ignore", module=r"PIL\.")
             orientation = image.getexif().get(ExifTags.Base.Orientation)
         square = _centre_square(_rgb(image), size)
     if orientation in UPRIGHT:  # after the resize: a centred square turns into itself, and is far smaller
@@ -97,9 +88,8 @@ def _decode(content: bytes, size: int) -> npt.NDArray[np.uint8]:
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
-    if image.mode.startswith(
-        "I"
-    ):  # I;16 and its byte orders; older Pillow opens 16-bit PNG as 32-bit I. `convert` would clip at 255
+    if image.mode.startswith("I"):
+        # I;16 and its byte orders; older Pillow opens 16-bit PNG as 32-bit I. `convert` would clip at 255.
         values = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
         return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.mode == "F":

@@ -1,5 +1,6 @@
-"""Pictures by their index, on the device: from the device's own copy of the store, from memory, or streamed ahead
-through pinned buffers.
+"""Pictures by their index, on the device.
+
+They come from the device's own copy of the store, from memory, or streamed ahead through pinned buffers.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-AHEAD = 3  # batches in flight: one being trained on, one copied, one gathered
+BATCHES_AHEAD = 3  # batches in flight: one being trained on, one copied, one gathered
 
 
 class ImageFeed:
@@ -31,18 +32,17 @@ class ImageFeed:
         self.wait_s = 0.0
 
     def stream(self, batches: Sequence[Tensor]) -> Generator[Tensor]:
-        """Yields the pictures of each batch of indices (int64, on the CPU) in turn; close the iterator to stop
-        early.
+        """Yields the pictures of each batch of indices (int64, on the CPU) in turn.
+
+        Close the iterator to stop early.
         """
         if self._streams:
             yield from self._stream_ahead(batches)
             return
-        if (
-            self.device.type == "cuda" and batches
-        ):  # one copy for all: the driver may wait before it copies from memory that is not pinned
-            batches = (
-                torch.cat(list(batches)).to(self.device, non_blocking=True).split([len(indices) for indices in batches])
-            )
+        if self.device.type == "cuda" and batches:
+            # One copy for all: the driver may wait before it copies from memory that is not pinned.
+            lengths = [len(indices) for indices in batches]
+            batches = torch.cat(list(batches)).to(self.device, non_blocking=True).split(lengths)
         for indices in batches:
             started = time.perf_counter()
             images = self._images.index_select(0, indices)
@@ -53,7 +53,7 @@ class ImageFeed:
         largest = max((len(indices) for indices in batches), default=0)
         free: queue.Queue[_Buffer] = queue.Queue()
         filled: queue.Queue[_Buffer | BaseException] = queue.Queue()
-        for _ in range(AHEAD):
+        for _ in range(BATCHES_AHEAD):
             free.put(_Buffer(torch.empty((largest, *self._images.shape[1:]), dtype=torch.uint8, pin_memory=True)))
         stop = threading.Event()
         thread = threading.Thread(

@@ -21,8 +21,9 @@ HASHING_THREADS = 8  # more than cores: a cold disk is waited for, not computed
 
 @dataclass(frozen=True)
 class ImageFile:
-    """One image: `path` relative to the folder (forward slashes), `label` an index into its classes, `digest` its
-    SHA-256 in hex.
+    """One image.
+
+    path: relative to the folder, with forward slashes. label: an index into its classes. digest: its SHA-256 in hex.
     """
 
     path: str
@@ -32,8 +33,9 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """What `scan_folder` found. `classes` and `files` are sorted by name and path, so equal folders compare equal on
-    every machine.
+    """What `scan_folder` found.
+
+    `classes` and `files` are sorted by name and path, so equal folders compare equal on every machine.
 
     `skipped` names what lies in the folder and was left out: sub-folders without any image, and images outside every
     class.
@@ -60,11 +62,14 @@ def scan_folder(root: Path, digest_cache: Path | None) -> ImageFolder:
     Images are .jpg .jpeg .png .bmp .webp in upper or lower case, judged by name: whether one can be decoded is the
     store's question. Hidden files and folders (leading dot) are ignored. A class folder may be a symbolic link; links
     to folders deeper inside are not followed.
-    digest_cache: a JSON file {absolute path: [bytes, mtime_ns, SHA-256]} read before hashing and brought up to date
-    after it, so that an
-        unchanged file is not read again; a damaged or unwritable one costs only time. None hashes every file.
-    Raises DataError (one line) for a folder that is missing, not a folder, not readable, without images, with one
-    class, or already split.
+
+    Args:
+        digest_cache: a JSON file {absolute path: [bytes, mtime_ns, SHA-256]}, read before hashing and brought up to
+            date after it, so that an unchanged file is not read again; a damaged or unwritable one costs only time.
+            None hashes every file.
+
+    Raises:
+        DataError: the folder is missing, no folder, not readable, without images, with one class, or already split.
     """
     root = Path(os.path.abspath(root))
     try:
@@ -84,9 +89,7 @@ def scan_folder(root: Path, digest_cache: Path | None) -> ImageFolder:
 
 
 def check_folder(root: Path) -> None:
-    """Raises DataError as `scan_folder` would, after listing the files but before reading any: an answer in an
-    instant.
-    """
+    """Raises DataError as `scan_folder` would, in an instant: the files are listed, but not read."""
     list_images(root)
 
 
@@ -107,8 +110,9 @@ def is_image_name(name: str) -> bool:
 
 
 def images_below(folder: Path) -> list[Path]:
-    """Returns the files below `folder`, at any depth, whose names are those of images; hidden folders and links to
-    folders are passed over.
+    """Returns the files below `folder`, at any depth, whose names are those of images.
+
+    Hidden folders and links to folders are passed over.
     """
     return sorted(folder / file.path for file in _images_below(str(folder), "."))
 
@@ -229,8 +233,9 @@ def _is_digest(rest: list[object]) -> bool:
 
 
 def _read_cache(path: Path) -> dict[str, object]:
-    """Returns what the cache holds, or nothing when it is missing or damaged; each entry is checked where it is
-    used.
+    """Returns what the cache holds, or nothing when it is missing or damaged.
+
+    Each entry is checked where it is used.
     """
     try:
         entries = json.loads(path.read_bytes())
@@ -240,8 +245,9 @@ def _read_cache(path: Path) -> dict[str, object]:
 
 
 def _write_cache(path: Path, entries: dict[str, object]) -> None:
-    """Replaces the cache in one step. Two writers at once: the last one wins, which costs the other one a second
-    hashing.
+    """Replaces the cache in one step.
+
+    Two writers at once: the last one wins, which costs the other one a second hashing.
     """
     aside = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:

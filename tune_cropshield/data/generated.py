@@ -1,4 +1,4 @@
-"""Drawn leaves: a small image folder for trying everything out without any photographs.
+"""The synthetic data set: a small folder of drawn leaves, for trying everything out without any photographs.
 
 Each picture is a function of (seed, class, index) alone. H, W: height and width in pixels; colours are float32 RGB in
 [0, 1], (H, W, 3). Leaf coordinates: `along` runs from 0 at the stalk to 1 at the tip; `across` from 0 at the midrib to
@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
+from tune_cropshield.device import num_cores
 from tune_cropshield.errors import DataError, DiskFull
 from tune_cropshield.files import is_disk_full
 
@@ -47,8 +48,9 @@ class Leaf:
 
 
 def draw_leaves(root: Path, classes: int = 6, per_class: int = 80, image_size: int = 96, seed: int = 0) -> Path:
-    """Draws `per_class` JPEGs of each of the first `classes` diseases into root/<class>/<class>_<index>.jpg and returns
-    `root`.
+    """Draws a data set into the folder `root`, and returns it.
+
+    It holds `per_class` JPEGs of each of the first `classes` diseases: root/<class>/<class>_<index>.jpg.
 
     The same (seed, class, index, image_size) gives the same picture, however many are drawn. The folder is drawn aside
     and renamed: where `root` exists it is complete, and a killed draw leaves at most a hidden folder beside it. Raises
@@ -78,7 +80,7 @@ def draw_leaves(root: Path, classes: int = 6, per_class: int = 80, image_size: i
             name, index = task
             (aside / name / f"{name}_{index:04d}.jpg").write_bytes(_jpeg(draw_leaf(name, index, image_size, seed)))
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(num_cores()) as pool:
             for _ in pool.map(draw_and_save, [(name, index) for name in names for index in range(per_class)]):
                 pass
         if root.exists():
@@ -197,9 +199,8 @@ def _leaf_spot(rng: np.random.Generator, leaf: Leaf, colour_HWC: Floats, severit
         ((0.30, 0.20, 0.11), 0.9, 1.0),
         ((0.60, 0.55, 0.45), 0.8, 0.5),
     ):
-        spots_HW = _spots(
-            np.random.default_rng(seed), leaf, count, 0.030 * grow, 0.052 * grow
-        )  # the same places, smaller and smaller
+        same_places = np.random.default_rng(seed)  # with smaller and smaller spots
+        spots_HW = _spots(same_places, leaf, count, 0.030 * grow, 0.052 * grow)
         _paint(colour_HWC, tint, spots_HW * alpha)
 
 
@@ -257,6 +258,7 @@ def _mold(rng: np.random.Generator, leaf: Leaf, colour_HWC: Floats, severity: fl
     _paint(colour_HWC, (0.36, 0.34, 0.22), fuzz_HW * 0.75)
 
 
+# In this order: `classes=6` takes the first six. Append only, as the place in this table is part of a picture's seed.
 DISEASES: dict[str, Callable[[np.random.Generator, Leaf, Floats, float], None]] = {
     "healthy": _healthy,
     "rust": _rust,
@@ -268,7 +270,7 @@ DISEASES: dict[str, Callable[[np.random.Generator, Leaf, Floats, float], None]] 
     "yellow_curl": _yellow_curl,
     "scorch": _scorch,
     "mold": _mold,
-}  # in this order: `classes=6` takes the first six. Append only, as the place in this table is part of a picture's seed
+}
 
 
 def _blemishes(rng: np.random.Generator, leaf: Leaf, colour_HWC: Floats) -> None:
@@ -371,7 +373,7 @@ GROUNDS = (
 
 
 def generated_leaves(cache: Path) -> Path:
-    """Returns a folder of drawn leaves in the cache, drawn now if it is not there."""
+    """Returns the folder of the synthetic data set in the cache, made now if it is not there."""
     folder = cache / f"drawn-leaves-{DRAWN_CLASSES}x{DRAWN_PER_CLASS}-{DRAWN_SIZE}px"
     try:
         if not folder.exists():

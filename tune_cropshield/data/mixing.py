@@ -1,9 +1,11 @@
-"""MixUp and CutMix between neighbours: the sample at an even place of the epoch's order with the one after it, and the
-other way round.
+"""MixUp and CutMix between neighbours.
+
+The sample at an even place of the epoch's order is mixed with the one after it, and the other way round.
 
 Whole-batch shuffles, as usual elsewhere, make a sample's partner depend on the micro-batch. Neighbours share every
 micro-batch of even size, and both take the draws of the pair's first sample, so cutting a window into other
 micro-batches changes no picture.
+
 MixUp: https://arxiv.org/abs/1710.09412, CutMix: https://arxiv.org/abs/1905.04899; our `weight` is their lambda.
 
 B: batch, C: channels, S: side of the square pictures, N: entries of a table.
@@ -40,23 +42,24 @@ class Targets:
         return Targets(self.labels_B[start:stop], self.partner_labels_B[start:stop], self.share_B[start:stop])
 
 
-SEED_OFFSET = (
-    0x6D6978 << 40
-)  # the pair's draws must not be those of its first sample's crop and colours ("mix" in ASCII)
+# The pair's draws must not be those of its first sample's crop and colours. "mix" in ASCII.
+SEED_OFFSET = 0x6D6978 << 40
 
 
 @dataclass(frozen=True)
 class Mixing:
-    """How strongly neighbours are mixed: alphas of Beta(alpha, alpha), 0 turns one off. With both, each pair takes
-    either at even odds.
+    """How strongly neighbours are mixed: alphas of Beta(alpha, alpha), 0 turns one off.
+
+    With both, each pair takes either at even odds.
     """
 
     mixup: float = 0.0
     cutmix: float = 0.0
 
     def plan(self, samples_B: Tensor, seed: int, epoch: int | Tensor, image_size: int) -> MixPlan:
-        """Returns what happens to each of `samples_B` (int64, in the epoch's order from an even place on). Never waits
-        for the device.
+        """Returns what happens to each of `samples_B` (int64, in the epoch's order from an even place on).
+
+        Never waits for the device.
 
         The device's first plan copies a table there, so plan once before capturing a CUDA graph.
         """
@@ -83,11 +86,11 @@ class Mixing:
 class MixPlan:
     """What happens to each sample of a window or micro-batch.
 
-    weight_B: float32 share of a sample's own class in its target; 1 for an odd last sample. For CutMix it is the share
-    of pixels that stay,
-        counted on the box as the picture's edge cuts it.
-    blend_B: weight of a sample's own pixels outside the box (1 for CutMix); inside it, they are all the partner's.
-    column_BS, row_BS: float32, 1 where the box lies; None without CutMix.
+    Attributes:
+        weight_B: float32 share of a sample's own class in its target; 1 for an odd last sample. For CutMix it is the
+            share of pixels that stay, counted on the box as the picture's edge cuts it.
+        blend_B: weight of a sample's own pixels outside the box (1 for CutMix); inside it, they are all the partner's.
+        column_BS, row_BS: float32, 1 where the box lies; None without CutMix.
     """
 
     weight_B: Tensor
@@ -107,8 +110,9 @@ class MixPlan:
         return Targets(labels_B, labels_B.index_select(0, _partners(len(labels_B), labels_B.device)), self.weight_B)
 
     def images(self, images_BCSS: Tensor) -> Tensor:
-        """Returns the mixed pictures, channels_last, same dtype (which the weights are rounded to). Never waits for the
-        device.
+        """Returns the mixed pictures, channels_last, same dtype (which the weights are rounded to).
+
+        Never waits for the device.
         """
         num_samples, channels, height, width = images_BCSS.shape
         # Rows of (width x channels) numbers: the memory order of channels_last, and long enough for a CPU's vector
@@ -126,8 +130,9 @@ class MixPlan:
 def mix(
     images_BCSS: Tensor, labels_B: Tensor, samples_B: Tensor, *, mixing: Mixing, seed: int, epoch: int | Tensor
 ) -> tuple[Tensor, Targets]:
-    """Returns one batch's mixed pictures and their targets: `Mixing.plan` and its use in one call. Both alphas 0 change
-    nothing.
+    """Returns one batch's mixed pictures and their targets: `Mixing.plan` and its use in one call.
+
+    Both alphas 0 change nothing.
     """
     if not (mixing.mixup or mixing.cutmix):
         return images_BCSS, Targets(labels_B)
@@ -136,8 +141,9 @@ def mix(
 
 
 def beta_table(alpha: float, size: int = 4096, seed: int = 0) -> Tensor:
-    """Returns (size,) float32 draws of Beta(alpha, alpha) in [0, 1], on the CPU; their mean is one half. `size` is
-    even, `alpha` positive.
+    """Returns (size,) float32 draws of Beta(alpha, alpha) in [0, 1], on the CPU; their mean is one half.
+
+    `size` is even, `alpha` positive.
 
     A Beta draw takes a rejection loop, which a device cannot run without asking the host: so they are drawn once and
     looked up in a step. The second half mirrors the first (1 - x), for the distribution is symmetric.
@@ -168,8 +174,9 @@ def _partners(num_samples: int, device: torch.device) -> Tensor:
 
 
 def _inside(centre_B: Tensor, half_B: Tensor, size: int) -> Tensor:
-    """Returns (B, size) float32: 1 for pixels whose centre lies within `half` of `centre`, both as shares of the side;
-    the rest 0.
+    """Returns (B, size) float32: 1 for pixels whose centre lies within `half` of `centre`, 0 for the rest.
+
+    Both are shares of the side.
     """
     centres_S = torch.linspace(0.5 / size, 1 - 0.5 / size, size, device=centre_B.device)
     return ((centres_S - centre_B[:, None]).abs() < half_B[:, None]).to(torch.float32)

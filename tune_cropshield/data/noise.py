@@ -50,7 +50,8 @@ def _shifted_right(bits: Tensor, places: int) -> Tensor:
 
 
 def _signed(number: int) -> int:
-    """Returns the int64 with the same low 64 bits: torch multiplies and adds modulo 2^64, but takes only signed
-    numbers.
+    """Returns the int64 with the same low 64 bits.
+
+    torch multiplies and adds modulo 2^64, but takes only signed numbers.
     """
     return (number + (1 << 63)) % (1 << 64) - (1 << 63)

@@ -1,4 +1,4 @@
-"""Which images train, which choose, which judge: decided by their content alone."""
+"""Which images are for training, validation and test: decided by their content alone."""
 
 from __future__ import annotations
 
@@ -32,14 +32,19 @@ def split_by_content(
     val_share: float = 0.1,
     test_share: float = 0.1,
 ) -> Split:
-    """Returns a split with the asked shares of each class's distinct images, rounded, and at least one of every class
-    on each side.
+    """Returns a split with the asked shares of each class's distinct images, rounded, and at least one on each side.
 
-    labels, digests: one per image, N of each; labels index into `classes`. Images with equal digests stay together,
-    also across classes. An image's place follows from SHA-256 of "seed:digest": names and order do not matter, and
-    adding an image to a class moves at most two others of that class (the one next to each border). Test images come
-    from one end of that order and validation images from the other, so neither turns into the other as the folder
-    grows. A share of 0 leaves that side empty. Raises DataError naming every class with too few distinct images.
+    Images with equal digests stay together, also across classes. An image's place follows from SHA-256 of
+    "seed:digest": names and order do not matter, and adding an image to a class moves at most two others of that class
+    (the one next to each border). Test images come from one end of that order and validation images from the other, so
+    neither turns into the other as the folder grows.
+
+    Args:
+        labels, digests: one per image; labels index into `classes`.
+        val_share, test_share: 0 leaves that side empty.
+
+    Raises:
+        DataError: names every class with too few distinct images.
     """
     if not (val_share >= 0 and test_share >= 0 and val_share + test_share < 1):
         raise DataError(

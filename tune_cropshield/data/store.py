@@ -28,30 +28,31 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock
 
+from tune_cropshield.config.units import MIB
 from tune_cropshield.data.decode import DECODER_VERSION
 from tune_cropshield.data.folder import ImageFolder, scan_folder
 from tune_cropshield.data.store_build import Progress, build_store, check_readable, remove_killed_builds
 from tune_cropshield.data.store_files import FORMAT_VERSION, IMAGES, DamagedStore, read_index, sampled_crc32
+from tune_cropshield.device import num_cores
 from tune_cropshield.errors import DataError, DiskFull
 
-if TYPE_CHECKING:
-    from torch import (
-        Tensor,  # seconds to import, and needed only once a store is mapped: a bad folder is told about at once
-    )
+if TYPE_CHECKING:  # seconds to import, and needed only once a store is mapped: a bad folder is told about at once
+    from torch import Tensor
 
 KEY_LENGTH = 16  # hex digits: short enough for Windows paths, long enough never to collide
-MIB = 1024 * 1024
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Store:
-    """N decoded images. Pickles as its path, so sending one to another process costs nothing and both share the same
-    memory.
+    """N decoded images.
 
-    images: (N, size, size, 3) uint8 on the CPU, mapped read-only: writing to it in place crashes the process.
-    labels: (N,) int64, indices into `classes`; paths (relative to `root`, forward slashes) and digests (SHA-256, hex)
-    have N entries too.
-    unreadable: (path, reason) of each image that was left out.
+    A store pickles as its path, so that sending one to another process costs nothing and both share the same memory.
+
+    Attributes:
+        images: (N, size, size, 3) uint8 on the CPU, mapped read-only: writing to it in place crashes the process.
+        labels: (N,) int64, indices into `classes`.
+        paths, digests: N each; paths are relative to `root`, with forward slashes, digests are SHA-256 in hex.
+        unreadable: (path, reason) of each image that was left out.
     """
 
     path: Path
@@ -67,11 +68,14 @@ class Store:
 
     @staticmethod
     def load(path: Path, root: Path | None = None) -> Store:
-        """Returns the store at `path` after checking its index and a sample of its bytes (milliseconds); raises
-        DamagedStore otherwise.
+        """Returns the store at `path`, its index and a sample of its bytes checked (milliseconds).
 
-        root: the folder of the images, where it is not the one the store was built from (a moved folder of equal
-        content shares its store).
+        Args:
+            root: the folder of the images, where it is not the one the store was built from (a moved folder of equal
+                content shares its store).
+
+        Raises:
+            DamagedStore: there is no store, or not a whole one.
         """
         path = Path(path)
         index = read_index(path)
@@ -123,17 +127,21 @@ def open_store(
     progress: Progress | None = None,
     workers: int | None = None,
 ) -> Store:
-    """Returns the images of the folder `root` decoded to size x size, building their store in `cache_dir` unless a
-    sound one is there.
+    """Returns the images of the folder `root`, decoded to size x size.
 
-    Any number of processes may ask at once: one builds, the others wait for it. A killed build leaves nothing that is
-    mistaken for a store.
-    max_bad_share: the largest share of images in [0, 1] that may be unreadable; those are left out and listed in
-    `Store.unreadable`.
-    progress: called in the calling thread after each image while building; never called when the store is there.
-    workers: decoding threads, one per core when None. Raises DataError for a folder that cannot be used (see
-    `scan_folder`), too many unreadable images, a class without a readable image or a `cache_dir` that must not be
-    written; DiskFull when the disk is full.
+    Their store is built in `cache_dir` unless a sound one is there. Any number of processes may ask at once: one
+    builds, the others wait for it. A killed build leaves nothing that is mistaken for a store.
+
+    Args:
+        max_bad_share: the largest share of images in [0, 1] that may be unreadable; those are left out and listed in
+            `Store.unreadable`.
+        progress: called in the calling thread after each image while building; never when the store is there.
+        workers: decoding threads, one per core when None.
+
+    Raises:
+        DataError: the folder cannot be used (see `scan_folder`), too many images are unreadable, or all of a class, or
+            `cache_dir` must not be written to.
+        DiskFull: the disk is full.
     """
     assert size > 0 and (workers is None or workers > 0)
     cache_dir = Path(os.path.abspath(cache_dir))
@@ -142,23 +150,23 @@ def open_store(
     path = cache_dir / fingerprint[:KEY_LENGTH]
     store = _load_if_sound(path, folder.root, fingerprint)
     if store is None:
-        with _storage_errors_told(cache_dir, len(folder.files) * size * size * 3):
+        with _storage_errors_named(cache_dir, len(folder.files) * size * size * 3):
             cache_dir.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{path}.lock"):
-                store = _load_if_sound(
-                    path, folder.root, fingerprint
-                )  # another process may have built it while this one waited
+                # Another process may have built it while this one waited.
+                store = _load_if_sound(path, folder.root, fingerprint)
                 if store is None:
                     remove_killed_builds(cache_dir, path.name)
-                    build_store(path, folder, size, fingerprint, max_bad_share, progress, workers or _num_cores())
+                    build_store(path, folder, size, fingerprint, max_bad_share, progress, workers or num_cores())
         store = store or Store.load(path, folder.root)
     check_readable(folder, store.paths, store.unreadable, max_bad_share)
     return store
 
 
 def fingerprint_of(folder: ImageFolder, size: int) -> str:
-    """Returns the SHA-256 (hex) of all that decides a store's bytes: paths, class names, contents, size, decoder and
-    layout.
+    """Returns the SHA-256 (hex) of all that decides a store's bytes.
+
+    That is: paths, class names, contents, size, decoder and layout.
     """
     digest = hashlib.sha256(json.dumps([FORMAT_VERSION, DECODER_VERSION, size]).encode())
     for file in sorted(folder.files, key=lambda file: file.path):
@@ -167,8 +175,9 @@ def fingerprint_of(folder: ImageFolder, size: int) -> str:
 
 
 def _load_if_sound(path: Path, root: Path, fingerprint: str) -> Store | None:
-    """Returns the store, or None when it is missing, damaged, another one, or lacks an image that can be read again by
-    now.
+    """Returns the store, or None when it is missing, damaged, or another one.
+
+    A store that lacks an image which can be read by now is not sound either.
     """
     try:
         store = Store.load(path, root)
@@ -190,7 +199,7 @@ def _can_be_read(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _storage_errors_told(cache_dir: Path, needed_bytes: int) -> Iterator[None]:
+def _storage_errors_named(cache_dir: Path, needed_bytes: int) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -205,14 +214,10 @@ def _storage_errors_told(cache_dir: Path, needed_bytes: int) -> Iterator[None]:
         raise
 
 
-def _num_cores() -> int:
-    """Returns the cores this process may use: fewer than the machine's in a container or under a scheduler."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _read_only_tensor(mapped: npt.NDArray[np.uint8]) -> Tensor:
-    """Returns a tensor over the same memory. torch warns that it knows no read-only tensors; `Store` says so where it
-    matters.
+    """Returns a tensor over the same memory.
+
+    torch warns that it knows no read-only tensors; `Store` says so where it matters.
 
     A private, copy-on-write mapping would need no such care, but Windows sets its whole size aside in every process.
     """

@@ -77,8 +77,9 @@ def build_store(
 def _decode_into(
     sink: BinaryIO, folder: ImageFolder, size: int, progress: Progress | None, workers: int
 ) -> tuple[list[ImageFile], list[tuple[str, str, bool]]]:
-    """Appends each readable image to `sink`; returns their files, and (path, reason, whether another try may succeed)
-    of the others.
+    """Appends each readable image to `sink`, and returns their files and what is wrong with the others.
+
+    Of the others: (path, reason, whether another try may succeed).
 
     Plain writes in order, not stores into a mapping: a full disk raises here, where a mapping would kill the process
     (SIGBUS), and an unreadable image leaves no hole. A few images per thread are decoded ahead, so memory stays small
@@ -107,8 +108,9 @@ def _decode_into(
 def check_readable(
     folder: ImageFolder, kept: Sequence[str], unreadable: Sequence[tuple[str, str]], max_bad_share: float
 ) -> None:
-    """Raises DataError when too many images, or all of one class, are unreadable. Class names are the first part of a
-    path.
+    """Raises DataError when too many images, or all of one class, are unreadable.
+
+    Class names are the first part of a path.
     """
     if not unreadable:
         return
@@ -127,8 +129,9 @@ def check_readable(
 
 
 def remove_killed_builds(cache_dir: Path, key: str) -> None:
-    """Removes killed builds: of `key`, whose lock the caller holds, and of any other store that nobody is building
-    now.
+    """Removes killed builds.
+
+    Those of `key`, whose lock the caller holds, and of any other store that nobody is building now.
     """
     for leftover in cache_dir.glob("*.tmp-*"):
         other = leftover.name.partition(".tmp-")[0]

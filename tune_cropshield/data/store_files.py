@@ -19,8 +19,9 @@ class DamagedStore(RunFailure):
 
 
 def read_index(path: Path) -> dict[str, Any]:
-    """Returns the index of the store at `path`, without its checksum; raises DamagedStore where there is none that is
-    whole.
+    """Returns the index of the store at `path`, without its checksum.
+
+    Raises DamagedStore where there is none that is whole.
     """
     try:
         index = json.loads((path / INDEX).read_bytes())
@@ -38,8 +39,9 @@ def index_crc32(index: dict[str, Any]) -> int:
 
 
 def sampled_crc32(path: Path) -> int:
-    """Returns the CRC-32 of evenly spaced blocks, first and last included; of the whole file where it is no larger than
-    they are.
+    """Returns the CRC-32 of evenly spaced blocks, first and last included.
+
+    A file that is no larger than they are is read whole.
     """
     size = path.stat().st_size
     checksum = 0

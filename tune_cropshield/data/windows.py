@@ -33,8 +33,9 @@ class View(NamedTuple):
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """The samples of one forward and backward pass: stored pictures, uint8 (B, S, S, 3), and all that their images and
-    targets depend on.
+    """The samples of one forward and backward pass.
+
+    Stored pictures, uint8 (B, S, S, 3), and all that their images and targets depend on.
     """
 
     pictures_BHWC: Tensor
@@ -58,13 +59,14 @@ class MicroBatch:
         return images_BCHW if self.plan is None else self.plan.images(images_BCHW)
 
 
-NOBODY = -100  # the label of a picture that only fills a batch; torch.nn.functional.cross_entropy passes over it
+IGNORE_INDEX = -100  # the label of a picture that only fills a batch: losses and counts pass over it
 
 
 @dataclass(frozen=True)
 class EvaluationBatch:
-    """Stored pictures, uint8 (B, S, S, 3), that are judged whole and unchanged, and their labels (B,), NOBODY for those
-    that do not count.
+    """Stored pictures, uint8 (B, S, S, 3), that are evaluated whole and unchanged, and their labels (B,).
+
+    A label of IGNORE_INDEX does not count.
     """
 
     pictures_BHWC: Tensor
@@ -87,8 +89,9 @@ class Window:
 
 
 def epoch_order(indices: Tensor, seed: int, epoch: int) -> Tensor:
-    """Returns `indices` (int64, CPU) in the random order of one epoch; the same for the same (seed, epoch) on every
-    machine.
+    """Returns `indices` (int64, CPU) in the random order of one epoch.
+
+    It is the same for the same (seed, epoch) on every machine.
     """
     return indices[torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(len(indices)))]
 
@@ -114,13 +117,15 @@ def training_windows(
     image_size: int,
     first_window: int = 0,
 ) -> Generator[Window]:
-    """Yields one epoch's windows, from number `first_window` (from 0) on: every sample of `indices` once, the last
-    window ragged where they do not divide. A last window or micro-batch of a single sample takes two from the one
-    before it.
+    """Yields one epoch's windows: every sample of `indices` once, the last window ragged where they do not divide.
 
-    labels_N: the whole store's labels, on the device. indices: int64 on the CPU, the samples to train on. Which sample
-    comes when, and what augmentation and mixing do to it, depends on (seed, epoch, sample) alone: not on micro_batch,
-    nor on the device.
+    A last window or micro-batch of a single sample takes two from the one before it. Which sample comes when, and what
+    augmentation and mixing do to it, depends on (seed, epoch, sample) alone: not on micro_batch, nor on the device.
+
+    Args:
+        labels_N: the whole store's labels, on the device.
+        indices: int64 on the CPU, the samples to train on.
+        first_window: the number (from 0) of the first window that is yielded.
     """
     order = epoch_order(indices, settings.seed, epoch)
     order_on_device = order.to(feed.device, non_blocking=True)
@@ -139,7 +144,7 @@ def training_windows(
                 else None
             )
             targets = Targets(labels_N[samples_W]) if plan is None else plan.targets(labels_N[samples_W])
-            whole = Parts(samples_W, epoch_number, targets, plan, view)
+            whole = WindowParts(samples_W, epoch_number, targets, plan, view)
             yield Window(
                 targets,
                 stop - start,
@@ -147,23 +152,24 @@ def training_windows(
             )
 
 
-# samples: batch norm cannot normalise over a single one; odd as that was, so that neighbours who are mixed stay
-# together
-ENOUGH = 3
+# A part of a single sample is too small for batch norm: the last one then has so many. The number is odd, as one is, so
+# that neighbours who are mixed stay together.
+SMALLEST_LAST_PART = 3
 
 
 def _cut(start: int, stop: int, size: int) -> list[tuple[int, int]]:
-    """Returns the parts of `size` samples between two, the last one ragged; one of a single sample takes a few from the
-    one before it.
+    """Returns the parts of `size` samples between `start` and `stop`, the last one ragged.
+
+    A last part of a single sample takes a few from the one before it.
     """
     parts = [(at, min(at + size, stop)) for at in range(start, stop, size)]
-    if len(parts) > 1 and parts[-1][1] - parts[-1][0] == 1 and size > ENOUGH:
+    if len(parts) > 1 and parts[-1][1] - parts[-1][0] == 1 and size > SMALLEST_LAST_PART:
         (before, _), (_, end) = parts[-2:]
-        parts[-2:] = [(before, end - ENOUGH), (end - ENOUGH, end)]
+        parts[-2:] = [(before, end - SMALLEST_LAST_PART), (end - SMALLEST_LAST_PART, end)]
     return parts
 
 
-class Parts(NamedTuple):
+class WindowParts(NamedTuple):
     """What a window's micro-batches are cut from, beside the pictures."""
 
     samples_W: Tensor
@@ -173,7 +179,9 @@ class Parts(NamedTuple):
     view: View
 
 
-def _micro_batches(pictures: Iterator[Tensor], whole: Parts, spans: list[tuple[int, int]]) -> Generator[MicroBatch]:
+def _micro_batches(
+    pictures: Iterator[Tensor], whole: WindowParts, spans: list[tuple[int, int]]
+) -> Generator[MicroBatch]:
     """Yields a window's micro-batches: `spans` are the samples of each, counted from the window's start."""
     for first, last in spans:
         plan = whole.plan.slice(first, last) if whole.plan is not None else None
@@ -198,5 +206,5 @@ def evaluation_batches(
         for number, (part, pictures_BHWC) in enumerate(zip(parts, pictures, strict=True), 1):
             labels_B = labels_N[part.to(feed.device, non_blocking=True)]
             if missing and number == len(parts):
-                labels_B[-missing:] = NOBODY
+                labels_B[-missing:] = IGNORE_INDEX
             yield EvaluationBatch(pictures_BHWC, labels_B, image_size, dtype)

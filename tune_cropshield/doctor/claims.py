@@ -12,10 +12,8 @@ from typing import Literal
 Unit = Literal["x", "% less", "% slower", "GB", "MB", "images", "min/epoch", "M parameters", ""]
 
 REFERENCE_MODELS = ("cropshield_cnn", "efficientnet_b0")
-REFERENCE_PAIRS = {
-    "cropshield_cnn": (32, 1),
-    "efficientnet_b0": (16, 2),
-}  # default micro-batch x accumulation, GUIDE 33 and 41
+# Default micro-batch x accumulation, GUIDE 33 and 41.
+REFERENCE_PAIRS = {"cropshield_cnn": (32, 1), "efficientnet_b0": (16, 2)}
 OTHER_PAIR = (16, 2)  # of networks that no rule is about
 REFERENCE_IMAGE_SIZE = 224  # GUIDE 351
 REFERENCE_WORKERS = 8  # GUIDE 642

@@ -72,8 +72,10 @@ def examine(
     cache_dir: Path,
     tell: Callable[[str], object] = lambda what: None,
 ) -> Examination:
-    """Examines everything; a minute on a CPU of two cores, several on a GPU, where plans are measured in processes of
-    their own. On a CPU the claims about memory are answered by the estimate.
+    """Examines everything.
+
+    That takes a minute on a CPU of two cores, several on a GPU, where plans are measured in processes of their own. On
+    a CPU the claims about memory are answered by the estimate.
 
     Args:
         root: the photographs' folder.
@@ -145,8 +147,9 @@ def _computed_figures(model: str) -> Figures:
 
 
 def _amp_behind_the_loader(speeds: Speeds, loading: Loading, cores: int) -> float | None:
-    """Returns how many times as fast mixed precision is on a GPU behind a stock loader, of as many processes as the
-    rules ask for and cores hold; None where one of the steps was not timed.
+    """Returns how many times as fast mixed precision is on a GPU behind a stock loader.
+
+    The loader has as many processes as the rules ask for and cores hold. None where one of the steps was not timed.
     """
     plain, amp = speeds.images_per_s.get("fp32"), speeds.images_per_s.get("amp")
     if plain is None or amp is None:

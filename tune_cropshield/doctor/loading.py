@@ -48,8 +48,9 @@ class Loading:
 
 
 class _Photographs(Dataset[tuple[Tensor, int]]):
-    """The usual data set of a training script: opens, decodes and augments on demand. As strong as our own
-    "moderate".
+    """The usual data set of a training script: opens, decodes and augments on demand.
+
+    As strong as our own "moderate".
     """
 
     def __init__(self, paths: list[Path], image_size: int) -> None:
@@ -76,8 +77,9 @@ class _Photographs(Dataset[tuple[Tensor, int]]):
 
 
 def measure_loading(root: Path, image_size: int, device: torch.device, seconds: float) -> Loading:
-    """Returns the speeds over a sample of the photographs, in about `seconds`; files that cannot be decoded are passed
-    over.
+    """Returns the speeds over a sample of the photographs, in about `seconds`.
+
+    Files that cannot be decoded are passed over.
     """
     paths = [root / image.path for images in list_images(root).values() for image in images]
     random.Random(0).shuffle(paths)
@@ -116,6 +118,7 @@ def _stock(paths: list[Path], image_size: int, seconds: float) -> float:
 
 def _store(pictures: Tensor, image_size: int, device: torch.device, seconds: float) -> float:
     """Returns images/s of a trial's own windows, without the training: gathered, copied to the device, augmented there.
+
     The first round warms up.
     """
     feed = ImageFeed(pictures, device)

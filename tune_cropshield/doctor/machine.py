@@ -1,4 +1,4 @@
-"""What this machine is: card, driver, memory, cores, disk, versions."""
+"""What this machine is: GPU, driver, memory, cores, disk, versions."""
 
 from __future__ import annotations
 

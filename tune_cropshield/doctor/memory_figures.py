@@ -28,8 +28,9 @@ WINDOWS_TO_SETTLE = 2  # the optimizer has its state after one, the allocator it
 
 @dataclass(frozen=True)
 class Peak:
-    """The most that a training step holds, in MiB: of tensors, and of the allocator's segments, which is what must
-    fit.
+    """The most that a training step holds, in MiB.
+
+    allocated_mib: of tensors. reserved_mib: of the allocator's segments, which is what must fit.
     """
 
     allocated_mib: float
@@ -37,8 +38,9 @@ class Peak:
 
 
 class Memory(Protocol):
-    """Answers what a step takes, and what a card of a given budget is planned to take. None: not known, `why` says
-    why.
+    """Answers what a step takes, and what is planned for a GPU of a given budget.
+
+    None stands for what is not known; `why` then says why.
     """
 
     source: Source
@@ -94,7 +96,7 @@ class MeasuredMemory:
     source: Source = "measured"
 
     def __init__(self, device: torch.device, card: Card, cache_dir: Path) -> None:
-        self.why = "it does not fit this card"
+        self.why = "it does not fit this GPU"
         self._device, self._card, self._cache_dir = device, card, cache_dir
         self._peaks: dict[tuple[str, str, int], Peak | None] = {}
 
@@ -121,10 +123,8 @@ class MeasuredMemory:
                 self._card,
                 self._cache_dir,
             )
-        except (
-            DeviceError,
-            RunFailure,
-        ) as error:  # a smaller card than the rules are about, or one that is full: say so and go on
+        except (DeviceError, RunFailure) as error:
+            # A smaller GPU than the rules are about, or one that is full: say so and go on.
             self.why = str(error)
             return None
 
@@ -143,8 +143,9 @@ def _trial(model: str) -> TrialConfig:
 def memory_figures(
     models: tuple[str, ...], claims: list[tuple[Claim, str]], memory: Memory, tell: Callable[[str], object]
 ) -> Figures:
-    """Returns the figures about memory that `claims` (each with its model) ask for. tell: called with what is done
-    next.
+    """Returns the figures about memory that `claims` (each with its model) ask for.
+
+    tell: called with what is done next.
     """
     figures: Figures = {}
     plans: dict[tuple[str, str], Plan | None] = {}

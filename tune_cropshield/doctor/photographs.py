@@ -73,8 +73,9 @@ def examine_photographs(root: Path, seconds: float, threads: int) -> Photographs
 
 
 def _copies(root: Path, sizes: Iterable[tuple[str, int]], until: float) -> tuple[list[tuple[str, ...]], bool]:
-    """Returns the groups of files with equal bytes, and whether there was time for all: only files of one length are
-    read.
+    """Returns the groups of files with equal bytes, and whether there was time for all.
+
+    Only files of one length are read.
     """
     by_length: dict[int, list[str]] = defaultdict(list)
     for path, length in sizes:
@@ -98,8 +99,9 @@ def _copies(root: Path, sizes: Iterable[tuple[str, int]], until: float) -> tuple
 def _look(
     root: Path, paths: list[str], until: float, threads: int
 ) -> tuple[int, list[tuple[int, int]], list[tuple[str, str]]]:
-    """Decodes files in a random order, the same each time, until the time is up; returns (how many, sound ones' sides,
-    broken ones).
+    """Decodes files in a random order, the same each time, until the time is up.
+
+    Returns how many, the sides of sound ones, and the broken ones.
     """
     random.Random(0).shuffle(paths)
     done: list[tuple[str, tuple[int, int] | str]] = []

@@ -33,8 +33,9 @@ class StepSettings:
 
 
 class PlainStep:
-    """A step (see memory/measure/step_driver.py) on random images that lie on the device already: no augmentation, no
-    loader.
+    """A step (see memory/measure/step_driver.py) on random images.
+
+    They lie on the device already: no augmentation, no loader.
     """
 
     def __init__(self, settings: StepSettings, device: torch.device) -> None:

@@ -75,15 +75,10 @@ def _photographs(photographs: Photographs, drawn: bool) -> list[tuple[str, str]]
     copies = f"groups of identical files: {len(photographs.copies)}"
     copies += f", {photographs.across_classes} of them in more than one class" if photographs.across_classes else ""
     copies += "" if photographs.files_compared else " so far: there was no time to compare all"
+    imbalance = f"{photographs.imbalance:.1f} times as many in {largest} as in {smallest}"
     rows = [
         ("folder", photographs.folder + (" (synthetic: no --data was given)" if drawn else "")),
-        (
-            "classes",
-            (
-                f"{len(classes)} of {photographs.files} files; {photographs.imbalance:.1f} times as many in "
-                f"{largest} as in {smallest}"
-            ),
-        ),
+        ("classes", f"{len(classes)} of {photographs.files} files; {imbalance}"),
         ("sizes", most_common_side(photographs)),
         ("broken", broken),
         ("copies", copies + _named([" = ".join(group) for group in photographs.copies])),
@@ -103,18 +98,11 @@ def _named(things: list[str]) -> str:
 
 def _speeds(found: Examination) -> list[tuple[str, str]]:
     loading = found.loading
+    how = f"by one process (PIL and torchvision transforms, {loading.image_size} px)"
+    gain = f"augmented on the device: {loading.gain:.1f} times as many"
     rows = [
-        (
-            "stock loader",
-            (
-                f"{_rate(loading.stock_images_per_s)} by one process (PIL and torchvision transforms, "
-                f"{loading.image_size} px)"
-            ),
-        ),
-        (
-            "our store",
-            f"{_rate(loading.store_images_per_s)}, augmented on the device: {loading.gain:.1f} times as many",
-        ),
+        ("stock loader", f"{_rate(loading.stock_images_per_s)} {how}"),
+        ("our store", f"{_rate(loading.store_images_per_s)}, {gain}"),
         ("decoding, once", f"{_rate(loading.decode_images_per_s)} by one thread"),
     ]
     for model, speeds in found.speeds.items():
@@ -122,17 +110,11 @@ def _speeds(found: Examination) -> list[tuple[str, str]]:
         rows += [(f"  {name}", _rate(rate)) for name, rate in speeds.images_per_s.items()]
     if found.device == "cuda" and found.speeds:
         fastest = max(max(speeds.images_per_s.values()) for speeds in found.speeds.values())
-        fed = loading.stock_images_per_s * min(REFERENCE_WORKERS, found.machine.cores)
+        workers = min(REFERENCE_WORKERS, found.machine.cores)
+        fed = loading.stock_images_per_s * workers
         if fed < fastest:
-            rows.append(
-                (
-                    "verdict",
-                    (
-                        f"loader-bound: {min(REFERENCE_WORKERS, found.machine.cores)} stock processes give {fed:.0f}, "
-                        f"the step takes {fastest:.0f}"
-                    ),
-                )
-            )
+            bound = f"loader-bound: {workers} stock processes give {fed:.0f}, the step takes {fastest:.0f}"
+            rows.append(("verdict", bound))
     return rows
 
 

@@ -72,7 +72,7 @@ def _on_a_gpu(model: str, device: torch.device, seconds: float) -> Speeds:
     if "amp" in times:
         rate = steps["amp"].images_per_window / statistics.median(times["amp"])
         minutes = REFERENCE_TRAINING_IMAGES / rate / 60
-        note = f"on this card, for {REFERENCE_TRAINING_IMAGES:,} images that are there at once: no loader can be faster"
+        note = f"on this GPU, for {REFERENCE_TRAINING_IMAGES:,} images that are there at once: no loader can be faster"
         figures[Key("epoch_minutes", model, (micro, accumulation))] = Figure(minutes, note=note)
     return Speeds(figures, _rates(steps, times), f"{of}, random images on the GPU, fused AdamW")
 
@@ -130,8 +130,9 @@ def _on_a_cpu(model: str, device: torch.device, seconds: float) -> Speeds:
 
 
 def _clip_alone_ms(step: PlainStep, device: torch.device) -> float:
-    """Returns the median time of clipping alone: a CPU does one thing after the other, so a step gets longer by just
-    that.
+    """Returns the median time of clipping alone.
+
+    A CPU does one thing after the other, so a step gets longer by just that.
     """
     step.backward()
     step.clip()
@@ -141,8 +142,9 @@ def _clip_alone_ms(step: PlainStep, device: torch.device) -> float:
 
 
 def ratio(times: dict[str, list[float]], slow: str, fast: str) -> float | None:
-    """Returns how many times as long `slow` takes as `fast`: the median over rounds; None where one of them was not
-    timed.
+    """Returns how many times as long `slow` takes as `fast`: the median over rounds.
+
+    None where one of them was not timed.
     """
     if not (times.get(slow) and times.get(fast)):
         return None

@@ -37,8 +37,9 @@ class Verdict:
 
 
 def judge(claims: list[tuple[Claim, str]], figures: Figures, loader_gain: dict[str, float]) -> list[Verdict]:
-    """Returns a verdict for each (claim, model). loader_gain: by model, what mixed precision still gives behind the
-    stock loader.
+    """Returns a verdict for each (claim, model).
+
+    loader_gain: by model, what mixed precision still gives behind the stock loader.
     """
     return [_verdict(claim, model, _find(figures, claim, model), loader_gain.get(model)) for claim, model in claims]
 

@@ -26,8 +26,9 @@ def cap_allocator(share_mib: float | None, device: torch.device) -> None:
 
 
 def give_back(device: torch.device) -> float:
-    """Hands what is free in this process's allocator back to the driver, and returns the MiB still allocated on
-    `device`; 0 on a CPU.
+    """Hands what is free in this process's allocator back to the driver.
+
+    Returns the MiB still allocated on `device`; 0 on a CPU.
     """
     gc.collect()  # a trainer's parts refer to each other
     if device.type != "cuda":
@@ -38,8 +39,9 @@ def give_back(device: torch.device) -> float:
 
 
 def why_retire(allocated_mib: float, kept_mib: float) -> str | None:
-    """Returns why a process that still holds `allocated_mib` between trials should not train another, or None when it
-    may.
+    """Returns why a process should not train another trial, or None when it may.
+
+    allocated_mib: what it still holds between trials.
 
     kept_mib: what it holds on purpose, the pictures and labels of all trials.
     """

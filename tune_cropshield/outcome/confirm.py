@@ -38,8 +38,9 @@ class Candidate:
 
 @dataclass(frozen=True)
 class ConfirmedRun:
-    """One training: a row of confirm.csv. The figures are the best epoch's; a run that diverged before its first epoch
-    has none.
+    """One training: a row of confirm.csv.
+
+    The figures are the best epoch's; a run that diverged before its first epoch has none.
     """
 
     trial: int
@@ -98,8 +99,9 @@ def confirm(
     data: DeviceData,
     started: Callable[[Candidate, int], Callable[[TrialReport], object]],
 ) -> Iterator[ConfirmedRun]:
-    """Trains every candidate with every seed to its full length and yields each run; seed by seed, so that whole pairs
-    are there early.
+    """Trains every candidate with every seed to its full length and yields each run.
+
+    It goes seed by seed, so that whole pairs are there early.
 
     A run that confirm.csv holds is not repeated, one that was stopped resumes from its checkpoint. The seed changes
     the first weights, the order of the photographs and their augmentation; the split has a seed of its own, so all

@@ -139,8 +139,9 @@ def verdict(judged: Sequence[Confirmed]) -> str:
 
 
 def write_verdict(search_dir: Path, judged: Sequence[Confirmed], seeds: Sequence[int], num_judged: int) -> None:
-    """Writes confirm.json: everything that `verdict_lines` tells, for programs. Shares, not points: 0.01 is one
-    point.
+    """Writes confirm.json: everything that `verdict_lines` tells, for programs.
+
+    Shares, not points: 0.01 is one point.
     """
     content = {
         "metric": "best_val_acc",

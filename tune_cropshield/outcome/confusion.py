@@ -44,8 +44,9 @@ def confusion_csv(counts_KK: Counts, classes: Sequence[str]) -> str:
 
 
 def draw_confusion(counts_KK: Counts, classes: Sequence[str], split: str) -> Image.Image:
-    """Returns the matrix as a picture: a cell is the darker the larger its share of its row, its number is the count;
-    green is right, red is wrong.
+    """Returns the matrix as a picture.
+
+    A cell is the darker the larger its share of its row, its number is the count; green is right, red is wrong.
 
     Every class keeps its full name: rows at the left, columns turned by a quarter above. A class without photographs
     has a blank row.

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 from tune_cropshield.config.reference import train_py_command
 from tune_cropshield.config.settings import RunConfig, load_config, save_config
 from tune_cropshield.errors import RunFailure
-from tune_cropshield.files import told_when_full, write_text_atomically
+from tune_cropshield.files import raising_disk_full, write_text_atomically
 from tune_cropshield.training.run_folder import BEST_METRICS, CLASSES, CONFIG, WEIGHTS, write_json
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial  # half a second to import, and not needed where best/ is there
 
 BEST = "best"
-# beside best/, which a resumed search writes anew
+# Into a folder beside best/, which a resumed search writes anew.
 RETRAIN = "-m tune_cropshield train --config config.toml --out ../retrained"
 
 
@@ -38,7 +38,7 @@ def write_best(search_dir: Path) -> Path:
     aside, target = search_dir / f".{BEST}.tmp", search_dir / BEST
     shutil.rmtree(aside, ignore_errors=True)
     try:
-        with told_when_full(target):
+        with raising_disk_full(target):
             aside.mkdir()
             save_config(config, aside / CONFIG)
             write_json(aside / "config.json", config.model_dump(mode="json"))
@@ -74,8 +74,9 @@ def retrain_scripts(config: RunConfig, trial: FrozenTrial) -> dict[str, str]:
 
 
 def best_run(search_dir: Path) -> Path:
-    """Returns the folder of a search's best trial, best/, written now where it is missing; of a trained run (`train
-    --out`) that run itself.
+    """Returns the folder of a search's best trial: best/, written now where it is missing.
+
+    Of a trained run (`train --out`), it is that run itself.
 
     Raises UserError when `search_dir` holds neither, or a search that is still running and has no best/ yet.
     """

@@ -31,8 +31,9 @@ IDLE = "no trial running"
 
 @dataclass(frozen=True)
 class Ledger:
-    """`slots` trials at once for `wall_s` seconds. parts: seconds of each part, all slots together; idle_s: what no
-    trial took.
+    """Where the time of `slots` trials at once, for `wall_s` seconds, went.
+
+    parts: seconds of each part, all slots together; idle_s: what no trial took.
     """
 
     slots: int
@@ -53,8 +54,9 @@ class Ledger:
 
 
 def ledger_between(lines: Iterable[dict[str, Any]], slots: int, began: float, ended: float) -> Ledger:
-    """Returns the ledger of the time from `began` to `ended` (Unix times). A line that lies partly outside counts in
-    proportion.
+    """Returns the ledger of the time from `began` to `ended` (Unix times).
+
+    A line that lies partly outside counts in proportion.
     """
     parts = dict.fromkeys(PARTS, 0.0)
     for line in lines:
@@ -67,9 +69,10 @@ def ledger_between(lines: Iterable[dict[str, Any]], slots: int, began: float, en
 
 
 def start_seconds(lines_of_trials: Iterable[Sequence[dict[str, Any]]], began: float = 0.0) -> list[float]:
-    """Returns how long each trial but its worker's first took to start: from the last epoch of the trial before it in
-    that worker, whose result was then on its way to the searcher, to its own first window. Only trials set up after
-    `began` count.
+    """Returns how long each trial but its worker's first took to start.
+
+    That is counted from the last epoch of the trial before it in that worker, whose result was then on its way to the
+    searcher, to its own first window. Only trials set up after `began` count.
     """
     of_worker: defaultdict[int, list[dict[str, Any]]] = defaultdict(list)
     for line in (line for lines in lines_of_trials for line in lines):
@@ -86,8 +89,9 @@ def start_seconds(lines_of_trials: Iterable[Sequence[dict[str, Any]]], began: fl
 
 
 def write_ledger(search_dir: Path, slots: int, began: float, ended: float) -> str:
-    """Writes the search's ledger.json and returns it in a sentence. began, ended: Unix times of this run of the
-    search.
+    """Writes the search's ledger.json and returns it in a sentence.
+
+    began, ended: Unix times of this run of the search.
     """
     trials = [read_times(folder) for folder in sorted(search_dir.glob("t[0-9]*"))]
     lines = [line for trial in trials for line in trial]

@@ -1,5 +1,6 @@
-"""A trained network as ONNX: photographs' bytes in, logits and probabilities out, and nothing left to guess about the
-preparation.
+"""A trained network as ONNX: photographs' bytes in, logits and probabilities out.
+
+Nothing is left to guess about the preparation.
 
 B: images, S: side in px, K: classes.
 """
@@ -159,8 +160,9 @@ def _silence() -> Iterator[None]:
 
 
 def pictures_to_check(folder: str, size: int) -> np.ndarray:
-    """Returns 16 photographs from all over `folder` as uint8 (16, size, size, 3); synthetic ones where none can be
-    read.
+    """Returns 16 photographs from all over `folder` as uint8 (16, size, size, 3).
+
+    They are synthetic ones where none can be read.
     """
     photographs = images_below(Path(folder)) if folder and Path(folder).is_dir() else []
     found = _decoded(photographs[:: max(len(photographs) // NUM_CHECKED, 1)], size)

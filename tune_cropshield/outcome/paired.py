@@ -16,9 +16,8 @@ from statistics import fmean, stdev
 from scipy import stats
 
 ALPHA = 0.05  # how often chance alone may pass for a gain, over all comparisons of one confirmation
-STEP_SPREAD = 1 / math.sqrt(
-    6
-)  # standard deviation, in steps, of the difference of two numbers that were each rounded to whole steps
+# Standard deviation, in steps, of the difference of two numbers that were each rounded to whole steps.
+STEP_SPREAD = 1 / math.sqrt(6)
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,9 @@ class Comparison:
 
 
 def compare(values: Sequence[float], baseline: Sequence[float], step: float) -> Comparison | None:
-    """Returns the paired t-test of `values` against `baseline`, number i of both from the same seed; None with fewer
-    than two pairs.
+    """Returns the paired t-test of `values` against `baseline`; None with fewer than two pairs.
+
+    Number i of both comes from the same seed.
 
     step: the smallest difference that a value can show, 1 / photographs for an accuracy. The spread is never taken to
     be smaller than what rounding to such steps makes of it: three seeds with equal gains would otherwise prove
@@ -58,8 +58,9 @@ def compare(values: Sequence[float], baseline: Sequence[float], step: float) -> 
 
 
 def in_sequence(p_values: Sequence[float]) -> list[float]:
-    """Returns the p values of comparisons that are looked at in an order fixed beforehand, each only where all before
-    it showed something.
+    """Returns the p values of comparisons that are looked at in an order fixed beforehand.
+
+    Each is looked at only where all before it showed something.
 
     Such a sequence is wrong as rarely as a single comparison, without raising any p for their number: each becomes the
     largest up to it (fixed-sequence testing; Westfall and Krishen, Journal of Statistical Planning and Inference 99,

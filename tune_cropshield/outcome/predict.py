@@ -20,8 +20,9 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Prediction:
-    """One photograph's outcome. probabilities: {class: share}, the most likely first; empty where `fault` says why it
-    cannot be read.
+    """One photograph's outcome.
+
+    probabilities: {class: share}, the most likely first; empty where `fault` says why it cannot be read.
     """
 
     path: Path
@@ -30,8 +31,9 @@ class Prediction:
 
 
 def predict(run_dir: Path, paths: Sequence[Path], device: torch.device) -> Iterator[Prediction]:
-    """Yields the prediction for each of `paths`, in their order, by the network of a trained run. Raises UserError when
-    the run is damaged.
+    """Yields the prediction for each of `paths`, in their order, by the network of a trained run.
+
+    Raises UserError when the run is damaged.
     """
     config, classes, weights = read_run(run_dir)
     size = config.trial.final_size

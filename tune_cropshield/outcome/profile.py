@@ -8,15 +8,16 @@ from typing import Any
 from torch.profiler import ProfilerActivity, profile
 
 from tune_cropshield.training.clock import CHECKPOINT, DATA_WAIT, EVALUATION, PARTS, REPORT, STEP, read_times
-from tune_cropshield.training.step import RANGES
+from tune_cropshield.training.step import PROFILER_LABELS
 
 TRACE = "trace.json"
 PROFILED = 2  # the first epoch loads kernels and fills caches; a training of one epoch has no other
 
 
 class EpochProfile:
-    """Traces epoch 2 of a training that begins now (epoch 1 where there is one only): tell it of every epoch's end,
-    then ask for the table.
+    """Traces epoch 2 of a training that begins now (epoch 1 where there is one only).
+
+    Tell it of every epoch's end, then ask for the table.
     """
 
     def __init__(self, folder: Path, epochs: int, cuda: bool) -> None:
@@ -40,7 +41,9 @@ class EpochProfile:
     def _seconds_by_label(self) -> dict[str, float]:
         """Returns the seconds under each profiler label: on a GPU those in which its kernels ran, on a CPU its own."""
         events = [
-            event for event in self._profiler.key_averages() if event.key in RANGES and event.device_type.name == "CPU"
+            event
+            for event in self._profiler.key_averages()
+            if event.key in PROFILER_LABELS and event.device_type.name == "CPU"
         ]
         return {event.key: (event.device_time_total if self._cuda else event.cpu_time_total) / 1e6 for event in events}
 

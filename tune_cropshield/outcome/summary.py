@@ -29,12 +29,8 @@ def summary_lines(
     trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
     outcomes = Counter(str(trial.user_attrs.get(OUTCOME, "unfinished")) for trial in trials)
     epochs = sum(len(read_metrics(trial_folder(search_dir, trial.number))) for trial in trials)
-    lines = [
-        (
-            f"{len(trials)} trials: {', '.join(f'{count} {outcome}' for outcome, count in outcomes.most_common())}; "
-            f"{epochs} epochs trained"
-        )
-    ]
+    ended = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common())
+    lines = [f"{len(trials)} trials: {ended}; {epochs} epochs trained"]
     if not any(trial.intermediate_values for trial in trials):
         return [*lines, "no trial has a result"]
     best, reference = best_trial(study), trials[REFERENCE]

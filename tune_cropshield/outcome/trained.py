@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 
 def read_run(run_dir: Path) -> tuple[RunConfig, list[str], Path]:
-    """Returns the configuration, the classes and the weights' path of a trained run; raises UserError when one is
-    missing or damaged.
+    """Returns the configuration, the classes and the weights' path of a trained run.
+
+    Raises UserError when one is missing or damaged.
     """
     missing = [name for name in (CONFIG, CLASSES, WEIGHTS) if not (run_dir / name).is_file()]
     if missing:

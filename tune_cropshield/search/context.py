@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 
-from tune_cropshield.config.settings import DataConfig, RunConfig, TrialConfig
+from tune_cropshield.config.settings import RunConfig, TrialConfig
 from tune_cropshield.config.space import SearchSpace
 from tune_cropshield.data.dataset import LeafData
-from tune_cropshield.files import remove_leftovers, told_when_full
+from tune_cropshield.files import raising_disk_full, remove_leftovers
 from tune_cropshield.memory.choose.pairs import Plan
 from tune_cropshield.search import folder as files
 from tune_cropshield.search.early_end import EarlyEnd
@@ -68,8 +68,10 @@ class Search:
     pruned: set[int] = field(default_factory=set)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Returns nothing. Ray Tune pickles its scheduler and its callbacks, which hold this object, into files that
-        are never read, and a view of a terminal cannot be pickled.
+        """Returns nothing.
+
+        Ray Tune pickles its scheduler and its callbacks, which hold this object, into files that are never read, and a
+        view of a terminal cannot be pickled.
         """
         return {}
 
@@ -83,8 +85,7 @@ class Search:
 
     def run_config(self, parameters: dict[str, Any]) -> RunConfig:
         """Returns the settings of a trial together with the photographs that it is trained on."""
-        data = DataConfig(**self.space.data.model_dump())
-        return RunConfig(data=data, trial=self.trial_config(parameters))
+        return RunConfig(data=self.space.data, trial=self.trial_config(parameters))
 
     def trial_line(self, number: int) -> TrialLine:
         """Returns what a view shows of a trial before its first epoch."""
@@ -121,7 +122,7 @@ def begin_search(
     space, plan = prepared.space, prepared.plan
     marks = {"data": prepared.data.store.fingerprint[:16], "format": FORMAT, "settings": settings_mark(space)}
     pruning = build_pruning(space.search)
-    with told_when_full(folder):
+    with raising_disk_full(folder):
         for place in (folder, *folder.glob("t[0-9]*")):  # of trials that nobody goes on with, too
             remove_leftovers(place)
         if resume:

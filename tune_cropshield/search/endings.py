@@ -1,5 +1,6 @@
-"""How a trial's end is written into the study, in an order that a kill half-way through cannot turn into another
-end.
+"""How a trial's end is written into the study.
+
+The order is one that a kill half-way through cannot turn into another end.
 """
 
 from __future__ import annotations
@@ -21,14 +22,13 @@ RETIRED = "worker retired"  # in a trial's events: the process that was to train
 MEMORY_RETRIES = "memory_retries"  # in a result: how often memory ran out and a smaller micro-batch was taken
 NOTES = "notes"  # in a result: sentences about what else happened to the trial, each in every result after it
 DISK_FULL = "disk_full"  # in a result: a sentence; the trial has not ended, but its search has
-
-
-MEMORY_CONSTRAINT = "memory"
+MEMORY_CONSTRAINT = "memory"  # Optuna's name for "the trial fits the memory"
 
 
 def report_epoch(study: optuna.Study, trial: optuna.Trial, epoch: int, value: float) -> None:
-    """Writes the best accuracy up to an epoch, over what the journal says of it: after a kill a GPU may train it again
-    to another value.
+    """Writes the best accuracy up to an epoch, over what the journal says of it.
+
+    After a kill a GPU may train the epoch again to another value.
 
     Optuna's own `report` would keep the first, and the study would believe in an accuracy of which there are no
     weights.
@@ -45,8 +45,9 @@ def report_epoch(study: optuna.Study, trial: optuna.Trial, epoch: int, value: fl
 def end_trial(
     study: optuna.Study, trial: optuna.Trial, outcome: str, reason: str | None, best_so_far: dict[int, float]
 ) -> None:
-    """Tells the study that a running trial ended, and reports its epochs, {epoch: best accuracy so far}, where it knows
-    other values or none.
+    """Tells the study that a running trial ended.
+
+    Its epochs, {epoch: best accuracy so far}, are reported where the study knows other values or none.
 
     The outcome comes first: `complete_endings` finishes from there. Without it, a pruned trial's last epoch, once
     reported, would count as passed.
@@ -65,9 +66,8 @@ def end_trial(
         for epoch in sorted(best_so_far):
             report_epoch(study, trial, epoch, best_so_far[epoch])
         if MEMORY_CONSTRAINT not in known.constraints:
-            trial.set_constraint(
-                MEMORY_CONSTRAINT, 1.0 if outcome == OUT_OF_MEMORY else 0.0
-            )  # above 0 means that it did not fit
+            did_not_fit = 1.0 if outcome == OUT_OF_MEMORY else 0.0  # to Optuna, what is above 0 breaks the constraint
+            trial.set_constraint(MEMORY_CONSTRAINT, did_not_fit)
         if outcome == FINISHED:
             study.tell(trial, max(best_so_far.values()))
         elif outcome in (PRUNED, DIVERGED, OUT_OF_MEMORY):
@@ -79,8 +79,9 @@ def end_trial(
 
 
 def complete_endings(study: optuna.Study, best_so_far: Callable[[int], dict[int, float]]) -> None:
-    """Ends the trials whose end an earlier run had begun to write. best_so_far: (trial number) -> {epoch: best accuracy
-    so far}.
+    """Ends the trials whose end an earlier run had begun to write.
+
+    best_so_far: (trial number) -> {epoch: best accuracy so far}.
     """
     from tune_cropshield.search.journal import quiet_optuna, unfinished
     from tune_cropshield.search.optuna_private import reopened
@@ -93,9 +94,10 @@ def complete_endings(study: optuna.Study, best_so_far: Callable[[int], dict[int,
             end_trial(study, trial, outcome, frozen.user_attrs.get(REASON), best_so_far(frozen.number))
 
 
-def told_outcome(result: dict[str, Any]) -> tuple[str | None, str | None]:
-    """Returns the outcome that a trial's last result tells, None where it tells none, and the reason. To finish without
-    an accuracy is to fail.
+def outcome_of(result: dict[str, Any]) -> tuple[str | None, str | None]:
+    """Returns the outcome that a trial's last result tells, None where it tells none, and the reason.
+
+    To finish without an accuracy is to fail.
     """
     if result.get(OUTCOME) == FINISHED and not has_metric(result):
         return FAILED, NO_ACCURACY

@@ -31,9 +31,8 @@ if TYPE_CHECKING:
 
 START = "events.out.tfevents.0000000000.hparams"  # before the scalars' files, which carry the time
 END = "events.out.tfevents.9999999999.hparams"
-PRUNED_METRIC = (
-    "pruned"  # TensorBoard knows success and failure only: 1 where successive halving ended the trial, else 0
-)
+# TensorBoard knows success and failure only: 1 where the pruning rule ended the trial, else 0.
+PRUNED_METRIC = "pruned"
 FAILURES = (DIVERGED, OUT_OF_MEMORY, FAILED)
 # Always worth a column, though a space may neither search nor set them.
 CONSTANTS = ("model", "image_size", "optimizer", "schedule", "epochs", "precision", "augment", "seed")
@@ -48,13 +47,14 @@ METRICS = {  # tag -> what TensorBoard shows as its description
     "grad_norm_p95": "95 % quantile of the last epoch's gradient norms, before clipping",
     "images_per_s": "training images per second in the last epoch",
     "peak_vram_mib": "largest reserved GPU memory of the last epoch; 0 on a CPU",
-    PRUNED_METRIC: "1: ended early by successive halving",
+    PRUNED_METRIC: "1: ended early by the pruning rule",
 }
 
 
 class HParams:
-    """Writes the records of a search into its folder. A disk that cannot be written to never ends a search: its trials
-    will notice and say so.
+    """Writes the records of a search into its folder.
+
+    A disk that cannot be written to never ends a search: its trials will notice and say so.
     """
 
     def __init__(self, search_dir: Path, space: SearchSpace, plan: Plan) -> None:
@@ -88,8 +88,9 @@ class HParams:
         _write(path, hparams_pb(values, trial_id=path.parent.name, start_time_secs=time.time()))
 
     def trial_ended(self, number: int, outcome: str) -> None:
-        """Writes how a trial ended: success for finished and pruned ones (told apart by the metric `pruned`), failure
-        for the rest.
+        """Writes how a trial ended: success for finished and pruned ones, failure for the rest.
+
+        The metric `pruned` tells the first two apart.
         """
         from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
         from tensorboard.plugins.hparams.metadata import SESSION_END_INFO_TAG
@@ -102,8 +103,9 @@ class HParams:
 
 
 def _domains(space: SearchSpace, plan: Plan) -> dict[str, Domain | tuple[Any, ...]]:
-    """Returns what each column can hold: a range, or all values; searched parameters first, then the pair's parts, then
-    constants.
+    """Returns what each column can hold: a range, or all values.
+
+    Searched parameters come first, then the pair's parts, then constants.
     """
     domains: dict[str, Domain | tuple[Any, ...]] = {
         name: domain for name, domain in space.space.items() if name != EFFECTIVE_BATCH
@@ -146,8 +148,9 @@ def _value(value: Any, as_text: bool) -> Any:
 
 
 def _hparam_info(name: str, domain: Domain | tuple[Any, ...]) -> HParamInfo:
-    """Returns what TensorBoard is told of a column. Those that differ between trials come first there, and only the
-    first few are shown unasked.
+    """Returns what TensorBoard is told of a column.
+
+    Those that differ between trials come first there, and only the first few are shown unasked.
     """
     from tensorboard.plugins.hparams.api_pb2 import HParamInfo
     from tensorboard.plugins.hparams.summary_v2 import Discrete, RealInterval

@@ -16,15 +16,16 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
 from tune_cropshield.errors import UserError
-from tune_cropshield.files import told_when_full
+from tune_cropshield.files import raising_disk_full
 
 JOURNAL = "study.journal"
 STUDY_NAME = "search"
 
 
 def open_study(search_dir: Path, sampler: BaseSampler | None = None) -> optuna.Study:
-    """Returns the study in `search_dir`, created if there is none. A last line that a kill cut short is removed: it was
-    never in force.
+    """Returns the study in `search_dir`, created if there is none.
+
+    A last line that a kill cut short is removed: it was never in force.
 
     The caller holds the search folder's lock, so a journal lock that is still there belongs to a dead process.
     """
@@ -52,13 +53,8 @@ def read_study(search_dir: Path) -> optuna.Study:
         with quiet_optuna():
             storage = JournalStorage(_Journal(path))
             return optuna.load_study(study_name=STUDY_NAME, storage=storage)
-    except (
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        AssertionError,
-    ) as error:  # what Optuna makes of a damaged line, or of none
+    except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
+        # What Optuna makes of a damaged line, or of none.
         raise UserError(f"{path} is damaged: {' '.join(str(error).split()) or type(error).__name__}") from error
 
 
@@ -70,7 +66,7 @@ class _Journal(JournalFileBackend):
         self._path = path
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        with told_when_full(self._path):
+        with raising_disk_full(self._path):
             try:
                 super().append_logs(logs)
             except OSError:
@@ -79,8 +75,9 @@ class _Journal(JournalFileBackend):
 
 
 def check_same(study: optuna.Study, marks: dict[str, str]) -> None:
-    """Writes `marks` (what a search must have in common with its resumption) into a new study; raises UserError where
-    an old one's differ.
+    """Writes `marks` into a new study; raises UserError where an old one's differ.
+
+    marks: what a search must have in common with its resumption.
     """
     for name, mark in marks.items():
         before = study.user_attrs.get(name)
@@ -128,8 +125,9 @@ def num_started(study: optuna.Study) -> int:
 
 
 def best_trial(study: optuna.Study) -> FrozenTrial:
-    """Returns the trial with the highest best-so-far accuracy, the first of equals; raises UserError when no trial has
-    a result.
+    """Returns the trial with the highest best-so-far accuracy, the first of equals.
+
+    Raises UserError when no trial has a result.
 
     A trial that was pruned or interrupted counts with what it had reached: its weights are there too.
     """

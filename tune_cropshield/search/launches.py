@@ -1,5 +1,6 @@
-"""With what, on what and on which photographs a search was started: a line per start, for whoever reads its results
-later.
+"""With what, on what and on which photographs a search was started.
+
+A line per start, for whoever reads its results later.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ PACKAGES = ("torch", "torchvision", "ray", "optuna")
 
 
 def note_start(folder: Path, argv: Sequence[str], data: LeafData, resources: Resources, card: Card | None) -> None:
-    """Appends a line to starts.jsonl. argv: the command line behind the program's name; card: the GPU, None on a
-    CPU.
+    """Appends a line to starts.jsonl.
+
+    argv: the command line behind the program's name. card: the GPU, None on a CPU.
     """
     device: dict[str, Any] = {
         "device": resources.device,
@@ -63,8 +65,9 @@ def _versions() -> dict[str, str]:
 
 
 def read_starts(folder: Path) -> list[dict[str, Any]]:
-    """Returns the lines of starts.jsonl, the oldest first; none for searches that kept none. A damaged line is passed
-    over.
+    """Returns the lines of starts.jsonl, the oldest first; none for searches that kept none.
+
+    A damaged line is passed over.
     """
     try:
         lines = (folder / STARTS).read_text(encoding="utf-8").splitlines()

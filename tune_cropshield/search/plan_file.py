@@ -13,8 +13,9 @@ PLAN = "plan.json"
 
 
 def save_plan(folder: Path, plan: Plan) -> None:
-    """Writes plan.json: all of the plan, and its pairs one by one with their figures (MiB, images/s; null where
-    unknown).
+    """Writes plan.json: all of the plan, and its pairs one by one.
+
+    A pair stands with its figures (MiB, images/s; null where unknown).
     """
     own = {field.name: getattr(plan, field.name) for field in fields(plan) if field.name not in ("pairs", "figures")}
     pairs = [
@@ -31,8 +32,9 @@ def save_plan(folder: Path, plan: Plan) -> None:
 
 
 def load_plan(folder: Path) -> Plan | None:
-    """Returns the plan in `folder`, None where none was kept (older searches) or the file is damaged: it is for people
-    to look at.
+    """Returns the plan in `folder`, None where none was kept (older searches) or the file is damaged.
+
+    It is for people to look at.
     """
     try:
         kept = json.loads((folder / PLAN).read_text(encoding="utf-8"))

@@ -43,8 +43,8 @@ def prepare(space: SearchSpace, cache_dir: Path, view: SearchView) -> Prepared:
     """Returns what a search of `space` runs on, and says through `view` what was found.
 
     Args:
-        space: where its `data.dir` is "", leaves are generated and searched on.
-        cache_dir: keeps decoded photographs, generated leaves and measurements of memory between runs.
+        space: where its `data.dir` is "", a synthetic data set is made and searched on.
+        cache_dir: keeps decoded photographs, the synthetic data set and measurements of memory between runs.
 
     Raises:
         UserError: the device is not there, the photographs cannot be trained on, the network does not take their size,
@@ -61,9 +61,9 @@ def prepare(space: SearchSpace, cache_dir: Path, view: SearchView) -> Prepared:
     device, card = device_and_card(space)
     resources = divide(device, space.search.trials_per_gpu, space.search.trials)
     if not space.data.dir:
-        with view.steps("drawing leaves (no --data given)"):
+        with view.steps("making a synthetic data set (no --data given)"):
             leaves = generated_leaves(cache_dir)
-        view.note(f"no --data given: searching on generated leaves in {leaves}")
+        view.note(f"no --data given: searching on synthetic leaves in {leaves}")
         space = space.model_copy(update={"data": space.data.model_copy(update={"dir": str(leaves)})})
     with view.steps("decoding photographs") as progress:
         data = open_data(space.data, {trial.image_size, *trial.progressive_sizes.values()}, cache_dir, progress)

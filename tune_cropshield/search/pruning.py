@@ -44,8 +44,9 @@ class SuccessiveHalving:
         self._values: dict[int, dict[int, float]] = {step: {} for step in reversed(steps)}  # step -> trial -> value
 
     def judge(self, number: int, epoch: int, value: float) -> bool:
-        """Returns whether the trial is among the worse at the highest pruning step that it has reached and was not
-        judged at.
+        """Returns whether the trial is among the worse at its pruning step.
+
+        That is the highest one that it has reached and was not judged at.
         """
         if number in self._values.get(epoch, {}):
             self._values[epoch][number] = value  # trained again: others are measured by what it came to now

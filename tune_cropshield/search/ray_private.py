@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial
+
 # Ray takes 127.0.0.1 for this machine's address, and so listens on the loopback interface only: otherwise every one of
 # its sockets is open to the network. The switch is meant for Windows and macOS, where this is what Ray does anyway.
 LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
@@ -18,8 +19,9 @@ FAILURE = "Failure # "  # begins each failure in a trial's error file
 
 
 def error_text(trial: Trial) -> str:
-    """Returns what Ray knows of a trial's last failure, the worker's traceback where it left one; "" where it knows
-    nothing.
+    """Returns what Ray knows of a trial's last failure; "" where it knows nothing.
+
+    It is the worker's traceback where the worker left one.
 
     `Trial.get_error` reads the same file from a search's storage, where it comes only after the callbacks were called.
     """

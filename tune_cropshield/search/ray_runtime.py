@@ -50,8 +50,9 @@ class RayRuntime:
         self._session = session
 
     def keep_logs(self, folder: Path) -> None:
-        """Copies what Ray and the trials' processes have logged on this machine into `folder`; those that are empty are
-        left out.
+        """Copies what Ray and the trials' processes have logged on this machine into `folder`.
+
+        Logs that are empty are left out.
         """
         with suppress(OSError):  # a full disk, say: nothing depends on them
             logs = [path for pattern in LOGS for path in self._logs(pattern) if path.stat().st_size]
@@ -83,8 +84,9 @@ class RayRuntime:
 
 @contextmanager
 def ray_runtime(num_cpus: int, num_gpus: int, address: str | None = None) -> Iterator[RayRuntime]:
-    """Starts Ray on this machine, or joins the cluster at `address`, for as long as the block runs. Where Ray runs
-    already, that one is used.
+    """Starts Ray on this machine, or joins the cluster at `address`, for as long as the block runs.
+
+    Where Ray runs already, that one is used.
 
     Its processes import modules from where this one does: also from a checkout that is not installed, and from the
     folder of a user's own script.
@@ -114,8 +116,9 @@ def ray_runtime(num_cpus: int, num_gpus: int, address: str | None = None) -> Ite
 
 
 def _import_path() -> str:
-    """Returns this process's `sys.path` as PYTHONPATH spells it: folders by their whole names, since "" and relative
-    ones mean something else in another process.
+    """Returns this process's `sys.path` as PYTHONPATH spells it.
+
+    Folders stand with their whole names, since "" and relative ones mean something else in another process.
     """
     return os.pathsep.join(dict.fromkeys(os.path.abspath(folder) for folder in sys.path))
 
@@ -149,8 +152,9 @@ def _join(address: str) -> None:
 
 
 def _check_answers(address: str) -> None:
-    """Raises UserError where nothing listens at `address`, host:port: Ray would go on asking for minutes. Other forms
-    are Ray's business.
+    """Raises UserError where nothing listens at `address`, host:port: Ray would go on asking for minutes.
+
+    Other forms are Ray's business.
     """
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not (host and port.isdecimal()):
@@ -185,8 +189,9 @@ def _init(num_cpus: int, num_gpus: int) -> Path:
 
 
 def _protect_token() -> None:
-    """Makes sure that there is a token for Ray which nobody else may read: Ray itself would write one that everybody
-    may.
+    """Makes sure that there is a token for Ray which nobody else may read.
+
+    Ray itself would write one that everybody may.
     """
     token = Path.home() / ".ray" / "auth_token"
     try:

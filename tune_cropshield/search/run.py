@@ -88,8 +88,9 @@ def run_search(search: Search, worker: Callable[[], type[Any]] = trial_worker) -
 
 
 def _recall_ended_trials(search: Search) -> None:
-    """Shows trials of earlier runs in TensorBoard's table, where a kill may have come before they were written there,
-    and tells the view of them.
+    """Shows trials of earlier runs in TensorBoard's table, and tells the view of them.
+
+    A kill may have come before they were written there.
     """
     search.hparams.search_started()
     ended = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
@@ -119,8 +120,9 @@ def _run_trials(search: Search, ray: RayRuntime, worker: Callable[[], type[Any]]
 
 
 def _tuner(search: Search, ray: RayRuntime, worker: Callable[[], type[Any]], ray_results: Path) -> Any:
-    """Returns Ray Tune's part of the search. What it writes into `ray_results` is never read: the journal is the
-    state.
+    """Returns Ray Tune's part of the search.
+
+    What it writes into `ray_results` is never read: the journal is the state.
     """
     from ray import tune  # only now: `ray_runtime` has set what Ray reads when it is imported
 
@@ -162,8 +164,10 @@ def _tuner(search: Search, ray: RayRuntime, worker: Callable[[], type[Any]], ray
 
 @contextmanager
 def _ended_by_signals(search: Search) -> Iterator[threading.Event]:
-    """Turns the first Ctrl-C or SIGTERM into an orderly end; a second one kills. Yields an event that tells whether
-    there was one. In a thread other than the main one, Python lets nobody handle signals.
+    """Turns the first Ctrl-C or SIGTERM into an orderly end; a second one kills.
+
+    Yields an event that tells whether there was one. In a thread other than the main one, Python lets nobody handle
+    signals.
     """
     interrupted = threading.Event()
 

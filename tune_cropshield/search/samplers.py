@@ -17,8 +17,10 @@ from tune_cropshield.errors import ConfigError
 
 
 def tpe(seed: int, num_startup_trials: int) -> BaseSampler:
-    """Returns the tree-structured Parzen estimator, which takes parameters jointly and keeps away from those that are
-    still running (Watanabe, https://arxiv.org/abs/2304.11127).
+    """Returns the tree-structured Parzen estimator.
+
+    It takes parameters jointly and keeps away from those that are still running (Watanabe,
+    https://arxiv.org/abs/2304.11127).
     """
     return TPESampler(seed=seed, n_startup_trials=num_startup_trials, multivariate=True, constant_liar=True)
 

@@ -24,8 +24,8 @@ from tune_cropshield.search.endings import (
     WORKER_DIED,
     end_trial,
     has_metric,
+    outcome_of,
     report_epoch,
-    told_outcome,
 )
 from tune_cropshield.search.journal import num_started, quiet_optuna, unfinished
 from tune_cropshield.search.optuna_private import reopened
@@ -65,8 +65,9 @@ class StudySearcher(Searcher):
             self._search.early_end.stop_for_space(error)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """Returns the next trial's configuration, None while there is none but one under way may have to be started
-        again, or FINISHED.
+        """Returns the next trial's configuration, or FINISHED.
+
+        None while there is no other trial, but one under way may have to be started again.
         """
         is_more = bool(self._unfinished) or self._num_new > 0
         if self._trials and not is_more and not self._stopped:
@@ -95,6 +96,7 @@ class StudySearcher(Searcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Reports an epoch's best-so-far; one that is trained again after a death to the same value is written once.
+
         None and NaN are no results.
         """
         self._ran.add(trial_id)
@@ -129,7 +131,7 @@ class StudySearcher(Searcher):
         last = self._last_epoch.pop(trial_id, None)
         if last is not None:  # a killed run may have come further, to an accuracy that is gone
             best_so_far = {epoch: value if epoch <= last else best_so_far[last] for epoch, value in best_so_far.items()}
-        outcome, reason = (FAILED, self.worker_error(trial_id)) if error else told_outcome(result)
+        outcome, reason = (FAILED, self.worker_error(trial_id)) if error else outcome_of(result)
         if outcome is None and trial.number in self._search.pruned:
             outcome = PRUNED
         if outcome is not None:

@@ -30,8 +30,9 @@ def reference_point(space: SearchSpace) -> dict[str, Any]:
 
 
 def reference_differs(space: SearchSpace) -> dict[str, tuple[Any, Any]]:
-    """Returns {parameter: (the reference's value, trial 0's value)} where the space, or what it fixes, does not hold
-    what the reference recommends.
+    """Returns {parameter: (the reference's value, trial 0's value)} where these differ.
+
+    They do where the space, or what it fixes, does not hold what the reference recommends.
     """
     trial, point = space.trial_config(), reference_point(space)
     taken = {name: point.get(name, getattr(trial, name)) for name in recommended(trial)}

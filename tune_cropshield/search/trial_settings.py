@@ -20,8 +20,9 @@ EFFECTIVE_BATCH = "effective_batch"
 
 
 def distributions(space: SearchSpace, plan: Plan) -> dict[str, BaseDistribution]:
-    """Returns what Optuna samples from: the space's domains, with only those effective batches (or pairs) that the plan
-    says fit.
+    """Returns what Optuna samples from: the space's domains.
+
+    Of effective batches (or pairs) they hold only those that the plan says fit.
     """
     result = {name: domain.distribution() for name, domain in space.space.items() if name != EFFECTIVE_BATCH}
     if space.search.pairs == "all":
@@ -34,8 +35,10 @@ def distributions(space: SearchSpace, plan: Plan) -> dict[str, BaseDistribution]
 
 
 def settings_mark(space: SearchSpace) -> str:
-    """Returns what tells apart spaces whose trials cannot be compared: what is trained, searched, split and stopped,
-    not for how long or on what. A user's own code counts with what stands in its file.
+    """Returns what tells apart spaces whose trials cannot be compared.
+
+    That is what is trained, searched, split and stopped, not for how long or on what. A user's own code counts with
+    what stands in its file.
     """
     search, trial = space.search, space.trial_config()
     code = (trial.model, trial.loss, trial.optimizer, trial.schedule, search.pruning)
@@ -50,8 +53,9 @@ def settings_mark(space: SearchSpace) -> str:
 
 
 def as_begun(found: dict[str, BaseDistribution], study: optuna.Study) -> dict[str, BaseDistribution]:
-    """Returns `found` with the choices that a resumed search's own trials were drawn from, in their order: Optuna knows
-    no others any more.
+    """Returns `found` with the choices that a resumed search's own trials were sampled from, in their order.
+
+    Optuna knows no others any more.
 
     What fits may have changed since: other memory is free, or a micro-batch ran out of it. A pair that does not fit
     is halved when its memory runs out.

@@ -17,7 +17,7 @@ from tune_cropshield.config.settings import RunConfig
 from tune_cropshield.config.units import MIB
 from tune_cropshield.data.dataset import DeviceData, LeafData
 from tune_cropshield.errors import DeadContextError, DiskFull, DivergedError, OutOfMemory
-from tune_cropshield.files import told_when_full
+from tune_cropshield.files import raising_disk_full
 from tune_cropshield.memory.guard import cap_allocator, give_back, why_retire
 from tune_cropshield.search.endings import (
     DISK_FULL,
@@ -69,12 +69,12 @@ class TrialWorker(tune.Trainable):
         self._start(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Takes up another trial in the same process, which ends itself at its first step instead when the last one has
-        left memory behind.
+        """Takes up another trial in the same process.
+
+        When the last one has left memory behind, the process ends itself at its first step instead.
         """
-        if (
-            self._epochs is not None
-        ):  # Ray hands a process on only when its trial was decided on; one that has not ended by itself was pruned
+        if self._epochs is not None:
+            # Ray hands a process on only when its trial was decided on; one that has not ended by itself was pruned.
             with suppress(TrialEnded, DiskFull):
                 self._epochs.throw(TrialEnded())
         self.cleanup()
@@ -98,8 +98,9 @@ class TrialWorker(tune.Trainable):
         )
 
     def step(self) -> dict[str, Any]:
-        """Trains one epoch and returns its metrics, and how the trial ended if it did. On a full disk the trial stops
-        without having ended.
+        """Trains one epoch and returns its metrics, and how the trial ended if it did.
+
+        On a full disk the trial stops without having ended.
         """
         if self._retired:
             os._exit(LEFT_MEMORY)  # only here, where Ray takes the trial for running: it then begins in another process
@@ -134,12 +135,13 @@ class TrialWorker(tune.Trainable):
         return {**result, OUTCOME: FINISHED} if report.finished else result
 
     def _note_traceback(self) -> None:
-        with suppress(DiskFull), told_when_full(self._folder / ERROR_FILE):
+        with suppress(DiskFull), raising_disk_full(self._folder / ERROR_FILE):
             (self._folder / ERROR_FILE).write_text(f"{traceback.format_exc()}\n{_last_log_lines()}", encoding="utf-8")
 
     def cleanup(self) -> None:
-        """Stops a trial under way with a checkpoint, which it needs if the search was interrupted; its memory is given
-        back.
+        """Stops a trial under way with a checkpoint, and gives its memory back.
+
+        It needs the checkpoint if the search was interrupted.
         """
         if self._epochs is not None:
             with suppress(DiskFull):  # it then goes on from an older checkpoint
@@ -149,8 +151,9 @@ class TrialWorker(tune.Trainable):
 
 
 def _last_log_lines() -> str:
-    """Returns the last lines of this process's log, "" where it has none of its own, or its place cannot be told (not
-    on Linux).
+    """Returns the last lines of this process's log.
+
+    "" where it has none of its own, or its place cannot be told (not on Linux).
     """
     try:
         log = Path(os.readlink("/proc/self/fd/2"))

@@ -29,11 +29,13 @@ from tune_cropshield.training.update_log import UpdateLog
 def build_trainer(
     trial: TrialConfig, num_classes: int, train_labels: Tensor, device: torch.device, loss_scale: float = INITIAL_SCALE
 ) -> Trainer:
-    """Returns the trainer that `trial` describes, on `device`, seeded with trial.seed: the same settings give the same
-    first weights.
+    """Returns the trainer that `trial` describes, on `device`, seeded with trial.seed.
 
-    train_labels: int64, the labels of the training split; their number gives the updates per epoch. loss_scale: fp16's
-    first scale.
+    The same settings give the same first weights.
+
+    Args:
+        train_labels: int64, the labels of the training split; their number gives the updates per epoch.
+        loss_scale: fp16's first scale.
     """
     if device.type == "cpu":
         keep_freed_memory()
@@ -117,8 +119,9 @@ NEVER = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
-    """Tells glibc to keep freed memory for the next tensor instead of handing its pages back, and returns whether it
-    did.
+    """Tells glibc to keep freed memory for the next tensor, and returns whether it did.
+
+    By itself it hands the pages back.
 
     Every training step frees and takes the same megabytes; handed back, each page is faulted in again, zeroed, every
     step. Measured: a fifth of an epoch of a small CNN. The process's memory then stays at its peak until it ends.

@@ -1,5 +1,6 @@
-"""Gradient clipping by global norm, by value, adaptively (AGC), or not at all. No function here waits for the
-device.
+"""Gradient clipping by global norm, by value, adaptively (AGC), or not at all.
+
+No function here waits for the device.
 """
 
 from __future__ import annotations

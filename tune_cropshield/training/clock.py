@@ -1,5 +1,6 @@
-"""Where a trial's time goes: every second is counted to one part. The device is waited for nowhere: parts end where a
-trial waits anyway.
+"""Where a trial's time goes: every second is counted to one part.
+
+The device is waited for nowhere: parts end where a trial waits anyway.
 """
 
 from __future__ import annotations
@@ -43,8 +44,9 @@ class TrialClock:
         self._at, self._part = now, part
 
     def epoch_done(self, training_s: float, data_wait_s: float) -> None:
-        """Divides the epoch that was counted as steps: `training_s` of training, in which it waited for data, and
-        evaluation. Reporting follows.
+        """Divides the time that was counted as steps, and counts what follows to reporting.
+
+        training_s: of training, of which it waited `data_wait_s` for data; the rest was evaluation.
         """
         started = self._at
         self.enter(REPORT)

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 
 class BlockCNN(nn.Module):
-    """Blocks of (conv 3x3, BN, ReLU) `convs_per_block` times, each block closed by a 2x2 max-pool and dropout; mean
-    over H and W; linear.
+    """Blocks of convolutions, then the mean over H and W, then a linear layer.
+
+    A block is (conv 3x3, BN, ReLU) `convs_per_block` times, closed by a 2x2 max-pool and dropout.
 
     Convolutions carry no bias (the batch norm has one). `dropouts` has one probability per block, plus a last one
     before the linear layer.
@@ -57,8 +58,9 @@ def cropshield_cnn(num_classes: int, dropout: float | None = None) -> nn.Module:
 
 
 def tiny_cnn(num_classes: int, dropout: float | None = None) -> nn.Module:
-    """Returns a CNN of about 100k parameters that trains in minutes on two CPU cores; dropout 0.1 before the linear
-    layer when None.
+    """Returns a CNN of about 100k parameters that trains in minutes on two CPU cores.
+
+    Dropout before the linear layer is 0.1 when None.
     """
     last = 0.1 if dropout is None else dropout
     return BlockCNN(num_classes, (16, 32, 64, 128), 1, [0.0, 0.0, 0.0, 0.0, last])

@@ -26,8 +26,9 @@ class WeightAverage:
         self._buffers = list(self.model.buffers())
 
     def update(self, updates: Tensor, applied: Tensor) -> None:
-        """Takes in the weights after an update; `updates` counts the applied ones, `applied` (0-dim, 0 or 1) is 0 where
-        this one was skipped.
+        """Takes in the weights after an update.
+
+        updates: counts the applied ones. applied: 0-dim, 0 or 1; 0 where this one was skipped.
         """
         decay = torch.clamp((1 + updates) / (10 + updates), max=self.decay)
         share = (1 - decay) * applied

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from tune_cropshield.config.settings import Precision, TrialConfig
 from tune_cropshield.data.dataset import DeviceData
-from tune_cropshield.data.windows import EvaluationBatch, evaluation_batches
+from tune_cropshield.data.windows import IGNORE_INDEX, EvaluationBatch, evaluation_batches
 from tune_cropshield.training.graphs import Eager, Runner
 from tune_cropshield.training.metrics import Evaluation, count_confusion
 from tune_cropshield.training.precision import autocast
@@ -68,7 +68,7 @@ class Evaluator:
         with autocast(self._precision, self._device):
             logits_BK = self._model(batch.images())
         logits_BK = logits_BK.float()
-        self._loss += F.cross_entropy(logits_BK, batch.labels_B, reduction="sum")
+        self._loss += F.cross_entropy(logits_BK, batch.labels_B, ignore_index=IGNORE_INDEX, reduction="sum")
         probability_B, predicted_B = logits_BK.softmax(dim=1).max(dim=1)
         count_confusion(self._confusion_KK, predicted_B, batch.labels_B)
         self._predicted_B[: len(predicted_B)] = predicted_B

@@ -1,5 +1,6 @@
-"""Tells apart two ways in which a GPU fails: no memory left, which smaller batches cure, and a dead context, which only
-a new process does.
+"""Tells apart two ways in which a GPU fails.
+
+No memory left, which smaller batches cure, and a dead context, which only a new process does.
 """
 
 from __future__ import annotations
@@ -64,8 +65,10 @@ def first_line(error: BaseException) -> str:
 
 @contextmanager
 def gpu_errors_named() -> Iterator[None]:
-    """Inside, a dead context becomes DeadContextError and memory that runs out where nothing can be made smaller
-    becomes OutOfMemory.
+    """Inside, errors of the GPU become errors of ours.
+
+    A dead context becomes DeadContextError, and memory that runs out where nothing can be made smaller becomes
+    OutOfMemory.
     """
     try:
         yield

@@ -11,17 +11,18 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from tune_cropshield import torch_private
+from tune_cropshield.config.units import MIB
 from tune_cropshield.training.host_copies import parts_of
 
-LARGEST_PART_BYTES = 16 * 2**20  # of fp32 gradients that are cast back at once
-LARGEST_LEFT_BYTES = (
-    2**20
-)  # a gradient that is larger, and needs no cast, is added to its sum while the backward pass runs
+LARGEST_PART_BYTES = 16 * MIB  # of fp32 gradients that are cast back at once
+# A gradient that is larger, and needs no cast, is added to its sum while the backward pass runs.
+LARGEST_LEFT_BYTES = MIB
 
 
 class Gradients(Protocol):
-    """Sums the gradients of a window's micro-steps in the parameters' `grad`: `forward`, then `backward` of its loss,
-    then `add`.
+    """Sums the gradients of a window's micro-steps in the parameters' `grad`.
+
+    Call `forward`, then `backward` of its loss, then `add`.
     """
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
@@ -53,8 +54,9 @@ class FreshGradients:
 
 
 class FixedGradients:
-    """Gradients that stay in one place in memory, as a captured graph demands; weights, casts and sums in a handful of
-    launches.
+    """Gradients that stay in one place in memory, as a captured graph demands.
+
+    Weights, casts and sums take a handful of launches.
 
     By itself PyTorch adds each gradient to its sum, and autocast casts each weight there and its gradient back, by a
     kernel of its own: 430 of EfficientNet-B0's 1,200 operations in a micro-step, which at small batches last as long as
@@ -72,15 +74,14 @@ class FixedGradients:
         self._masters: list[Tensor] = list(masters.values())
         self._casts = {name: torch.empty_like(master, dtype=dtype).requires_grad_() for name, master in masters.items()}
         cast_of = {id(master): cast for master, cast in zip(self._masters, self._casts.values(), strict=True)}
-        self._leaves = [
-            cast_of.get(id(parameter), parameter) for parameter in parameters
-        ]  # where autograd leaves their gradients
+        # Where autograd leaves their gradients.
+        self._leaves = [cast_of.get(id(parameter), parameter) for parameter in parameters]
         self._met = [False] * len(parameters)  # whether there ever was one: an optimizer leaves the others alone
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         for leaf, total, met in zip(self._leaves, self._sums, self._met, strict=True):
-            # Autograd adds to a large sum itself, which saves memory; elsewhere it leaves the new gradient, and adds
-            # nothing.
+            # Autograd adds to a large sum itself, which saves memory. In the other places it leaves the new gradient,
+            # which `add` then adds.
             leaf.grad = total if met and leaf.dtype == total.dtype and total.nbytes > LARGEST_LEFT_BYTES else None
         if self._casts:
             with torch.no_grad():
@@ -119,18 +120,18 @@ class FixedGradients:
 
 
 def _cast_by_autocast(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Returns {name: parameter} of the trained weights that autocast casts: those of layers that it runs in its own
-    type.
+    """Returns {name: parameter} of the trained weights that autocast casts.
+
+    These are the weights of layers that it runs in its own type.
 
     Only their layer's own product may read them: what else a network computed from such a weight would be computed in
     half precision.
     """
     found: dict[int, tuple[str, nn.Parameter]] = {}
     for path, layer in model.named_modules():
-        if isinstance(layer, (nn.Linear, nn.modules.conv._ConvNd)):
+        if isinstance(layer, (nn.Linear, torch_private.Convolution)):
             for name, parameter in layer.named_parameters(recurse=False):
                 if name in ("weight", "bias") and parameter.requires_grad and parameter.dtype == torch.float32:
-                    found.setdefault(
-                        id(parameter), (f"{path}.{name}" if path else name, parameter)
-                    )  # tied weights once
+                    full_name = f"{path}.{name}" if path else name
+                    found.setdefault(id(parameter), (full_name, parameter))  # tied weights once
     return dict(found.values())

@@ -97,8 +97,9 @@ class CudaGraphs:
             torch.cuda.empty_cache()
 
     def _warm_up(self, work: Callable[..., None], inputs: tuple[Any, ...]) -> None:
-        """Runs `work` on the stream that captures, where libraries get their workspaces, and notes where it waits for
-        the host.
+        """Runs `work` on the stream that captures, and notes where it waits for the host.
+
+        Libraries get their workspaces on that stream.
         """
         self.forget()
         current, mode = torch.cuda.current_stream(self._device), torch.cuda.get_sync_debug_mode()
@@ -120,8 +121,9 @@ class CudaGraphs:
     def _capture(
         self, key: Hashable, work: Callable[..., None], inputs: tuple[Any, ...], tensors: list[Tensor]
     ) -> _Captured | None:
-        """Returns the graph of `work`, which has not run by then; None, all memory given back, when it cannot be
-        captured.
+        """Returns the graph of `work`, which has not run by then; None when it cannot be captured.
+
+        All memory is given back then.
         """
         places = [tensor.clone() for tensor in tensors]
         graph = torch.cuda.CUDAGraph()
@@ -143,8 +145,9 @@ class CudaGraphs:
 
 @functools.cache
 def _capturing_stream(device: torch.device) -> torch.cuda.Stream:
-    """Returns the one stream that captures: cuBLAS keeps a workspace of some 30 MiB for each stream that it has ever
-    met.
+    """Returns the one stream that captures.
+
+    cuBLAS keeps a workspace of some 30 MiB for each stream that it has ever met.
     """
     return torch.cuda.Stream(device)
 

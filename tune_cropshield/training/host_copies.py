@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-JOINED_BYTES = 2**20  # PyTorch's allocator keeps pieces of up to 1 MiB apart, in little room
-ROOM_BYTES = (
-    64 * 2**20
-)  # of the host's memory in a piece: PyTorch rounds pinned ones up to a power of two, and keeps them for the next
+from tune_cropshield.config.units import MIB
+
+JOINED_BYTES = MIB  # PyTorch's allocator keeps pieces of up to 1 MiB apart, in little room
+# Of the host's memory in a piece: PyTorch rounds pinned ones up to a power of two, and keeps them for the next.
+ROOM_BYTES = 64 * MIB
 
 
 def copies_on_host(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -1,7 +1,7 @@
 """One trial from top to bottom: data, model, optimizer, epochs, evaluation, checkpoints, reports.
 
-It is a complete program without a search: `run_trial(config, data, folder, report=print)`. What happens when something
-fails stands beside each other in retries/: memory that runs out, fp16 that does not do, a driver that spills.
+It is a complete program without a search: `run_trial(config, data, folder, report=print)`. What is done when something
+fails stands side by side in retries/: memory that runs out, numbers outside fp16's range, a driver that spills.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from pathlib import Path
 import torch
 
 from tune_cropshield.config.settings import Precision, RunConfig, TrialConfig, save_config
+from tune_cropshield.config.units import MIB
 from tune_cropshield.data.dataset import DeviceData
 from tune_cropshield.data.windows import Window, training_windows
 from tune_cropshield.errors import DivergedError
-from tune_cropshield.files import remove_leftovers, told_when_full
+from tune_cropshield.files import raising_disk_full, remove_leftovers
 from tune_cropshield.training.build import build_trainer, window_settings
 from tune_cropshield.training.clock import CHECKPOINT, REPORT, STEP, TrialClock
 from tune_cropshield.training.evaluate import evaluation_batch, split_batches
@@ -92,7 +93,7 @@ def trial_epochs(
         RunFailure: the checkpoint is of another version.
     """
     trial = config.trial
-    with told_when_full(folder):
+    with raising_disk_full(folder):
         folder.mkdir(parents=True, exist_ok=True)
         clock = TrialClock(folder)
         remove_leftovers(folder)
@@ -109,7 +110,9 @@ def trial_epochs(
             even=trial.mixes,
             note=lambda retry: run.add_event({"event": "out of memory", **asdict(retry)}),
         )
-        precision = PrecisionPolicy(trial.precision, data.device, lambda change: _told(change, run, notes))
+        precision = PrecisionPolicy(
+            trial.precision, data.device, lambda change: _note_precision_change(change, run, notes)
+        )
         spilling = SpillPolicy(memory_mib, data.device)
 
         # Where an earlier process stopped.
@@ -232,7 +235,7 @@ def _train_and_validate(
         images_per_s=trained.images / trained.seconds,
         data_wait_s=data_wait_s,
         epoch_s=time.perf_counter() - started,
-        peak_vram_mib=torch.cuda.max_memory_reserved(data.device) / 2**20 if data.device.type == "cuda" else 0.0,
+        peak_vram_mib=torch.cuda.max_memory_reserved(data.device) / MIB if data.device.type == "cuda" else 0.0,
     )
     return metrics, evaluation
 
@@ -241,7 +244,7 @@ def _save_best(run: RunFolder, progress: Progress, data: DeviceData) -> None:
     run.save_best(progress.best_weights, progress.best_predictions, progress.best_metrics, data.data.classes)
 
 
-def _told(change: PrecisionChange, run: RunFolder, notes: list[str]) -> None:
+def _note_precision_change(change: PrecisionChange, run: RunFolder, notes: list[str]) -> None:
     run.add_event({"event": "precision", **asdict(change)})
     notes.append(change.told)
 

@@ -57,8 +57,9 @@ class Evaluation:
 
     @property
     def macro_f1(self) -> float:
-        """Mean over the classes of 2TP / (true + predicted); a class with neither true nor predicted samples is left
-        out.
+        """Mean over the classes of 2TP / (true + predicted).
+
+        A class with neither true nor predicted samples is left out.
         """
         return float(self.f1_K[self._met_K].mean())
 
@@ -73,8 +74,9 @@ class Evaluation:
 
 
 def count_confusion(confusion_KK: Tensor, predicted_B: Tensor, labels_B: Tensor) -> None:
-    """Adds a batch's (true, predicted) pairs to `confusion_KK` (int64), on the device, without waiting for it. Negative
-    labels do not count.
+    """Adds a batch's (true, predicted) pairs to `confusion_KK` (int64), on the device, without waiting for it.
+
+    Negative labels do not count.
     """
     num_classes = confusion_KK.shape[0]
     cells_B = labels_B.clamp(min=0) * num_classes + predicted_B

@@ -9,15 +9,12 @@ import torch
 from torch import nn
 
 from tune_cropshield.config import registry
-from tune_cropshield.config.model_names import is_torchvisions
 from tune_cropshield.config.settings import TrialConfig
 from tune_cropshield.errors import ConfigError
 from tune_cropshield.training.models import build_model
 
 # Sides in px that are suggested where another cannot be taken; some networks take a single one.
-COMMON_SIZES = (
-    *(16, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 240, 256, 288, 299, 320, 384, 448, 480, 512, 518),
-)  # fmt: skip
+COMMON_SIZES = (16, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 240, 256, 288, 299, 320, 384, 448, 480, 512, 518)
 CLASSES = 2  # any number does: sizes do not depend on it
 
 
@@ -64,6 +61,6 @@ def _fault(model: str, size: int) -> str | None:
 
 @cache
 def _network(model: str) -> nn.Module:
-    """Returns the network in training mode: torchvision's without numbers, a user's own, which may need them, whole."""
-    with torch.device("meta" if is_torchvisions(model) else "cpu"):
+    """Returns the network in training mode: without numbers, but for a user's own, which may need them."""
+    with torch.device("cpu" if registry.is_own(model) else "meta"):
         return build_model(model, CLASSES).train()

@@ -81,8 +81,9 @@ def _own(name: str, num_classes: int) -> nn.Module:
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], *, strict: bool = True) -> None:
-    """Does model.load_state_dict with weights that have been through a file or a copy, and have lost the versions of
-    their layers there.
+    """Does model.load_state_dict with weights that have been through a file or a copy.
+
+    They have lost the versions of their layers there.
 
     They are taken for this PyTorch's own: MNASNet loads none without.
     """
@@ -96,8 +97,9 @@ def head_of(model: nn.Module) -> tuple[str, nn.Module]:
 
 
 def freeze(model: nn.Module) -> None:
-    """Leaves only the head trainable, and keeps the backbone's batch norms in evaluation mode whenever `model.train()`
-    is called.
+    """Leaves only the head trainable.
+
+    The backbone's batch norms stay in evaluation mode whenever `model.train()` is called.
     """
     head_name, _ = head_of(model)
     for name, parameter in model.named_parameters():
@@ -129,19 +131,14 @@ def _published_weights(name: str) -> dict[str, Tensor]:
         )
         return weights
     except OSError as error:
-        raise ConfigError(
-            [
-                (
-                    f"the weights of {name} could not be downloaded ({error}): set pretrained = false, or pretrained = "
-                    '"file" with a local state dict'
-                )
-            ]
-        ) from error
+        advice = 'set pretrained = false, or pretrained = "file" with a local state dict'
+        raise ConfigError([f"the weights of {name} could not be downloaded ({error}): {advice}"]) from error
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
-    """Returns the state dict in `path`; nothing in the file is executed (safetensors, or torch.load with
-    weights_only).
+    """Returns the state dict in `path`.
+
+    Nothing in the file is executed (safetensors, or torch.load with weights_only).
     """
     if not path.is_file():
         raise ConfigError([f"pretrained weights {str(path)!r} do not exist"])
@@ -170,14 +167,8 @@ def _load_matching(model: nn.Module, weights: dict[str, Tensor], source: str) ->
         if not name.startswith(head_name + ".") and (name not in weights or weights[name].shape != value.shape)
     ]
     if wrong:
-        raise ConfigError(
-            [
-                (
-                    f"{source} does not fit this model: {len(wrong)} tensors are missing or of another shape, first "
-                    f"{wrong[0]}"
-                )
-            ]
-        )
+        differ = f"{len(wrong)} tensors are missing or of another shape, first {wrong[0]}"
+        raise ConfigError([f"{source} does not fit this model: {differ}"])
     load_weights(
         model,
         {name: weights[name] for name, value in own.items() if name in weights and weights[name].shape == value.shape},
@@ -186,9 +177,10 @@ def _load_matching(model: nn.Module, weights: dict[str, Tensor], source: str) ->
 
 
 def correct_momentum(model: nn.Module, accumulation: float) -> None:
-    """Sets each batch norm's momentum m to 1 - (1 - m)^(1/k), so that the k micro-batches of a window move its running
-    statistics as far as one batch would. Call it once per model, and again with k'/k when k becomes k'; momentum
-    None (a cumulative average) is left alone.
+    """Sets each batch norm's momentum m to 1 - (1 - m)^(1/k), where k is `accumulation`.
+
+    The k micro-batches of a window then move its running statistics as far as one batch would. Call it once per model,
+    and again with k'/k when k becomes k'. Momentum None (a cumulative average) is left alone.
 
     The normalisation itself still uses each micro-batch's own statistics: below about 16 images they are too noisy to
     train well (Wu and He, https://arxiv.org/abs/1803.08494, figure 1).

@@ -17,8 +17,9 @@ Groups = list[dict[str, Any]]
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> Groups:
-    """Returns two groups of the trainable parameters: matrices and convolutions decay; norms and biases (fewer than two
-    dimensions) do not.
+    """Returns two groups of the trainable parameters: those that decay, and those that do not.
+
+    Matrices and convolutions decay; norms and biases (fewer than two dimensions) do not.
     """
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [

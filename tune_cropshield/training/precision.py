@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Literal
 
 import torch
 
-from tune_cropshield.config.settings import Precision
+from tune_cropshield.config.settings import Precision, PrecisionChoice
 
 DTYPES: dict[Precision, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 # A scale that starts at 65,536 and doubles every 2,000 updates never grows within a short trial, and pays its first
 # skipped updates again in each: the caller may hand the scale of an earlier trial on.
 INITIAL_SCALE = 65536.0
-
-CARRIED_SCALES = (
-    2.0**10,
-    2.0**20,
-)  # outside, the last trial was about to diverge, or had grown its scale over more updates than the next will make
+# Outside these, the last trial was about to diverge, or had grown its scale over more updates than the next will make.
+CARRIED_SCALES = (2.0**10, 2.0**20)
 
 
 def carried_scale(last: float) -> float:
@@ -26,9 +22,10 @@ def carried_scale(last: float) -> float:
     return min(max(last, CARRIED_SCALES[0]), CARRIED_SCALES[1])
 
 
-def resolve_precision(wanted: Literal["auto", "fp16", "bf16", "fp32"], device: torch.device) -> Precision:
-    """Returns the precision that "auto" stands for on `device`: fp16 on a GPU, fp32 on a CPU, whose convolutions bf16
-    slows down where the processor has no bf16 matrix unit.
+def resolve_precision(wanted: PrecisionChoice, device: torch.device) -> Precision:
+    """Returns the precision that "auto" stands for on `device`: fp16 on a GPU, fp32 on a CPU.
+
+    bf16 slows a CPU's convolutions down where the processor has no bf16 matrix unit.
     """
     if wanted != "auto":
         return wanted
@@ -45,15 +42,15 @@ def autocast(precision: Precision, device: torch.device) -> AbstractContextManag
     """Returns the context in which forward passes run; it does nothing in fp32.
 
     Only matrix products and convolutions change their type; batch norms follow their input (with fp32 statistics
-    inside), losses are fp32.
-    Source: https://pytorch.org/docs/stable/amp.html
+    inside), losses are fp32. Source: https://pytorch.org/docs/stable/amp.html
     """
     return torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32")
 
 
 def gradient_scaler(precision: Precision, device: torch.device, scale: float = INITIAL_SCALE) -> torch.amp.GradScaler:
-    """Returns the scaler that keeps small fp16 gradients from becoming zero; disabled in bf16 and fp32, whose range is
-    fp32's.
+    """Returns the scaler that keeps small fp16 gradients from becoming zero.
+
+    It is disabled in bf16 and fp32, whose range is fp32's.
 
     It multiplies the loss, divides the gradients and skips updates with inf or NaN in them. It clips nothing.
     """

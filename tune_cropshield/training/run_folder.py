@@ -1,5 +1,6 @@
-"""The files of one run: config.toml, metrics.jsonl, TensorBoard events, the last checkpoints, and the best epoch's
-weights.
+"""The files of one run.
+
+config.toml, metrics.jsonl, TensorBoard events, the last checkpoints, and the best epoch's weights.
 """
 
 from __future__ import annotations
@@ -13,13 +14,11 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tune_cropshield.files import append_line, told_when_full, write_text_atomically
+from tune_cropshield.files import append_line, raising_disk_full, write_text_atomically
 from tune_cropshield.training.metrics import EpochMetrics
 
-if TYPE_CHECKING:
-    from torch import (
-        Tensor,  # torch, safetensors and TensorBoard take seconds to import: only those who train need them
-    )
+if TYPE_CHECKING:  # torch, safetensors and TensorBoard take seconds to import: only those who train need them
+    from torch import Tensor
 
 CONFIG = "config.toml"
 METRICS = "metrics.jsonl"  # a line per epoch
@@ -27,18 +26,13 @@ EVENTS = "events.jsonl"  # what else happened: memory that ran out, fp16 that wa
 CHECKPOINT = "last.pt"
 CHECKPOINT_BEFORE = "previous.pt"  # the one before, in case the last is damaged
 WEIGHTS = "model.safetensors"  # of the best epoch
-# that epoch's, of the validation split in its order: `predicted` class numbers, and their `probability`
+# The best epoch's, of the validation split in its order: `predicted` class numbers, and their `probability`.
 PREDICTIONS = "predictions.safetensors"
 WEIGHTS_DIGEST = "model.sha256"  # of that file, as `sha256sum --check` reads it
 BEST_METRICS = "metrics.json"  # the best epoch's
 CLASSES = "classes.json"
-OF_BEST_EPOCH = (
-    "epoch",
-    "val_acc",
-    "val_loss",
-    "val_macro_f1",
-    "train_loss",
-)  # scalars of their own in TensorBoard: best_epoch, ...
+# The best epoch's figures that are scalars of their own in TensorBoard: best_epoch, best_val_acc, ...
+OF_BEST_EPOCH = ("epoch", "val_acc", "val_loss", "val_macro_f1", "train_loss")
 
 
 class RunFolder:
@@ -99,8 +93,9 @@ class RunFolder:
         metrics: dict[str, Any],
         classes: tuple[str, ...],
     ) -> None:
-        """Writes the best epoch's weights (torchvision's names, no pickle) and their digest, its predictions and
-        metrics, and the classes' names.
+        """Writes what is kept of the best epoch, and the classes' names.
+
+        That is: its weights (torchvision's names, no pickle), their digest, its predictions and metrics.
         """
         digest = write_weights(self.path / WEIGHTS, weights)
         write_text_atomically(self.path / WEIGHTS_DIGEST, f"{digest}  {WEIGHTS}\n")
@@ -141,8 +136,9 @@ def best_so_far(lines: Sequence[dict[str, Any]]) -> dict[int, float]:
 
 
 def read_events(run_dir: Path) -> list[dict[str, Any]]:
-    """Returns the lines of a run's events.jsonl, none when nothing happened; a resumed run may have met the same
-    twice.
+    """Returns the lines of a run's events.jsonl, none when nothing happened.
+
+    A resumed run may have met the same twice.
     """
     return _read_lines(run_dir / EVENTS)
 
@@ -161,8 +157,9 @@ def write_json(path: Path, value: object) -> None:
 
 
 def write_weights(path: Path, weights: dict[str, Tensor]) -> str:
-    """Writes named tensors as safetensors, aside and renamed, and returns the file's SHA-256 (hex). Raises DiskFull
-    when the disk is full.
+    """Writes named tensors as safetensors, aside and renamed, and returns the file's SHA-256 (hex).
+
+    Raises DiskFull when the disk is full.
 
     It takes twice the file's size in memory meanwhile.
     """
@@ -171,7 +168,7 @@ def write_weights(path: Path, weights: dict[str, Tensor]) -> str:
     content = save({name: tensor.detach().cpu().contiguous().numpy() for name, tensor in weights.items()})
     aside = path.with_name(f".{path.name}.tmp")
     try:
-        with told_when_full(path), ThreadPoolExecutor(1) as pool:
+        with raising_disk_full(path), ThreadPoolExecutor(1) as pool:
             digest = pool.submit(hashlib.sha256, content)
             aside.write_bytes(content)
             aside.replace(path)

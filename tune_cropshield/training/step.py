@@ -30,17 +30,20 @@ from tune_cropshield.training.losses import SampleLoss
 from tune_cropshield.training.precision import DTYPES, autocast
 from tune_cropshield.training.update_log import UpdateLog
 
-AUGMENTATION, FORWARD_BACKWARD, OPTIMISER = RANGES = ("augmentation", "forward + backward", "optimiser")
+# What a profiler shows the parts of a step under.
+AUGMENTATION, FORWARD_BACKWARD, OPTIMISER = PROFILER_LABELS = ("augmentation", "forward + backward", "optimiser")
 
 
 class WindowStep:
-    """Turns windows into updates: `micro_step` for each micro-batch of a window, then `update`; `train_window` does
-    both, by way of `runner`.
+    """Turns windows into updates.
 
-    lr: 0-dim tensor that the optimizer reads; set from `lr_factors` by the number of applied updates times `peak_lr`
-    times `lr_scale`.
-    updates: 0-dim int64 tensor, the applied updates so far. Time is counted in these: a skipped update moves neither
-    schedule nor average.
+    `micro_step` is made for each micro-batch of a window, then `update`; `train_window` does both, by way of `runner`.
+
+    Attributes:
+        lr: 0-dim tensor that the optimizer reads: `peak_lr` times `lr_scale` times the factor that `lr_factors` holds
+            for the number of applied updates.
+        updates: 0-dim int64 tensor, the applied updates so far. Time is counted in these: a skipped update moves
+            neither schedule nor average.
     """
 
     def __init__(
@@ -80,9 +83,8 @@ class WindowStep:
             else FreshGradients(model, self.parameters)
         )
         if scaler.is_enabled():
-            scaler.scale(
-                torch.zeros((), device=self.device)
-            )  # makes its scale, which must not first be made inside a captured graph
+            # Makes the scaler's scale, which must not first be made inside a captured graph.
+            scaler.scale(torch.zeros((), device=self.device))
         self.set_lr()
 
     def train_window(self, window: Window) -> None:
@@ -94,16 +96,18 @@ class WindowStep:
             self.runner.run("update", self.update, weight)
 
     def remember(self) -> None:
-        """Notes what micro-steps change beside the gradients: batch-norm statistics and the random generators
-        (dropout's).
+        """Notes what micro-steps change beside the gradients.
+
+        That is: batch-norm statistics, and the random generators (dropout's).
         """
         self._random_state = random_state(self.device)
         for buffers, copies in self._buffer_copies:
             torch_private.foreach_copy_(copies, buffers)
 
     def go_back(self) -> None:
-        """Undoes the micro-steps since `remember`: the window can be trained anew, in other parts, as if it had not
-        begun.
+        """Undoes the micro-steps since `remember`.
+
+        The window can be trained anew, in other parts, as if it had not begun.
         """
         assert not self.updating
         self.gradients.clear()

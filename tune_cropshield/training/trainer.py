@@ -50,8 +50,10 @@ class Trainer:
     def train_epoch(
         self, windows: Iterable[Window], epoch: int, attempt: Callable[[Window], bool] | None = None
     ) -> TrainedEpoch:
-        """Makes one update per window. Raises DivergedError as soon as a gradient is known not to be finite; in fp16 at
-        the end of an epoch that left every update out, or lowered the loss scale to where it cannot help.
+        """Makes one update per window.
+
+        Raises DivergedError as soon as a gradient is known not to be finite; in fp16 at the end of an epoch that left
+        every update out, or lowered the loss scale to where it cannot help.
 
         attempt: trains a window in the step's place and tells whether its update was made; `windows` then hands the
         window out again.
@@ -91,8 +93,9 @@ class Trainer:
         return DivergedError(what, epoch, int(self.step.updates), self.step.log.summary().last_grad_norm)
 
     def state(self) -> dict[str, Any]:
-        """Returns everything that `load_state` needs to go on with the same numbers: tensors, numbers and dicts of
-        these.
+        """Returns everything that `load_state` needs to go on with the same numbers.
+
+        It holds tensors, numbers and dicts of these.
         """
         step = self.step
         return {

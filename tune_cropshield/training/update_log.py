@@ -22,8 +22,9 @@ class UpdateSummary:
 
 
 class UpdateLog:
-    """Room for the loss, norm and flags of up to `capacity` updates, on `device`. `add` counts on the device, so that a
-    CUDA graph can hold it.
+    """Room for the loss, norm and flags of up to `capacity` updates, on `device`.
+
+    `add` counts on the device, so that a CUDA graph can hold it.
     """
 
     def __init__(self, capacity: int, device: torch.device) -> None:

@@ -29,15 +29,17 @@ class Budget:
     notes: tuple[str, ...] = ()
 
     def share_mib(self, num_trials: int = 1) -> float:
-        """Returns what the allocator of one of `num_trials` processes may reserve; 0 when their contexts alone take
-        all.
+        """Returns what the allocator of one of `num_trials` processes may reserve.
+
+        It is 0 when their contexts alone take all.
         """
         return max(self.total_mib / num_trials - self.context_mib, 0.0)
 
 
 def resolve_budget(text: str, card: Card | None) -> Budget:
-    """Returns the budget that "8GB", "rtx4060-laptop" or "auto" stands for on `card` (None: no GPU here, or none to be
-    touched).
+    """Returns the budget that "8GB", "rtx4060-laptop" or "auto" stands for on `card`.
+
+    card: None where there is no GPU, or none is to be touched.
 
     On a real card no budget exceeds what is free now less MARGIN_MIB; a note says so where that lowers it. Raises
     ConfigError for a text that is no budget, DeviceError for "auto" without a GPU and for a budget above the card.
@@ -57,7 +59,7 @@ def resolve_budget(text: str, card: Card | None) -> Budget:
         )
     if amount.card_mib > card.total_mib * NOMINAL_OVER_SHOWN:
         raise DeviceError(
-            f"a budget of {text} ({amount.card_mib:.0f} MiB) is above the card: {card.name} has "
+            f"a budget of {text} ({amount.card_mib:.0f} MiB) is above the GPU's memory: {card.name} has "
             f"{card.total_mib:.0f} MiB"
         )
     if amount.ours_mib <= free_mib:

@@ -174,8 +174,9 @@ def _smaller(effective_batches: Iterable[int], even: bool, size: int) -> set[int
 
 
 def _unconfirmed(found: Iterable[Point], effective_batches: Iterable[int], share_mib: float, even: bool) -> set[int]:
-    """Returns the micro-batches that would be taken because they fit by their neighbours, without having been measured
-    themselves.
+    """Returns the micro-batches that would be taken without having been measured themselves.
+
+    They fit by their neighbours.
     """
     points = Points(found)
     chosen = [
@@ -185,8 +186,9 @@ def _unconfirmed(found: Iterable[Point], effective_batches: Iterable[int], share
 
 
 def candidates(effective_batches: Iterable[int], even: bool) -> list[int]:
-    """Returns every micro-batch that a pair could have: divisors from 16 on, and the smaller ones of batches that have
-    no other.
+    """Returns every micro-batch that a pair could have.
+
+    These are the divisors from 16 on, and the smaller ones of batches that have no other.
     """
     sizes: set[int] = set()
     for batch in effective_batches:

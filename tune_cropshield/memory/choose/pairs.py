@@ -44,8 +44,9 @@ def parse_pair(text: str) -> Pair:
 
 
 def micro_batches_of(effective_batch: int, even: bool = False) -> list[int]:
-    """Returns the micro-batches that divide `effective_batch`, the largest first; only even ones where neighbours are
-    mixed.
+    """Returns the micro-batches that divide `effective_batch`, the largest first.
+
+    even: only even ones, as where neighbours are mixed.
     """
     return [size for size in range(effective_batch, 0, -1) if effective_batch % size == 0 and not (even and size % 2)]
 
@@ -83,8 +84,9 @@ class Figures:
 
 @dataclass(frozen=True)
 class Plan:
-    """The pairs that a search may propose, by effective batch; the first of each is the one to take when only one is
-    wanted.
+    """The pairs that a search may propose, by effective batch.
+
+    The first of each is the one to take when only one is wanted.
 
     share_mib: what the allocator of one trial may reserve, None on a CPU. fixed_mib, per_image_mib: of the line that
     large batches follow.
@@ -103,13 +105,9 @@ class Plan:
         """Returns the pair for `effective_batch`; raises ConfigError when none fits."""
         if not self.pairs.get(effective_batch):
             fitting = [str(batch) for batch in self.effective_batches]
+            known = ", ".join(fitting) or "none"
             raise ConfigError(
-                [
-                    (
-                        f"no pair that fits makes an effective batch of {effective_batch}; those that do: "
-                        f"{', '.join(fitting) or 'none'}"
-                    )
-                ]
+                [f"no pair that fits makes an effective batch of {effective_batch}; those that do: {known}"]
             )
         return self.pairs[effective_batch][0]
 
@@ -119,8 +117,9 @@ class Plan:
         return tuple(sorted(batch for batch, pairs in self.pairs.items() if pairs))
 
     def spare_mib(self, every_pair: bool) -> float:
-        """Returns what all trials leave free of their share, to keep pictures in; 0 on a CPU, or where a pair's need is
-        not known.
+        """Returns what all trials leave free of their share, to keep pictures in.
+
+        It is 0 on a CPU, or where a pair's need is not known.
 
         every_pair: trials take any of the pairs, and not only the first of each effective batch.
         """
@@ -133,8 +132,9 @@ class Plan:
 
 
 def plan_for_cpu(effective_batches: Iterable[int], even: bool = False) -> Plan:
-    """Returns the plan without a GPU: whole batches up to 64, accumulated above. even: micro-batches must be
-    (mixing).
+    """Returns the plan without a GPU: whole batches up to 64, accumulated above.
+
+    even: micro-batches must be even, as neighbours are mixed.
     """
     return Plan(
         {batch: pairs_of(batch, lambda size: size <= CPU_MICRO_BATCH, even) for batch in sorted(set(effective_batches))}

@@ -86,8 +86,9 @@ def plan_from_points(
     subject: str = "this model",
     only: int | None = None,
 ) -> Plan:
-    """Returns the plan that measured `points` allow: first the smallest micro-batch within 3 % of the fastest, then by
-    size.
+    """Returns the plan that measured `points` allow.
+
+    First the smallest micro-batch within 3 % of the fastest, then by size.
 
     Args:
         points: what was measured.
@@ -133,8 +134,9 @@ def plan_from_points(
 def fitting_pairs(
     points: Points, effective_batches: Iterable[int], share_mib: float, even: bool = False
 ) -> dict[int, tuple[Pair, ...]]:
-    """Returns, by effective batch, the pairs that `points` let a trial take within `share_mib`: first the one to take,
-    then by size.
+    """Returns, by effective batch, the pairs that `points` let a trial take within `share_mib`.
+
+    First the one to take, then by size.
     """
     planned_mib = PLANNED_SHARE * share_mib
     return {
@@ -193,16 +195,17 @@ def _smallest_need_mib(estimate: MemoryEstimate | None, effective_batches: Seque
 
 
 def _too_small(subject: str, smallest_mib: float | None, share_mib: float, context_mib: float) -> DeviceError:
-    """Returns the error for a share in which nothing fits. smallest_mib: what the smallest pair reserves, where that is
-    known.
+    """Returns the error for a share in which nothing fits.
+
+    smallest_mib: what the smallest pair reserves, where that is known.
     """
     needs = ""
     if smallest_mib is not None:
+        needed_mib = smallest_mib / PLANNED_SHARE
         needs = (
-            f"; the smallest needs {smallest_mib / PLANNED_SHARE:.0f} MiB and {context_mib:.0f} MiB for the "
-            "driver's context: "
+            f"; the smallest needs {needed_mib:.0f} MiB and {context_mib:.0f} MiB for the driver's context: "
+            f"{needed_mib + context_mib:.0f} MiB for each trial on the GPU"
         )
-        needs += f"{smallest_mib / PLANNED_SHARE + context_mib:.0f} MiB for each trial on the card"
     return DeviceError(
         f"no trial of {subject} fits the budget, which leaves {share_mib:.0f} MiB for a trial's tensors{needs}"
     )

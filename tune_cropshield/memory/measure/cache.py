@@ -83,8 +83,9 @@ class ProbeCache:
         write_text_atomically(self.path, json.dumps(content, indent=2) + "\n")
 
     def lower(self, micro_batch: int, share_mib: float, reason: str) -> None:
-        """Notes that a trial ran out of memory at `micro_batch` with `share_mib` to take: it is not proposed again at
-        that share.
+        """Notes that a trial ran out of memory at `micro_batch` with `share_mib` to take.
+
+        The micro-batch is not proposed again at that share.
         """
         points, context_mib = self.load()
         too_large = [
@@ -94,8 +95,9 @@ class ProbeCache:
 
 
 def usable(points: Iterable[Point], share_mib: float) -> list[Point]:
-    """Returns the points that still say something under a cap of `share_mib`: fitting ones within it, failures under a
-    cap no smaller.
+    """Returns the points that still say something under a cap of `share_mib`.
+
+    These are fitting ones within it, and failures under a cap no smaller.
     """
     return [
         point

@@ -31,9 +31,8 @@ PLAUSIBLE_CONTEXT_MIB = (100.0, 2000.0)  # outside, another program took or gave
 
 def main() -> None:
     """Answers on standard output until standard input ends."""
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches every process of a terminal; ours is ended by its parent
+    # Ctrl-C reaches every process of a terminal; this one is ended by its parent.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     answers = take_stdout()
     for answer in measured(json.loads(line) for line in sys.stdin):
         print(json.dumps(answer), file=answers, flush=True)

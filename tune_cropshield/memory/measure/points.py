@@ -8,19 +8,19 @@ read between points, never beyond.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 LARGEST_MEASURED = 8  # candidates of one model: at about a second each the probe stays short
-TRIED_ABOVE_ESTIMATE = (
-    1.1  # the estimate errs by up to a tenth, mostly on the safe side: what it just rules out is worth a try
-)
+# The estimate errs by up to a tenth, mostly on the safe side: what it just rules out is worth a try.
+TRIED_ABOVE_ESTIMATE = 1.1
 
 
 @dataclass(frozen=True)
 class Point:
-    """The step at one micro-batch under an allocator cap. The figures are None when it did not fit; `reason` then says
-    how that showed.
+    """The step at one micro-batch under an allocator cap.
+
+    The figures are None when it did not fit; `reason` then says how that showed.
     """
 
     micro_batch: int
@@ -45,17 +45,15 @@ class Points:
     def __init__(self, points: Iterable[Point]) -> None:
         self._points = {point.micro_batch: point for point in sorted(points, key=lambda point: point.micro_batch)}
 
-    def __iter__(self) -> Iterator[Point]:
-        return iter(self._points.values())
-
     def at(self, micro_batch: int) -> Point | None:
         """Returns the point at `micro_batch` if it was measured and fitted."""
         point = self._points.get(micro_batch)
         return point if point is not None and point.peak_reserved_mib is not None else None
 
     def reserved_mib(self, micro_batch: int) -> float | None:
-        """Returns what `micro_batch` reserves: measured, or at most (on the chord between its neighbours); None outside
-        the measured range.
+        """Returns what `micro_batch` reserves: measured, or at most (on the chord between its neighbours).
+
+        None outside the measured range.
         """
         measured = self._measured()
         for (low, low_mib), (high, high_mib) in itertools.pairwise(measured):
@@ -64,8 +62,9 @@ class Points:
         return dict(measured).get(micro_batch)
 
     def fits(self, micro_batch: int, budget_mib: float) -> bool:
-        """Tells whether `micro_batch` is known to stay within `budget_mib`. Below the smallest point it takes no more
-        than that.
+        """Tells whether `micro_batch` is known to stay within `budget_mib`.
+
+        Below the smallest point it takes no more than that.
         """
         measured = self._measured()
         if not measured:

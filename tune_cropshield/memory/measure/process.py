@@ -1,5 +1,6 @@
-"""Measures a trial's step on the GPU, in a process of its own under an allocator cap: nothing of it stays behind,
-whatever goes wrong.
+"""Measures a trial's step on the GPU, in a process of its own under an allocator cap.
+
+Nothing of it stays behind, whatever goes wrong.
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ class Request:
 
 
 class Probe:
-    """Measures points one by one; a process that dies is replaced, and its point counts as one that does not fit. Use
-    in a with block.
+    """Measures points one by one; a process that dies is replaced, and its point counts as one that does not fit.
+
+    Use in a with block.
 
     context_mib: what a process takes beside its allocator; None until a point was measured, or where NVML is missing.
     """

@@ -117,8 +117,9 @@ def steps_that_fit(builds: Mapping[str, Callable[[], Step]], device: torch.devic
 def take_turns(
     steps: Mapping[str, MeasuredStep], device: torch.device, seconds: float, min_rounds: int = FEWEST_ROUNDS
 ) -> dict[str, list[float]]:
-    """Returns the seconds of each window by the step's name: the steps take turns, so that what else the machine does
-    meanwhile falls on all of them alike.
+    """Returns the seconds of each window by the step's name.
+
+    The steps take turns, so that what else the machine does meanwhile falls on all of them alike.
 
     All make one window outside the clock, then turns until `seconds` are over, at least `min_rounds`. A step whose
     first window takes more than a quarter of `seconds` is not repeated: that window's time is its time (bf16 on a CPU

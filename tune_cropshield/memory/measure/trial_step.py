@@ -19,8 +19,9 @@ PICTURES = 16  # of random pixels; every micro-batch is gathered from these
 
 
 class TrialStep:
-    """The step of `trial`, whatever its own pair, at `micro_batch`: windows of two micro-steps, augmented and mixed as
-    in a trial, unscaling, clipping, the optimizer.
+    """The step of `trial`, whatever its own pair, at `micro_batch`.
+
+    Windows of two micro-steps, augmented and mixed as in a trial; unscaling, clipping, the optimizer.
 
     `window` can be called `num_windows` times. `finish` adds what a trial meets beside whole windows: an evaluation
     batch, and without CUDA graphs a ragged last window, whose other sizes fragment memory (graphs share theirs).
@@ -53,8 +54,9 @@ class TrialStep:
         self._train(next(self._windows))
 
     def finish(self) -> None:
-        """Ends the epoch, evaluates, and does both once more in short: what is new to the process first runs as it is,
-        and is captured as a graph the second time, and both take memory.
+        """Ends the epoch, evaluates, and does both once more in short.
+
+        What is new to the process first runs as it is, and is captured as a graph the second time; both take memory.
         """
         self._end_epoch()
         self._begin_epoch(self._short_epoch)

@@ -1,5 +1,6 @@
-"""PyTorch's CUDA caching allocator, replayed: which segments it takes from the driver for a series of allocations and
-frees.
+"""PyTorch's CUDA caching allocator, replayed.
+
+It tells which segments the allocator takes from the driver for a series of allocations and frees.
 
 Rules (c10/cuda/CUDACachingAllocator.cpp, defaults, one stream): a request is rounded up to 512 B; up to 1 MiB it comes
 from 2 MiB segments, up to 10 MiB from 20 MiB segments, above from a segment of its own, rounded up to 2 MiB. The
@@ -40,10 +41,8 @@ class CachingAllocator:
         self._next_address = 0
         self._living: dict[object, tuple[_Block, int]] = {}
         self._blocks: dict[int, _Block] = {}
-        self._free: dict[bool, list[tuple[int, int]]] = {
-            True: [],
-            False: [],
-        }  # small pool or not -> sorted (size, address)
+        # Whether it is the small pool -> sorted (size, address).
+        self._free: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
 
     def replay(self, events: Iterable[Event]) -> None:
         """Allocates and frees in order; a slot may be used again once it was freed."""

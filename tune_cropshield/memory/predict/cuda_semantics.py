@@ -24,18 +24,14 @@ HALF_TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 # fmt: off
 IN_HALF_PRECISION = (
     "conv1d", "conv1d.padding", "conv2d", "conv2d.padding", "conv3d", "conv3d.padding", "conv_transpose1d",
-    "conv_transpose2d.input",
-    "conv_transpose3d.input", "convolution", "linear", "matmul", "mm", "mv", "bmm", "baddbmm", "addmm", "addmv",
-    "addbmm", "addr",
-    "chain_matmul", "linalg_multi_dot", "linalg_vecdot", "prelu",
+    "conv_transpose2d.input", "conv_transpose3d.input", "convolution", "linear", "matmul", "mm", "mv", "bmm", "baddbmm",
+    "addmm", "addmv", "addbmm", "addr", "chain_matmul", "linalg_multi_dot", "linalg_vecdot", "prelu",
 )
 IN_FP32 = (
     "layer_norm", "native_layer_norm", "group_norm", "cosine_similarity", "logsumexp", "cdist", "dist", "renorm",
-    "acos", "asin", "cosh",
-    "erfinv", "exp", "expm1", "log", "log10", "log1p", "log2", "reciprocal", "rsqrt", "sinh", "softplus", "tan",
-    "pow.Tensor_Scalar",
-    "pow.Tensor_Tensor", "pow.Scalar", "nll_loss", "kl_div", "l1_loss", "mse_loss", "smooth_l1_loss", "huber_loss",
-    "binary_cross_entropy_with_logits",
+    "acos", "asin", "cosh", "erfinv", "exp", "expm1", "log", "log10", "log1p", "log2", "reciprocal", "rsqrt", "sinh",
+    "softplus", "tan", "pow.Tensor_Scalar", "pow.Tensor_Tensor", "pow.Scalar", "nll_loss", "kl_div", "l1_loss",
+    "mse_loss", "smooth_l1_loss", "huber_loss", "binary_cross_entropy_with_logits",
 )
 ACCUMULATED_IN_FP32 = (
     "sum", "sum.dim_IntList", "prod", "prod.dim_int", "cumsum", "cumprod", "linalg_vector_norm", "linalg_matrix_norm",
@@ -44,8 +40,9 @@ ACCUMULATED_IN_FP32 = (
 
 
 class CastCache:
-    """Half-precision copies of the weights: one copy of each serves until autocast ends, as on CUDA (activations are
-    cast at every use).
+    """Half-precision copies of the weights.
+
+    One copy of each serves until autocast ends, as on CUDA; activations are cast at every use.
     """
 
     def __init__(self, half: torch.dtype) -> None:
@@ -72,8 +69,9 @@ class CastCache:
 
 @contextmanager
 def cuda_semantics(precision: Precision) -> Iterator[CastCache]:
-    """Inside, meta tensors go through autocast, attention and dropout as CUDA tensors would; yields the cached casts of
-    the weights.
+    """Inside, meta tensors go through autocast, attention and dropout as CUDA tensors would.
+
+    Yields the cached casts of the weights.
 
     The forward pass belongs inside, the backward pass outside. One thread at a time: a second one waits.
     """

@@ -68,8 +68,10 @@ class MemoryEstimate:
 
     @property
     def fixed_mib(self) -> float:
-        """What lies on the GPU whatever the batch: weights, buffers, optimizer state, half-precision copies of the
-        weights and cuBLAS's workspaces. Gradients come on top with accumulation.
+        """What lies on the GPU whatever the batch.
+
+        That is: weights, buffers, optimizer state, half-precision copies of the weights and cuBLAS's workspaces.
+        Gradients come on top with accumulation.
         """
         return self.weights_mib + self.buffers_mib + self.optimizer_mib + self.cast_cache_mib + LIBRARIES_MIB
 
@@ -94,8 +96,9 @@ class MemoryEstimate:
         return max(allocator.reserved / MIB, self.least_peak_mib) * self.reserved_allowance
 
     def largest_micro_batch(self, budget_mib: float, accumulation: int = 1, at_most: int = LARGEST_BATCH_TRIED) -> int:
-        """Returns the largest micro-batch up to `at_most` whose reserved peak fits `budget_mib`, 0 when not even 1
-        does.
+        """Returns the largest micro-batch up to `at_most` whose reserved peak fits `budget_mib`.
+
+        It is 0 when not even 1 does.
 
         The budget is the allocator's: the GPU's memory less the driver's context and other programs.
         """

@@ -21,7 +21,9 @@ BLOCK = 512  # bytes: PyTorch's CUDA allocator rounds every request up to a mult
 
 @dataclass(frozen=True)
 class Window:
-    """The events of a window in order: first micro-step, any further one (gradients already there), dropping the
+    """The events of a window, in order.
+
+    first: the first micro-step. further: any further one, with gradients already there. release: dropping the
     gradients.
     """
 

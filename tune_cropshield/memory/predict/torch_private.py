@@ -1,5 +1,4 @@
-"""Parts of PyTorch that are not documented, or whose names begin with an underscore: all that tracing a training step
-stands on.
+"""Undocumented parts of PyTorch: all that tracing a training step stands on.
 
 Everything is looked up when this module is imported, which happens when an estimate is made and at no other time: where
 a part is missing, `estimate_memory` says so (EstimateUnavailable), and nothing else fails. Tried with PyTorch 2.11 and
@@ -43,8 +42,9 @@ _only_one_registration = threading.Lock()  # the dispatcher takes one kernel per
 
 @contextmanager
 def replaced_operators(kernels: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
-    """Inside, this thread's calls of the named aten operators go to `kernels`, whoever makes them: torch.nn.functional
-    and C++ too. What a kernel calls itself is not replaced.
+    """Inside, this thread's calls of the named aten operators go to `kernels`.
+
+    Whoever makes the calls: torch.nn.functional and C++ too. What a kernel calls itself is not replaced.
 
     Other threads, and real work on a GPU in this process, are not touched. One thread at a time: a second one waits.
 

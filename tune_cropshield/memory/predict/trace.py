@@ -88,8 +88,9 @@ class _StorageRecorder(torch_private.DispatchMode):
 
 
 def meta_copy(build: Callable[[], nn.Module], channels_last: bool) -> nn.Module:
-    """Returns the model that `build` makes, on the meta device; one whose constructor reads values is made on the CPU
-    first.
+    """Returns the model that `build` makes, on the meta device.
+
+    One whose constructor reads values is made on the CPU first.
     """
     try:
         with torch.device("meta"):
@@ -113,8 +114,9 @@ def _inputs(batch: int, image_size: int, channels_last: bool) -> tuple[Tensor, T
 
 
 def trace_window(model: nn.Module, batch: int, image_size: int, precision: Precision, channels_last: bool) -> Window:
-    """Returns the events of autocast forward, summed cross-entropy and scaled backward, twice, then
-    `zero_grad(set_to_none=True)`.
+    """Returns the events of one window.
+
+    That is: autocast forward, summed cross-entropy and scaled backward, twice, then `zero_grad(set_to_none=True)`.
 
     Args:
         model: on the meta device.

@@ -70,8 +70,9 @@ def _subtitle(record: SearchRecord) -> str:
 
 
 def _judgement(record: SearchRecord, cache_dir: Path, data: LeafData | None) -> Judgement | str:
-    """Returns the winner's judgement, or a sentence that says why it is missing: the rest of the report does not depend
-    on it.
+    """Returns the winner's judgement, or a sentence that says why it is missing.
+
+    The rest of the report does not depend on it.
     """
     if record.winner is None:
         return "There is no winner yet."

@@ -55,8 +55,9 @@ def _bounds(trials: Sequence[ClippedTrial]) -> list[float | str]:
 
 
 def _axis(figure: Figure, trials: Sequence[ClippedTrial], kind: str) -> list[object]:
-    """Sets the axis of bounds and returns each trial's place on it: a category for each bound, or a number where a
-    range was searched.
+    """Sets the axis of bounds and returns each trial's place on it.
+
+    A place is a category for each bound, or a number where a range was searched.
     """
     bounds = _bounds(trials)
     if len(bounds) > MOST_ROWS and NONE not in bounds:

@@ -22,8 +22,9 @@ CHANCE = 0.05
 
 @dataclass(frozen=True)
 class ClippedTrial:
-    """A trial's clipping. bound: "none" or a number; norms are before clipping, medians over the epochs; NaN where no
-    update was applied.
+    """A trial's clipping.
+
+    bound: "none" or a number. Norms are before clipping, medians over the epochs; NaN where no update was applied.
     """
 
     bound: float | str
@@ -37,8 +38,9 @@ class ClippedTrial:
 
 
 def clipping_kind(record: SearchRecord) -> str:
-    """Returns the setting that bounds the gradients in this search: the first that is on in some trial, else
-    max_norm.
+    """Returns the setting that bounds the gradients in this search.
+
+    It is the first that is on in some trial, else max_norm.
     """
     return next(
         (kind for kind in KINDS if any(trial.setting(kind) not in (None, NONE) for trial in record.trials)), KINDS[0]
@@ -71,8 +73,9 @@ def _median(values: Sequence[float]) -> float:
 
 
 def verdict(trials: Sequence[ClippedTrial], kind: str, optimizer: str) -> list[str]:
-    """Returns, in plain words, whether clipping did anything, whether it was only a learning-rate multiplier, and
-    whether accuracy tells.
+    """Returns, in plain words, what clipping did.
+
+    Whether it did anything, whether it was only a learning-rate multiplier, and whether accuracy tells.
     """
     clipped = [trial for trial in trials if trial.bound != NONE]
     if not clipped:
@@ -88,19 +91,15 @@ def verdict(trials: Sequence[ClippedTrial], kind: str, optimizer: str) -> list[s
     if 2 * len(always) > len(clipped):
         head = (
             f"Clipping was mostly a learning-rate multiplier: in {len(always)} of the {counted} that clipped, the "
-            "bound "
+            f"bound lay below nearly every gradient (more than {words.percent(ALWAYS)} of updates were shortened)."
         )
-        head += f"lay below nearly every gradient (more than {words.percent(ALWAYS)} of updates were shortened)."
         return [head, _multiplier(always, kind, optimizer), _compared(trials, kind)]
     idle = sum(rate < IDLE for rate in rates)
     guarding = len(clipped) - len(always) - idle
     head = (
         f"In the {counted} that clipped, {words.percent(statistics.fmean(rates))} of the updates were shortened on "
-        "average: "
-    )
-    head += (
-        f"in {len(always)} nearly all of them, in {idle} hardly any, in {guarding} only those with large gradients, "
-        "which is what clipping is for."
+        f"average: in {len(always)} nearly all of them, in {idle} hardly any, in {guarding} only those with large "
+        "gradients, which is what clipping is for."
     )
     return [head, *([_multiplier(always, kind, optimizer)] if always else []), _compared(trials, kind)]
 
@@ -134,14 +133,15 @@ def _multiplier(always: Sequence[ClippedTrial], kind: str, optimizer: str) -> st
         )
     return (
         f"There the typical gradient was multiplied by {factor}. AdamW divides each gradient by its own running "
-        "size, so a factor that stays the "
-        "same cancels: such a bound changes little beyond evening out large and small updates."
+        "size, so a factor that stays the same cancels: such a bound changes little beyond evening out large and small "
+        "updates."
     )
 
 
 def _compared(trials: Sequence[ClippedTrial], kind: str) -> str:
-    """Says whether accuracies under different bounds differ by more than chance, at the last epoch that most trials
-    reached.
+    """Says whether accuracies under different bounds differ by more than chance.
+
+    They are compared at the last epoch that most trials reached.
     """
     from scipy.stats import kruskal
 
@@ -175,8 +175,9 @@ def _compared(trials: Sequence[ClippedTrial], kind: str) -> str:
 
 
 def _common_epoch(trials: Sequence[ClippedTrial]) -> int:
-    """Returns the last epoch that four in five trials reached: a fair point to compare those that were pruned with
-    those that were not.
+    """Returns the last epoch that four in five trials reached.
+
+    It is a fair point to compare those that were pruned with those that were not.
     """
     lasts = sorted(max(trial.accuracies) for trial in trials)
     return lasts[len(lasts) // 5]

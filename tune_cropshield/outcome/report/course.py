@@ -29,12 +29,8 @@ def section(record: SearchRecord) -> Section:
 
 
 def _endings(record: SearchRecord) -> str:
-    parts = [
-        (
-            f"{words.counted(len(record.trials), 'trial')}: {len(record.complete)} trained to the end, "
-            f"{len(record.pruned)} pruned"
-        )
-    ]
+    trials = words.counted(len(record.trials), "trial")
+    parts = [f"{trials}: {len(record.complete)} trained to the end, {len(record.pruned)} pruned"]
     if record.unfinished:
         parts.append(f"{len(record.unfinished)} interrupted, with what they had reached")
     text = ", ".join(parts) + "."
@@ -116,7 +112,7 @@ def _curves(record: SearchRecord) -> Chart:
         hovertemplate="%{text}<extra></extra>",
     )
     figure.update_layout(xaxis_title="epoch", yaxis_title="best val_acc so far", showlegend=True)
-    steps = record.space.search.rungs if record.space is not None else ()
+    steps = record.space.search.pruning_steps if record.space is not None else ()
     for epoch in steps:
         figure.add_vline(epoch, line={"color": MUTED, "width": 1, "dash": "dot"})
     caption = f"Dotted lines: the pruning steps, after epochs {', '.join(map(str, steps))}. " if steps else ""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tune_cropshield.data.dataset import DeviceData, LeafData, open_data
-from tune_cropshield.data.windows import NOBODY
+from tune_cropshield.data.windows import IGNORE_INDEX
 from tune_cropshield.device import find_device
 from tune_cropshield.errors import UserError
 from tune_cropshield.outcome.trained import load_trained, read_run
@@ -45,7 +45,9 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Judgement:
-    """confusion: rows are true classes, columns predicted ones. mistakes: the most confident ones, the worst first;
+    """How the winner does on the validation split.
+
+    confusion: rows are true classes, columns predicted ones. mistakes: the most confident ones, the worst first.
     num_mistakes: of all.
     """
 
@@ -62,12 +64,19 @@ class Judgement:
 def judge(
     run_dir: Path, cache_dir: Path, data: LeafData | None = None, device_name: Literal["auto", "cpu"] = "auto"
 ) -> Judgement:
-    """Returns how the network in `run_dir` does on its validation split: what it said when it was trained, where that
-    is kept and still fits the photographs, else what it says now. data: the photographs where they are open already.
+    """Returns how the network in `run_dir` does on its validation split.
 
-    device_name: "cpu" for a network that was trained on one, so that the same pictures are wrong; "auto" takes a GPU
-    where there is one. Raises UserError when the weights or photographs are gone, or the photographs' classes are no
-    longer those it was trained on.
+    What it predicted when it was trained is taken where that is kept and still fits the photographs; else it predicts
+    now.
+
+    Args:
+        data: the photographs, where they are open already.
+        device_name: "cpu" for a network that was trained on one, so that the same pictures are wrong; "auto" takes a
+            GPU where there is one.
+
+    Raises:
+        UserError: the weights or photographs are gone, or the photographs' classes are no longer those it was trained
+            on.
     """
     config, classes, weights = read_run(run_dir)
     import torch
@@ -86,8 +95,9 @@ def judge(
 
 
 def _kept_predictions(run_dir: Path, labels_N: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Returns what was predicted in the best epoch, and how surely; None where it was not kept, or is not of these
-    photographs.
+    """Returns what was predicted in the best epoch, and how surely.
+
+    None where it was not kept, or is not of these photographs.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -115,7 +125,7 @@ def _predictions_now(
         for batch in split_batches(trial, DeviceData(data, device), "val", DTYPES[precision]):
             with autocast(precision, device):
                 logits_BK = network(batch.images())
-            parts.append(logits_BK.float().softmax(dim=1).cpu()[batch.labels_B.cpu() != NOBODY])
+            parts.append(logits_BK.float().softmax(dim=1).cpu()[batch.labels_B.cpu() != IGNORE_INDEX])
     probability_N, predicted_N = torch.cat(parts).max(dim=1)
     return predicted_N, probability_N
 

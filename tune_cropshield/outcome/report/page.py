@@ -31,8 +31,10 @@ class Text:
 
 @dataclass(frozen=True)
 class Chart:
-    """A figure. alt: what it shows, for those who cannot see it; caption: how to read it. min_width: px below which it
-    scrolls in its frame.
+    """A figure.
+
+    alt: what it shows, for those who cannot see it. caption: how to read it. min_width: px below which it scrolls in
+    its frame.
     """
 
     figure: Figure
@@ -51,8 +53,9 @@ class Chart:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text under headers. text_columns: of these the first ones are words, the others numbers, set to the
-    right. folded: closed at first.
+    """Rows of text under headers.
+
+    text_columns: so many of the first are words; the others are numbers, set to the right. folded: closed at first.
     """
 
     header: Sequence[str]

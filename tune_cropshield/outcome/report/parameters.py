@@ -46,8 +46,7 @@ def _importances(record: SearchRecord) -> Block:
     if len(complete) < FEW_COMPLETE:
         return Text(
             f"How much each parameter matters is not known yet: that needs at least {FEW_COMPLETE} trials that were "
-            "trained to the end, and there "
-            f"{'is' if len(complete) == 1 else 'are'} {len(complete)}."
+            f"trained to the end, and there {'is' if len(complete) == 1 else 'are'} {len(complete)}."
         )
     try:
         with quiet_optuna():

@@ -26,8 +26,10 @@ from tune_cropshield.training.run_folder import CONFIG, best_epoch, read_events,
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """One trial. lines: of metrics.jsonl, an epoch each; events: of events.jsonl; config: None where its process died
-    before writing it.
+    """One trial.
+
+    lines: of metrics.jsonl, an epoch each. events: of events.jsonl. config: None where its process died before writing
+    it.
     """
 
     frozen: FrozenTrial
@@ -79,8 +81,9 @@ class TrialRecord:
 
 @dataclass(frozen=True)
 class SearchRecord:
-    """A whole search. space: None where search.toml is missing or of another version; plan, starts: empty for older
-    searches.
+    """A whole search.
+
+    space: None where search.toml is missing or of another version. plan, starts: empty for older searches.
     """
 
     folder: Path
@@ -121,8 +124,9 @@ class SearchRecord:
 
     @cached_property
     def study_of_results(self) -> optuna.Study:
-        """The study with every trial that has a result as complete, at the best accuracy it reached: Optuna's charts
-        leave out pruned ones.
+        """The study with every trial that has a result as complete, at the best accuracy it reached.
+
+        Optuna's charts leave out pruned trials.
         """
         with quiet_optuna():
             study = optuna.create_study(direction="maximize")
@@ -138,8 +142,9 @@ def _judged(trial: TrialRecord) -> FrozenTrial:
 
 
 def read_search(search_dir: Path) -> SearchRecord:
-    """Returns the search in `search_dir`, running or not. Raises UserError when there is none, its journal is damaged,
-    or no trial was started.
+    """Returns the search in `search_dir`, running or not.
+
+    Raises UserError when there is none, its journal is damaged, or no trial was started.
     """
     study = read_study(search_dir)
     started = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]

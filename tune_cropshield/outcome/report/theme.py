@@ -31,8 +31,9 @@ def outcome_symbol(outcome: str) -> str:
 
 
 def themed(figure: Figure, height: int) -> Figure:
-    """Returns `figure` in the report's style, `height` px high and as wide as its frame. The figure's own title goes:
-    the page has one.
+    """Returns `figure` in the report's style, `height` px high and as wide as its frame.
+
+    The figure's own title goes: the page has one.
     """
     import plotly.graph_objects as go
 

@@ -73,8 +73,9 @@ def _duration(trial: TrialRecord) -> float:
 
 
 def epochs_saved(record: SearchRecord) -> tuple[int, float]:
-    """Returns how many epochs were not trained because trials were pruned, and how many seconds they would have taken
-    at those trials' own pace.
+    """Returns how many epochs were not trained because trials were pruned, and their seconds.
+
+    The seconds are counted at those trials' own pace.
     """
     epochs, seconds = 0, 0.0
     for trial in record.pruned:

@@ -1,5 +1,6 @@
-"""A search as a table on a terminal: what runs is drawn again as results come in, what has ended scrolls away above
-it.
+"""A search as a table on a terminal.
+
+What runs is drawn again as results come in, what has ended scrolls away above it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from tune_cropshield.config.units import describe_seconds
 from tune_cropshield.search.endings import FINISHED, OUT_OF_MEMORY
 from tune_cropshield.search.views.view import SearchView, TrialLine, short
 
+# name -> width in characters, 75 in all
 COLUMNS = {
     "trial": 5,
     "state": 9,
@@ -31,7 +33,7 @@ COLUMNS = {
     "val_acc": 7,
     "images/s": 8,
     "VRAM": 8,
-}  # characters: 75 in all
+}
 LEFT = ("trial", "state", "pair")
 SHORT_OUTCOMES = {OUT_OF_MEMORY: "no memory"}  # where a word is wider than its column
 IN_COLUMNS = ("lr", "max_norm", "effective_batch", "pair")  # parameters that the table shows of its own
@@ -109,8 +111,9 @@ class LiveView(SearchView):
         return status
 
     def _table(self, rows: Sequence[tuple[TrialLine, str, str]], header: bool) -> Table:
-        """Returns (trial, state, style) rows in columns whose widths never change, so that rows printed one by one
-        stand below each other.
+        """Returns (trial, state, style) rows in columns whose widths never change.
+
+        Rows that are printed one by one thus stand below each other.
         """
         names = [name for name in COLUMNS if name != "VRAM" or any(line.vram_mib for line, _, _ in rows)]
         used = sum(COLUMNS[name] + 1 for name in names)

@@ -126,8 +126,10 @@ class SearchView:
         yield
 
     def left_text(self) -> str:
-        """Returns an estimate of the time left: from the trials that ended in this run, before the first from the
-        epochs; "" before the first.
+        """Returns an estimate of the time left.
+
+        It is made from the trials that ended in this run, before the first of them from the epochs; "" before the first
+        epoch.
         """
         if self.first_started is None or self.ended == self.num_trials:
             return ""

@@ -2,7 +2,7 @@
 
 Windows' driver does not refuse what exceeds the GPU's memory. It moves it to system memory, and training crawls.
 Since driver 536.40 (Windows, and WSL): https://nvidia.custhelp.com/app/answers/detail/a_id/5490. The cap on the
-allocator keeps our own memory within the card; what other programs take later is not ours to cap.
+allocator keeps our own memory within the GPU's; what other programs take later is not ours to cap.
 """
 
 from __future__ import annotations
@@ -20,24 +20,25 @@ from tune_cropshield.training.retries.out_of_memory import OutOfMemoryPolicy
 from tune_cropshield.training.trainer import Trainer
 
 SPILLED = "training slowed down by half with the memory nearly full: the driver seems to use system memory"
-# times the usual time per image; a spilled step takes 5 to 50 times (measured by users), a busy desktop rarely 1.5
-CLIFF = 1.5
+# Times the usual time per image; a spilled step takes 5 to 50 times (measured by users), a busy desktop rarely 1.5.
+SLOWDOWN = 1.5
 NEARLY_ALL = 0.9  # of the budget: below, our memory is not what spills
-LITTLE_FREE_MIB = 128.0  # with less left on the card, the next allocation of any program spills
+LITTLE_FREE_MIB = 128.0  # with less left on the GPU, the next allocation of any program spills
 
 
 @dataclass(frozen=True)
 class EpochMemory:
-    """An epoch as the guard sees it; the time is that of training alone, without waiting for images."""
+    """An epoch as `SpillPolicy` sees it; the time is that of training alone, without waiting for images."""
 
     seconds_per_image: float
     reserved_mib: float  # highest of the epoch
-    free_mib: float  # on the card at its end
+    free_mib: float  # on the GPU at its end
 
 
 def driver_may_spill() -> bool:
-    """Tells whether this system's driver moves GPU memory to system memory rather than refuse it: Windows, and Linux
-    inside it.
+    """Tells whether this system's driver moves GPU memory to system memory rather than refuse it.
+
+    Windows does, and Linux inside it.
     """
     return platform.system() == "Windows" or "microsoft" in platform.release().lower()
 
@@ -52,7 +53,7 @@ def has_spilled(earlier: Sequence[EpochMemory], now: EpochMemory, budget_mib: fl
     return (
         bool(earlier)
         and near
-        and now.seconds_per_image > CLIFF * statistics.median(epoch.seconds_per_image for epoch in earlier)
+        and now.seconds_per_image > SLOWDOWN * statistics.median(epoch.seconds_per_image for epoch in earlier)
     )
 
 

@@ -1,4 +1,4 @@
-"""What happens when fp16 does not do: the trial goes on in a wider precision, once, from its last good epoch.
+"""What happens when fp16's range is too small: the trial goes on in a wider precision, once, from its last good epoch.
 
 A network whose activations pass 65,504 cannot be trained in fp16: every loss scale overflows, and one forward pass
 leaves inf in the batch norms' statistics for good. Both show by the epoch's end, so what is gone back to is the state
@@ -10,12 +10,12 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from tune_cropshield.config.settings import Precision
+from tune_cropshield.config.settings import Precision, PrecisionChoice
 from tune_cropshield.training.host_copies import copies_on_host
 from tune_cropshield.training.precision import resolve_precision, wider_precision
 from tune_cropshield.training.trainer import Trainer
@@ -47,7 +47,7 @@ class PrecisionPolicy:
 
     def __init__(
         self,
-        wanted: Literal["auto", "fp16", "bf16", "fp32"],
+        wanted: PrecisionChoice,
         device: torch.device,
         note: Callable[[PrecisionChange], object],
     ) -> None:
