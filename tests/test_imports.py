@@ -66,22 +66,3 @@ def test_ray_is_loaded_only_when_a_search_starts_it() -> None:
 
 def test_the_check_of_what_is_loaded_can_fail() -> None:
     assert loaded(["tune_cropshield.search.journal"], ["ray", "optuna"]) == ["optuna"]
-
-
-@pytest.mark.slow
-def test_every_module_can_be_imported_first() -> None:
-    """Each module is imported into an interpreter that has loaded other packages, but nothing of ours: a circle of
-    imports would fail.
-    """
-    code = """
-import importlib, pathlib, sys
-import tune_cropshield
-root = pathlib.Path(tune_cropshield.__file__).parent
-names = [".".join(path.relative_to(root.parent).with_suffix("").parts) for path in sorted(root.rglob("*.py"))]
-for name in names:
-    for own in [own for own in sys.modules if own.partition(".")[0] == "tune_cropshield"]:
-        del sys.modules[own]
-    importlib.import_module(name.removesuffix(".__init__"))
-print(len(names) > 50)
-"""
-    assert run_python(code) == "True\n"
