@@ -131,6 +131,7 @@ def checked(argv: list[str], place: Path, capsys: pytest.CaptureFixture[str]) ->
     return code
 
 
+@pytest.mark.slow
 @given(broken_files([path.read_bytes() for path in SPACES]))
 @SHARED
 def test_any_search_space_is_searched_or_refused(
@@ -141,6 +142,7 @@ def test_any_search_space_is_searched_or_refused(
     assert checked(["search", "--space", "file.toml", "--dry-run"], place, capsys) in (0, 2)
 
 
+@pytest.mark.slow
 @given(broken_files([config_file()]))
 @SHARED
 def test_any_configuration_is_refused_where_there_are_no_photographs(

@@ -77,6 +77,7 @@ def cached_estimate(
     return estimate_memory(model, 22, image_size, precision, channels_last=channels_last, **dict(settings))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model, precision, micro_batch, accumulation, allocated, reserved", MEASURED)
 def test_peaks_are_those_of_the_gpu(
     model: str, precision: str, micro_batch: int, accumulation: int, allocated: int, reserved: int
