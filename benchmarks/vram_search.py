@@ -48,8 +48,9 @@ from vram_harness import (
 )
 
 from tune_cropshield.config.settings import RunConfig, TrialConfig, load_config
-from tune_cropshield.data.dataset import DeviceData, store_side
+from tune_cropshield.data.dataset import DeviceData
 from tune_cropshield.data.feed import ImageFeed
+from tune_cropshield.data.preparation import Preparation
 from tune_cropshield.data.windows import WindowSettings, training_windows
 from tune_cropshield.device import find_card
 from tune_cropshield.memory.choose.budget import Budget, resolve_budget
@@ -331,7 +332,7 @@ def timed_turn(model: str, arguments: argparse.Namespace, pair: Pair, cuda_graph
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    side, size = store_side(arguments.image_size), arguments.image_size
+    side, size = Preparation(arguments.image_size).store_side, arguments.image_size
     feed = ImageFeed(
         torch.randint(256, (PICTURES, side, side, 3), dtype=torch.uint8), device(), resident=device().type == "cuda"
     )

@@ -10,18 +10,10 @@ import torch
 from torch import Tensor
 
 from tune_cropshield.config.settings import DataConfig
-from tune_cropshield.data.augment import STORE_OVER_CROP
 from tune_cropshield.data.feed import ImageFeed
+from tune_cropshield.data.preparation import Preparation
 from tune_cropshield.data.split import Split, split_by_content
 from tune_cropshield.data.store import Store, open_store
-
-
-def store_side(image_size: int) -> int:
-    """Returns the side, in px, of the stored pictures for training at `image_size`.
-
-    It is 8/7 of it, rounded up to a multiple of 4.
-    """
-    return -(-round(image_size * STORE_OVER_CROP) // 4) * 4
 
 
 @dataclass(frozen=True)
@@ -42,7 +34,7 @@ class LeafData:
 
     def store_for(self, image_size: int) -> Store:
         """Returns the store that holds pictures for training at `image_size`."""
-        return self.stores[store_side(image_size)]
+        return self.stores[Preparation(image_size).store_side]
 
 
 def open_data(
@@ -54,7 +46,7 @@ def open_data(
     """
     stores = {
         side: open_store(Path(config.dir), side, cache_dir, max_bad_share=config.max_bad_share, progress=progress)
-        for side in sorted({store_side(size) for size in image_sizes})
+        for side in sorted({Preparation(size).store_side for size in image_sizes})
     }
     store = next(iter(stores.values()))
     split = split_by_content(

@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tune_cropshield.data.augment import PRESETS, augment, evaluation_view
+from tune_cropshield.data.augment import PRESETS, augment
 from tune_cropshield.data.feed import ImageFeed
 from tune_cropshield.data.mixing import Mixing, MixPlan, Targets
+from tune_cropshield.data.preparation import Preparation
 
 
 class View(NamedTuple):
@@ -76,7 +77,7 @@ class EvaluationBatch:
 
     def images(self) -> Tensor:
         """Returns the images, (B, 3, image_size, image_size)."""
-        return evaluation_view(self.pictures_BHWC, self.image_size, self.dtype)
+        return Preparation(self.image_size).images(self.pictures_BHWC, self.dtype)
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tune_cropshield.data.augment import evaluation_view
 from tune_cropshield.data.decode import DecodeError, decode_rgb
 from tune_cropshield.data.folder import images_below
 from tune_cropshield.data.generated import draw_leaves
+from tune_cropshield.data.preparation import Preparation
 from tune_cropshield.errors import RunFailure, UserError
 from tune_cropshield.files import write_atomically
 from tune_cropshield.outcome.trained import load_trained, read_run
@@ -48,7 +48,7 @@ class FromBytes(nn.Module):
         self.model, self.image_size = model, image_size
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self.model(evaluation_view(images, self.image_size))
+        logits = self.model(Preparation(self.image_size).images(images))
         return logits, logits.softmax(dim=1)
 
 
@@ -174,6 +174,10 @@ def pictures_to_check(folder: str, size: int) -> np.ndarray:
 
 
 def _decoded(paths: Sequence[Path], size: int) -> list[np.ndarray]:
+    """Returns photographs as model.onnx asks for them: resized once, to the network's own side.
+
+    That is not quite `data.preparation`, which goes by way of the store's side (README, known limits).
+    """
     found = []
     for path in paths:
         with contextlib.suppress(DecodeError):

@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tune_cropshield.data.augment import evaluation_view
-from tune_cropshield.data.dataset import store_side
-from tune_cropshield.data.decode import DecodeError, decode_rgb
+from tune_cropshield.data.decode import DecodeError
+from tune_cropshield.data.preparation import Preparation
 from tune_cropshield.outcome.trained import load_trained, read_run
 
 BATCH = 32
@@ -36,19 +35,20 @@ def predict(run_dir: Path, paths: Sequence[Path], device: torch.device) -> Itera
     Raises UserError when the run is damaged.
     """
     config, classes, weights = read_run(run_dir)
-    size = config.trial.final_size
+    preparation = Preparation(config.trial.final_size)
     model = load_trained(config.trial, len(classes), weights, device)
     waiting = iter(paths)
     while batch := list(islice(waiting, BATCH)):
         pictures, faults = {}, {}
         for path in batch:
             try:
-                pictures[path] = decode_rgb(path, store_side(size))
+                pictures[path] = preparation.decoded(path)
             except DecodeError as error:
                 faults[path] = str(error)
         shares: dict[Path, list[float]] = {}
         if pictures:
-            images_BCHW = evaluation_view(torch.from_numpy(np.stack(list(pictures.values()))).to(device), size)
+            stacked_BHWC = torch.from_numpy(np.stack(list(pictures.values()))).to(device)
+            images_BCHW = preparation.images(stacked_BHWC)
             with torch.inference_mode():
                 shares = dict(zip(pictures, model(images_BCHW).float().softmax(dim=1).tolist(), strict=True))
         for path in batch:

@@ -10,7 +10,7 @@ import torch
 
 from tune_cropshield.config.settings import Precision, TrialConfig
 from tune_cropshield.config.units import MIB
-from tune_cropshield.data.dataset import store_side
+from tune_cropshield.data.preparation import Preparation
 from tune_cropshield.device import Card
 from tune_cropshield.errors import EstimateUnavailable
 from tune_cropshield.memory.choose.budget import Budget
@@ -43,7 +43,7 @@ def estimate_for(trial: TrialConfig, num_classes: int) -> MemoryEstimate:
     trial, precision = at_largest_size(trial), gpu_precision(trial)
     # The estimate counts an fp32 image; a trial holds the uint8 picture of the store and an image of the precision's
     # type.
-    pixels, stored = trial.image_size**2 * 3, store_side(trial.image_size) ** 2 * 3
+    pixels, stored = trial.image_size**2 * 3, Preparation(trial.image_size).store_side ** 2 * 3
     beside = max(stored + pixels * DTYPES[precision].itemsize - pixels * 4, 0)
     estimate = estimate_memory(
         trial.model,

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from tune_cropshield.config.settings import TrialConfig
-from tune_cropshield.data.dataset import store_side
 from tune_cropshield.data.feed import ImageFeed
+from tune_cropshield.data.preparation import Preparation
 from tune_cropshield.data.windows import Window, evaluation_batches, training_windows
 from tune_cropshield.training.build import build_trainer, window_settings
 from tune_cropshield.training.precision import DTYPES
@@ -37,7 +37,7 @@ class TrialStep:
         self._indices = torch.arange(num_windows * self.images_per_window + ragged) % PICTURES
         self._short_epoch = self._indices[-ragged - self.images_per_window :]
         self._size = trial.final_size
-        side = store_side(self._size)
+        side = Preparation(self._size).store_side
         pictures = torch.randint(256, (PICTURES, side, side, 3), dtype=torch.uint8)
         self._feed = ImageFeed(pictures, device, resident=cuda)
         self._labels_N = torch.randint(num_classes, (PICTURES,)).to(device)
