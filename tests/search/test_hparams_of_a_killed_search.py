@@ -69,6 +69,10 @@ def test_the_trials_of_a_killed_search_are_there_with_their_parameters_and_state
     with tensorboard(out) as board:
         board.wait_for_runs(sum(bool(read_metrics(out / name)) for name in study))
         shown = board.trials()
+        deadline = time.monotonic() + 20  # it reads the files of trials without an epoch in its own time
+        while sorted(shown) != sorted(study) and time.monotonic() < deadline:
+            time.sleep(0.5)
+            shown = board.trials()
 
     with open(out / "trials.csv", encoding="utf-8") as file:
         in_table = {f"t{int(row['trial']):03d}" for row in csv.DictReader(file) if row["state"] != "RUNNING"}

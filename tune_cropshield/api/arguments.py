@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -18,7 +19,9 @@ DEVICES = ("auto", "cpu", "cuda")
 
 
 def path_of(given: AnyPath, flag: str) -> Path:
-    """Returns `given` as a path; raises UserError where it is empty or the system cannot look at it."""
+    """Returns `given` as a path; raises UserError where it is none, empty, or the system cannot look at it."""
+    if not isinstance(given, str | PathLike):
+        raise UserError(f"{flag}: must be a path, but got {given!r}")
     if not str(given):
         raise UserError(f"{flag}: must not be empty")
     path = Path(given)
@@ -40,13 +43,15 @@ def view_of(progress: Progress) -> SearchView:
 
     True is a live table on a terminal and in Jupyter, lines in a pipe; False shows nothing; a view is taken as it is.
     """
-    if not isinstance(progress, bool):
-        return progress
     from rich.console import Console
 
     from tune_cropshield.search.views.choose import view_for
     from tune_cropshield.search.views.view import SearchView
 
+    if isinstance(progress, SearchView):
+        return progress
+    if not isinstance(progress, bool):
+        raise UserError(f"progress: must be True, False or a SearchView, but got {progress!r}")
     return view_for(Console(soft_wrap=True, highlight=False)) if progress else SearchView()
 
 

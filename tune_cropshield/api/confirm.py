@@ -87,7 +87,9 @@ def confirm(
     """
     limits = {"--top": (top, 1), "--seeds": (seeds, 2)}
     faults = [
-        f"{flag}: must be at least {low}, but got {value}" for flag, (value, low) in limits.items() if value < low
+        f"{flag}: must be a whole number of at least {low}, but got {value!r}"
+        for flag, (value, low) in limits.items()
+        if not isinstance(value, int) or value < low
     ]
     if faults:
         raise ConfigError(faults)

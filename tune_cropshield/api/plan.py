@@ -102,6 +102,8 @@ def plan(
     """
     check_choice("--precision", precision, PRECISIONS)
     trial = _trial(model, image_size, precision, effective_batch, micro_batch)
+    if not isinstance(vram, str):
+        raise UserError(f"--vram: must be a string, but got {vram!r}")
     parse_budget(vram)  # raises, before anything heavy is imported
     from tune_cropshield.device import find_card
     from tune_cropshield.memory.choose.budget import resolve_budget

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,7 +34,7 @@ def predictions(run_dir: AnyPath, images: AnyPath | Sequence[AnyPath]) -> Iterat
 
     run_dir = path_of(run_dir, "RUN_DIR")
     read_run(run_dir)  # a wrong folder is told about before seconds of imports
-    given = [images] if isinstance(images, str | Path) else images
+    given = images if isinstance(images, Iterable) and not isinstance(images, str) else [images]
     photographs = _photographs([path_of(image, "IMAGE") for image in given])
     import torch
 
@@ -59,6 +59,8 @@ def _photographs(given: list[Path]) -> list[Path]:
         )
     except PermissionError as error:
         raise UserError(f"no permission to read {error.filename}") from None
+    if not given:
+        raise UserError("IMAGE: no photograph or folder was given")
     if not found:
         raise UserError(f"no photographs ({' '.join(IMAGE_SUFFIXES)}) in {', '.join(str(path) for path in given)}")
     return found

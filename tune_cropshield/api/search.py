@@ -111,9 +111,12 @@ def _name(space: AnySpace | None, found: SearchSpace) -> str:
 
 def _check_before_anything_starts(space: SearchSpace, folder: Path, resume: bool) -> None:
     """Raises UserError for a folder, photographs or a device that cannot be used."""
-    if not resume:
-        from tune_cropshield.search.folder import check_new
+    from tune_cropshield.search.folder import check_new, locked
 
+    if resume:
+        with locked(folder):  # a search that runs there is told about before photographs are decoded beside it
+            pass
+    else:
         check_new(folder)
         check_can_be_made(folder, "--out")
     if space.data.dir:

@@ -102,6 +102,8 @@ def _config(
     over: dict[str, dict[str, Any]] = {"data": data_table, "trial": wished}
     if isinstance(config, str | Path):
         return load_config(path_of(config, "--config"), over)
+    if not isinstance(config, RunConfig | Mapping):
+        raise UserError(f"--config: must be a path, a RunConfig or a dict, but got {config!r}")
     tables = config.model_dump() if isinstance(config, RunConfig) else dict(config)
     return validated(RunConfig, *overridden(without_none(tables), over, "config"))
 

@@ -11,6 +11,7 @@ from tune_cropshield.errors import UserError
 
 if TYPE_CHECKING:
     from tune_cropshield.api.dry_run import DryRun
+    from tune_cropshield.config.space import SearchSettings
 
 # The flags that become arguments of `tune_cropshield.search` under the same name, where they are given.
 SETTINGS = (
@@ -52,6 +53,16 @@ def run(args: argparse.Namespace) -> int:
     return 130 if results.interrupted else 1 if results.failed else 0
 
 
+def _pruning(settings: SearchSettings) -> str:
+    """Returns a line on which trials end early."""
+    if settings.pruning != "asha":
+        return f"pruning: {settings.pruning}"
+    if not settings.pruning_steps:
+        return "pruning: none, since grace_epochs leaves no epoch to judge trials after"
+    steps = ", ".join(str(epoch) for epoch in settings.pruning_steps)
+    return f"pruning steps: after epochs {steps}, the best 1 in {settings.reduction_factor:g} go on"
+
+
 def _print(planned: DryRun, console: Console) -> None:
     """Prints what would be searched: space, pairs, pruning steps, worst case."""
     from tune_cropshield.search.views.view import short
@@ -74,8 +85,7 @@ def _print(planned: DryRun, console: Console) -> None:
     console.print("tried first:")
     for number, start in enumerate(planned.starts):
         console.print(f"  trial {number}: " + ", ".join(f"{name} {short(value)}" for name, value in start.items()))
-    steps = ", ".join(str(epoch) for epoch in settings.pruning_steps) or "none"
-    console.print(f"pruning steps: after epochs {steps}, the best 1 in {settings.reduction_factor:g} go on")
+    console.print(_pruning(settings))
     console.print(
         f"worst case: {settings.trials} trials x {settings.epochs} epochs = {settings.trials * settings.epochs} "
         "epochs, were none pruned"

@@ -17,10 +17,13 @@ import importlib
 import importlib.util
 import os
 import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tune_cropshield.errors import ConfigError
+from tune_cropshield.errors import ConfigError, RunFailure, UserError
 
 # Beside these, every classifier of torchvision is known under its own name.
 MODELS = {
@@ -109,6 +112,21 @@ def resolve(kind: str, name: str) -> Any:
         raise ConfigError([f"{kind} {name!r} cannot be loaded: {type(error).__name__}: {error}"]) from error
 
 
+@contextmanager
+def own_code(kind: str, name: str) -> Iterator[None]:
+    """Turns what a user's own code raises inside into a ConfigError that says where; what ours raises stays."""
+    try:
+        yield
+    except (UserError, RunFailure):
+        raise
+    except Exception as error:  # a user's code can fail in any way
+        if not is_own(name):
+            raise
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{last.filename}, line {last.lineno}"
+        raise ConfigError([f"{kind} {name!r} failed with {type(error).__name__}: {error} ({where})"]) from error
+
+
 def source_digest(name: str) -> str | None:
     """Returns the SHA-256 (hex) of the file that a user's own code lies in; None for a name of ours or of a library.
 
@@ -137,6 +155,8 @@ def _find_module(kind: str, place: str) -> None:
         found = importlib.util.find_spec(place) is not None
     except (ImportError, ValueError):
         found = False
+    except Exception as error:  # the packages around it are executed
+        raise ConfigError([f"{kind} {place!r} cannot be loaded: {type(error).__name__}: {error}"]) from error
     if not found:
         raise ConfigError([f"{kind} {place!r}: there is no module of this name"])
 
@@ -159,7 +179,7 @@ def _look_in_this_folder() -> None:
 
 
 def _names_in(kind: str, path: Path) -> set[str]:
-    """Returns the functions, classes and variables at the top level of a Python file."""
+    """Returns the functions, classes and variables of a Python file's module."""
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -167,22 +187,27 @@ def _names_in(kind: str, path: Path) -> set[str]:
     except (SyntaxError, ValueError) as error:
         raise ConfigError([f"{kind}: {path} is no valid Python: {error}"]) from None
     names: set[str] = set()
-    for node in tree.body:
+    nodes: list[ast.AST] = list(tree.body)
+    while nodes:
+        node = nodes.pop()
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             names.add(node.name)
-        elif isinstance(node, ast.Assign):
-            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
         elif isinstance(node, ast.Import | ast.ImportFrom):
             names |= {alias.asname or alias.name for alias in node.names}
+        else:  # also what stands in an `if` or a `try`
+            nodes.extend(ast.iter_child_nodes(node))
     return names
 
 
 def _load_file(path: Path) -> Any:
-    """Returns the module in the file `path`, loaded once in each process.
+    """Returns the module in the file `path`, loaded once in each process, and again when the file has changed.
 
     Source: https://docs.python.org/3/library/importlib.html#importing-a-source-file-directly
     """
-    name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    content = path.read_bytes()
+    name = f"{path.stem}_{hashlib.sha256(bytes(path) + content).hexdigest()[:8]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)

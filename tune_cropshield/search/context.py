@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 
+from tune_cropshield.config.registry import own_code
 from tune_cropshield.config.settings import RunConfig, TrialConfig
 from tune_cropshield.config.space import SearchSpace
 from tune_cropshield.data.dataset import LeafData
@@ -142,7 +143,8 @@ def begin_search(
     complete_endings(study, lambda number: best_so_far(read_metrics(files.trial_folder(folder, number))))
     for trial in study.get_trials(deepcopy=False):
         for epoch, value in sorted(trial.intermediate_values.items()):
-            pruning.judge(trial.number, epoch, value)
+            with own_code("pruning", space.search.pruning):
+                pruning.judge(trial.number, epoch, value)
     return Search(
         space=space,
         data=prepared.data,

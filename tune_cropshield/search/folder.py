@@ -72,13 +72,13 @@ def make_folder(folder: Path) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Holds `folder` for this process alone; raises UserError when another search is running in it."""
+    """Holds `folder` for this process alone; raises UserError when another process does, as while a search runs."""
     lock = FileLock(folder / LOCK)
     try:
         with lock.acquire(timeout=0):
             yield
     except Timeout:
-        raise UserError(f"a search is running in {folder}: wait for it, or give another folder (--out)") from None
+        raise UserError(f"a search is running in {folder}: wait for its end, or stop it") from None
 
 
 def save_settings(folder: Path, space: SearchSpace, command: str) -> None:

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from tune_cropshield.config.registry import resolve
+from tune_cropshield.config.registry import own_code, resolve
 from tune_cropshield.config.space import SearchSettings, pruning_epochs
 from tune_cropshield.errors import ConfigError
 
@@ -83,11 +83,13 @@ def build_pruning(settings: SearchSettings) -> PruningRule:
     PruningRule.
 
     Raises:
-        ConfigError: it cannot be loaded, or returns something else.
+        ConfigError: it cannot be loaded, raises, or returns something else.
     """
-    rule: PruningRule = resolve("pruning", settings.pruning)(
-        epochs=settings.epochs, grace_epochs=settings.grace_epochs, reduction_factor=settings.reduction_factor
-    )
+    make = resolve("pruning", settings.pruning)
+    with own_code("pruning", settings.pruning):
+        rule: PruningRule = make(
+            epochs=settings.epochs, grace_epochs=settings.grace_epochs, reduction_factor=settings.reduction_factor
+        )
     if not callable(getattr(rule, "judge", None)):
         raise ConfigError([f"pruning {settings.pruning!r} returned {rule!r}, which has no method judge"])
     return rule

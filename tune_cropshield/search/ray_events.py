@@ -12,7 +12,8 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from tune_cropshield.config.reference import REFERENCE
-from tune_cropshield.errors import DiskFull
+from tune_cropshield.config.registry import own_code
+from tune_cropshield.errors import ConfigError, DiskFull
 from tune_cropshield.search.context import Search
 from tune_cropshield.search.endings import (
     DISK_FULL,
@@ -62,7 +63,12 @@ class PruningScheduler(FIFOScheduler):
         if not has_metric(result):
             return False
         number = trial.config["number"]
-        stop = self._search.pruning.judge(number, int(result["epoch"]), float(result[METRIC]))
+        try:
+            with own_code("pruning", self._search.space.search.pruning):
+                stop = self._search.pruning.judge(number, int(result["epoch"]), float(result[METRIC]))
+        except ConfigError as error:
+            self._search.early_end.fail(str(error))
+            return False
         return stop and number != REFERENCE  # trained to its last epoch: the gain is measured against it
 
 

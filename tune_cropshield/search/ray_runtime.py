@@ -7,11 +7,14 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from tune_cropshield.errors import RunFailure, UserError
@@ -96,23 +99,58 @@ def ray_runtime(num_cpus: int, num_gpus: int, address: str | None = None) -> Ite
         UserError: nothing answers at `address`.
     """
     with _environment({**ENVIRONMENT, "PYTHONPATH": _import_path()}):
-        import ray
+        with _interrupted_afterwards():
+            import ray
 
         logging.getLogger("ray").setLevel(logging.ERROR)  # it would warn that it handles no signals: we do
         if ray.is_initialized():
             yield RayRuntime(None)
             return
         session = None
-        if address is None:
-            session = _init(num_cpus, num_gpus)
-        else:
-            _join(address)
         try:
+            with _interrupted_afterwards():
+                if address is None:
+                    session = _init(num_cpus, num_gpus)
+                else:
+                    _join(address)
             yield RayRuntime(session)
         finally:
             ray.shutdown()
             if session is not None:
                 shutil.rmtree(session, ignore_errors=True)  # Ray leaves it in the system's temporary folder
+
+
+@contextmanager
+def _interrupted_afterwards() -> Iterator[None]:
+    """Raises KeyboardInterrupt at the block's end where Ctrl-C or SIGTERM came inside; a second one raises it at once.
+
+    A KeyboardInterrupt in the midst of Ray's start, which takes seconds, is lost in one of its imports or callbacks, or
+    Ray hangs. Afterwards the signals' handlers are the old ones: Ray sets one for SIGTERM, which exits.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    came: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        if len(came) > 1:
+            raise KeyboardInterrupt
+
+    for number, handler in handlers.items():
+        if callable(handler):  # else it is ignored, or ends the process by itself
+            signal.signal(number, note)
+    try:
+        yield
+    except SystemExit:  # from Ray's handler
+        raise KeyboardInterrupt from None
+    finally:
+        for number, handler in handlers.items():
+            if handler is not None:  # it was set by Python
+                signal.signal(number, handler)
+    if came:
+        raise KeyboardInterrupt
 
 
 def _import_path() -> str:

@@ -110,8 +110,8 @@ def _run_trials(search: Search, ray: RayRuntime, worker: Callable[[], type[Any]]
         ray_results = stack.enter_context(
             tempfile.TemporaryDirectory(prefix="tune_cropshield-", ignore_cleanup_errors=True)
         )
+        interrupted = stack.enter_context(_ended_by_signals(search))  # an import of Ray's loses a KeyboardInterrupt
         tuner = _tuner(search, ray, worker, Path(ray_results))
-        interrupted = stack.enter_context(_ended_by_signals(search))
         stack.enter_context(search.view.live())
         stack.enter_context(quiet_optuna())
         search.early_end.start_clock(parse_duration(settings.time_budget) if settings.time_budget else None)

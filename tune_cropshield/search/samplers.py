@@ -12,7 +12,7 @@ import numpy as np
 import optuna
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 
-from tune_cropshield.config.registry import resolve
+from tune_cropshield.config.registry import own_code, resolve
 from tune_cropshield.errors import ConfigError
 
 
@@ -42,12 +42,13 @@ def build_sampler(name: str, seed: int, num_existing: int, num_trials: int) -> B
     points it has tried. The first third of the trials (4 to 10) is random, so that a short search learns from it.
 
     Raises:
-        ConfigError: a user's own cannot be loaded, or returns no sampler.
+        ConfigError: a user's own cannot be loaded, raises, or returns no sampler.
     """
     derived = int(np.random.SeedSequence([seed, num_existing]).generate_state(1)[0])
-    with warnings.catch_warnings():
+    make = resolve("sampler", name)
+    with warnings.catch_warnings(), own_code("sampler", name):
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        sampler = resolve("sampler", name)(seed=derived, num_startup_trials=min(10, max(4, num_trials // 3)))
+        sampler = make(seed=derived, num_startup_trials=min(10, max(4, num_trials // 3)))
     if not isinstance(sampler, BaseSampler):
         raise ConfigError([f"sampler {name!r} returned {sampler!r}, which is no sampler of Optuna"])
     return sampler

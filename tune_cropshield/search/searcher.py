@@ -15,7 +15,8 @@ from typing import Any
 import optuna
 from ray.tune.search import Searcher
 
-from tune_cropshield.errors import DiskFull
+from tune_cropshield.config.registry import own_code
+from tune_cropshield.errors import ConfigError, DiskFull
 from tune_cropshield.search.context import Search
 from tune_cropshield.search.endings import (
     FAILED,
@@ -75,18 +76,27 @@ class StudySearcher(Searcher):
         if self._stopped or not is_more:
             return str(Searcher.FINISHED)
         with self._writing():
-            if self._unfinished:
-                trial = reopened(self._study, self._unfinished.popleft())
-                for name, distribution in self._distributions.items():  # a kill may have come between two parameters
-                    suggest(trial, name, distribution)
-            else:
-                self._num_new -= 1
-                trial = self._study.ask(self._distributions)
+            try:
+                with own_code("sampler", self._search.space.search.sampler):
+                    trial = self._next_trial()
+            except ConfigError as error:
+                self._search.early_end.fail(str(error))
+                return str(Searcher.FINISHED)
             frozen = self._study.get_trials(deepcopy=False)[trial.number]
             self._trials[trial_id] = trial
             self._reported[trial_id] = dict(frozen.intermediate_values)
             return self._worker_config(trial.number, frozen.params)
         return str(Searcher.FINISHED)  # the disk is full
+
+    def _next_trial(self) -> optuna.Trial:
+        """Returns a trial that an earlier run left unfinished, else a new one."""
+        if not self._unfinished:
+            self._num_new -= 1
+            return self._study.ask(self._distributions)
+        trial = reopened(self._study, self._unfinished.popleft())
+        for name, distribution in self._distributions.items():  # a kill may have come between two parameters
+            suggest(trial, name, distribution)
+        return trial
 
     def _worker_config(self, number: int, parameters: dict[str, Any]) -> dict[str, Any]:
         """Returns what the trial's worker gets, and writes the trial's settings for TensorBoard."""

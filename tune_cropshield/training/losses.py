@@ -45,6 +45,9 @@ class SampleLoss:
         """
         logits_BK = logits_BK.float()
         own_B = self.per_sample(logits_BK, targets.labels_B)
+        if own_B.shape != targets.labels_B.shape:
+            shapes = f"{tuple(own_B.shape)} for labels {tuple(targets.labels_B.shape)}"
+            raise ValueError(f"{type(self).__name__}.per_sample must return a loss for each sample, but gave {shapes}")
         if targets.partner_labels_B is None or targets.share_B is None:
             return own_B.sum()
         partner_B = self.per_sample(logits_BK, targets.partner_labels_B)

@@ -72,7 +72,9 @@ def build_model(
 
 def _own(name: str, num_classes: int) -> nn.Module:
     """Returns the network that a user's own class or function makes, after a look at what it gives for an image."""
-    model = registry.resolve("model", name)(num_classes=num_classes)
+    make = registry.resolve("model", name)
+    with registry.own_code("model", name):
+        model = make(num_classes=num_classes)
     if not isinstance(model, nn.Module):
         raise ConfigError([f"model {name!r} must make a torch.nn.Module, but made {type(model).__name__}"])
     if not any(isinstance(module, nn.Linear | nn.Conv2d) for module in model.modules()):
