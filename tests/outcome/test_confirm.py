@@ -328,8 +328,8 @@ def test_seeds_that_one_of_a_pair_did_not_finish_are_left_out_of_the_test() -> N
 def test_wrong_numbers_are_told_together(make_search: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["confirm", str(make_search((0.5, 1e-3))), "--top", "0", "--seeds", "1"]) == 2
     assert capsys.readouterr().err.splitlines() == [
-        "error: --top: must be at least 1, but got 0",
-        "error: --seeds: must be at least 2, but got 1",
+        "error: --top: must be a whole number of at least 1, but got 0",
+        "error: --seeds: must be a whole number of at least 2, but got 1",
     ]
 
 
