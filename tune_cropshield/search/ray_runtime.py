@@ -85,6 +85,20 @@ class RayRuntime:
         return sorted((self._session / "logs").glob(pattern)) if self._session is not None else []
 
 
+_used = threading.RLock()  # by the thread of this process that searches
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Raises UserError where another thread of this process is inside: Ray is one for the whole process."""
+    if not _used.acquire(blocking=False):
+        raise UserError("another search is running in this process: wait for its end, or search in a process each")
+    try:
+        yield
+    finally:
+        _used.release()
+
+
 @contextmanager
 def ray_runtime(num_cpus: int, num_gpus: int, address: str | None = None) -> Iterator[RayRuntime]:
     """Starts Ray on this machine, or joins the cluster at `address`, for as long as the block runs.
@@ -96,9 +110,9 @@ def ray_runtime(num_cpus: int, num_gpus: int, address: str | None = None) -> Ite
 
     Raises:
         RunFailure: Ray does not start.
-        UserError: nothing answers at `address`.
+        UserError: nothing answers at `address`, or another thread of this process is searching.
     """
-    with _environment({**ENVIRONMENT, "PYTHONPATH": _import_path()}):
+    with _alone(), _environment({**ENVIRONMENT, "PYTHONPATH": _import_path()}):
         with _interrupted_afterwards():
             import ray
 
