@@ -96,11 +96,6 @@ def foreach_zero_(targets: Sequence[Tensor]) -> None:
     torch._foreach_zero_(list(targets))
 
 
-def foreach_sub(lefts: Sequence[Tensor], rights: Sequence[Tensor]) -> list[Tensor]:
-    """Returns left - right for each pair."""
-    return list(torch._foreach_sub(list(lefts), list(rights)))
-
-
 def foreach_mul_(targets: Sequence[Tensor], factor: Tensor) -> None:
     """Multiplies each target by the 0-dim `factor`."""
     torch._foreach_mul_(list(targets), factor)

@@ -122,6 +122,17 @@ def test_the_parts_of_a_resnet50_are_its_parameters() -> None:
     assert estimate_of("tiny_cnn", "fp32", 64).cast_cache_mib == 0
 
 
+def test_an_average_of_the_weights_costs_the_network_once_more() -> None:
+    """ResNet-50 of 22 classes: 23,553,110 weights and 53,120 statistics of 4 bytes, 53 counters of 8."""
+    plain, averaged = estimate_of("resnet50"), estimate_of("resnet50", ema=True)
+
+    assert averaged.average_mib == (23_553_110 * 4 + 53_120 * 4 + 53 * 8) / MIB
+    assert averaged.fixed_mib - plain.fixed_mib == pytest.approx(90.05, abs=0.01)
+    assert averaged.peak_allocated_mib(32) - plain.peak_allocated_mib(32) == pytest.approx(90.05, abs=0.01)
+    assert averaged.peak_reserved_mib(32) - plain.peak_reserved_mib(32) > 60  # segments are not filled to the brim
+    assert plain.average_mib == 0
+
+
 def test_further_micro_steps_cost_the_gradients_once() -> None:
     estimate = estimate_of("resnet50")
 

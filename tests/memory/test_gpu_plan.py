@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from tune_cropshield.errors import DeviceError
 from tune_cropshield.memory.choose.budget import Budget
 from tune_cropshield.memory.choose.for_gpu import estimate_for, plan_for_gpu
 from tune_cropshield.memory.choose.pairs import Plan
+from tune_cropshield.memory.measure.cache import identity
 from tune_cropshield.memory.measure.process import Probe
 
 CARD = Card("a card", "1.0", 8192.0, 8000.0)
@@ -123,6 +125,33 @@ def test_the_estimate_counts_the_stored_picture_where_it_is_larger_than_what_pre
     fp16, fp32 = (estimate_for(TINY.model_copy(update={"precision": precision}), 22) for precision in ("fp16", "fp32"))
     assert fp16.image_bytes == 32 * 32 * 3 * 4
     assert fp32.image_bytes == 32 * 32 * 3 * 4 + 40 * 40 * 3
+
+
+def test_an_average_of_the_weights_is_planned_for() -> None:
+    none, some = (
+        estimate_for(TrialConfig(model="resnet18", image_size=32, ema=decay), 22).peak_allocated_mib(8)
+        for decay in (0.0, 0.999)
+    )
+    assert some - none == pytest.approx(42.715, abs=0.001)  # 11,187,798 weights, 9,600 statistics, 20 counters
+
+
+def test_settings_that_take_other_memory_are_measured_apart() -> None:
+    plain = {"model": "tiny_cnn", "image_size": 32}
+    changes: list[dict[str, Any]] = [
+        {},
+        {"ema": 0.99},
+        {"dropout": 0.0},
+        {"dropout": 0.5},
+        {"mixup": 0.2},
+        {"cutmix": 1.0},
+        {"mixup": 0.2, "cutmix": 1.0},
+        {"augment": "none"},
+        {"max_norm": 1.0},
+        {"optimizer": "sgd"},
+        {"cuda_graphs": False},
+    ]
+    marks = [identity(TrialConfig(**{**plain, **change}), 22, "fp16", CARD) for change in changes]
+    assert all(one != other for number, one in enumerate(marks) for other in marks[:number])
 
 
 def test_with_memory_in_plenty_a_search_takes_the_largest_micro_batches_unmeasured_and_says_so(tmp_path: Path) -> None:

@@ -82,6 +82,8 @@ def _print(planned: DryRun, console: Console) -> None:
         console.print(f"  effective batch {batch:4}: {', '.join(str(pair) for pair in pairs)}")
     if plan.source == "estimate":
         console.print("  (estimated: a search measures them first)")
+    for note in plan.notes:
+        console.print(f"  ({note})")
     console.print("tried first:")
     for number, start in enumerate(planned.starts):
         console.print(f"  trial {number}: " + ", ".join(f"{name} {short(value)}" for name, value in start.items()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -108,7 +108,7 @@ def plan_for(
         cache_dir: keeps what was measured; needed where `num_classes` is given.
     """
     from tune_cropshield.memory.choose.pairs import plan_for_cpu
-    from tune_cropshield.search.trial_settings import effective_batches, mixes_somewhere
+    from tune_cropshield.search.trial_settings import effective_batches, mixes_somewhere, most_expensive
 
     batches, even = effective_batches(space), mixes_somewhere(space)
     if card is None:
@@ -117,13 +117,16 @@ def plan_for(
     from tune_cropshield.memory.choose.for_gpu import estimate_for, plan_for_gpu
     from tune_cropshield.memory.choose.plans import plan_from_estimate
 
-    trial = space.trial_config()
+    trial, searched = most_expensive(space)
     budget = resolve_budget(space.search.vram, card)
+    corner = ", ".join(f"{name} = {value}" for name, value in searched.items())
+    planned_for = [f"memory is planned for what takes the most of it in the space: {corner}"] if searched else []
     if num_classes is None:
         estimate = estimate_for(trial, REFERENCE_CLASSES)  # a dry run reads no photographs
-        return plan_from_estimate(
+        plan = plan_from_estimate(
             estimate, batches, budget.share_mib(resources.trials_per_gpu), budget.context_mib, even, trial.model
         )
+        return replace(plan, notes=(*planned_for, *plan.notes))
     assert cache_dir is not None
     with view.steps("measuring which batches fit the GPU") as measuring:
         plan = plan_for_gpu(
@@ -138,6 +141,7 @@ def plan_for(
             trust_ample_memory=True,
             measuring=measuring,
         )
+    plan = replace(plan, notes=(*planned_for, *plan.notes))
     for note in plan.notes:
         view.note(note)
     return plan

@@ -50,8 +50,9 @@ def _remember_too_large(search: Search, micro_batch: int, reason: str) -> None:
         return
     from tune_cropshield.memory.choose.for_gpu import at_largest_size, gpu_precision
     from tune_cropshield.memory.measure.cache import ProbeCache, identity
+    from tune_cropshield.search.trial_settings import most_expensive
 
     assert search.plan.share_mib is not None
-    trial = at_largest_size(search.space.trial_config())
+    trial = at_largest_size(most_expensive(search.space)[0])  # what the plan was made for
     model = identity(trial, len(search.data.classes), gpu_precision(trial), search.card)
     ProbeCache(search.cache_dir, model).lower(micro_batch, search.plan.share_mib, reason)

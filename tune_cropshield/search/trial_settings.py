@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from tune_cropshield.config.registry import source_digest
+from tune_cropshield.config.registry import is_own, source_digest
 from tune_cropshield.config.settings import TrialConfig
 from tune_cropshield.config.space import SearchSpace
 from tune_cropshield.memory.choose.pairs import SMALLEST_FOR_BATCH_NORM, Pair, Plan, micro_batches_of, parse_pair
@@ -112,6 +113,43 @@ def effective_batches(space: SearchSpace) -> tuple[int, ...]:
             return tuple(range(int(ends[0]), int(ends[1]) + 1))
         return tuple(int(value) for value in ends)
     return (space.trial_config().effective_batch,)
+
+
+# The searched settings that change what a step takes, and the order of their values: the highest takes the most. Of an
+# own loss or optimizer it is not known what it takes: it comes before ours, and is measured.
+MEMORY_COST: dict[str, Callable[[Any], int]] = {
+    "ema": lambda decay: decay > 0,
+    "optimizer": lambda name: 2 if is_own(name) else ("sgd", "adamw").index(name),
+    "momentum": lambda momentum: momentum > 0,
+    "loss": lambda name: is_own(name),
+    "mixup": lambda alpha: alpha > 0,
+    "cutmix": lambda alpha: alpha > 0,
+    "dropout": lambda probability: probability > 0,
+    "augment": lambda preset: ("none", "conservative", "moderate", "aggressive").index(preset),
+    "max_norm": lambda bound: bound != "none",
+    "clip_value": lambda bound: bound != "none",
+    "agc": lambda bound: bound != "none",
+    "label_smoothing": lambda share: share > 0,
+    "class_weights": lambda weights: weights != "none",
+    "cuda_graphs": lambda wanted: wanted,
+}
+
+
+def most_expensive(space: SearchSpace) -> tuple[TrialConfig, dict[str, Any]]:
+    """Returns the settings that the memory plan is made for, and what is searched among them.
+
+    Every searched setting that changes what a step takes stands at its most expensive value; the second result holds
+    those ({name: value}) whose values differ in that. No trial may have just these settings (as of clipping, at most
+    one kind can be on).
+    """
+    domains = {name: space.space[name] for name in MEMORY_COST if name in space.space}
+    values = {name: max(domain.ends, key=MEMORY_COST[name]) for name, domain in domains.items()}
+    differ = {
+        name: values[name]
+        for name, domain in domains.items()
+        if len({MEMORY_COST[name](end) for end in domain.ends}) > 1
+    }
+    return space.trial_config().model_copy(update=values), differ
 
 
 def mixes_somewhere(space: SearchSpace) -> bool:

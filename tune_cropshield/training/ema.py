@@ -32,8 +32,9 @@ class WeightAverage:
         """
         decay = torch.clamp((1 + updates) / (10 + updates), max=self.decay)
         share = (1 - decay) * applied
-        moves = torch_private.foreach_sub(self._sources, self._averages)
-        torch_private.foreach_mul_(moves, share)
-        torch_private.foreach_add_(self._averages, moves)
+        # One by one, in place: all at once they would take the weights' memory again, after the weights have changed,
+        # when running out of it can no longer be undone.
+        for average, source in zip(self._averages, self._sources, strict=True):
+            average.lerp_(source, share.to(average.dtype))
         if self._buffers:
             torch_private.foreach_copy_(self._buffers, self._source_buffers)

@@ -55,6 +55,7 @@ def estimate_for(trial: TrialConfig, num_classes: int) -> MemoryEstimate:
         trial.freeze_backbone,
         trial.momentum,
         input_bytes_per_image=beside,
+        ema=trial.ema > 0,
     )
     if precision == "fp32" or not trial.cuda_graphs:
         return estimate

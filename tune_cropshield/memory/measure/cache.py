@@ -17,7 +17,7 @@ from tune_cropshield.device import Card
 from tune_cropshield.files import write_text_atomically
 from tune_cropshield.memory.measure.points import Point
 
-FORMAT = 5  # of the file, and of what a probe measures: older files are ignored
+FORMAT = 6  # of the file, and of what a probe measures: older files are ignored
 FOLDER = "probes"
 
 
@@ -44,7 +44,8 @@ def identity(trial: TrialConfig, num_classes: int, precision: Precision, card: C
         "average": trial.ema > 0,
         "clips": any(bound != "none" for bound in (trial.max_norm, trial.clip_value, trial.agc)),
         "augment": trial.augment,
-        "mixes": trial.mixes,
+        "mixes": [trial.mixup > 0, trial.cutmix > 0],
+        "drops": None if trial.dropout is None else trial.dropout > 0,  # None: as the architecture does
         "gpu": card.name,
         "gpu_mib": round(card.total_mib),
         "driver": card.driver,

@@ -56,10 +56,11 @@ class MemoryEstimate:
     optimizer_mib: float
     cast_cache_mib: float  # half-precision copies of the weights
     buffers_mib: float
+    average_mib: float  # an exponential moving average of weights and buffers; 0 without one
     per_image_mib: float  # what one more image adds at large batches
     image_bytes: int  # one image on the GPU: fp32, and whatever the caller keeps beside it
     reserved_allowance: float  # factor for scratch space that cuDNN's search for kernels leaves cached
-    resident: tuple[int, ...] = field(repr=False)  # bytes of each weight and buffer
+    resident: tuple[int, ...] = field(repr=False)  # bytes of each weight and buffer, and of their averages
     optimizer_state: tuple[int, ...] = field(repr=False)
     one_micro_step: Events = field(repr=False, compare=False)
     several_micro_steps: Events = field(repr=False, compare=False)
@@ -70,10 +71,11 @@ class MemoryEstimate:
     def fixed_mib(self) -> float:
         """What lies on the GPU whatever the batch.
 
-        That is: weights, buffers, optimizer state, half-precision copies of the weights and cuBLAS's workspaces.
-        Gradients come on top with accumulation.
+        That is: weights, buffers, their average, optimizer state, half-precision copies of the weights and cuBLAS's
+        workspaces. Gradients come on top with accumulation.
         """
-        return self.weights_mib + self.buffers_mib + self.optimizer_mib + self.cast_cache_mib + LIBRARIES_MIB
+        kept = self.weights_mib + self.buffers_mib + self.average_mib + self.optimizer_mib
+        return kept + self.cast_cache_mib + LIBRARIES_MIB
 
     def peak_allocated_mib(self, micro_batch: int, accumulation: int = 1) -> float:
         """Returns what `torch.cuda.max_memory_allocated` will say of a window whose optimizer state already exists."""
@@ -144,6 +146,7 @@ def estimate_memory(
     freeze_backbone: bool = False,
     momentum: float = 0.9,
     input_bytes_per_image: int = 0,
+    ema: bool = False,
 ) -> MemoryEstimate:
     """Returns the memory that training `model_name` needs, as a function of micro-batch and accumulation.
 
@@ -160,6 +163,7 @@ def estimate_memory(
         freeze_backbone: only the head is trained.
         momentum: of sgd; 0 keeps no state.
         input_bytes_per_image: what lies on the GPU beside the fp32 image, such as the uint8 picture it came from.
+        ema: an average of the weights is kept, in a copy of the network; moving it takes no memory.
 
     Raises:
         EstimateUnavailable: the model cannot be traced, or not with this PyTorch.
@@ -176,6 +180,7 @@ def estimate_memory(
     weights = [parameter.nbytes for parameter in model.parameters()]
     buffers = [buffer.nbytes for buffer in model.buffers()]
     trainable = [parameter.nbytes for parameter in model.parameters() if parameter.requires_grad]
+    average = [*weights, *buffers] if ema else []
     state = _optimizer_state(optimizer, momentum, trainable)
 
     one = Events.through(small.first + small.release, large.first + large.release, TRACED_BATCHES)
@@ -194,10 +199,11 @@ def estimate_memory(
         optimizer_mib=sum(state) / MIB,
         cast_cache_mib=small.cast_cache_bytes / MIB,
         buffers_mib=sum(buffers) / MIB,
+        average_mib=sum(average) / MIB,
         per_image_mib=slope_mib(several),
         image_bytes=image_bytes,
         reserved_allowance=RESERVED_ALLOWANCE if channels_last else RESERVED_ALLOWANCE_CONTIGUOUS,
-        resident=(*weights, *buffers),
+        resident=(*weights, *buffers, *average),
         optimizer_state=tuple(state),
         one_micro_step=one,
         several_micro_steps=several,

@@ -1,0 +1,70 @@
+"""What the memory plan of a search is made for: the most expensive settings of its space."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tune_cropshield.config.space import SearchSpace, space_from
+from tune_cropshield.device import Card
+from tune_cropshield.search.prepare import plan_for
+from tune_cropshield.search.resources import Resources
+from tune_cropshield.search.trial_settings import most_expensive
+from tune_cropshield.search.views.view import SearchView
+
+CARD = Card("a card", "1.0", 8192.0, 8000.0)
+
+
+def space(searched: dict[str, Any], **fixed: Any) -> SearchSpace:
+    tables = {"trial": {"model": "resnet18", "image_size": 32, **fixed}, "space": {"lr": {"log": [1e-4, 1e-2]}}}
+    return space_from({**tables, "space": {**tables["space"], **searched}, "search": {"vram": "8GB"}}, {}, "a.toml")
+
+
+def test_every_searched_setting_stands_where_it_takes_the_most_memory() -> None:
+    trial, differ = most_expensive(
+        space(
+            {
+                "ema": {"choice": [0.0, 0.99, 0.999]},
+                "optimizer": {"choice": ["sgd", "adamw"]},
+                "mixup": {"uniform": [0.0, 0.4]},
+                "dropout": {"choice": [0.5, 0.0]},
+                "augment": {"choice": ["aggressive", "none", "moderate"]},
+                "max_norm": {"choice": ["none", 1.0]},
+                "effective_batch": {"choice": [16, 32]},
+            }
+        )
+    )
+    expected = {"optimizer": "adamw", "mixup": 0.4, "dropout": 0.5, "augment": "aggressive", "max_norm": 1.0}
+    assert differ == {"ema": 0.99, **expected}
+    assert {name: getattr(trial, name) for name in differ} == differ
+
+
+def test_settings_that_take_the_same_memory_everywhere_are_not_spoken_of() -> None:
+    trial, differ = most_expensive(space({"ema": {"choice": [0.99, 0.999]}, "mixup": {"uniform": [0.1, 0.4]}}))
+    assert differ == {}
+    assert trial.ema > 0 and trial.mixup > 0
+    trial, differ = most_expensive(space({}, ema=0.9))
+    assert (trial.ema, differ) == (0.9, {})
+
+
+def test_an_own_loss_is_planned_for_before_ours(tmp_path: Path) -> None:
+    code = "from tune_cropshield.training.losses import CrossEntropy as Own\n"
+    (tmp_path / "own.py").write_text(code, encoding="utf-8")
+    own = f"{tmp_path / 'own.py'}:Own"
+    trial, differ = most_expensive(space({"loss": {"choice": ["cross_entropy", own]}}))
+    assert trial.loss == own and differ == {"loss": own}
+
+
+def test_a_search_of_averages_is_planned_with_one_and_says_so() -> None:
+    """ResNet-18: 11,187,798 weights and 9,600 statistics of 4 bytes, 20 counters of 8: 42.7 MiB."""
+    resources = Resources("cuda", 1, 1, 1, 1, 1, 0)
+    without, searched = (
+        plan_for(space(ranges), resources, CARD, None, SearchView())
+        for ranges in ({}, {"ema": {"choice": [0.0, 0.999]}})
+    )
+    assert without.fixed_mib is not None and searched.fixed_mib is not None
+    assert searched.fixed_mib - without.fixed_mib == pytest.approx(42.715, abs=0.001)
+    assert searched.notes == ("memory is planned for what takes the most of it in the space: ema = 0.999",)
+    assert without.notes == ()
