@@ -228,6 +228,22 @@ def test_a_domain_gives_its_nearest_value_for_anything() -> None:
     assert Domain(choice=("a", "b")).nearest(1.0) == "a"
 
 
+@pytest.mark.parametrize(
+    ("domain", "loosest"),
+    [
+        (Domain(log=(0.1, 10.0)), 10.0),
+        (Domain(uniform=(0.5, 2.0)), 2.0),
+        (Domain(int=(2, 8)), 8),
+        (Domain(choice=(0.5, 5.0, 1.0)), 5.0),
+        (Domain(choice=("some", 0.5, 1.0)), 1.0),
+        (Domain(choice=("balanced",)), "balanced"),
+    ],
+    ids=lambda value: str(value),
+)
+def test_nearest_to_no_bound_is_the_loosest(domain: Domain, loosest: object) -> None:
+    assert domain.nearest("none") == loosest
+
+
 def test_a_domain_holds_only_what_can_be_proposed() -> None:
     assert Domain(int=(1, 3)).holds(2)
     assert not Domain(int=(1, 3)).holds(1.5)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeGuard
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -12,7 +12,12 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution  # half a second to import: a faulty file is told about at once
 
 Value = str | float | int | bool
+NO_BOUND = "none"  # of max_norm and its like: nothing is clipped
 KINDS = {"log": "log", "uniform": "uniform", "integer": "int", "choice": "choice"}  # field -> its key in the file
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, (float, int)) and not isinstance(value, bool)
 
 
 def _as_tuple(value: object) -> object:
@@ -110,14 +115,17 @@ class Domain(Settings):
         return self.integer is None or value == int(value)
 
     def nearest(self, value: object) -> Value:
-        """Returns `value`, or the number in the domain closest to it.
+        """Returns `value`, or what the domain holds closest to it.
 
-        Where nothing compares, its first end or choice is returned.
+        "none", a bound that is never reached, is closest to the largest number. Where nothing compares, the first end
+        or choice is returned.
         """
-        numbers = [end for end in self.ends if isinstance(end, (float, int)) and not isinstance(end, bool)]
         if self.holds(value):
             return value  # type: ignore[return-value]  # what a domain holds is a Value
-        if not numbers or not isinstance(value, (float, int)):
+        numbers = [end for end in self.ends if _is_number(end)]
+        if numbers and value == NO_BOUND:
+            return max(numbers)
+        if not numbers or not _is_number(value):
             return self.ends[0]
         if self.integer is not None:
             return min(max(round(value), self.integer[0]), self.integer[1])

@@ -52,8 +52,7 @@ def prepare(space: SearchSpace, cache_dir: Path, view: SearchView) -> Prepared:
     """
     from tune_cropshield.data.dataset import open_data
     from tune_cropshield.data.generated import generated_leaves
-    from tune_cropshield.search.start_points import reference_differs
-    from tune_cropshield.search.views.view import short
+    from tune_cropshield.search.start_points import reference_notes
     from tune_cropshield.training.model_checks import check_image_sizes, check_pretrained
 
     trial = space.trial_config()
@@ -76,8 +75,8 @@ def prepare(space: SearchSpace, cache_dir: Path, view: SearchView) -> Prepared:
         f"validate, {len(split.test)} to test; {trial.model} at {trial.image_size} px on {device}"
         + (f", {resources.concurrent_trials} trials at once" if device == "cpu" else "")
     )
-    for name, (advised, taken) in reference_differs(space).items():
-        view.note(f"trial 0 takes {name} = {short(taken)}: the reference's {short(advised)} is not in the space")
+    for note in reference_notes(space):
+        view.note(note)
     plan = plan_for(space, resources, card, len(data.classes), view, cache_dir)
     return Prepared(space, data, plan, resources, card, cache_dir)
 

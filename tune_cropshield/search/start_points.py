@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from tune_cropshield.config.domain import NO_BOUND, Domain
 from tune_cropshield.config.reference import recommended
 from tune_cropshield.config.settings import TrialConfig
 from tune_cropshield.config.space import SearchSpace
 from tune_cropshield.memory.choose.pairs import Plan
 from tune_cropshield.search.trial_settings import EFFECTIVE_BATCH, PAIR
+from tune_cropshield.search.views.view import short
+
+# What the reference leaves off without a word.
+UNSAID = ("clip_value", "agc", "early_stopping")
 
 
 def start_points(space: SearchSpace, plan: Plan) -> list[dict[str, Any]]:
@@ -24,19 +29,46 @@ def reference_point(space: SearchSpace) -> dict[str, Any]:
     What the reference does not speak of takes our default. A value outside the space becomes the nearest one inside:
     see `reference_differs`.
     """
+    advice = _advice(space)
+    return {name: _nearest(name, domain, advice[name]) for name, domain in space.space.items()}
+
+
+def _advice(space: SearchSpace) -> dict[str, Any]:
     trial = space.trial_config()
-    advice = {name: getattr(trial, name) for name in TrialConfig.model_fields} | recommended(trial)
-    return {name: domain.nearest(advice[name]) for name, domain in space.space.items()}
+    return {name: getattr(trial, name) for name in TrialConfig.model_fields} | recommended(trial)
+
+
+def _nearest(name: str, domain: Domain, advised: Any) -> Any:
+    """Returns what `domain` holds nearest to what is advised. An early stopping of 0 waits without a bound."""
+    if name == "early_stopping" and advised == 0 and not domain.holds(advised):
+        return domain.nearest(NO_BOUND)
+    return domain.nearest(advised)
 
 
 def reference_differs(space: SearchSpace) -> dict[str, tuple[Any, Any]]:
     """Returns {parameter: (the reference's value, trial 0's value)} where these differ.
 
-    They do where the space, or what it fixes, does not hold what the reference recommends.
+    They do where the space, or what it fixes, does not hold what the reference recommends: its own values, no other
+    clipping than its own, and a training to its end.
     """
-    trial, point = space.trial_config(), reference_point(space)
-    taken = {name: point.get(name, getattr(trial, name)) for name in recommended(trial)}
-    return {name: (value, taken[name]) for name, value in recommended(trial).items() if taken[name] != value}
+    trial, point, advice = space.trial_config(), reference_point(space), _advice(space)
+    names = [*recommended(trial), *(name for name in UNSAID if name in space.space)]
+    taken = {name: point.get(name, getattr(trial, name)) for name in names}
+    return {name: (advice[name], taken[name]) for name in names if taken[name] != advice[name]}
+
+
+def reference_notes(space: SearchSpace) -> list[str]:
+    """Returns a sentence for each parameter in which trial 0 differs from the reference setting."""
+    return [_difference(name, advised, taken) for name, (advised, taken) in reference_differs(space).items()]
+
+
+def _difference(name: str, advised: Any, taken: Any) -> str:
+    if advised == NO_BOUND:
+        return (
+            f'trial 0 takes {name} = {short(taken)}, the loosest bound there is: the space holds no "none", which the '
+            "reference setting has (no clipping)"
+        )
+    return f"trial 0 takes {name} = {short(taken)}: the reference's {short(advised)} is not in the space"
 
 
 def _with_fitting_pair(start: dict[str, Any], space: SearchSpace, plan: Plan) -> dict[str, Any]:

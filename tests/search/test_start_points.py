@@ -1,0 +1,58 @@
+"""What is tried first, where the space does not hold the reference setting."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tune_cropshield.config.space import SearchSpace, space_from
+from tune_cropshield.search.start_points import reference_differs, reference_notes, reference_point
+
+
+def space(model: str = "tiny_cnn", **searched: Any) -> SearchSpace:
+    tables = {"trial": {"model": model, "image_size": 32}, "space": searched, "search": {"trials": 2, "epochs": 4}}
+    return space_from(tables, {}, "space.toml")
+
+
+@pytest.mark.parametrize(
+    ("domain", "taken"),
+    [({"log": [0.1, 10.0]}, 10.0), ({"choice": [0.5, 1.0, 5.0]}, 5.0), ({"uniform": [0.5, 2.0]}, 2.0)],
+)
+def test_no_clipping_becomes_the_loosest_clipping_and_the_note_says_so(domain: dict[str, Any], taken: float) -> None:
+    searched = space(max_norm=domain)
+
+    assert reference_point(searched) == {"max_norm": taken}
+    assert reference_differs(searched) == {"max_norm": ("none", taken)}
+    assert reference_notes(searched) == [
+        f'trial 0 takes max_norm = {taken:.3g}, the loosest bound there is: the space holds no "none", which the '
+        "reference setting has (no clipping)"
+    ]
+
+
+def test_a_space_that_holds_none_is_told_nothing() -> None:
+    searched = space(max_norm={"choice": [0.5, "none"]}, lr={"log": [1e-5, 1e-2]})
+
+    assert reference_point(searched) == {"max_norm": "none", "lr": 1e-4}
+    assert reference_notes(searched) == []
+
+
+@pytest.mark.parametrize("name", ["agc", "clip_value"])
+def test_another_clipping_that_cannot_be_off_is_told_too(name: str) -> None:
+    searched = space(**{name: {"log": [0.01, 0.2]}})
+
+    assert reference_point(searched) == {name: 0.2}
+    assert reference_differs(searched) == {name: ("none", 0.2)}
+
+
+def test_an_early_stopping_that_cannot_be_off_waits_as_long_as_it_may() -> None:
+    searched = space(early_stopping={"int": [2, 9]})
+
+    assert reference_point(searched) == {"early_stopping": 9}
+    assert reference_notes(searched) == ["trial 0 takes early_stopping = 9: the reference's 0 is not in the space"]
+
+
+def test_another_value_becomes_the_nearest() -> None:
+    assert reference_notes(space(lr={"log": [1e-3, 1e-1]})) == [
+        "trial 0 takes lr = 0.001: the reference's 0.0001 is not in the space"
+    ]
