@@ -9,6 +9,7 @@ RunFailure           the work itself failed: exit code 1
 ├── DivergedError    loss, gradients or a metric stopped being finite
 ├── OutOfMemory      a trial does not fit the memory, not even at a smaller micro-batch
 ├── DeadContextError the GPU takes no more work from this process: a new one goes on from the last checkpoint
+├── FailedAssertion  the same, but the program is at fault: a new process would meet it again
 └── EstimateUnavailable the memory of a model cannot be estimated: it has to be measured
 """
 
@@ -56,6 +57,13 @@ class DeadContextError(RunFailure):
     """The GPU refuses all further work of this process.
 
     Nothing is wrong with the trial: end the process, start it again, resume.
+    """
+
+
+class FailedAssertion(RunFailure):
+    """An assertion of the program's failed on the GPU, which takes no more work from this process.
+
+    The trial has failed. End the process before another trial.
     """
 
 

@@ -18,7 +18,7 @@ from tune_cropshield.memory.guard import why_retire
 from tune_cropshield.search.worker import TrialWorker
 from tune_cropshield.training.clock import TrialClock, read_times
 from tune_cropshield.training.precision import carried_scale
-from tune_cropshield.training.run_folder import RunFolder, read_metrics
+from tune_cropshield.training.run_folder import RunFolder, read_events, read_metrics
 
 
 def trial(number: int, folder: Path, **settings: Any) -> dict[str, Any]:
@@ -107,6 +107,33 @@ def test_a_trial_starts_with_the_loss_scale_at_which_the_last_of_its_kind_ended(
 @pytest.mark.parametrize(("last", "carried"), [(65536.0, 65536.0), (1.0, 1024.0), (2.0**30, 2.0**20)])
 def test_a_carried_scale_keeps_within_bounds(last: float, carried: float) -> None:
     assert carried_scale(last) == carried
+
+
+@pytest.mark.parametrize(
+    ("text", "replaced"),
+    [("CUDA error: device-side assert triggered", True), ("CUDA error: invalid argument", False)],
+)
+def test_a_fault_of_the_program_on_the_gpu_fails_its_trial_at_once(
+    worker: TrialWorker, tmp_path: Path, text: str, replaced: bool
+) -> None:
+    (tmp_path / "wrong.py").write_text(f"""
+import torch
+from tune_cropshield.training.losses import SampleLoss
+
+class Wrong(SampleLoss):
+    def per_sample(self, logits_BK, labels_B):
+        raise torch.AcceleratorError({text!r})
+""")
+    worker.reset_config(trial(1, tmp_path, loss=f"{tmp_path}/wrong.py:Wrong"))
+    result = worker.step()
+    assert (result["done"], result["outcome"]) == (True, "failed")
+    assert text in result["reason"]
+    assert text in (tmp_path / "t001" / "error.txt").read_text()
+
+    worker.reset_config(trial(2, tmp_path))
+    told = [event["reason"] for event in read_events(tmp_path / "t002")]
+    expected = ["the GPU took no more work after the last trial: its worker was replaced"] if replaced else []
+    assert told == expected
 
 
 def test_a_worker_retires_when_a_trial_has_left_memory_behind() -> None:

@@ -15,9 +15,9 @@ from tune_cropshield.config.settings import Precision
 from tune_cropshield.data.feed import ImageFeed
 from tune_cropshield.data.mixing import Mixing
 from tune_cropshield.data.windows import EvaluationBatch, Window, WindowSettings, evaluation_batches, training_windows
-from tune_cropshield.errors import DeadContextError, DivergedError, OutOfMemory
+from tune_cropshield.errors import DeadContextError, DivergedError, FailedAssertion, OutOfMemory
 from tune_cropshield.training.clipping import Clipping
-from tune_cropshield.training.gpu_errors import gpu_errors_named
+from tune_cropshield.training.gpu_errors import gpu_errors_named, is_dead_context
 from tune_cropshield.training.losses import CrossEntropy
 from tune_cropshield.training.metrics import Evaluation
 from tune_cropshield.training.models import correct_momentum
@@ -268,7 +268,8 @@ def test_other_errors_are_not_taken_for_memory(error: Exception) -> None:
         torch.AcceleratorError("CUDA error: an illegal memory access was encountered"),
         RuntimeError("CUDA error: an illegal memory access was encountered"),
         RuntimeError("CUDA error: unspecified launch failure"),
-        RuntimeError("CUDA error: device-side assert triggered"),
+        RuntimeError("CUDA error: uncorrectable NVLink error detected during the execution"),
+        RuntimeError("CUDA error: the launch timed out and was terminated"),
         torch.AcceleratorError("CUDA error: unknown error"),
     ],
     ids=lambda error: f"{type(error).__name__}: {error}",
@@ -278,6 +279,35 @@ def test_a_dead_context_is_not_tried_again(error: Exception) -> None:
     with pytest.raises(DeadContextError, match="takes no more work from this process: CUDA error"), gpu_errors_named():
         trained(run)
     assert run.policy.retries == []
+
+
+@pytest.mark.parametrize("kind", [torch.AcceleratorError, RuntimeError])
+def test_a_failed_assertion_is_the_programs_fault(kind: type[RuntimeError]) -> None:
+    error = kind("CUDA error: device-side assert triggered\nCUDA kernel errors might be reported asynchronously")
+    assert is_dead_context(error)
+    with (
+        pytest.raises(
+            FailedAssertion, match=r"^the program failed on the GPU: CUDA error: device-side assert triggered$"
+        ),
+        gpu_errors_named(),
+    ):
+        raise error
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA error: invalid argument",
+        "CUDA error: invalid configuration argument",
+        "CUDA error: no kernel image is available for execution on the device",
+        "CUDA error: operation not permitted when stream is capturing",
+        "CUDA error: invalid device ordinal",
+    ],
+)
+def test_an_error_of_cuda_after_which_the_process_can_go_on_stays_what_it_is(text: str) -> None:
+    assert not is_dead_context(torch.AcceleratorError(text))
+    with pytest.raises(torch.AcceleratorError, match=text), gpu_errors_named():
+        raise torch.AcceleratorError(text)
 
 
 def test_memory_that_runs_out_where_nothing_can_be_made_smaller_ends_the_trial() -> None:

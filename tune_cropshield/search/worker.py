@@ -16,7 +16,7 @@ from ray import tune
 from tune_cropshield.config.settings import RunConfig
 from tune_cropshield.config.units import MIB
 from tune_cropshield.data.dataset import DeviceData, LeafData
-from tune_cropshield.errors import DeadContextError, DiskFull, DivergedError, OutOfMemory
+from tune_cropshield.errors import DeadContextError, DiskFull, DivergedError, FailedAssertion, OutOfMemory
 from tune_cropshield.files import raising_disk_full
 from tune_cropshield.memory.guard import cap_allocator, give_back, why_retire
 from tune_cropshield.search.endings import (
@@ -38,9 +38,10 @@ from tune_cropshield.training.progress import TrialReport
 from tune_cropshield.training.run_folder import RunFolder
 
 DEAD_CONTEXT = 70  # exit code of a process whose GPU context is gone
-LEFT_MEMORY = 71  # of one whose last trial has not given its memory back
+LEFT_MEMORY = 71  # of one whose last trial has not given its memory back, or has left it a dead GPU
 ERROR_FILE = "error.txt"  # a failed trial's traceback, and what its process had logged last
 LAST_LINES = 20
+AFTER_ASSERTION = "the GPU took no more work after the last trial: its worker was replaced"
 
 
 class TrialWorker(tune.Trainable):
@@ -62,7 +63,7 @@ class TrialWorker(tune.Trainable):
         cap_allocator(memory_mib, torch.device(device))  # before anything lies on it
         self._data = DeviceData(data, torch.device(device), resident_bytes)
         self._memory_mib = memory_mib
-        self._retired = False
+        self._retired = self._dead = False
         self._loss_scales: dict[tuple[str, str], float] = {}  # (model, precision) -> where the last such trial ended
         gc.collect()
         gc.freeze()  # what imports have made stays: to look through it between trials takes half a second, for nothing
@@ -71,14 +72,16 @@ class TrialWorker(tune.Trainable):
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Takes up another trial in the same process.
 
-        When the last one has left memory behind, the process ends itself at its first step instead.
+        When the last one has left memory behind, or a GPU that takes no more work, the process ends itself at its first
+        step instead.
         """
         if self._epochs is not None:
             # Ray hands a process on only when its trial was decided on; one that has not ended by itself was pruned.
             with suppress(TrialEnded, DiskFull):
                 self._epochs.throw(TrialEnded())
         self.cleanup()
-        if (reason := why_retire(self._left_mib, self._data.resident_bytes / MIB)) is not None:
+        reason = AFTER_ASSERTION if self._dead else why_retire(self._left_mib, self._data.resident_bytes / MIB)
+        if reason is not None:
             folder = Path(new_config["folder"])
             folder.mkdir(parents=True, exist_ok=True)
             RunFolder(folder).add_event({"event": RETIRED, REASON: reason})
@@ -118,6 +121,7 @@ class TrialWorker(tune.Trainable):
         except DiskFull as error:
             return {"done": True, DISK_FULL: str(error)}
         except Exception as error:
+            self._dead = isinstance(error, FailedAssertion)
             self._note_traceback()
             return {"done": True, OUTCOME: FAILED, REASON: f"{type(error).__name__}: {error}".split("\n")[0]}
         if report.finished:
@@ -147,7 +151,7 @@ class TrialWorker(tune.Trainable):
             with suppress(DiskFull):  # it then goes on from an older checkpoint
                 self._epochs.close()
         self._epochs = None
-        self._left_mib = give_back(self._data.device)
+        self._left_mib = 0.0 if self._dead else give_back(self._data.device)
 
 
 def _last_log_lines() -> str:

@@ -1,6 +1,7 @@
-"""Tells apart two ways in which a GPU fails.
+"""Tells apart the ways in which a GPU fails.
 
-No memory left, which smaller batches cure, and a dead context, which only a new process does.
+No memory left, which smaller batches cure; a dead context, which only a new process does; and a failed assertion,
+after which the context is dead too, but which a new process would only meet again.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 
 import torch
 
-from tune_cropshield.errors import DeadContextError, OutOfMemory, RunFailure
+from tune_cropshield.errors import DeadContextError, FailedAssertion, OutOfMemory, RunFailure
 
 # In lower case; PyTorch raises most of these as a plain RuntimeError. cuDNN takes its scratch space itself: when there
 # is none left it says that it has no algorithm, or that something inside it failed.
@@ -25,17 +26,28 @@ OUT_OF_MEMORY_TEXTS = (
     "defaultcpuallocator: can't allocate memory",
     "defaultcpuallocator: not enough memory",  # Windows
 )
-# A process that has met one of these gets nothing but errors from the GPU from then on.
-DEAD_CONTEXT_TEXTS = (
+# A process that has met one of these gets nothing but errors from the GPU from then on. They may be the card's: another
+# process can try again. CUDA's names: illegal address, launch failure, hardware stack error, timeout, ECC, NVLink.
+DEAD_CARD_TEXTS = (
     "illegal memory access",
     "illegal instruction",
     "illegal address",
     "misaligned address",
+    "address space not supported",
+    "invalid program counter",
     "unspecified launch failure",
-    "device-side assert",
+    "launch timed out",
+    "hardware stack error",
     "uncorrectable ecc error",
+    "uncorrectable nvlink error",
+    "context is destroyed",
+    "fallen off the bus",
+    "external device",
     "cuda error: unknown error",
 )
+# The same, but it is the program that is wrong: an assertion in a kernel failed, as when a class number is too large.
+# Every process would meet it again.
+FAILED_ASSERTION_TEXT = "device-side assert"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -46,10 +58,12 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def is_dead_context(error: BaseException) -> bool:
-    """Tells whether the GPU takes no more work from this process after `error`."""
-    if is_out_of_memory(error) or not isinstance(error, RuntimeError):
-        return False
-    return isinstance(error, torch.AcceleratorError) or _holds(error, DEAD_CONTEXT_TEXTS)
+    """Tells whether the GPU takes no more work from this process after `error`, whoever's fault it is."""
+    return _kills(error, (*DEAD_CARD_TEXTS, FAILED_ASSERTION_TEXT))
+
+
+def _kills(error: BaseException, texts: tuple[str, ...]) -> bool:
+    return isinstance(error, RuntimeError) and not is_out_of_memory(error) and _holds(error, texts)
 
 
 def _holds(error: BaseException, texts: tuple[str, ...]) -> bool:
@@ -67,12 +81,15 @@ def first_line(error: BaseException) -> str:
 def gpu_errors_named() -> Iterator[None]:
     """Inside, errors of the GPU become errors of ours.
 
-    A dead context becomes DeadContextError, and memory that runs out where nothing can be made smaller becomes
-    OutOfMemory.
+    A dead context becomes DeadContextError, or FailedAssertion where the program is at fault, and memory that runs out
+    where nothing can be made smaller becomes OutOfMemory. Other errors of CUDA, such as a wrong argument, stay what they
+    are: the process can go on after them, and another process would meet them again.
     """
     try:
         yield
     except RuntimeError as error:
+        if _kills(error, (FAILED_ASSERTION_TEXT,)):
+            raise FailedAssertion(f"the program failed on the GPU: {first_line(error)}") from error
         if is_dead_context(error):
             raise DeadContextError(f"the GPU takes no more work from this process: {first_line(error)}") from error
         if is_out_of_memory(error):
