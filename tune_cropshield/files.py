@@ -57,6 +57,31 @@ def append_line(path: Path, line: str) -> None:
             raise
 
 
+def sync_tree(folder: Path) -> None:
+    """Returns when all files in `folder`, whoever wrote them, and the names of them are on the disk.
+
+    What a power cut comes after is then still there. Raises DiskFull where a write that was put off finds no space.
+    """
+    with raising_disk_full(folder):
+        for path in (folder, *folder.rglob("*")):
+            if path.is_dir():
+                sync_names(path)
+            elif path.is_file():
+                with suppress(FileNotFoundError), open(path, "rb+") as file:  # Windows flushes only what may be written
+                    os.fsync(file.fileno())
+
+
+def sync_names(folder: Path) -> None:
+    """Returns when the names of the files in `folder` are on the disk; Windows keeps them in order by itself."""
+    if os.name == "nt":
+        return
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
 def _ends_in_newline(path: Path) -> bool:
     with open(path, "rb") as file:
         file.seek(-1, os.SEEK_END)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tune_cropshield.config.reference import train_py_command
 from tune_cropshield.config.settings import RunConfig, load_config, save_config
 from tune_cropshield.errors import RunFailure
-from tune_cropshield.files import raising_disk_full, write_text_atomically
+from tune_cropshield.files import raising_disk_full, sync_names, sync_tree, write_text_atomically
 from tune_cropshield.training.run_folder import BEST_METRICS, CLASSES, CONFIG, WEIGHTS, write_json
 
 if TYPE_CHECKING:
@@ -47,8 +47,10 @@ def write_best(search_dir: Path) -> Path:
             for name, text in retrain_scripts(config, trial).items():
                 write_text_atomically(aside / name, text)
             (aside / "retrain.sh").chmod(0o755)
+            sync_tree(aside)  # before it takes the place of one that is whole
             shutil.rmtree(target, ignore_errors=True)
             aside.replace(target)
+            sync_names(search_dir)
     except OSError as error:
         raise RunFailure(f"{target} cannot be written: {error}") from error
     finally:

@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tune_cropshield.config.space import SearchSpace
 from tune_cropshield.config.toml_files import without_none
 from tune_cropshield.errors import UserError
-from tune_cropshield.files import is_leftover, write_text_atomically
+from tune_cropshield.files import is_leftover, sync_names, sync_tree, write_text_atomically
 from tune_cropshield.search.endings import OUTCOME, REASON
 from tune_cropshield.search.journal import JOURNAL, best_value
 from tune_cropshield.training.metrics import METRIC_NAMES
@@ -121,6 +121,17 @@ def _row(folder: Path, trial: FrozenTrial) -> dict[str, Any]:
         row |= {"best_epoch": best["epoch"], "best_val_acc": best["val_acc"]}
         row |= {column: best.get(name) for name, column in COLUMN_OF_METRIC.items()}  # older searches knew fewer
     return row | {"outcome": trial.user_attrs.get(OUTCOME, "unfinished"), "reason": trial.user_attrs.get(REASON, "")}
+
+
+def sync_ended_trial(search_dir: Path, number: int) -> None:
+    """Returns when all files of a trial are on the disk; a trial that never began has none.
+
+    A failure of the disk other than that it is full is passed over: nobody could do anything about it.
+    """
+    folder = trial_folder(search_dir, number)
+    with suppress(OSError):
+        sync_tree(folder)
+        sync_names(search_dir)
 
 
 def equal_weights(folder: Path, study: optuna.Study, number: int) -> str | None:

@@ -17,6 +17,7 @@ import optuna
 from optuna.trial import TrialState
 
 from tune_cropshield.config.units import MIB, parse_duration
+from tune_cropshield.files import sync_names
 from tune_cropshield.search import folder as files
 from tune_cropshield.search.context import Search
 from tune_cropshield.search.endings import FAILED, OUTCOME
@@ -84,6 +85,7 @@ def run_search(search: Search, worker: Callable[[], type[Any]] = trial_worker) -
         raise search.early_end.disk_full
     files.drop_losers(search.folder, study)
     files.write_table(search.folder, study)
+    sync_names(search.folder)
     return SearchOutcome(study, search.early_end.reason, interrupted, search.early_end.failed)
 
 

@@ -28,6 +28,7 @@ from tune_cropshield.search.endings import (
     outcome_of,
     report_epoch,
 )
+from tune_cropshield.search.folder import sync_ended_trial
 from tune_cropshield.search.journal import num_started, quiet_optuna, unfinished
 from tune_cropshield.search.optuna_private import reopened
 from tune_cropshield.search.trial_settings import as_begun, distributions, suggest
@@ -146,6 +147,8 @@ class StudySearcher(Searcher):
             outcome = PRUNED
         if outcome is not None:
             with self._writing():
+                # Before the journal calls it ended and its checkpoints go: after a power cut its weights are there.
+                sync_ended_trial(self._search.folder, trial.number)
                 end_trial(self._study, trial, outcome, reason, best_so_far)
 
     def note_worker_error(self, trial_id: str, why: str | None) -> None:

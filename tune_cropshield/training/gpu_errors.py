@@ -82,8 +82,8 @@ def gpu_errors_named() -> Iterator[None]:
     """Inside, errors of the GPU become errors of ours.
 
     A dead context becomes DeadContextError, or FailedAssertion where the program is at fault, and memory that runs out
-    where nothing can be made smaller becomes OutOfMemory. Other errors of CUDA, such as a wrong argument, stay what they
-    are: the process can go on after them, and another process would meet them again.
+    where nothing can be made smaller becomes OutOfMemory. Other errors of CUDA, such as a wrong argument, stay what
+    they are: the process can go on after them, and another process would meet them again.
     """
     try:
         yield

@@ -19,7 +19,7 @@ from tune_cropshield.config.units import MIB
 from tune_cropshield.data.dataset import DeviceData
 from tune_cropshield.data.windows import Window, training_windows
 from tune_cropshield.errors import DivergedError
-from tune_cropshield.files import raising_disk_full, remove_leftovers
+from tune_cropshield.files import raising_disk_full, remove_leftovers, sync_tree
 from tune_cropshield.training.build import build_trainer, window_settings
 from tune_cropshield.training.clock import CHECKPOINT, REPORT, STEP, TrialClock
 from tune_cropshield.training.evaluate import evaluation_batch, split_batches
@@ -51,12 +51,16 @@ def run_trial(
     checkpoint_every_s: float = CHECKPOINT_EVERY_S,
     memory_mib: float | None = None,
 ) -> TrialReport:
-    """Trains one network to its end and returns the last report. Arguments and errors are those of `trial_epochs`."""
+    """Trains one network to its end and returns the last report. Arguments and errors are those of `trial_epochs`.
+
+    Its files are then on the disk: a power cut takes none of them.
+    """
     last = None
     options = {"resume": resume, "checkpoint_every_s": checkpoint_every_s, "memory_mib": memory_mib}
     with closing(trial_epochs(config, data, folder, **options)) as epochs:  # type: ignore[arg-type]
         for last in epochs:
             report(last)
+    sync_tree(folder)
     assert last is not None
     return last
 
