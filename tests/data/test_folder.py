@@ -36,21 +36,31 @@ def test_each_sub_folder_is_a_class_and_everything_is_sorted(tmp_path: Path) -> 
 def test_all_suffixes_count_in_any_case_and_in_deeper_folders(tmp_path: Path) -> None:
     write(tmp_path, "a/1.JPG", "a/2.Jpeg", "a/3.png", "b/4.BMP", "b/2024/may/5.webp", "b/notes.txt", "b/6.tiff")
     paths = [file.path for file in scan_folder(tmp_path, None).files]
-    assert paths == ["a/1.JPG", "a/2.Jpeg", "a/3.png", "b/2024/may/5.webp", "b/4.BMP"]
+    assert paths == ["a/1.JPG", "a/2.Jpeg", "a/3.png", "b/2024/may/5.webp", "b/4.BMP", "b/6.tiff"]
 
 
-def test_hidden_files_and_folders_are_ignored(tmp_path: Path) -> None:
+def test_hidden_files_and_folders_are_left_out(tmp_path: Path) -> None:
     write(tmp_path, "a/1.jpg", "a/._1.jpg", "a/.cache/2.jpg", "b/3.jpg", ".git/4.jpg", ".5.jpg")
     folder = scan_folder(tmp_path, None)
     assert [file.path for file in folder.files] == ["a/1.jpg", "b/3.jpg"]
-    assert folder.skipped == ()
+    assert [(it.path, it.kind) for it in folder.left_out] == [
+        (".5.jpg", "system"),
+        (".git/", "system"),
+        ("a/._1.jpg", "system"),
+        ("a/.cache/", "system"),
+    ]
 
 
-def test_folders_without_images_and_images_without_class_are_skipped_and_named(tmp_path: Path) -> None:
+def test_folders_without_images_and_images_without_class_are_named(tmp_path: Path) -> None:
     write(tmp_path, "a/1.jpg", "b/2.jpg", "papers/readme.txt", "cover.png", "labels.csv")
     folder = scan_folder(tmp_path, None)
     assert folder.classes == ("a", "b")
-    assert folder.skipped == ("cover.png", "papers")
+    assert [(it.path, it.kind, it.class_name) for it in folder.left_out] == [
+        ("cover.png", "no class", ""),
+        ("labels.csv", "other", ""),
+        ("papers/", "empty", ""),
+        ("papers/readme.txt", "other", "papers"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -61,7 +71,6 @@ def test_folders_without_images_and_images_without_class_are_skipped_and_named(t
         (["1.jpg", "2.jpg"], "the 2 images of .* lie directly in it, so they have no class"),
         (["rust/1.jpg"], "at least two classes are needed, but .* has one: 'rust' with 1 images$"),
         (["color/rust/1.jpg", "color/healthy/2.jpg"], "has sub-folders itself: was '.*color' meant"),
-        (["train/a/1.jpg", "val/a/2.jpg", "Test/a/3.jpg"], r"holds splits \(Test, train, val\), not classes"),
     ],
 )
 def test_a_folder_of_another_layout_is_refused_with_a_hint(tmp_path: Path, names: list[str], message: str) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tune_cropshield.data.split import Split, split_by_content
+from tune_cropshield.data.split import Split, split_as_given, split_by_content
 from tune_cropshield.errors import DataError
 
 SIDES = ("train", "val", "test")
@@ -151,3 +151,22 @@ def test_adding_an_image_moves_at_most_two_and_none_between_val_and_test(
     moves = [(before[digest], after[digest]) for digest in digests if before[digest] != after[digest]]
     assert len(moves) <= 2
     assert all("train" in move for move in moves)
+
+
+def test_a_given_split_is_used_as_it_is() -> None:
+    sides = ["train", "val", "train", "test", "val", "train"]
+    split = split_as_given([0, 0, 1, 1, 1, 0], list("abcdef"), ["x", "y"], sides, seed=0)
+    assert (split.train.tolist(), split.val.tolist(), split.test.tolist()) == ([0, 2, 5], [1, 4], [3])
+
+
+def test_validation_is_drawn_from_train_where_only_test_is_given() -> None:
+    labels, digests, classes = folder_of(10, 10)
+    split = split_as_given([*labels, 0, 1], [*digests, "t0", "t1"], classes, ["train"] * 20 + ["test"] * 2, 0, 0.2)
+    assert split.test.tolist() == [20, 21]
+    assert Counter(labels[index] for index in split.val) == {0: 2, 1: 2}
+    assert sorted([*split.train, *split.val]) == list(range(20))
+
+
+def test_a_given_split_without_a_class_in_val_is_refused() -> None:
+    with pytest.raises(DataError, match=r"no val photographs of 'y': each class must be in train and in val"):
+        split_as_given([0, 1, 0], list("abc"), ["x", "y"], ["train", "train", "val"], seed=0)

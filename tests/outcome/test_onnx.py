@@ -22,8 +22,8 @@ from tune_cropshield.cli import main
 from tune_cropshield.config.settings import DataConfig, RunConfig, TrialConfig, save_config
 from tune_cropshield.data.augment import evaluation_view
 from tune_cropshield.data.decode import decode_rgb
-from tune_cropshield.data.folder import images_below
 from tune_cropshield.data.generated import draw_leaves
+from tune_cropshield.data.listing import photographs_below
 from tune_cropshield.errors import RunFailure
 from tune_cropshield.outcome.onnx import checked_difference, pictures_to_check, write_onnx
 from tune_cropshield.outcome.predict import predict
@@ -66,7 +66,7 @@ def save_run(folder: Path, model: str, size: int, data: Path, network: nn.Module
 def trained_run(folder: Path, model: str, size: int, data: Path) -> Path:
     """Writes a run whose network has learnt a little from the photographs in `data`."""
     torch.manual_seed(0)
-    pictures = np.stack([decode_rgb(path, size) for path in images_below(data)[::8]])
+    pictures = np.stack([decode_rgb(path, size) for path in photographs_below(data)[0][::8]])
     return save_run(folder, model, size, data, trained(build_model(model, len(CLASSES)), pictures))
 
 
@@ -123,7 +123,7 @@ def assert_gives_pytorchs_logits(exported: Export, model: str, size: int, photog
 
 
 def test_the_file_gives_pytorchs_logits_for_photographs_of_any_number(tiny: Export, drawn_leaves: Path) -> None:
-    assert_gives_pytorchs_logits(tiny, "tiny_cnn", 32, images_below(drawn_leaves)[::23])
+    assert_gives_pytorchs_logits(tiny, "tiny_cnn", 32, photographs_below(drawn_leaves)[0][::23])
 
 
 def test_the_command_says_where_the_file_is_and_nothing_else(tiny: Export) -> None:
@@ -138,7 +138,7 @@ def test_the_file_of_a_torchvision_network_gives_its_logits_too(tmp_path: Path, 
     assert write_onnx(run_dir, tmp_path / "model.onnx") <= 1e-3
 
     exported = Export(run_dir, tmp_path / "model.onnx")
-    assert_gives_pytorchs_logits(exported, "efficientnet_b0", 64, images_below(drawn_leaves)[::23])
+    assert_gives_pytorchs_logits(exported, "efficientnet_b0", 64, photographs_below(drawn_leaves)[0][::23])
 
 
 @pytest.mark.xfail(strict=True, reason="preparations differ, see known limits")
@@ -147,7 +147,7 @@ def test_it_says_of_photographs_what_predict_says(tiny: Export, tmp_path: Path, 
     leaves = draw_leaves(tmp_path / "leaves", classes=4, per_class=4, image_size=side)
     session = onnxruntime.InferenceSession(tiny.file, providers=["CPUExecutionProvider"])
 
-    for prediction in predict(tiny.run_dir, images_below(leaves), torch.device("cpu")):
+    for prediction in predict(tiny.run_dir, photographs_below(leaves)[0], torch.device("cpu")):
         (shares,) = session.run(["probabilities"], {"images": decode_rgb(prediction.path, 32)[None]})[0]
         assert prediction.probabilities == {
             name: pytest.approx(share, abs=1e-3) for name, share in zip(CLASSES, shares, strict=True)

@@ -48,19 +48,19 @@ def _photographs(given: list[Path]) -> list[Path]:
 
     Raises UserError for what is not there.
     """
-    from tune_cropshield.data.folder import IMAGE_SUFFIXES, images_below
+    from tune_cropshield.data.listing import photographs_below
 
     missing = [path for path in given if not path.exists()]
     if missing:
         raise UserError("\n".join(f"{path}: no such photograph or folder" for path in missing))
     try:
         found = list(
-            dict.fromkeys(file for path in given for file in (images_below(path) if path.is_dir() else [path]))
+            dict.fromkeys(file for path in given for file in (photographs_below(path)[0] if path.is_dir() else [path]))
         )
     except PermissionError as error:
         raise UserError(f"no permission to read {error.filename}") from None
     if not given:
         raise UserError("IMAGE: no photograph or folder was given")
     if not found:
-        raise UserError(f"no photographs ({' '.join(IMAGE_SUFFIXES)}) in {', '.join(str(path) for path in given)}")
+        raise UserError(f"no photographs in {', '.join(str(path) for path in given)}")
     return found

@@ -112,6 +112,8 @@ def _train(config: RunConfig, out: Path, resume: bool, profile: bool, device: st
     import torch
 
     from tune_cropshield.data.dataset import DeviceData, open_data
+    from tune_cropshield.data.left_out import write_left_out
+    from tune_cropshield.data.remarks import remarks
     from tune_cropshield.training.loop import run_trial
     from tune_cropshield.training.model_checks import check_pretrained
 
@@ -119,6 +121,8 @@ def _train(config: RunConfig, out: Path, resume: bool, profile: bool, device: st
     with view.steps("decoding photographs") as progress:
         data = open_data(config.data, {trial.image_size, *trial.progressive_sizes.values()}, cache_dir(), progress)
     check_pretrained(trial, len(data.classes))
+    for line in remarks(data):
+        view.note(line)
     view.note(
         f"training {trial.model} on {device}: {len(data.split.train)} photographs, {len(data.classes)} classes, "
         f"up to {trial.epochs} epochs"
@@ -146,6 +150,8 @@ def _train(config: RunConfig, out: Path, resume: bool, profile: bool, device: st
 
     try:
         with view.steps(f"files in {out}") as progress:
+            out.mkdir(parents=True, exist_ok=True)
+            write_left_out(out, data.left_out)
             last = run_trial(config, DeviceData(data, torch.device(device)), out, report, resume=resume)
     except DivergedError as error:
         raise error from None

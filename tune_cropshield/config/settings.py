@@ -46,6 +46,9 @@ class DataConfig(Settings):
     # More unreadable photographs than this are an error; fewer are listed and left out.
     max_bad_share: float = Field(0.05, ge=0, le=1)
 
+    # How many folders make a class's name: 1 for DATA/rust, 2 for DATA/apple/rust; left out: 1 where that is plain.
+    class_depth: Literal[1, 2] | None = None
+
     rules = (Rule(frozenset({"val_share", "test_share"}), _nothing_left_to_train_on),)
 
 

@@ -11,17 +11,26 @@ from torch import Tensor
 
 from tune_cropshield.config.settings import DataConfig
 from tune_cropshield.data.feed import ImageFeed
+from tune_cropshield.data.folder import ListedFolder, list_folder
+from tune_cropshield.data.left_out import LeftOut
 from tune_cropshield.data.preparation import Preparation
-from tune_cropshield.data.split import Split, split_by_content
+from tune_cropshield.data.split import Split, split_as_given, split_by_content
 from tune_cropshield.data.store import Store, open_store
+from tune_cropshield.errors import DataError
 
 
 @dataclass(frozen=True)
 class LeafData:
-    """The stores, one for each size of picture, and the split. Pickles as paths: cheap to send to a worker."""
+    """The stores, one for each size of picture, and the split. Pickles as paths: cheap to send to a worker.
+
+    left_out: everything in the folder that is not used, unreadable photographs among it. given_split: the folders name
+    the split; it was not made here.
+    """
 
     stores: dict[int, Store]  # by store side, in px
     split: Split
+    left_out: tuple[LeftOut, ...] = ()
+    given_split: bool = False
 
     @property
     def store(self) -> Store:
@@ -44,15 +53,42 @@ def open_data(
 
     Raises DataError when they cannot be trained on.
     """
+    folder = list_folder(Path(config.dir), config.class_depth)
     stores = {
-        side: open_store(Path(config.dir), side, cache_dir, max_bad_share=config.max_bad_share, progress=progress)
+        side: open_store(
+            Path(config.dir),
+            side,
+            cache_dir,
+            class_depth=config.class_depth,
+            max_bad_share=config.max_bad_share,
+            progress=progress,
+        )
         for side in sorted({Preparation(size).store_side for size in image_sizes})
     }
     store = next(iter(stores.values()))
-    split = split_by_content(
-        store.labels.tolist(), store.digests, store.classes, config.split_seed, config.val_share, config.test_share
+    sides = {image.path: side for image, _, side in folder.images}
+    given = [side for path in store.paths if (side := sides.get(path)) is not None]
+    split = _split(config, store, given)
+    return LeafData(stores, split, (*folder.left_out, *_unreadable(folder, store)), given_split=bool(given))
+
+
+def _split(config: DataConfig, store: Store, given: list[str]) -> Split:
+    """Returns the split that is given, a side for each photograph; by content where none is given."""
+    labels = store.labels.tolist()
+    if given:
+        return split_as_given(labels, store.digests, store.classes, given, config.split_seed, config.val_share)
+    return split_by_content(
+        labels, store.digests, store.classes, config.split_seed, config.val_share, config.test_share
     )
-    return LeafData(stores, split)
+
+
+def _unreadable(folder: ListedFolder, store: Store) -> list[LeftOut]:
+    """Returns the photographs that could not be decoded."""
+    labels = {image.path: label for image, label, _ in folder.images}
+    return [
+        LeftOut(path, "unreadable", reason, folder.classes[labels[path]] if path in labels else "")
+        for path, reason in store.unreadable
+    ]
 
 
 class DeviceData:
@@ -84,5 +120,11 @@ class DeviceData:
         )
 
     def indices(self, split: str) -> Tensor:
-        """Returns the samples of "train", "val" or "test", int64 on the CPU."""
-        return torch.from_numpy(getattr(self.data.split, split))
+        """Returns the samples of "train", "val" or "test", int64 on the CPU.
+
+        Raises DataError where there are none: a given split may have no test photographs.
+        """
+        indices = getattr(self.data.split, split)
+        if not len(indices):
+            raise DataError(f"{str(self.data.store.root)!r} holds no {split} photographs: its folders name other sides")
+        return torch.from_numpy(indices)

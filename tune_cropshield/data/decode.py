@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import enum
+import importlib
+import importlib.metadata
 import io
 import threading
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +16,22 @@ import numpy.typing as npt
 import PIL
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-DECODER_VERSION = f"1+pillow{PIL.__version__}"  # part of every store's key: raise the 1 when decoded bytes change
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF")  # by content, as names lie; EPS and PDF have no business here
+from tune_cropshield.data.names import HEIC_NOT_READ
+
+READS_HEIC = find_spec("pillow_heif") is not None  # the optional reader, of the extra "heic"
+if READS_HEIC:
+    importlib.import_module("pillow_heif").register_heif_opener()
+# By content, as names lie; EPS and PDF have no business here.
+FORMATS = (
+    *("JPEG", "PNG", "BMP", "DIB", "WEBP", "GIF", "TIFF", "PPM", "JPEG2000"),
+    *(("AVIF",) if find_spec("PIL.AvifImagePlugin") is not None else ()),  # Pillow has it since 11.3
+    *(("HEIF",) if READS_HEIC else ()),
+)
+# Part of every store's key: raise the 1 when decoded bytes change.
+DECODER_VERSION = f"1+pillow{PIL.__version__}" + (
+    f"+heif{importlib.metadata.version('pillow-heif')}" if READS_HEIC else ""
+)
+HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # ISO/IEC 23008-12
 MIN_SIDE = 8  # pixels; below it a file is an icon or a mistake, and enlarging it would train on nothing
 # EXIF orientation -> what makes it upright
 UPRIGHT = {
@@ -30,12 +48,42 @@ UPRIGHT = {
 _filters_lock = threading.Lock()
 
 
+class Content(enum.Enum):
+    """What a file's first bytes say."""
+
+    PHOTOGRAPH = enum.auto()
+    HEIC = enum.auto()
+    OTHER = enum.auto()
+
+
 class DecodeError(ValueError):
     """The file holds no image that can be decoded; the message says why."""
 
 
 class FileReadError(DecodeError):
     """The file's bytes could not be read: another try may succeed. The OSError is its `__cause__`."""
+
+
+def content_of(path: str) -> Content:
+    """Returns what the file at `path` is by its first bytes; whether it is whole shows only when it is decoded.
+
+    Raises OSError where it cannot be read.
+    """
+    with open(path, "rb") as file:
+        if _is_heic(file.read(12)):
+            return Content.HEIC
+        file.seek(0)
+        try:
+            with _filters_lock, warnings.catch_warnings():
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+                with Image.open(file, formats=FORMATS):
+                    return Content.PHOTOGRAPH
+        except Exception:  # a text that begins like a picture makes Pillow's readers raise nearly anything
+            return Content.OTHER
+
+
+def _is_heic(first_bytes: bytes) -> bool:
+    return first_bytes[4:8] == b"ftyp" and first_bytes[8:12] in HEIC_BRANDS
 
 
 def decode_rgb(path: Path, size: int) -> npt.NDArray[np.uint8]:
@@ -56,7 +104,8 @@ def decode_rgb(path: Path, size: int) -> npt.NDArray[np.uint8]:
     except (DecodeError, MemoryError):  # out of memory is no fault of this file
         raise
     except UnidentifiedImageError as error:
-        raise DecodeError("not an image" if content else "empty file") from error
+        why = HEIC_NOT_READ if _is_heic(content[:12]) else "not an image" if content else "empty file"
+        raise DecodeError(why) from error
     except Image.DecompressionBombError as error:
         raise DecodeError("too many pixels (decompression bomb?)") from error
     except Exception as error:

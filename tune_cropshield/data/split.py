@@ -96,6 +96,47 @@ def split_by_content(
     return Split(train, val, test)
 
 
+def split_as_given(
+    labels: Sequence[int],
+    digests: Sequence[str],
+    classes: Sequence[str],
+    sides: Sequence[str],
+    seed: int,
+    val_share: float = 0.1,
+) -> Split:
+    """Returns the split that the folders name. Without a val side, validation is drawn from train by content.
+
+    Args:
+        sides: "train", "val" or "test" of each image. Without any "test", that side is empty.
+        seed, val_share: see `split_by_content`; only used without a val side.
+
+    Raises:
+        DataError: a class is missing in train or val.
+    """
+    check_given_split(classes, labels, sides)
+    train, val, test = (
+        np.array([index for index, of in enumerate(sides) if of == side], dtype=np.int64) for side in (TRAIN, VAL, TEST)
+    )
+    if len(val):
+        return Split(train, val, test)
+    drawn = split_by_content(
+        [labels[index] for index in train], [digests[index] for index in train], classes, seed, val_share, 0.0
+    )
+    return Split(train[drawn.train], train[drawn.val], test)
+
+
+def check_given_split(classes: Sequence[str], labels: Sequence[int], sides: Sequence[str]) -> None:
+    """Raises DataError where a class of a given split has no images in train, or none in val although val is there."""
+    for side in (TRAIN, VAL):
+        there = {label for label, of in zip(labels, sides, strict=True) if of == side}
+        lacking = [name for label, name in enumerate(classes) if label not in there]
+        if lacking and (there or side == TRAIN):
+            raise DataError(
+                f"the given split has no {side} photographs of {', '.join(map(repr, lacking))}: each class must be in "
+                "train and in val"
+            )
+
+
 def _side_of_shared(hash_bytes: bytes, shares: dict[str, float]) -> str:
     place = int.from_bytes(hash_bytes[:8], "big") / 2**64
     if place < shares[TEST]:

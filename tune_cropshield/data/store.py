@@ -123,6 +123,7 @@ def open_store(
     size: int,
     cache_dir: Path,
     *,
+    class_depth: int | None = None,
     max_bad_share: float = 0.05,
     progress: Progress | None = None,
     workers: int | None = None,
@@ -133,6 +134,7 @@ def open_store(
     builds, the others wait for it. A killed build leaves nothing that is mistaken for a store.
 
     Args:
+        class_depth: see `scan_folder`.
         max_bad_share: the largest share of images in [0, 1] that may be unreadable; those are left out and listed in
             `Store.unreadable`.
         progress: called in the calling thread after each image while building; never when the store is there.
@@ -145,7 +147,7 @@ def open_store(
     """
     assert size > 0 and (workers is None or workers > 0)
     cache_dir = Path(os.path.abspath(cache_dir))
-    folder = scan_folder(root, cache_dir / "digests.json")
+    folder = scan_folder(root, cache_dir / "digests.json", class_depth)
     fingerprint = fingerprint_of(folder, size)
     path = cache_dir / fingerprint[:KEY_LENGTH]
     store = _load_if_sound(path, folder.root, fingerprint)

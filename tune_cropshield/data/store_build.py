@@ -108,10 +108,7 @@ def _decode_into(
 def check_readable(
     folder: ImageFolder, kept: Sequence[str], unreadable: Sequence[tuple[str, str]], max_bad_share: float
 ) -> None:
-    """Raises DataError when too many images, or all of one class, are unreadable.
-
-    Class names are the first part of a path.
-    """
+    """Raises DataError when too many images, or all of one class, are unreadable."""
     if not unreadable:
         return
     first = ", ".join(f"{name} ({reason})" for name, reason in unreadable[:3]) + (
@@ -123,7 +120,8 @@ def check_readable(
             f"{len(unreadable)} of {total} images in {str(folder.root)!r} cannot be read, more than the "
             f"{max_bad_share:.0%} allowed: {first}"
         )
-    emptied = sorted(set(folder.classes) - {name.partition("/")[0] for name in kept})
+    sound = set(kept)
+    emptied = sorted(set(folder.classes) - {folder.classes[file.label] for file in folder.files if file.path in sound})
     if emptied:
         raise DataError(f"no image of {', '.join(map(repr, emptied))} in {str(folder.root)!r} can be read: {first}")
 

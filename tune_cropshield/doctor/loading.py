@@ -21,7 +21,7 @@ from torchvision import transforms
 from tune_cropshield.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from tune_cropshield.data.decode import DecodeError
 from tune_cropshield.data.feed import ImageFeed
-from tune_cropshield.data.folder import list_images
+from tune_cropshield.data.folder import list_folder
 from tune_cropshield.data.preparation import Preparation
 from tune_cropshield.data.windows import Window, WindowSettings, training_windows
 from tune_cropshield.errors import DataError
@@ -81,7 +81,7 @@ def measure_loading(root: Path, image_size: int, device: torch.device, seconds: 
 
     Files that cannot be decoded are passed over.
     """
-    paths = [root / image.path for images in list_images(root).values() for image in images]
+    paths = [root / image.path for image, _, _ in list_folder(root).images]
     random.Random(0).shuffle(paths)
     started = time.perf_counter()
     pictures, sound = [], []

@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image
 
 from tune_cropshield.data.decode import DecodeError, decode_rgb
-from tune_cropshield.data.folder import list_images
+from tune_cropshield.data.folder import list_folder
 
 LOOKED_AT_SIZE = 64  # px: a JPEG is read to its end at any size, and far faster at a small one
 CHUNK = 64  # files between two looks at the clock
@@ -49,15 +49,16 @@ def examine_photographs(root: Path, seconds: float, threads: int) -> Photographs
     Raises:
         DataError: a search would not train on them.
     """
-    listed = list_images(root)
-    sizes = [(image.path, image.size) for images in listed.values() for image in images]
+    listed = list_folder(root)
+    sizes = [(image.path, image.size) for image, _, _ in listed.images]
+    class_of = {image.path: label for image, label, _ in listed.images}
     until = time.perf_counter() + seconds / 3
     copies, compared = _copies(root, sizes, until)
     looked_at, sides, broken = _look(root, [path for path, _ in sizes], time.perf_counter() + seconds * 2 / 3, threads)
     sides.sort(key=lambda side: side[0] * side[1])
     return Photographs(
         folder=str(root),
-        classes={name: len(images) for name, images in sorted(listed.items())},
+        classes={name: len(listed.of_class(label)) for label, name in enumerate(listed.classes)},
         files=len(sizes),
         looked_at=looked_at,
         broken=tuple(sorted(broken)),
@@ -68,7 +69,7 @@ def examine_photographs(root: Path, seconds: float, threads: int) -> Photographs
         largest=sides[-1] if sides else None,
         copies=tuple(copies),
         files_compared=compared,
-        across_classes=sum(len({path.partition("/")[0] for path in group}) > 1 for group in copies),
+        across_classes=sum(len({class_of[path] for path in group}) > 1 for group in copies),
     )
 
 

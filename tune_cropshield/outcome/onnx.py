@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from tune_cropshield.data.decode import DecodeError, decode_rgb
-from tune_cropshield.data.folder import images_below
 from tune_cropshield.data.generated import draw_leaves
+from tune_cropshield.data.listing import photographs_below
 from tune_cropshield.data.preparation import Preparation
 from tune_cropshield.errors import RunFailure, UserError
 from tune_cropshield.files import write_atomically
@@ -164,13 +164,13 @@ def pictures_to_check(folder: str, size: int) -> np.ndarray:
 
     They are synthetic ones where none can be read.
     """
-    photographs = images_below(Path(folder)) if folder and Path(folder).is_dir() else []
+    photographs = photographs_below(Path(folder))[0] if folder and Path(folder).is_dir() else []
     found = _decoded(photographs[:: max(len(photographs) // NUM_CHECKED, 1)], size)
     if found:
         return np.stack(list(islice(cycle(found), NUM_CHECKED)))
     with TemporaryDirectory() as place:
         leaves = draw_leaves(Path(place) / "leaves", classes=4, per_class=4, image_size=max(size, 64))
-        return np.stack(_decoded(images_below(leaves), size))
+        return np.stack(_decoded(photographs_below(leaves)[0], size))
 
 
 def _decoded(paths: Sequence[Path], size: int) -> list[np.ndarray]:

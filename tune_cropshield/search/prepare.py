@@ -52,6 +52,7 @@ def prepare(space: SearchSpace, cache_dir: Path, view: SearchView) -> Prepared:
     """
     from tune_cropshield.data.dataset import open_data
     from tune_cropshield.data.generated import generated_leaves
+    from tune_cropshield.data.remarks import remarks
     from tune_cropshield.search.start_points import reference_notes
     from tune_cropshield.training.model_checks import check_image_sizes, check_pretrained
 
@@ -67,8 +68,8 @@ def prepare(space: SearchSpace, cache_dir: Path, view: SearchView) -> Prepared:
     with view.steps("decoding photographs") as progress:
         data = open_data(space.data, {trial.image_size, *trial.progressive_sizes.values()}, cache_dir, progress)
     check_pretrained(trial, len(data.classes))
-    for path, reason in data.store.unreadable:
-        view.note(f"left out: {path} ({reason})")
+    for line in remarks(data):
+        view.note(line)
     split = data.split
     view.note(
         f"{len(data.store)} photographs, {len(data.classes)} classes: {len(split.train)} to train, {len(split.val)} to "

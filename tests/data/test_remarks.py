@@ -1,0 +1,78 @@
+"""What is said of the photographs before a network is trained on them, and what a training keeps of it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tune_cropshield.cli import main
+from tune_cropshield.config.settings import DataConfig
+from tune_cropshield.data.dataset import DeviceData, LeafData, open_data
+from tune_cropshield.data.generated import draw_leaves
+from tune_cropshield.data.left_out import LeftOut, read_left_out
+from tune_cropshield.data.remarks import remarks
+from tune_cropshield.errors import DataError
+
+
+def opened(root: Path, cache: Path) -> LeafData:
+    return open_data(DataConfig(dir=str(root)), {16}, cache)
+
+
+@pytest.fixture
+def leaves(tmp_path: Path) -> Path:
+    """3 classes of 8 drawn leaves."""
+    return draw_leaves(tmp_path / "leaves", classes=3, per_class=8, image_size=24)
+
+
+@pytest.fixture
+def given_split(leaves: Path, tmp_path: Path) -> Path:
+    """The same leaves, 5 of a class in train and 3 in val."""
+    for folder in sorted(leaves.iterdir()):
+        for index, file in enumerate(sorted(folder.iterdir())):
+            target = tmp_path / "split" / ("train" if index < 5 else "val") / folder.name / file.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, target)
+    return tmp_path / "split"
+
+
+def test_nothing_is_said_of_a_tidy_folder(leaves: Path, shared_cache: Path) -> None:
+    assert remarks(opened(leaves, shared_cache)) == []
+
+
+def test_a_given_split_is_used_as_it_is_and_said(given_split: Path, shared_cache: Path) -> None:
+    data = opened(given_split, shared_cache)
+    assert [len(side) for side in (data.split.train, data.split.val, data.split.test)] == [15, 9, 0]
+    assert all(data.store.paths[index].startswith("val/") for index in data.split.val)
+    assert remarks(data) == ["the split is used as the folders give it; it has no test photographs"]
+    with pytest.raises(DataError, match=r"holds no test photographs: its folders name other sides"):
+        DeviceData(data, data.store.images.device).indices("test")
+
+
+def test_identical_photographs_on_both_sides_of_a_given_split_are_told(given_split: Path, shared_cache: Path) -> None:
+    source = sorted((given_split / "train").rglob("*.jpg"))[0]
+    shutil.copy(source, given_split / "val" / source.parent.name / "copy.jpg")
+    name = source.relative_to(given_split).as_posix()
+    assert remarks(opened(given_split, shared_cache))[1:] == [
+        "1 photographs of val and test are identical files to others of the split, so accuracy flatters: "
+        f"{name} = val/{source.parent.name}/copy.jpg"
+    ]
+
+
+def test_a_training_tells_and_keeps_what_it_left_out(
+    leaves: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = sorted(leaves.iterdir())[0].name
+    (leaves / name / "zero.jpg").write_bytes(b"")
+    (leaves / name / "notes.txt").write_text("")
+    (home / "config.toml").write_text('[trial]\nmodel = "tiny_cnn"\nimage_size = 16\nepochs = 1\n')
+    out = home / "run"
+    assert main(["train", "--config", str(home / "config.toml"), "--data", str(leaves), "--out", str(out)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said.count(f"left out: {name}/zero.jpg (empty file)") == 1
+    assert said.count("no photographs, passed over: 1 .txt") == 1
+    assert read_left_out(out) == [
+        LeftOut(f"{name}/notes.txt", "other", "no photograph", name),
+        LeftOut(f"{name}/zero.jpg", "unreadable", "empty file", name),
+    ]

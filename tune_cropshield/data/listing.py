@@ -1,0 +1,100 @@
+"""The files below a folder, by name and status: which are photographs, and why the others are not."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tune_cropshield.data.left_out import LeftOut
+from tune_cropshield.data.names import is_of_the_system, why_no_photograph
+
+READ_ALREADY = "to photographs that are read already"
+
+
+@dataclass(frozen=True)
+class ListedImage:
+    """A photograph by its name and status alone: nothing of it was decoded."""
+
+    path: str  # relative, forward slashes
+    size: int  # bytes
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What was found below a folder."""
+
+    photographs: list[ListedImage] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+
+
+def photographs_below(folder: Path) -> tuple[list[Path], list[LeftOut]]:
+    """Returns the photographs below `folder` at any depth, sorted, and what else lies there, relative to it.
+
+    Raises PermissionError where a folder may not be looked into.
+    """
+    listing = list_below(str(folder), ".")
+    return sorted(folder / image.path for image in listing.photographs), listing.left_out
+
+
+def list_below(folder: str, prefix: str) -> Listing:
+    """Returns what lies below `folder` at any depth; paths begin with `prefix` ("." for none).
+
+    Links to folders are followed, but none into a folder that is read anyway, so that no photograph is there twice and
+    no circle is walked. Raises PermissionError where a folder may not be looked into.
+    """
+    found = Listing()
+    read = [os.path.realpath(folder)]
+    waiting, links = deque([(folder, prefix)]), deque[tuple[str, str]]()
+    while waiting or links:
+        if not waiting:  # links come last: what lies in the folder itself keeps its own name
+            folder, prefix = links.popleft()
+            target = os.path.realpath(folder)
+            if any(_is_inside(target, other) or _is_inside(other, target) for other in read):
+                found.left_out.append(LeftOut(f"{prefix}/", "link", READ_ALREADY))
+                continue
+            read.append(target)
+        else:
+            folder, prefix = waiting.popleft()
+        for entry in sorted_entries(folder):
+            path = entry.name if prefix == "." else f"{prefix}/{entry.name}"
+            if list_file(entry, path, found):
+                (waiting if entry.is_dir(follow_symlinks=False) else links).append((entry.path, path))
+    return found
+
+
+def sorted_entries(folder: str) -> Iterator[os.DirEntry[str]]:
+    """Yields what lies in `folder` in the order of names, so that every machine sees the same."""
+    with os.scandir(folder) as entries:
+        yield from sorted(entries, key=lambda entry: entry.name)
+
+
+def list_file(entry: os.DirEntry[str], path: str, found: Listing) -> bool:
+    """Adds a file, or what is of the system, to `found`; returns whether it is a folder to look into instead."""
+    if is_of_the_system(entry.name):
+        whole = f"{path}/" if entry.is_dir() else path
+        found.left_out.append(LeftOut(whole, "system", "hidden, or of the system or a file server"))
+        return False
+    if entry.is_dir():
+        return True
+    if not entry.is_file():
+        dangling = entry.is_symlink()
+        found.left_out.append(LeftOut(path, "link", "to nothing") if dangling else LeftOut(path, "other", "no file"))
+        return False
+    why = why_no_photograph(entry.path)
+    if why is not None:
+        found.left_out.append(LeftOut(path, *why))
+        return False
+    try:
+        status = entry.stat()
+    except FileNotFoundError:  # deleted since it was listed: as if it had never been there
+        return False
+    found.photographs.append(ListedImage(path, status.st_size, status.st_mtime_ns))
+    return False
+
+
+def _is_inside(inner: str, outer: str) -> bool:
+    return inner == outer or inner.startswith(os.path.join(outer, ""))
