@@ -30,8 +30,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms import v2
 
-from tune_cropshield.data.augment import IMAGENET_MEAN, IMAGENET_STD, PRESETS, Preset, augment
+from tune_cropshield.data.augment import PRESETS, Preset, augment
 from tune_cropshield.data.mixing import Mixing, mix
+from tune_cropshield.data.preparation import IMAGENET_MEAN, IMAGENET_STD
 from tune_cropshield.training.models import build_model
 
 

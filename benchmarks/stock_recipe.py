@@ -29,7 +29,8 @@ from torch.utils.data import DataLoader, Subset, random_split
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from tune_cropshield.data.augment import IMAGENET_MEAN, IMAGENET_STD, PRESETS
+from tune_cropshield.data.augment import PRESETS
+from tune_cropshield.data.preparation import IMAGENET_MEAN, IMAGENET_STD
 from tune_cropshield.training.models import build_model
 
 ACCUMULATION = 1

@@ -8,13 +8,16 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tune_cropshield.config.places import user_cache_dir
-from tune_cropshield.data.decode import decode_rgb
+from tune_cropshield.data.folder import scan_folder
+from tune_cropshield.data.preparation import Preparation
 from tune_cropshield.data.store import Store, open_store
 from tune_cropshield.data.store_files import DamagedStore
 from tune_cropshield.errors import DataError
@@ -28,14 +31,32 @@ def never(done: int, total: int) -> None:
     raise AssertionError("decoded again")
 
 
+def opened(root: Path, size: int, cache: Path, **options: Any) -> Store:
+    """Returns the store of a folder's photographs, squashed to size x size px."""
+    return open_store(scan_folder(root, cache / "digests.json"), Preparation(size, "squash"), cache, **options)
+
+
+def squashed(path: Path, size: int) -> np.ndarray[Any, Any]:
+    """Returns a photograph as the store should keep it."""
+    return np.asarray(Image.open(path).resize((size, size), Image.Resampling.BILINEAR))
+
+
 def stores_in(cache: Path) -> list[str]:
     """The folders in the cache: whole stores and leftovers."""
     return sorted(path.name for path in cache.iterdir() if path.is_dir())
 
 
 def start(code: str, *arguments: object, prefix: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-    """Starts a Python process with warnings as errors; `open_store`, `sys`, `Path` and `time` are imported."""
-    preamble = "import sys, time\nfrom pathlib import Path\nfrom tune_cropshield.data.store import open_store\n"
+    """Starts a Python process with warnings as errors; `opened`, `sys`, `Path` and `time` are there."""
+    preamble = """
+import sys, time
+from pathlib import Path
+from tune_cropshield.data.folder import scan_folder
+from tune_cropshield.data.preparation import Preparation
+from tune_cropshield.data.store import open_store
+def opened(root, size, cache, **options):
+    return open_store(scan_folder(root, cache / "digests.json"), Preparation(size, "squash"), cache, **options)
+"""
     command = [*prefix, sys.executable, "-W", "error", "-c", preamble + code, *map(str, arguments)]
     return subprocess.Popen(
         command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -45,7 +66,7 @@ def start(code: str, *arguments: object, prefix: tuple[str, ...] = ()) -> subpro
 def test_the_store_holds_every_image_decoded_in_the_order_of_paths(make_folder: MakeFolder, tmp_path: Path) -> None:
     root = make_folder({"rust": 2, "healthy": 3})
     calls: list[tuple[int, int]] = []
-    store = open_store(root, 16, tmp_path / "cache", progress=lambda done, total: calls.append((done, total)))
+    store = opened(root, 16, tmp_path / "cache", progress=lambda done, total: calls.append((done, total)))
     assert store.paths == ("healthy/0.png", "healthy/1.png", "healthy/2.png", "rust/0.png", "rust/1.png")
     assert store.classes == ("healthy", "rust")
     assert store.labels.tolist() == [0, 0, 0, 1, 1]
@@ -53,7 +74,7 @@ def test_the_store_holds_every_image_decoded_in_the_order_of_paths(make_folder: 
     assert store.images.shape == (5, 16, 16, 3)
     assert store.images.dtype == torch.uint8
     for pixels, path in zip(store.images, store.paths, strict=True):
-        np.testing.assert_array_equal(pixels.numpy(), decode_rgb(root / path, 16))
+        np.testing.assert_array_equal(pixels.numpy(), squashed(root / path, 16))
     assert len(store) == len(store.digests) == 5
     assert store.unreadable == ()
     assert (store.size, store.root) == (16, root)
@@ -63,24 +84,24 @@ def test_the_store_holds_every_image_decoded_in_the_order_of_paths(make_folder: 
 
 def test_a_second_start_decodes_nothing(make_folder: MakeFolder, tmp_path: Path) -> None:
     root = make_folder({"a": 3, "b": 3})
-    first = open_store(root, 16, tmp_path / "cache")
-    second = open_store(root, 16, tmp_path / "cache", progress=never)
+    first = opened(root, 16, tmp_path / "cache")
+    second = opened(root, 16, tmp_path / "cache", progress=never)
     assert second.fingerprint == first.fingerprint
     assert torch.equal(second.images, first.images)
 
 
 def test_the_number_of_threads_changes_nothing(make_folder: MakeFolder, tmp_path: Path) -> None:
     root = make_folder({"a": 20, "b": 20})
-    one, many = (open_store(root, 16, tmp_path / f"cache{workers}", workers=workers) for workers in (1, 7))
+    one, many = (opened(root, 16, tmp_path / f"cache{workers}", workers=workers) for workers in (1, 7))
     assert torch.equal(one.images, many.images)
     assert one.paths == many.paths
 
 
 def test_a_moved_folder_of_equal_content_shares_its_store(make_folder: MakeFolder, tmp_path: Path) -> None:
     root = make_folder({"a": 3, "b": 3})
-    first = open_store(root, 16, tmp_path / "cache")
+    first = opened(root, 16, tmp_path / "cache")
     root.rename(tmp_path / "moved")
-    second = open_store(tmp_path / "moved", 16, tmp_path / "cache", progress=never)
+    second = opened(tmp_path / "moved", 16, tmp_path / "cache", progress=never)
     assert second.path == first.path
     assert second.root == tmp_path / "moved"
     assert pickle.loads(pickle.dumps(second)).root == tmp_path / "moved"
@@ -107,20 +128,20 @@ def test_a_changed_folder_has_another_store(
     make_folder: MakeFolder, tmp_path: Path, change: Callable[[Path], None]
 ) -> None:
     root = make_folder({"a": 3, "b": 3})
-    before = open_store(root, 16, tmp_path / "cache")
+    before = opened(root, 16, tmp_path / "cache")
     change(root)
-    after = open_store(root, 16, tmp_path / "cache")
+    after = opened(root, 16, tmp_path / "cache")
     assert after.fingerprint != before.fingerprint
     assert stores_in(tmp_path / "cache") == sorted([before.fingerprint[:16], after.fingerprint[:16]])
 
 
 def test_another_size_has_another_store(make_folder: MakeFolder, tmp_path: Path) -> None:
     root = make_folder({"a": 3, "b": 3})
-    assert open_store(root, 16, tmp_path).fingerprint != open_store(root, 12, tmp_path).fingerprint
+    assert opened(root, 16, tmp_path).fingerprint != opened(root, 12, tmp_path).fingerprint
 
 
 def test_a_store_pickles_as_its_path(make_folder: MakeFolder, tmp_path: Path) -> None:
-    store = open_store(make_folder({"a": 40, "b": 40}), 32, tmp_path / "cache")
+    store = opened(make_folder({"a": 40, "b": 40}), 32, tmp_path / "cache")
     pickled = pickle.dumps(store)
     assert len(pickled) < 1000
     copy = pickle.loads(pickled)
@@ -203,14 +224,14 @@ def test_a_damaged_store_is_built_again(
     make_folder: MakeFolder, tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
     root = make_folder({"a": 3, "b": 3})
-    store = open_store(root, 16, tmp_path / "cache")
+    store = opened(root, 16, tmp_path / "cache")
     path, expected, labels = store.path, store.images.clone(), store.labels.clone()
     del store  # Windows replaces no file that is mapped
     damage(path)
     with pytest.raises(DamagedStore):
         Store.load(path)
     calls: list[int] = []
-    again = open_store(root, 16, tmp_path / "cache", progress=lambda done, total: calls.append(done))
+    again = opened(root, 16, tmp_path / "cache", progress=lambda done, total: calls.append(done))
     assert calls == [1, 2, 3, 4, 5, 6]
     assert torch.equal(again.images, expected)
     assert torch.equal(again.labels, labels)
@@ -218,7 +239,7 @@ def test_a_damaged_store_is_built_again(
 
 
 def test_no_flipped_byte_of_the_index_goes_unnoticed(make_folder: MakeFolder, tmp_path: Path) -> None:
-    path = open_store(make_folder({"a": 2, "b": 2}), 8, tmp_path / "cache").path
+    path = opened(make_folder({"a": 2, "b": 2}), 8, tmp_path / "cache").path
     index = path / "index.json"
     original = index.read_bytes()
     for offset in range(0, len(original), 3):
@@ -236,13 +257,13 @@ def test_unreadable_images_are_left_out_and_listed(make_folder: MakeFolder, tmp_
     root = make_folder({"a": 5, "b": 5})
     (root / "a" / "1.png").write_text("not a picture")
     (root / "b" / "0.png").write_bytes((root / "b" / "0.png").read_bytes()[:200])
-    store = open_store(root, 16, tmp_path / "cache", max_bad_share=0.2)
+    store = opened(root, 16, tmp_path / "cache", max_bad_share=0.2)
     assert [path for path, _ in store.unreadable] == ["a/1.png", "b/0.png"]
     assert store.unreadable[0][1] == "not an image"
     assert store.paths == ("a/0.png", "a/2.png", "a/3.png", "a/4.png", "b/1.png", "b/2.png", "b/3.png", "b/4.png")
     assert store.labels.tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
-    np.testing.assert_array_equal(store.images[1].numpy(), decode_rgb(root / "a" / "2.png", 16))
-    assert open_store(root, 16, tmp_path / "cache", max_bad_share=0.2, progress=never).unreadable == store.unreadable
+    np.testing.assert_array_equal(store.images[1].numpy(), squashed(root / "a" / "2.png", 16))
+    assert opened(root, 16, tmp_path / "cache", max_bad_share=0.2, progress=never).unreadable == store.unreadable
 
 
 def test_too_many_unreadable_images_are_an_error_that_lists_the_first(make_folder: MakeFolder, tmp_path: Path) -> None:
@@ -254,18 +275,18 @@ def test_too_many_unreadable_images_are_an_error_that_lists_the_first(make_folde
         r"a/0\.png \(not an image\), a/1\.png \(not an image\), a/2\.png \(not an image\), \.\.\.$"
     )
     with pytest.raises(DataError, match=message):
-        open_store(root, 16, tmp_path / "cache")
+        opened(root, 16, tmp_path / "cache")
     assert stores_in(tmp_path / "cache") == []
-    open_store(root, 16, tmp_path / "cache", max_bad_share=0.2)
+    opened(root, 16, tmp_path / "cache", max_bad_share=0.2)
     with pytest.raises(DataError, match=message):  # the store is there now, and the rule still holds
-        open_store(root, 16, tmp_path / "cache")
+        opened(root, 16, tmp_path / "cache")
 
 
 def test_a_class_without_any_readable_image_is_an_error(make_folder: MakeFolder, tmp_path: Path) -> None:
     root = make_folder({"a": 10, "b": 1})
     (root / "b" / "0.png").write_text("not a picture")
     with pytest.raises(DataError, match=r"^no image of 'b' in .* can be read: b/0\.png \(not an image\)$"):
-        open_store(root, 16, tmp_path / "cache", max_bad_share=0.5)
+        opened(root, 16, tmp_path / "cache", max_bad_share=0.5)
 
 
 def test_an_image_that_vanishes_while_building_is_left_out_until_it_is_back(
@@ -278,12 +299,12 @@ def test_an_image_that_vanishes_while_building_is_left_out_until_it_is_back(
         if done == 1:
             victim.rename(tmp_path / "9.png")
 
-    store = open_store(root, 16, tmp_path / "cache", progress=remove, workers=1)
+    store = opened(root, 16, tmp_path / "cache", progress=remove, workers=1)
     assert store.unreadable == (("b/9.png", "vanished"),)
     assert len(store) == 39
     del store
     (tmp_path / "9.png").rename(victim)
-    again = open_store(root, 16, tmp_path / "cache")
+    again = opened(root, 16, tmp_path / "cache")
     assert again.unreadable == ()
     assert len(again) == 40
 
@@ -299,13 +320,13 @@ def tell_and_linger(done, total):
     if done == 1:
         print("building", flush=True)
     time.sleep(0.05)
-print(int(open_store(Path(sys.argv[1]), 16, Path(sys.argv[2]), progress=tell_and_linger).images.sum()))
+print(int(opened(Path(sys.argv[1]), 16, Path(sys.argv[2]), progress=tell_and_linger).images.sum()))
 """
     process = start(code, root, tmp_path / "cache")
     assert process.stdout is not None
     assert process.stdout.readline() == "building\n"
     assert len(stores_in(tmp_path / "cache")) == 1  # the unfinished one
-    total = int(open_store(root, 16, tmp_path / "cache", progress=never).images.sum())
+    total = int(opened(root, 16, tmp_path / "cache", progress=never).images.sum())
     assert process.communicate(timeout=60) == (f"{total}\n", "")
 
 
@@ -317,7 +338,7 @@ def stop_half_way(done, total):
     if done == total // 2:
         print("half", flush=True)
         time.sleep(60)
-open_store(Path(sys.argv[1]), 16, Path(sys.argv[2]), progress=stop_half_way)
+opened(Path(sys.argv[1]), 16, Path(sys.argv[2]), progress=stop_half_way)
 """
     process = start(code, root, tmp_path / "cache")
     assert process.stdout is not None
@@ -327,13 +348,13 @@ open_store(Path(sys.argv[1]), 16, Path(sys.argv[2]), progress=stop_half_way)
     (leftover,) = stores_in(tmp_path / "cache")
     assert ".tmp-" in leftover
 
-    other_size = open_store(
+    other_size = opened(
         root, 12, tmp_path / "cache"
     )  # a build of another store clears it as well: nobody holds its lock
     assert stores_in(tmp_path / "cache") == [other_size.path.name]
-    store = open_store(root, 16, tmp_path / "cache")
+    store = opened(root, 16, tmp_path / "cache")
     assert len(store) == 20
-    np.testing.assert_array_equal(store.images[19].numpy(), decode_rgb(root / store.paths[19], 16))
+    np.testing.assert_array_equal(store.images[19].numpy(), squashed(root / store.paths[19], 16))
     assert stores_in(tmp_path / "cache") == sorted([other_size.path.name, store.path.name])
 
 
@@ -342,9 +363,9 @@ def test_a_running_build_of_another_store_is_not_cleared_away(make_folder: MakeF
 
     def build_another(done: int, total: int) -> None:
         if done == 1:
-            assert len(open_store(root, 12, tmp_path / "cache")) == 6
+            assert len(opened(root, 12, tmp_path / "cache")) == 6
 
-    assert len(open_store(root, 16, tmp_path / "cache", progress=build_another)) == 6
+    assert len(opened(root, 16, tmp_path / "cache", progress=build_another)) == 6
 
 
 def test_an_interrupted_build_leaves_no_temporary_files(make_folder: MakeFolder, tmp_path: Path) -> None:
@@ -352,7 +373,7 @@ def test_an_interrupted_build_leaves_no_temporary_files(make_folder: MakeFolder,
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        open_store(make_folder({"a": 3, "b": 3}), 16, tmp_path / "cache", progress=interrupt)
+        opened(make_folder({"a": 3, "b": 3}), 16, tmp_path / "cache", progress=interrupt)
     assert stores_in(tmp_path / "cache") == []
 
 
@@ -385,7 +406,7 @@ def fill(done, total):
             pass
 for size, progress in ((160, None), (64, fill)):
     try:
-        open_store(Path(sys.argv[1]), size, cache, progress=progress)
+        opened(Path(sys.argv[1]), size, cache, progress=progress)
     except DiskFull as error:
         print(error)
     print([path.name for path in cache.iterdir() if path.is_dir()])
@@ -407,7 +428,7 @@ def test_a_read_only_cache_folder_is_the_users_fault(make_folder: MakeFolder, tm
     code = """
 from tune_cropshield.errors import DataError
 try:
-    open_store(Path(sys.argv[1]), 16, Path(sys.argv[2]))
+    opened(Path(sys.argv[1]), 16, Path(sys.argv[2]))
 except DataError as error:
     print(error)
 """
@@ -423,18 +444,18 @@ def test_a_cache_folder_without_permission_is_the_users_fault(make_folder: MakeF
     root, cache = make_folder({"a": 3, "b": 3}), tmp_path / "cache"
     cache.mkdir(mode=0o500)
     with pytest.raises(DataError, match=r"the cache folder .* cannot be written: Permission denied"):
-        open_store(root, 16, cache)
+        opened(root, 16, cache)
 
 
 def test_a_file_in_the_place_of_the_cache_folder_is_the_users_fault(make_folder: MakeFolder, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("")
     with pytest.raises(DataError, match=r"the cache folder .* cannot be written"):
-        open_store(make_folder({"a": 3, "b": 3}), 16, tmp_path / "cache")
+        opened(make_folder({"a": 3, "b": 3}), 16, tmp_path / "cache")
 
 
 def test_a_folder_that_cannot_be_used_leaves_no_cache_behind(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no folder"):
-        open_store(tmp_path / "nowhere", 16, tmp_path / "cache")
+        opened(tmp_path / "nowhere", 16, tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
 
 

@@ -27,6 +27,7 @@ Side = Annotated[int, Field(ge=16, le=1024)]  # px
 Batch = Annotated[int, Field(ge=1, le=65536)]  # images; no optimizer has use for more
 Epochs = Annotated[int, Field(le=100_000)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what every random generator takes
+Fit = Literal["crop", "pad", "squash"]  # what becomes of a photograph that is not square: see data/preparation.py
 Weights = Annotated[bool | str, described_as("true, false or the path of a state dict")]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tune_cropshield.config.settings import DataConfig
 from tune_cropshield.data.feed import ImageFeed
-from tune_cropshield.data.folder import ListedFolder, list_folder
+from tune_cropshield.data.folder import ImageFolder, scan_folder
 from tune_cropshield.data.left_out import LeftOut
 from tune_cropshield.data.preparation import Preparation
 from tune_cropshield.data.split import Split, split_as_given, split_by_content
@@ -21,13 +21,13 @@ from tune_cropshield.errors import DataError
 
 @dataclass(frozen=True)
 class LeafData:
-    """The stores, one for each size of picture, and the split. Pickles as paths: cheap to send to a worker.
+    """The stores, one for each preparation, and the split. Pickles as paths: cheap to send to a worker.
 
-    left_out: everything in the folder that is not used, unreadable photographs among it. given_split: the folders name
-    the split; it was not made here.
+    All stores hold the same photographs in the same order. left_out: everything in the folder that is not used,
+    unreadable photographs among it. given_split: the folders name the split; it was not made here.
     """
 
-    stores: dict[int, Store]  # by store side, in px
+    stores: dict[Preparation, Store]
     split: Split
     left_out: tuple[LeftOut, ...] = ()
     given_split: bool = False
@@ -43,7 +43,7 @@ class LeafData:
 
     def store_for(self, image_size: int) -> Store:
         """Returns the store that holds pictures for training at `image_size`."""
-        return self.stores[Preparation(image_size).store_side]
+        return self.stores[Preparation(image_size)]
 
 
 def open_data(
@@ -51,22 +51,18 @@ def open_data(
 ) -> LeafData:
     """Returns the photographs of `config`, split, and decoded under `cache_dir` once for each of `image_sizes`.
 
-    Raises DataError when they cannot be trained on.
+    The folder is read once, for all sizes.
+
+    Raises DataError when they cannot be trained on, or a file became unreadable while they were decoded.
     """
-    folder = list_folder(Path(config.dir), config.class_depth)
+    folder = scan_folder(Path(config.dir), cache_dir / "digests.json", config.class_depth)
     stores = {
-        side: open_store(
-            Path(config.dir),
-            side,
-            cache_dir,
-            class_depth=config.class_depth,
-            max_bad_share=config.max_bad_share,
-            progress=progress,
-        )
-        for side in sorted({Preparation(size).store_side for size in image_sizes})
+        preparation: open_store(folder, preparation, cache_dir, max_bad_share=config.max_bad_share, progress=progress)
+        for preparation in [Preparation(size) for size in sorted(set(image_sizes))]
     }
+    _check_same_photographs(folder.root, list(stores.values()))
     store = next(iter(stores.values()))
-    sides = {image.path: side for image, _, side in folder.images}
+    sides = {file.path: file.side for file in folder.files}
     given = [side for path in store.paths if (side := sides.get(path)) is not None]
     split = _split(config, store, given)
     return LeafData(stores, split, (*folder.left_out, *_unreadable(folder, store)), given_split=bool(given))
@@ -82,13 +78,28 @@ def _split(config: DataConfig, store: Store, given: list[str]) -> Split:
     )
 
 
-def _unreadable(folder: ListedFolder, store: Store) -> list[LeftOut]:
+def _unreadable(folder: ImageFolder, store: Store) -> list[LeftOut]:
     """Returns the photographs that could not be decoded."""
-    labels = {image.path: label for image, label, _ in folder.images}
-    return [
-        LeftOut(path, "unreadable", reason, folder.classes[labels[path]] if path in labels else "")
-        for path, reason in store.unreadable
-    ]
+    labels = {file.path: file.label for file in folder.files}
+    return [LeftOut(path, "unreadable", reason, folder.classes[labels[path]]) for path, reason in store.unreadable]
+
+
+def _check_same_photographs(root: Path, stores: Sequence[Store]) -> None:
+    """Raises DataError where a file could be read for one store and not for another.
+
+    Place i would be another photograph in each, under the labels of the first.
+    """
+    everywhere = set.intersection(*(set(store.paths) for store in stores))
+    lost = sorted({path for store in stores for path in store.paths} - everywhere)
+    if lost:
+        raise DataError(
+            f"{len(lost)} of the photographs in {str(root)!r} could be read at first and not later on, while they were "
+            f"decoded ({lost[0]}): start again"
+        )
+    first = stores[0]
+    for store in stores[1:]:
+        assert (store.paths, store.digests, store.classes) == (first.paths, first.digests, first.classes)
+        assert torch.equal(store.labels, first.labels)
 
 
 class DeviceData:
@@ -101,22 +112,23 @@ class DeviceData:
         """
         self.data, self.device, self._room = data, device, resident_bytes if device.type == "cuda" else 0
         self.labels_N = data.store.labels.to(device)
-        self._feeds: dict[int, ImageFeed] = {}
+        self._feeds: dict[Preparation, ImageFeed] = {}
 
     def feed(self, image_size: int) -> ImageFeed:
         """Returns the feed of pictures for training at `image_size`."""
-        store = self.data.store_for(image_size)
-        if store.size not in self._feeds:
-            resident = store.images.numel() <= self._room
-            self._room -= store.images.numel() if resident else 0
-            self._feeds[store.size] = ImageFeed(store.images, self.device, resident)
-        return self._feeds[store.size]
+        preparation = Preparation(image_size)
+        if preparation not in self._feeds:
+            images = self.data.stores[preparation].images
+            resident = images.numel() <= self._room
+            self._room -= images.numel() if resident else 0
+            self._feeds[preparation] = ImageFeed(images, self.device, resident)
+        return self._feeds[preparation]
 
     @property
     def resident_bytes(self) -> int:
         """What lies on the device for all trials: the stores' copies so far, and the labels."""
         return self.labels_N.nbytes + sum(
-            self.data.stores[side].images.numel() for side, feed in self._feeds.items() if feed.resident
+            self.data.stores[preparation].images.numel() for preparation, feed in self._feeds.items() if feed.resident
         )
 
     def indices(self, split: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""An image file of any common mode -> a square of RGB bytes."""
+"""An image file of any common mode -> an upright RGB photograph."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import PIL
 from PIL import ExifTags, Image, UnidentifiedImageError
 
@@ -27,8 +26,8 @@ FORMATS = (
     *(("AVIF",) if find_spec("PIL.AvifImagePlugin") is not None else ()),  # Pillow has it since 11.3
     *(("HEIF",) if READS_HEIC else ()),
 )
-# Part of every store's key: raise the 1 when decoded bytes change.
-DECODER_VERSION = f"1+pillow{PIL.__version__}" + (
+# Part of every store's key: raise the 2 when decoded bytes change.
+DECODER_VERSION = f"2+pillow{PIL.__version__}" + (
     f"+heif{importlib.metadata.version('pillow-heif')}" if READS_HEIC else ""
 )
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # ISO/IEC 23008-12
@@ -86,21 +85,20 @@ def _is_heic(first_bytes: bytes) -> bool:
     return first_bytes[4:8] == b"ftyp" and first_bytes[8:12] in HEIC_BRANDS
 
 
-def decode_rgb(path: Path, size: int) -> npt.NDArray[np.uint8]:
-    """Returns the centre square of the image, upright, as RGB (size, size, 3).
+def decode_rgb(path: Path) -> Image.Image:
+    """Returns the whole image, upright, in mode RGB, every pixel as it was saved.
 
-    The shorter side becomes `size` (bilinear, antialiased), the longer one is cropped evenly. EXIF orientation is
-    applied; transparency is laid over white; 16-bit grey is scaled to 8 bits; of an animation the first frame is taken;
-    colour profiles are ignored. Raises DecodeError for anything that is not wholly decodable, an image under 8 pixels
-    on a side, or one over about 179 million pixels (Pillow's own limit against decompression bombs); FileReadError when
-    the file is gone or unreadable. No warnings; safe in threads.
+    EXIF orientation is applied; transparency is laid over white; 16-bit grey is scaled to 8 bits; of an animation the
+    first frame is taken; colour profiles are ignored. Raises DecodeError for anything that is not wholly decodable, an
+    image under 8 pixels on a side, or one over about 179 million pixels (Pillow's own limit against decompression
+    bombs); FileReadError when the file is gone or unreadable. No warnings; safe in threads.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
         raise FileReadError(error.strerror or str(error)) from error
     try:
-        return _decode(content, size)
+        return _decode(content)
     except (DecodeError, MemoryError):  # out of memory is no fault of this file
         raise
     except UnidentifiedImageError as error:
@@ -115,23 +113,20 @@ def decode_rgb(path: Path, size: int) -> npt.NDArray[np.uint8]:
         ) from error
 
 
-def _decode(content: bytes, size: int) -> npt.NDArray[np.uint8]:
+def _decode(content: bytes) -> Image.Image:
     with _filters_lock, warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
         image = Image.open(io.BytesIO(content), formats=FORMATS)
     with image:
         if min(image.size) < MIN_SIDE:
             raise DecodeError(f"only {image.width}x{image.height} pixels, at least {MIN_SIDE}x{MIN_SIDE} are needed")
-        image.draft(None, (2 * size, 2 * size))  # JPEG only: decodes at 1/2, 1/4 or 1/8, at least twice what is kept
         image.load()
         with _filters_lock, warnings.catch_warnings():
             # Damaged EXIF is no reason to complain about a sound picture.
             warnings.filterwarnings("ignore", module=r"PIL\.")
             orientation = image.getexif().get(ExifTags.Base.Orientation)
-        square = _centre_square(_rgb(image), size)
-    if orientation in UPRIGHT:  # after the resize: a centred square turns into itself, and is far smaller
-        square = square.transpose(UPRIGHT[orientation])
-    return np.array(square)
+        photograph = _rgb(image)
+        return photograph.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else photograph
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -147,12 +142,3 @@ def _rgb(image: Image.Image) -> Image.Image:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     return image.convert("RGB")
-
-
-def _centre_square(image: Image.Image, size: int) -> Image.Image:
-    """Crops and resizes in one step, so a very long, thin image is never enlarged as a whole."""
-    side = min(image.size)
-    left, top = (image.width - side) / 2, (image.height - side) / 2
-    return image.resize(
-        (size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side), reducing_gap=2.0
-    )

@@ -1,43 +1,101 @@
 """How a photograph becomes what a network is validated on, and what `predict` shows it: the one place that says so.
 
-    file       -> decoded: upright, its centre square, RGB, uint8, `store_side` px on a side; the store keeps these
-    decoded    -> images: resized to `image_size` with antialiasing, normalised as ImageNet's
+    file    -> photograph: decoded, upright, RGB, of any height and width (decode.py)
+    -> picture: resized once, as `fit` says, and cut to a square of `store_side` px; the store keeps these
+    -> image: its middle, `image_size` px on a side, normalised as ImageNet's
 
-Training cuts and changes the same decoded pictures (augment.py).
+There is no second resize. Of the fit "crop" a picture is a little larger than an image, so that training cuts its
+random crops from real pixels (augment.py).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
+from PIL import Image
 
-from tune_cropshield.data.augment import STORE_OVER_CROP, evaluation_view
-from tune_cropshield.data.decode import decode_rgb
+from tune_cropshield.config.settings import Fit
+from tune_cropshield.data.decode import DecodeError, decode_rgb
+
+if TYPE_CHECKING:  # seconds to import, and needed only for images: a bad folder is told about at once
+    import torch
+    from torch import Tensor
+
+# Of pixels in [0, 1]: what every pretrained torchvision classifier was trained with.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+FILL = (124, 116, 104)  # the mean's nearest levels: what surrounds a photograph that does not fill the square
+
+PICTURE_OVER_IMAGE = 8 / 7  # 256 px for 224, as torchvision's classifiers are evaluated
+MOST_PIXELS = 2**26  # of a resized photograph: 8 x 4,000 px are still made 256 px high
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """The preparation for a network that is judged on images of `image_size` px."""
+    """The preparation for a network that is judged on images of `image_size` px.
+
+    fit: what becomes of a photograph that is not square. "crop" makes its shorter side `store_side` px and cuts the
+    longer one evenly. "pad" makes its longer side `image_size` px and fills the rest with FILL. "squash" makes both
+    sides `image_size` px.
+    """
 
     image_size: int
+    fit: Fit = "crop"
 
     @property
     def store_side(self) -> int:
-        """The side of decoded pictures, in px: 8/7 of the image's, rounded up to a multiple of 4.
+        """The side of pictures, in px: about 8/7 of the image's where the fit crops, otherwise the image's.
 
-        They are larger than what is trained on, so that a random crop is cut from real pixels: 256 for 224.
+        It is a multiple of 4 px larger than the image, so that to cut the picture out of a photograph and the image out
+        of the picture is to cut the image out of the photograph, also where half a pixel is rounded.
         """
-        return -(-round(self.image_size * STORE_OVER_CROP) // 4) * 4
+        if self.fit != "crop":
+            return self.image_size
+        return self.image_size + max(4 * round(self.image_size * (PICTURE_OVER_IMAGE - 1) / 4), 4)
 
-    def decoded(self, path: Path) -> npt.NDArray[np.uint8]:
-        """Returns a photograph as the store keeps it, (store_side, store_side, 3). Raises DecodeError."""
-        return decode_rgb(path, self.store_side)
+    def resized(self, width: int, height: int) -> tuple[int, int]:
+        """Returns the width and height of a whole photograph after its one resize, in px."""
+        match self.fit:
+            case "crop":
+                shorter = min(width, height)
+                return self.store_side * width // shorter, self.store_side * height // shorter
+            case "pad":
+                longer = max(width, height)
+                return max(self.image_size * width // longer, 1), max(self.image_size * height // longer, 1)
+            case "squash":
+                return self.image_size, self.image_size
 
-    def images(self, pictures_BHWC: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Returns what the network sees of decoded pictures, (B, 3, image_size, image_size), channels_last."""
+    def picture(self, photograph: Image.Image) -> npt.NDArray[np.uint8]:
+        """Returns what the store keeps of an upright RGB photograph, (store_side, store_side, 3).
+
+        Raises DecodeError where it is so long and thin that the resized one would have more than MOST_PIXELS.
+        """
+        width, height = self.resized(*photograph.size)
+        if width * height > MOST_PIXELS:
+            raise DecodeError(f"{photograph.width}x{photograph.height} pixels are too long and thin for a photograph")
+        resized = photograph.resize((width, height), Image.Resampling.BILINEAR)  # Pillow's always antialiases
+        side = self.store_side
+        if self.fit == "pad":
+            picture = Image.new("RGB", (side, side), FILL)
+            picture.paste(resized, ((side - width) // 2, (side - height) // 2))
+        else:  # to the nearest whole pixel, halves to the even one, as torchvision's CenterCrop
+            left, top = round((width - side) / 2), round((height - side) / 2)
+            picture = resized.crop((left, top, left + side, top + side))
+        return np.array(picture)
+
+    def picture_of(self, path: Path) -> npt.NDArray[np.uint8]:
+        """Returns the picture of the photograph in a file. Raises DecodeError."""
+        return self.picture(decode_rgb(path))
+
+    def images(self, pictures_BHWC: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """Returns what the network sees of pictures, (B, 3, image_size, image_size), channels_last.
+
+        dtype: of the images; float32 where it is None.
+        """
+        from tune_cropshield.data.augment import evaluation_view
+
         return evaluation_view(pictures_BHWC, self.image_size, dtype)

@@ -6,8 +6,8 @@
     cache_dir/<key>.tmp-*/        a build that is going on, or was killed
     cache_dir/digests.json        spares an unchanged file its hashing
 
-<key> is the beginning of the fingerprint: a changed folder, size or decoder is another store, so nothing ever goes
-stale.
+<key> is the beginning of the fingerprint: a changed folder, preparation or decoder is another store, so nothing ever
+goes stale.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from filelock import FileLock
 
 from tune_cropshield.config.units import MIB
 from tune_cropshield.data.decode import DECODER_VERSION
-from tune_cropshield.data.folder import ImageFolder, scan_folder
+from tune_cropshield.data.folder import ImageFolder
+from tune_cropshield.data.preparation import Preparation
 from tune_cropshield.data.store_build import Progress, build_store, check_readable, remove_killed_builds
 from tune_cropshield.data.store_files import FORMAT_VERSION, IMAGES, DamagedStore, read_index, sampled_crc32
 from tune_cropshield.device import num_cores
@@ -119,58 +120,55 @@ class Store:
 
 
 def open_store(
-    root: Path,
-    size: int,
+    folder: ImageFolder,
+    preparation: Preparation,
     cache_dir: Path,
     *,
-    class_depth: int | None = None,
     max_bad_share: float = 0.05,
     progress: Progress | None = None,
     workers: int | None = None,
 ) -> Store:
-    """Returns the images of the folder `root`, decoded to size x size.
+    """Returns the pictures that `preparation` makes of a folder's images.
 
     Their store is built in `cache_dir` unless a sound one is there. Any number of processes may ask at once: one
     builds, the others wait for it. A killed build leaves nothing that is mistaken for a store.
 
     Args:
-        class_depth: see `scan_folder`.
         max_bad_share: the largest share of images in [0, 1] that may be unreadable; those are left out and listed in
             `Store.unreadable`.
         progress: called in the calling thread after each image while building; never when the store is there.
         workers: decoding threads, one per core when None.
 
     Raises:
-        DataError: the folder cannot be used (see `scan_folder`), too many images are unreadable, or all of a class, or
-            `cache_dir` must not be written to.
+        DataError: too many images are unreadable, or all of a class, or `cache_dir` must not be written to.
         DiskFull: the disk is full.
     """
-    assert size > 0 and (workers is None or workers > 0)
+    assert workers is None or workers > 0
     cache_dir = Path(os.path.abspath(cache_dir))
-    folder = scan_folder(root, cache_dir / "digests.json", class_depth)
-    fingerprint = fingerprint_of(folder, size)
+    fingerprint = fingerprint_of(folder, preparation)
     path = cache_dir / fingerprint[:KEY_LENGTH]
     store = _load_if_sound(path, folder.root, fingerprint)
     if store is None:
-        with _storage_errors_named(cache_dir, len(folder.files) * size * size * 3):
+        with _storage_errors_named(cache_dir, len(folder.files) * preparation.store_side**2 * 3):
             cache_dir.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{path}.lock"):
                 # Another process may have built it while this one waited.
                 store = _load_if_sound(path, folder.root, fingerprint)
                 if store is None:
                     remove_killed_builds(cache_dir, path.name)
-                    build_store(path, folder, size, fingerprint, max_bad_share, progress, workers or num_cores())
+                    build_store(path, folder, preparation, fingerprint, max_bad_share, progress, workers or num_cores())
         store = store or Store.load(path, folder.root)
     check_readable(folder, store.paths, store.unreadable, max_bad_share)
     return store
 
 
-def fingerprint_of(folder: ImageFolder, size: int) -> str:
+def fingerprint_of(folder: ImageFolder, preparation: Preparation) -> str:
     """Returns the SHA-256 (hex) of all that decides a store's bytes.
 
-    That is: paths, class names, contents, size, decoder and layout.
+    That is: paths, class names, contents, side, fit, decoder and layout.
     """
-    digest = hashlib.sha256(json.dumps([FORMAT_VERSION, DECODER_VERSION, size]).encode())
+    how = [FORMAT_VERSION, DECODER_VERSION, preparation.store_side, preparation.fit]
+    digest = hashlib.sha256(json.dumps(how).encode())
     for file in sorted(folder.files, key=lambda file: file.path):
         digest.update(json.dumps([file.path, folder.classes[file.label], file.digest]).encode())
     return digest.hexdigest()

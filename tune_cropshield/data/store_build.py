@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock, Timeout
 
-from tune_cropshield.data.decode import DECODER_VERSION, DecodeError, FileReadError, decode_rgb
+from tune_cropshield.data.decode import DECODER_VERSION, DecodeError, FileReadError
 from tune_cropshield.data.folder import ImageFile, ImageFolder
+from tune_cropshield.data.preparation import Preparation
 from tune_cropshield.data.store_files import FORMAT_VERSION, IMAGES, INDEX, index_crc32, sampled_crc32
 from tune_cropshield.errors import DataError
 
@@ -31,13 +32,14 @@ Progress = Callable[[int, int], None]  # (images done, images in all)
 def build_store(
     path: Path,
     folder: ImageFolder,
-    size: int,
+    preparation: Preparation,
     fingerprint: str,
     max_bad_share: float,
     progress: Progress | None,
     workers: int,
 ) -> None:
     """Writes the store aside and renames it to `path`. The caller holds its lock."""
+    size = preparation.store_side
     needed, free = len(folder.files) * size * size * 3, shutil.disk_usage(path.parent).free
     if free < needed:  # said before an hour of decoding rather than after it
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path.parent))
@@ -45,7 +47,7 @@ def build_store(
     aside.mkdir()
     try:
         with (aside / IMAGES).open("wb") as sink:
-            kept, bad = _decode_into(sink, folder, size, progress, workers)
+            kept, bad = _decode_into(sink, folder, preparation, progress, workers)
             _sync(sink)
         unreadable = tuple((name, reason) for name, reason, _ in bad)
         check_readable(folder, tuple(file.path for file in kept), unreadable, max_bad_share)
@@ -54,6 +56,7 @@ def build_store(
             "decoder": DECODER_VERSION,
             "fingerprint": fingerprint,
             "size": size,
+            "fit": preparation.fit,
             "root": str(folder.root),
             "classes": folder.classes,
             "labels": [file.label for file in kept],
@@ -75,9 +78,9 @@ def build_store(
 
 
 def _decode_into(
-    sink: BinaryIO, folder: ImageFolder, size: int, progress: Progress | None, workers: int
+    sink: BinaryIO, folder: ImageFolder, preparation: Preparation, progress: Progress | None, workers: int
 ) -> tuple[list[ImageFile], list[tuple[str, str, bool]]]:
-    """Appends each readable image to `sink`, and returns their files and what is wrong with the others.
+    """Appends each readable image's picture to `sink`, and returns their files and what is wrong with the others.
 
     Of the others: (path, reason, whether another try may succeed).
 
@@ -92,7 +95,7 @@ def _decode_into(
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         for done in range(1, len(folder.files) + 1):
             while len(ahead) < 4 * workers and (next_file := next(waiting, None)) is not None:
-                ahead.append((next_file, pool.submit(decode_rgb, folder.root / next_file.path, size)))
+                ahead.append((next_file, pool.submit(preparation.picture_of, folder.root / next_file.path)))
             file, future = ahead.popleft()
             try:
                 sink.write(future.result().data)

@@ -18,11 +18,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from tune_cropshield.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from tune_cropshield.data.decode import DecodeError
 from tune_cropshield.data.feed import ImageFeed
 from tune_cropshield.data.folder import list_folder
-from tune_cropshield.data.preparation import Preparation
+from tune_cropshield.data.preparation import IMAGENET_MEAN, IMAGENET_STD, Preparation
 from tune_cropshield.data.windows import Window, WindowSettings, training_windows
 from tune_cropshield.errors import DataError
 from tune_cropshield.memory.measure.step_driver import seconds_of
@@ -87,7 +86,7 @@ def measure_loading(root: Path, image_size: int, device: torch.device, seconds: 
     pictures, sound = [], []
     for path in paths[:SAMPLE]:
         try:
-            pictures.append(Preparation(image_size).decoded(path))
+            pictures.append(Preparation(image_size).picture_of(path))
             sound.append(path)
         except DecodeError:
             continue

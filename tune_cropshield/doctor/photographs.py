@@ -12,12 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 from tune_cropshield.data.decode import DecodeError, decode_rgb
 from tune_cropshield.data.folder import list_folder
 
-LOOKED_AT_SIZE = 64  # px: a JPEG is read to its end at any size, and far faster at a small one
 CHUNK = 64  # files between two looks at the clock
 
 
@@ -118,11 +115,9 @@ def _look(
 
 def _side_or_reason(path: Path) -> tuple[int, int] | str:
     try:
-        decode_rgb(path, LOOKED_AT_SIZE)
+        return decode_rgb(path).size
     except DecodeError as error:
         return str(error)
-    with Image.open(path) as image:
-        return image.size
 
 
 def most_common_side(photographs: Photographs) -> str:

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tune_cropshield.data.decode import DecodeError, decode_rgb
+from tune_cropshield.data.decode import DecodeError
 from tune_cropshield.data.generated import draw_leaves
 from tune_cropshield.data.listing import photographs_below
 from tune_cropshield.data.preparation import Preparation
@@ -35,8 +35,8 @@ PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # torch's exporter needs the f
 TOLERANCE = 1e-3  # of logits, as a share of the largest one where that is above 1: fp32 can do no better on large ones
 NUM_CHECKED = 16  # photographs
 PREPARATION = (
-    "uint8 RGB (B, S, S, 3): each photograph upright, its centre square resized to S x S px with antialiasing; "
-    "normalised inside"
+    "uint8 RGB (B, S, S, 3): each photograph upright, its shorter side resized to S px (bilinear, antialiased), its "
+    "centre square cut out; cropped and normalised inside"
 )
 
 
@@ -160,26 +160,23 @@ def _silence() -> Iterator[None]:
 
 
 def pictures_to_check(folder: str, size: int) -> np.ndarray:
-    """Returns 16 photographs from all over `folder` as uint8 (16, size, size, 3).
+    """Returns 16 photographs from all over `folder` as the store keeps them, uint8.
 
     They are synthetic ones where none can be read.
     """
+    preparation = Preparation(size)
     photographs = photographs_below(Path(folder))[0] if folder and Path(folder).is_dir() else []
-    found = _decoded(photographs[:: max(len(photographs) // NUM_CHECKED, 1)], size)
+    found = _decoded(photographs[:: max(len(photographs) // NUM_CHECKED, 1)], preparation)
     if found:
         return np.stack(list(islice(cycle(found), NUM_CHECKED)))
     with TemporaryDirectory() as place:
         leaves = draw_leaves(Path(place) / "leaves", classes=4, per_class=4, image_size=max(size, 64))
-        return np.stack(_decoded(photographs_below(leaves)[0], size))
+        return np.stack(_decoded(photographs_below(leaves)[0], preparation))
 
 
-def _decoded(paths: Sequence[Path], size: int) -> list[np.ndarray]:
-    """Returns photographs as model.onnx asks for them: resized once, to the network's own side.
-
-    That is not quite `data.preparation`, which goes by way of the store's side (README, known limits).
-    """
+def _decoded(paths: Sequence[Path], preparation: Preparation) -> list[np.ndarray]:
     found = []
     for path in paths:
         with contextlib.suppress(DecodeError):
-            found.append(decode_rgb(path, size))
+            found.append(preparation.picture_of(path))
     return found[:NUM_CHECKED]

@@ -42,7 +42,7 @@ def predict(run_dir: Path, paths: Sequence[Path], device: torch.device) -> Itera
         pictures, faults = {}, {}
         for path in batch:
             try:
-                pictures[path] = preparation.decoded(path)
+                pictures[path] = preparation.picture_of(path)
             except DecodeError as error:
                 faults[path] = str(error)
         shares: dict[Path, list[float]] = {}
