@@ -62,5 +62,11 @@ def _fault(model: str, size: int) -> str | None:
 @cache
 def _network(model: str) -> nn.Module:
     """Returns the network in training mode: without numbers, but for a user's own, which may need them."""
-    with torch.device("cpu" if registry.is_own(model) else "meta"):
+    if registry.is_own(model):
         return build_model(model, CLASSES).train()
+    try:
+        with torch.device("meta"):
+            network = build_model(model, CLASSES)
+    except NotImplementedError:  # RegNet computes its widths with tensors
+        network = build_model(model, CLASSES).to("meta")
+    return network.train()
