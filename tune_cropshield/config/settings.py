@@ -148,7 +148,8 @@ class TrialConfig(Settings):
     momentum: float = Field(0.9, ge=0, lt=1)  # sgd only
     max_norm: Bound = "none"  # clip the gradient's global L2 norm
     clip_value: Bound = "none"  # or each element
-    agc: Bound = "none"  # or each unit's norm, to this share of its weights' norm (adaptive gradient clipping)
+    # or each unit's norm, to this share of its weights' norm (adaptive gradient clipping); not the classifier's.
+    agc: Bound = "none"
 
     # learning-rate schedule; time is counted in applied updates
     schedule: str = "plateau"  # onecycle, plateau, cosine, step, constant, or your own, as file.py:name

@@ -5,7 +5,7 @@ No function here waits for the device.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -40,11 +40,15 @@ def chosen_clipping(
     return None
 
 
-def clip_gradients(parameters: Sequence[nn.Parameter], clipping: Clipping | None) -> tuple[Tensor, Tensor]:
+def clip_gradients(
+    parameters: Sequence[nn.Parameter], clipping: Clipping | None, classifier: Collection[nn.Parameter] = ()
+) -> tuple[Tensor, Tensor]:
     """Clips the gradients of `parameters` in place; they must be unscaled already.
 
     Returns two 0-dim tensors: the global L2 norm before clipping (inf or NaN when a gradient is), and whether clipping
     changed anything (bool). Parameters without a gradient are passed over.
+
+    classifier: those of `parameters` that adaptive clipping leaves alone.
     """
     with_gradient = [parameter for parameter in parameters if parameter.grad is not None]
     gradients = [parameter.grad for parameter in with_gradient if parameter.grad is not None]
@@ -58,7 +62,11 @@ def clip_gradients(parameters: Sequence[nn.Parameter], clipping: Clipping | None
         largest = torch.stack(torch_private.foreach_norm(gradients, float("inf"))).max()
         nn.utils.clip_grad_value_(with_gradient, clipping.bound)
         return norm, largest > clipping.bound
-    return norm, _clip_adaptively(with_gradient, clipping.bound)
+    left_alone = {id(parameter) for parameter in classifier}
+    clipped = [parameter for parameter in with_gradient if id(parameter) not in left_alone]
+    if not clipped:
+        return norm, torch.zeros((), dtype=torch.bool, device=norm.device)
+    return norm, _clip_adaptively(clipped, clipping.bound)
 
 
 def _clip_adaptively(parameters: Sequence[nn.Parameter], ratio: float) -> Tensor:
@@ -66,7 +74,7 @@ def _clip_adaptively(parameters: Sequence[nn.Parameter], ratio: float) -> Tensor
 
     A unit is one output channel (the first dimension); a vector or scalar is one unit. `ratio` is lambda in Brock et
     al., "High-Performance Large-Scale Image Recognition Without Normalization", https://arxiv.org/abs/2102.06171,
-    section 4.1.
+    section 4.1, where the classifier is not clipped.
     """
     clipped = []
     for parameter in parameters:

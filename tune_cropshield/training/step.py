@@ -27,6 +27,7 @@ from tune_cropshield.training.ema import WeightAverage
 from tune_cropshield.training.gradients import FixedGradients, FreshGradients, Gradients
 from tune_cropshield.training.graphs import Eager, Runner
 from tune_cropshield.training.losses import SampleLoss
+from tune_cropshield.training.models import head_of
 from tune_cropshield.training.precision import DTYPES, autocast
 from tune_cropshield.training.update_log import UpdateLog
 
@@ -68,6 +69,8 @@ class WindowStep:
         self.loss = loss
         self.runner: Runner = runner or Eager()
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        adaptive = clipping is not None and clipping.kind == "agc"
+        self._classifier = list(head_of(model)[1].parameters()) if adaptive else []
         self.device = lr.device
         self.updates = torch.zeros((), dtype=torch.int64, device=self.device)
         self.lr_scale = torch.ones((), device=self.device)  # plateau's drops
@@ -145,7 +148,7 @@ class WindowStep:
         the device.
         """
         self.scaler.unscale_(self.optimizer)
-        grad_norm, clipped = clip_gradients(self.parameters, self.clipping)
+        grad_norm, clipped = clip_gradients(self.parameters, self.clipping, self._classifier)
         self.updating = True
         if self.scaler.is_enabled():
             applied = (torch_private.found_inf(self.scaler, self.optimizer) == 0).float()
