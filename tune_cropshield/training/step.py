@@ -145,7 +145,8 @@ class WindowStep:
 
         In fp16 the scaler notes non-finite gradients and halves its scale; in bf16 and fp32 nothing else would guard
         the weights, so the step is told of them in the same way, through `found_inf`, which fused optimizers read on
-        the device.
+        the device. There the epoch's other updates are left out too: the trial ends, and what its end is told by must
+        not depend on how many windows later the host sees it.
         """
         self.scaler.unscale_(self.optimizer)
         grad_norm, clipped = clip_gradients(self.parameters, self.clipping, self._classifier)
@@ -155,7 +156,7 @@ class WindowStep:
             self.scaler.step(self.optimizer)
             self.scaler.update()
         else:
-            applied = torch.isfinite(grad_norm).float()
+            applied = (torch.isfinite(grad_norm) & (self.log.skipped == 0)).float()
             self._step_if(applied)
         self.gradients.clear()
         self.updates += applied.long()

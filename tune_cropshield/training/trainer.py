@@ -52,8 +52,9 @@ class Trainer:
     ) -> TrainedEpoch:
         """Makes one update per window.
 
-        Raises DivergedError as soon as a gradient is known not to be finite; in fp16 at the end of an epoch that left
-        every update out, or lowered the loss scale to where it cannot help.
+        Raises DivergedError when a gradient was not finite, as soon as that is known and at the epoch's end at the
+        latest; in fp16 only at the end of an epoch that left every update out, or lowered the loss scale to where it
+        cannot help.
 
         attempt: trains a window in the step's place and tells whether its update was made; `windows` then hands the
         window out again.
@@ -71,8 +72,10 @@ class Trainer:
             images += window.num_samples
             made += 1
             if not step.scaler.is_enabled() and step.log.skipped_so_far():
-                raise self._diverged("a gradient", epoch)
+                break
         updates = step.log.summary()
+        if not step.scaler.is_enabled() and updates.skipped_steps:
+            raise self._diverged("a gradient", epoch)
         if step.scaler.is_enabled() and (
             updates.skipped_steps == made or step.scaler.get_scale() < SMALLEST_LOSS_SCALE
         ):

@@ -31,15 +31,14 @@ class UpdateLog:
         self._rows = torch.zeros(capacity, 6, device=device)  # loss * weight, weight, norm, clipped, applied, lr
         self._count = torch.zeros(1, dtype=torch.int64, device=device)
         self._last_norm = torch.full((), torch.nan, device=device)
-        # A copy of "an update was skipped" that the host may look at without waiting: it can be a few updates late on a
-        # GPU.
-        self._skipped = torch.zeros((), device=device)
+        self.skipped = torch.zeros((), device=device)  # updates of this epoch
+        # A copy that the host may look at without waiting: it can be a few updates late on a GPU.
         self._skipped_on_host = torch.zeros((), pin_memory=device.type == "cuda")
 
     def start(self) -> None:
         """Begins an epoch."""
         self._count.zero_()
-        self._skipped.zero_()
+        self.skipped.zero_()
         self._skipped_on_host.zero_()
 
     def add(
@@ -51,8 +50,8 @@ class UpdateLog:
         )
         self._count += 1
         self._last_norm.copy_(torch.where(applied > 0, grad_norm, self._last_norm))
-        self._skipped += 1 - applied
-        self._skipped_on_host.copy_(self._skipped, non_blocking=True)
+        self.skipped += 1 - applied
+        self._skipped_on_host.copy_(self.skipped, non_blocking=True)
 
     def skipped_so_far(self) -> bool:
         """Tells, without waiting for the device, whether an update of this epoch is known to have been skipped."""
