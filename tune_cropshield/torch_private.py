@@ -18,8 +18,6 @@ from torch.autograd import profiler
 
 # The common base of BatchNorm1d, 2d and 3d and SyncBatchNorm; there is no documented one.
 BatchNorm = nn.modules.batchnorm._BatchNorm
-# The common base of Conv1d, 2d and 3d and their transposed forms; there is no documented one.
-Convolution = nn.modules.conv._ConvNd
 
 
 def nvml_index(index: int) -> int:

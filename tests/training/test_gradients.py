@@ -109,6 +109,37 @@ def test_they_stay_where_they_are_and_are_zero_between_windows(precision: Precis
     assert len(places) == len(step.parameters)
 
 
+class Standardised(nn.Conv2d):
+    """A convolution whose weights are standardised: their mean and deviation are computed in the weights' own type.
+
+    Weight standardisation, https://arxiv.org/abs/1903.10520.
+    """
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        self.seen = self.weight.dtype
+        deviation, mean = torch.std_mean(self.weight, dim=(1, 2, 3), keepdim=True)
+        return nn.functional.conv2d(images_BCHW, (self.weight - mean) / (deviation + 1e-5), self.bias)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_layer_made_from_one_that_autocast_casts_keeps_its_weight_in_fp32(precision: Precision) -> None:
+    steps = []
+    for runner in (Eager(), InPlace()):
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            Standardised(3, 8, 3), nn.Conv2d(8, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, CLASSES)
+        )
+        steps.append(step_for(model, precision=precision, scale=16.0, peak_lr=1e-3, runner=runner))
+    for window in windows(2):
+        for step in steps:
+            train(step, window)
+            assert step.model[0].seen == torch.float32
+    for (name, expected), value in zip(
+        steps[0].model.state_dict().items(), steps[1].model.state_dict().values(), strict=True
+    ):
+        assert torch.equal(value, expected), name
+
+
 @pytest.mark.parametrize("in_backward", [False, True])
 def test_a_window_that_failed_midway_is_trained_anew_as_if_it_had_not_begun(in_backward: bool) -> None:
     whole, failing = (step_of("tiny_cnn", "bf16", InPlace()) for _ in range(2))

@@ -81,9 +81,11 @@ def runner_for(trial: TrialConfig, num_classes: int, precision: Precision, devic
         trial.ema > 0,
         trial.momentum > 0,
     )
+    # A user's own optimizer may make its state in its first step, which must not be captured: it would be made anew in
+    # every replay. No trial takes its first step for known from another one.
+    optimizer = object() if registry.is_own(trial.optimizer) else trial.optimizer
     return CudaGraphs(
-        device,
-        (trial.model, num_classes, precision, trial.optimizer, clipping and clipping.kind, trial.dropout, *switches),
+        device, (trial.model, num_classes, precision, optimizer, clipping and clipping.kind, trial.dropout, *switches)
     )
 
 

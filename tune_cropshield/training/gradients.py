@@ -17,6 +17,10 @@ from tune_cropshield.training.host_copies import parts_of
 LARGEST_PART_BYTES = 16 * MIB  # of fp32 gradients that are cast back at once
 # A gradient that is larger, and needs no cast, is added to its sum while the backward pass runs.
 LARGEST_LEFT_BYTES = MIB
+CAST_LAYERS = (
+    *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d),
+    *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+)
 
 
 class Gradients(Protocol):
@@ -30,6 +34,9 @@ class Gradients(Protocol):
 
     def add(self) -> None:
         """Adds what the backward pass has left to the window's sums."""
+
+    def drop(self) -> None:
+        """Forgets what a micro-step that failed midway has left beside the sums."""
 
     def clear(self) -> None:
         """Begins a new window; also after a micro-step that failed midway."""
@@ -47,6 +54,9 @@ class FreshGradients:
 
     def add(self) -> None:
         """Does nothing: autograd has added them."""
+
+    def drop(self) -> None:
+        """Does nothing: there is only what autograd has added."""
 
     def clear(self) -> None:
         for parameter in self._parameters:
@@ -106,13 +116,13 @@ class FixedGradients:
             wide = [torch.empty_like(total) for total in totals]
             torch_private.foreach_copy_(wide, list(itertools.islice(narrow, len(totals))))
             torch_private.foreach_add_(totals, wide)
-        self._show_sums()
+        self.drop()
 
     def clear(self) -> None:
-        self._show_sums()
+        self.drop()
         torch_private.foreach_zero_(self._sums)
 
-    def _show_sums(self) -> None:
+    def drop(self) -> None:
         for leaf in self._leaves:
             leaf.grad = None
         for parameter, total, met in zip(self._parameters, self._sums, self._met, strict=True):
@@ -122,14 +132,13 @@ class FixedGradients:
 def _cast_by_autocast(model: nn.Module) -> dict[str, nn.Parameter]:
     """Returns {name: parameter} of the trained weights that autocast casts.
 
-    These are the weights of layers that it runs in its own type.
-
-    Only their layer's own product may read them: what else a network computed from such a weight would be computed in
-    half precision.
+    These are the weights of layers that it runs in its own type. Only their layer's own product may read them: what
+    else a network computes from such a weight would be computed in half precision. A class made from one of these
+    layers may do that (to standardise its weights, say), so that autocast is left to cast its weight itself.
     """
     found: dict[int, tuple[str, nn.Parameter]] = {}
     for path, layer in model.named_modules():
-        if isinstance(layer, (nn.Linear, torch_private.Convolution)):
+        if type(layer) in CAST_LAYERS:
             for name, parameter in layer.named_parameters(recurse=False):
                 if name in ("weight", "bias") and parameter.requires_grad and parameter.dtype == torch.float32:
                     full_name = f"{path}.{name}" if path else name

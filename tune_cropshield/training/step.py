@@ -94,9 +94,9 @@ class WindowStep:
         """Makes one update from `window`."""
         weight = self.loss.weight(window.targets)
         for batch in window.micro_batches:
-            self.runner.run("micro-step", self._train_on, batch, weight)
+            self.runner.run("micro-step", self._train_on, batch, weight, undo=self.gradients.drop)
         with named(OPTIMISER):
-            self.runner.run("update", self.update, weight)
+            self.runner.run("update", self.update, weight, undo=self._undo_update)
 
     def remember(self) -> None:
         """Notes what micro-steps change beside the gradients.
@@ -113,13 +113,22 @@ class WindowStep:
         The window can be trained anew, in other parts, as if it had not begun.
         """
         assert not self.updating
+        self._undo_update()
         self.gradients.clear()
-        if self.scaler.is_enabled():
-            torch_private.forget_unscaled(self.scaler)
         self._window_loss.zero_()
         for buffers, copies in self._buffer_copies:
             torch_private.foreach_copy_(buffers, copies)
         restore_random_state(self._random_state, self.device)
+
+    def _undo_update(self) -> None:
+        """Takes back what an update that nothing of has run on the device has noted on the host."""
+        self.updating = False
+        if self.scaler.is_enabled():
+            torch_private.forget_unscaled(self.scaler)
+        for name in ("grad_scale", "found_inf"):  # what a fused optimizer is told
+            if hasattr(self.optimizer, name):
+                delattr(self.optimizer, name)
+        self.gradients.drop()
 
     def _train_on(self, batch: MicroBatch, window_weight: Tensor) -> None:
         with named(AUGMENTATION):
