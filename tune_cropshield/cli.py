@@ -154,12 +154,25 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "run_dir", type=_path, metavar="RUN_DIR", help="a folder with config.toml and model.safetensors, like OUT/best"
     )
-    evaluate.add_argument("--data", type=_path, metavar="DIR", help="photographs, instead of the configuration's")
     evaluate.add_argument(
-        "--split", choices=("val", "test"), default="val", help="test is meant to be read once, for the winner"
+        "--data",
+        type=_path,
+        metavar="DIR",
+        help="photographs to judge it on, one sub-folder per class (default: those it was trained on)",
     )
     evaluate.add_argument(
-        "--to", type=_path, metavar="DIR", help="folder for the confusion matrix, .csv and .png (default: RUN_DIR)"
+        "--split",
+        choices=("val", "test", "all"),
+        help=(
+            "val, test: its own validation or test photographs (test is meant to be read once, for the winner); all: "
+            "the whole folder (default: val for the folder that it was trained on, all for another one)"
+        ),
+    )
+    evaluate.add_argument(
+        "--to",
+        type=_path,
+        metavar="DIR",
+        help="folder for the confusion matrix and the predictions, .csv and .png (default: RUN_DIR)",
     )
     evaluate.add_argument("--json", action="store_true", help="print one object, for programs")
 
@@ -170,9 +183,11 @@ def build_parser() -> argparse.ArgumentParser:
         "run_dir", type=_path, metavar="RUN_DIR", help="a folder with config.toml and model.safetensors, like OUT/best"
     )
     predict.add_argument("images", type=_path, nargs="+", metavar="IMAGE", help="photographs, or folders of them")
-    predict.add_argument(
+    printed = predict.add_mutually_exclusive_group()
+    printed.add_argument(
         "--json", action="store_true", help="print one list, with every class's probability, for programs"
     )
+    printed.add_argument("--csv", action="store_true", help="print a table: photograph, predicted, probability, error")
 
     export = commands.add_parser(
         "export", help="write the best setting for another program", description="Writes the best trial of a search."

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import errno
+import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -37,6 +39,21 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object], keep_as: 
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Writes a CSV file (UTF-8, `\\n` line ends), whole or not at all. File names that are no Unicode survive it."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    write_atomically(path, lambda file: file.write(text.getvalue().encode("utf-8", "surrogateescape")))
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Returns the rows of a file that `write_csv` wrote, by the names in its header. Raises OSError, csv.Error."""
+    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+        return list(csv.DictReader(file))
 
 
 def append_line(path: Path, line: str) -> None:

@@ -57,7 +57,7 @@ def test_the_test_split_is_looked_at_only_when_asked_for(trained: tc.TrainResult
 
 
 def test_an_unknown_split_and_a_folder_that_is_no_run_are_refused(trained: tc.TrainResult, tmp_path: Path) -> None:
-    with pytest.raises(tc.UserError, match="--split: must be one of val, test, but got 'train'"):
+    with pytest.raises(tc.UserError, match="--split: must be one of val, test, all, but got 'train'"):
         tc.evaluate(trained.folder, split="train")  # type: ignore[arg-type]
     with pytest.raises(tc.UserError, match=r"is no trained run: .* missing"):
         tc.evaluate(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 from pathlib import Path
@@ -75,13 +76,13 @@ def test_train_tells_every_epoch_in_a_line_and_the_best_at_the_end(
 
 
 def test_evaluate_gives_the_accuracy_that_training_reported(
-    run_dir: Path, home: Path, capsys: pytest.CaptureFixture[str]
+    run_dir: Path, drawn_leaves: Path, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["evaluate", str(run_dir), "--to", str(home)]) == 0
 
     told = capsys.readouterr().out.splitlines()
     best = json.loads((run_dir / "metrics.json").read_text())
-    assert told[0] == "val: 12 photographs"
+    assert told[0] == f"val: 12 of 12 photographs in {drawn_leaves}"
     assert told[1].split() == ["class", "precision", "recall", "F1", "photographs"]
     assert [line.split()[0] for line in told[2:6]] == ["blight", "healthy", "leaf_spot", "rust"]
     assert f"val_acc {best['val_acc']!r}" in told
@@ -93,11 +94,51 @@ def test_evaluate_prints_one_object_for_programs(run_dir: Path, home: Path, caps
     assert main(["evaluate", str(run_dir), "--to", str(home / "new"), "--json", "--split", "test"]) == 0
 
     told = json.loads(capsys.readouterr().out)
-    assert list(told) == ["split", "photographs", "accuracy", "macro_f1", "loss", "classes", "confusion"]
-    assert (told["split"], told["photographs"]) == ("test", 24)
+    assert list(told) == [
+        "split",
+        "data",
+        "own",
+        "photographs",
+        "expected",
+        "right",
+        "accuracy",
+        "accuracy_interval",
+        "macro_f1",
+        "classes_present",
+        "loss",
+        "remarks",
+        "classes",
+        "confusion",
+    ]
+    assert (told["split"], told["own"], told["photographs"], told["expected"]) == ("test", True, 24, 24)
+    assert told["right"] / 24 == told["accuracy"]
     assert [each["class"] for each in told["classes"]] == ["blight", "healthy", "leaf_spot", "rust"]
     assert list(told["classes"][0]) == ["class", "precision", "recall", "F1", "photographs"]
     assert [sum(row) for row in told["confusion"]] == [6, 6, 6, 6]
+
+
+def test_evaluate_says_how_many_of_how_many_and_what_was_left_out(
+    run_dir: Path, drawn_leaves: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = home / "field"
+    for name, taken_from in (("rust", "rust"), ("healthy", "healthy"), ("Blight ", "blight")):
+        (other / name).mkdir(parents=True)
+        for number, photograph in enumerate(sorted((drawn_leaves / taken_from).iterdir())[:10]):
+            Image.open(photograph).transpose(Image.Transpose.ROTATE_90).save(other / name / f"{number}.png")
+    (other / "rust" / "broken.jpg").write_bytes(b"no photograph")
+
+    assert main(["evaluate", str(run_dir), "--data", str(other), "--to", str(home / "to")]) == 0
+
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == f"all: 20 of 31 photographs in {other}"
+    assert told[1] == (
+        "left out: 10 photographs of classes that it was not trained on: Blight  (10, is 'blight' meant?)"
+    )
+    assert told[2].startswith("left out: rust/broken.jpg (")
+    assert told[3] == "no photographs of blight, leaf_spot"
+    assert any(line.startswith("macro F1 0.") and "over the 2 classes that have photographs" in line for line in told)
+    (blight,) = (line for line in told if line.startswith(" blight "))
+    assert blight.split()[-3:] == ["-", "-", "0"]
 
 
 # predict
@@ -131,3 +172,19 @@ def test_predict_names_what_is_unreadable_in_json_too_and_ends_with_2(
     assert leaf["probability"] == leaf["probabilities"][leaf["class"]]
     assert leaf["path"] == str(home / "leaf.png")
     assert told.err == "error: 1 of 2 photographs cannot be read\n"
+
+
+def test_predict_prints_a_table_with_the_photographs_names(
+    run_dir: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (home / "broken.jpg").write_bytes(b"\xff\xd8 no more")
+    Image.new("RGB", (40, 40), "green").save(home / "a, leaf.png")
+
+    assert main(["predict", str(run_dir), str(home / "broken.jpg"), str(home / "a, leaf.png"), "--csv"]) == 2
+
+    broken, leaf = csv.DictReader(capsys.readouterr().out.splitlines())
+    assert list(leaf) == ["photograph", "predicted", "probability", "error"]
+    assert (leaf["photograph"], leaf["error"]) == (str(home / "a, leaf.png"), "")
+    assert leaf["predicted"] in ("blight", "healthy", "leaf_spot", "rust") and 0.25 <= float(leaf["probability"]) <= 1
+    assert (broken["photograph"], broken["predicted"], broken["probability"]) == (str(home / "broken.jpg"), "", "")
+    assert broken["error"]

@@ -18,6 +18,7 @@ from optuna.trial import TrialState
 from tune_cropshield.config.settings import DataConfig, RunConfig, save_config
 from tune_cropshield.config.space import SearchSpace, load_space
 from tune_cropshield.data.dataset import LeafData, open_data
+from tune_cropshield.data.split_file import write_split
 from tune_cropshield.memory.choose.pairs import Figures, Pair, Plan, plan_for_cpu
 from tune_cropshield.search.endings import DIVERGED, FINISHED, OUTCOME, PRUNED, REASON
 from tune_cropshield.search.folder import save_settings, trial_folder
@@ -27,6 +28,7 @@ from tune_cropshield.search.plan_file import save_plan
 from tune_cropshield.search.resources import Resources
 from tune_cropshield.training.metrics import EpochMetrics
 from tune_cropshield.training.models import build_model
+from tune_cropshield.training.predictions import Judged
 from tune_cropshield.training.run_folder import CONFIG, RunFolder
 
 SPACE = """
@@ -77,6 +79,7 @@ class InventedTrial:
     outcome: str | None = FINISHED  # None: under way
     reason: str = ""
     metrics: dict[str, float] = field(default_factory=dict)  # in place of what would follow
+    predictions: list[Judged] = field(default_factory=list)  # of the best epoch; none: as if they had not been kept
 
 
 def invent_search(
@@ -91,6 +94,7 @@ def invent_search(
     plan = plan or plan_for_cpu((16, 32, 64, 128))
     save_settings(folder, space, "python -m tune_cropshield search --space search.toml")
     save_plan(folder, plan)
+    write_split(folder, data)
     note_start(folder, ["search", "--data", str(leaves)], data, ONE_CPU, None)
     study = open_study(folder)
     for number, trial in enumerate(trials):
@@ -136,7 +140,9 @@ def _write_records(folder: Path, space: SearchSpace, plan: Plan, data: LeafData,
     if lines:
         torch.manual_seed(0)
         best = max(lines, key=lambda line: line.val_acc)
-        run.save_best(build_model("tiny_cnn", len(data.classes)).state_dict(), {}, best.as_dict(), data.classes)
+        run.save_best(
+            build_model("tiny_cnn", len(data.classes)).state_dict(), trial.predictions, best.as_dict(), data.classes
+        )
 
 
 def _epoch(epoch: int, accuracy: float, trial: InventedTrial, plan: Plan) -> EpochMetrics:

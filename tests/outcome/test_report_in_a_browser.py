@@ -91,7 +91,7 @@ def test_nothing_is_wider_than_the_window(page: Watched) -> None:
 
 def test_the_page_is_made_of_headings_named_regions_and_pictures_with_words(page: Watched) -> None:
     assert page.page.evaluate("document.querySelectorAll('h1').length") == 1
-    assert page.page.evaluate("document.querySelectorAll('section > h2').length") == 9
+    assert page.page.evaluate("document.querySelectorAll('section > h2').length") == 10
     assert page.page.evaluate(
         "[...document.querySelectorAll('img')].every(image => image.alt && image.naturalWidth > 0)"
     )
@@ -105,7 +105,9 @@ def test_the_page_is_made_of_headings_named_regions_and_pictures_with_words(page
 
 def test_names_that_look_like_html_are_shown_as_they_are(page: Watched) -> None:
     assert page.page.evaluate("document.querySelectorAll('main b').length") == 0
-    cells = page.page.evaluate("[...document.querySelectorAll('#mistakes td')].map(cell => cell.textContent)")
+    cells = page.page.evaluate(
+        "[...document.querySelectorAll('#mistakes th[scope=row]')].map(cell => cell.textContent)"
+    )
     assert "<b>blight" in cells and "<img src=x onerror=alert(1)>" in cells
     hover = page.page.evaluate("[...document.querySelectorAll('#mistakes .plot')].pop().data[0].customdata[0][0]")
     assert hover.startswith("&lt;b&gt;blight<br>taken for &lt;b&gt;blight: ")

@@ -157,8 +157,10 @@ def test_a_search_ends_with_a_table_a_best_configuration_and_weights_that_train_
         "config.toml",
         "metrics.json",
         "model.safetensors",
+        "predictions.csv",
         "retrain.ps1",
         "retrain.sh",
+        "split.csv",
     ]
     assert (out / "best" / "retrain.sh").stat().st_mode & 0o111
 

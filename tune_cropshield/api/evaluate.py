@@ -1,43 +1,60 @@
-"""`evaluate`: a trained network on the validation or the test split."""
+"""`evaluate`: a trained network on its own validation or test photographs, or on any other folder."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tune_cropshield.api.arguments import AnyPath, check_choice, path_of
 from tune_cropshield.config.places import cache_dir
-from tune_cropshield.config.settings import RunConfig
-from tune_cropshield.device import find_device
-from tune_cropshield.errors import UserError
+from tune_cropshield.data.split import TEST
+from tune_cropshield.errors import RunFailure, UserError
 from tune_cropshield.files import check_can_be_made
+from tune_cropshield.outcome.evaluation import JUDGED_PARTS, write_record
+from tune_cropshield.training.predictions import Judged, write_judged
 from tune_cropshield.training.run_folder import CONFIG
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import: a wrong folder is told about before
     from tune_cropshield.training.metrics import Evaluation
 
-SPLITS = ("val", "test")
-
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """A network's figures on one split.
+    """A network's figures on photographs.
 
-    classes: their names, in the order of the rows and columns of `evaluation.confusion_KK` (rows are true classes).
-    table, picture: where the confusion matrix was written, as .csv and as .png.
+    split: "val", "test", or "all" of a folder. data: the folder. own: whether it holds what the network was trained
+    on, and nothing else. classes: their names, in the order of the rows and columns of `evaluation.confusion_KK` (rows
+    are true classes). photographs: what it says of each. expected: how many there would be if none were left out.
+    remarks: sentences on what was left out, and on photographs that it was trained on. table, picture: the confusion
+    matrix as .csv and .png. predictions, wrong: all photographs with what they were taken for, and those taken for
+    another class, the most confident first, as .csv. report: the search's report.html that was written again.
     """
 
     split: str
+    data: Path
+    own: bool
     classes: list[str]
-    evaluation: Evaluation
+    evaluation: Evaluation = field(repr=False)
+    judged: Sequence[Judged] = field(repr=False)
+    expected: int
+    remarks: list[str]
     table: Path
     picture: Path
+    predictions: Path
+    wrong: Path
+    report: Path | None = None
 
     @property
     def photographs(self) -> int:
-        """How many photographs the split holds."""
-        return int(self.evaluation.confusion_KK.sum())
+        """How many photographs were judged."""
+        return len(self.judged)
+
+    @property
+    def right(self) -> int:
+        """Of how many photographs the class was recognised."""
+        return sum(row.right for row in self.judged)
 
     @property
     def accuracy(self) -> float:
@@ -45,9 +62,22 @@ class EvaluationResult:
         return self.evaluation.accuracy
 
     @property
+    def accuracy_interval(self) -> tuple[float, float]:
+        """Wilson's 95 % interval of the accuracy."""
+        from tune_cropshield.outcome.shares import interval
+
+        return interval(self.right, self.photographs)
+
+    @property
     def macro_f1(self) -> float:
-        """The mean of the classes' F1."""
-        return self.evaluation.macro_f1
+        """The mean F1 of the classes that have photographs here."""
+        found = [row["F1"] for row in self.class_rows() if row["photographs"]]
+        return float(sum(found) / len(found))
+
+    @property
+    def classes_present(self) -> int:
+        """How many classes have photographs here."""
+        return sum(row["photographs"] > 0 for row in self.class_rows())
 
     @property
     def loss(self) -> float:
@@ -57,8 +87,7 @@ class EvaluationResult:
     def class_rows(self) -> list[dict[str, Any]]:
         """Returns a row per class: class, precision, recall, F1, photographs.
 
-        Precision of a class that was never predicted, recall of one without photographs, and F1 of one with neither
-        are None.
+        Precision of a class that was never predicted, and recall and F1 of one without photographs, are None.
         """
         confusion_KK = self.evaluation.confusion_KK
         right_K, met_K, predicted_K = (
@@ -69,7 +98,7 @@ class EvaluationResult:
                 "class": name,
                 "precision": right / predicted if predicted else None,
                 "recall": right / met if met else None,
-                "F1": f1 if met or predicted else None,
+                "F1": f1 if met else None,
                 "photographs": met,
             }
             for name, right, met, predicted, f1 in zip(
@@ -81,10 +110,17 @@ class EvaluationResult:
         """Returns what `evaluate --json` prints: all figures as plain values; a share of nothing is None."""
         return {
             "split": self.split,
+            "data": str(self.data),
+            "own": self.own,
             "photographs": self.photographs,
+            "expected": self.expected,
+            "right": self.right,
             "accuracy": self.accuracy,
+            "accuracy_interval": list(self.accuracy_interval),
             "macro_f1": self.macro_f1,
+            "classes_present": self.classes_present,
             "loss": self.loss,
+            "remarks": self.remarks,
             "classes": self.class_rows(),
             "confusion": self.evaluation.confusion_KK.tolist(),
         }
@@ -94,63 +130,88 @@ def evaluate(
     run_dir: AnyPath,
     *,
     data: AnyPath | None = None,
-    split: Literal["val", "test"] = "val",
+    split: Literal["val", "test", "all"] | None = None,
     to: AnyPath | None = None,
 ) -> EvaluationResult:
-    """Returns the figures of a trained network on a split, and writes its confusion matrix.
+    """Returns the figures of a trained network, and writes its confusion matrix and what it says of each photograph.
 
     Args:
         run_dir: A folder with config.toml, classes.json and model.safetensors: OUT/best, OUT/t000 or `train`'s.
-        data: The folder of photographs, where it has moved.
-        split: "test" is meant to be read once, for the winner.
-        to: The folder for confusion_SPLIT.csv and .png; left out, `run_dir`.
+        data: The folder of photographs; left out, the one it was trained on. Classes are compared by name.
+        split: "val" and "test" are the photographs that it was validated on and those that no training used, wherever
+            they have moved; "test" is meant to be read once, for the winner. "all" is a whole folder. Left out, "val"
+            for the folder it was trained on, and "all" for another one.
+        to: The folder for confusion_SPLIT.csv and .png, predictions_SPLIT.csv, wrong_SPLIT.csv and
+            evaluation_SPLIT.json; left out, `run_dir`.
 
     Raises:
-        UserError: `run_dir` is no trained run or damaged, the photographs are of other classes, or `to` cannot be
-            written to.
+        UserError: `run_dir` is no trained run or damaged, there are no such photographs, or `to` cannot be written to.
     """
     from tune_cropshield.outcome.trained import read_run
 
     run_dir = path_of(run_dir, "RUN_DIR")
-    check_choice("--split", split, SPLITS)
+    if split is not None:
+        check_choice("--split", split, JUDGED_PARTS)
     config, classes, weights = read_run(run_dir)
-    if data is not None:
-        folder_of_data = str(path_of(data, "--data").absolute())
-        config = config.model_copy(update={"data": config.data.model_copy(update={"dir": folder_of_data})})
-    if not config.data.dir:
+    given = path_of(data, "--data").absolute() if data is not None else None
+    if given is None and not config.data.dir:
         raise UserError(f"{run_dir / CONFIG} names no photographs: give --data DIR")
     folder = path_of(to, "--to") if to is not None else run_dir
     check_can_be_made(folder, "--to")
-    evaluation = _evaluate(config, classes, weights, split)
-    from tune_cropshield.outcome.confusion import write_confusion
+    from tune_cropshield.outcome.evaluation import choose_photographs, evaluate_on, remarks
 
+    photographs = choose_photographs(run_dir, config, classes, given, split, cache_dir())
+    evaluation, rows = evaluate_on(photographs, config, classes, weights)
+    part = photographs.part
+    result = EvaluationResult(
+        split=part,
+        data=photographs.store.root,
+        own=photographs.own,
+        classes=classes,
+        evaluation=evaluation,
+        judged=rows,
+        expected=photographs.expected,
+        remarks=remarks(photographs, classes, rows),
+        table=folder / f"confusion_{part}.csv",
+        picture=folder / f"confusion_{part}.png",
+        predictions=folder / f"predictions_{part}.csv",
+        wrong=folder / f"wrong_{part}.csv",
+    )
     try:
-        table, picture = write_confusion(folder, split, evaluation.confusion_KK.numpy(), classes)
+        _write(result, folder, weights)
     except OSError as error:
         raise UserError(f"{folder} cannot be written to ({error.strerror}): give another folder (--to)") from None
-    return EvaluationResult(split, classes, evaluation, table, picture)
+    return replace(result, report=_report_again(result, run_dir, folder, weights)) if part == TEST else result
 
 
-def _evaluate(config: RunConfig, classes: list[str], weights: Path, split: str) -> Evaluation:
-    """Returns the network's figures on `split`; the photographs of the other splits are not looked at."""
-    import torch
+def _write(result: EvaluationResult, folder: Path, weights: Path) -> None:
+    """Writes all files of an evaluation into `folder`, which is made where it is missing."""
+    from tune_cropshield.outcome.confusion import write_confusion
 
-    from tune_cropshield.data.dataset import DeviceData, open_data
-    from tune_cropshield.outcome.trained import load_trained
-    from tune_cropshield.training.evaluate import Evaluator, split_batches
-    from tune_cropshield.training.precision import DTYPES, resolve_precision
+    write_confusion(folder, result.split, result.evaluation.confusion_KK.numpy(), result.classes)
+    write_judged(result.predictions, result.judged)
+    wrong = sorted((row for row in result.judged if not row.right), key=lambda row: -row.probability)
+    write_judged(result.wrong, wrong)
+    write_record(folder, result.as_dict(), weights)
 
-    trial = config.trial
-    device = torch.device(find_device("auto"))
-    if trial.threads is not None:
-        torch.set_num_threads(trial.threads)
-    data = open_data(config.data, {trial.final_size}, cache_dir())
-    if list(data.classes) != classes:
-        raise UserError(
-            f"the classes of {config.data.dir} are not those it was trained on: "
-            f"{', '.join(sorted(set(data.classes) ^ set(classes)))} differ"
-        )
-    precision = resolve_precision(trial.precision, device)
-    batches = split_batches(trial, DeviceData(data, device), split, DTYPES[precision])
-    model = load_trained(trial, len(classes), weights, device)
-    return Evaluator(model, len(classes), precision, device).evaluate(batches)
+
+def _report_again(result: EvaluationResult, run_dir: Path, folder: Path, weights: Path) -> Path | None:
+    """Brings the test figures into the report of the search that `run_dir` belongs to, and returns its path.
+
+    None where there is no such report. The figures are safe whatever becomes of it.
+    """
+    from tune_cropshield.search.folder import holds_search, is_running
+
+    search_dir = run_dir.absolute().parent
+    if not holds_search(search_dir):
+        return None
+    from tune_cropshield.outcome.report import REPORT, write_report
+
+    if not (search_dir / REPORT).exists():
+        return None
+    try:
+        if folder.absolute() != run_dir.absolute():
+            write_record(run_dir, result.as_dict(), weights)  # where the report looks for it
+        return write_report(search_dir, cache_dir(), running=is_running(search_dir))
+    except (OSError, UserError, RunFailure):
+        return None

@@ -19,5 +19,7 @@ def report(search_dir: AnyPath) -> Path:
         RunFailure: The file cannot be written.
     """
     from tune_cropshield.outcome.report import write_report
+    from tune_cropshield.search.folder import is_running
 
-    return write_report(path_of(search_dir, "SEARCH_DIR"), cache_dir())
+    folder = path_of(search_dir, "SEARCH_DIR")
+    return write_report(folder, cache_dir(), running=is_running(folder))

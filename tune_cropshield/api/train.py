@@ -114,6 +114,7 @@ def _train(config: RunConfig, out: Path, resume: bool, profile: bool, device: st
     from tune_cropshield.data.dataset import DeviceData, open_data
     from tune_cropshield.data.left_out import write_left_out
     from tune_cropshield.data.remarks import remarks
+    from tune_cropshield.data.split_file import SPLIT_TABLE, write_split
     from tune_cropshield.training.loop import run_trial
     from tune_cropshield.training.model_checks import check_pretrained
 
@@ -127,6 +128,10 @@ def _train(config: RunConfig, out: Path, resume: bool, profile: bool, device: st
         f"training {trial.model} on {device}: {len(data.split.train)} photographs, {len(data.classes)} classes, "
         f"up to {trial.epochs} epochs"
     )
+
+    out.mkdir(parents=True, exist_ok=True)
+    if not (out / SPLIT_TABLE).exists():
+        write_split(out, data)
 
     traced = None
     if profile:

@@ -1,4 +1,4 @@
-"""`evaluate`: a trained network on the validation or the test split."""
+"""`evaluate`: a trained network on its own validation or test photographs, or on any other folder."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tune_cropshield.outcome import words
+
 if TYPE_CHECKING:
     from tune_cropshield.api.evaluate import EvaluationResult
 
@@ -17,7 +19,7 @@ PIPE_WIDTH = 300  # characters; a pipe has no edge to fold names at
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints accuracy, macro F1 and a table of the classes, and writes the confusion matrix."""
+    """Prints accuracy, macro F1 and a table of the classes; writes the confusion matrix and all predictions."""
     from tune_cropshield.api.evaluate import evaluate
 
     result = evaluate(args.run_dir, data=args.data, split=args.split, to=args.to)
@@ -32,7 +34,9 @@ def _print(result: EvaluationResult) -> None:
     console = Console(soft_wrap=True, highlight=False)
     if not console.is_terminal:
         console.width = PIPE_WIDTH
-    console.print(f"{result.split}: {result.photographs} photographs")
+    console.print(Text(f"{result.split}: {result.photographs} of {result.expected} photographs in {result.data}"))
+    for remark in result.remarks:
+        console.print(Text(remark))
     table = Table(box=None)
     for name in ("class", "precision", "recall", "F1", "photographs"):
         is_class = name == "class"
@@ -47,5 +51,17 @@ def _print(result: EvaluationResult) -> None:
         table.add_row(Text(row["class"]), *shares, str(row["photographs"]))
     console.print(table)
     console.print(f"{result.split}_acc {result.accuracy!r}")
-    console.print(f"macro F1 {result.macro_f1:.4f}   loss {result.loss:.4f}")
+    console.print(
+        f"{result.right} of {result.photographs} right; of other photographs of the same kind it would be "
+        f"{words.share_interval(result.accuracy_interval)} (95 %, Wilson's interval)"
+    )
+    present = result.classes_present
+    over = "" if present == len(result.classes) else f" over the {present} classes that have photographs here"
+    console.print(f"macro F1 {result.macro_f1:.4f}{over}   loss {result.loss:.4f}")
+    num_wrong = result.photographs - result.right
+    console.print(
+        Text(f"every photograph's class: {result.predictions}; the {num_wrong} wrong ones: {result.wrong.name}")
+    )
     console.print(Text(f"confusion matrix: {result.table} and {result.picture.name}"))
+    if result.report is not None:
+        console.print(Text(f"report: {result.report}"))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 from tune_cropshield.errors import UserError
@@ -12,8 +14,11 @@ if TYPE_CHECKING:
     from tune_cropshield.outcome.predict import Prediction
 
 
+CSV_COLUMNS = ("photograph", "predicted", "probability", "error")
+
+
 def run(args: argparse.Namespace) -> int:
-    """Prints a line per photograph: path, class, probability; with --json, one list.
+    """Prints a line per photograph: path, class, probability; with --json one list, with --csv a table.
 
     Raises UserError when some, which are named, were unreadable.
     """
@@ -21,10 +26,15 @@ def run(args: argparse.Namespace) -> int:
 
     faults = []
     rows = []
+    table = csv.writer(sys.stdout, lineterminator="\n")
+    if args.csv:
+        table.writerow(CSV_COLUMNS)
     for prediction in predictions(args.run_dir, args.images):
         faults.append(prediction.fault is not None)
         if args.json:
             rows.append(_as_json(prediction))
+        elif args.csv:
+            table.writerow(_as_row(prediction))
         else:
             _print(prediction)
     if args.json:
@@ -52,3 +62,10 @@ def _as_json(prediction: Prediction) -> dict[str, Any]:
         "probability": share,
         "probabilities": prediction.probabilities,
     }
+
+
+def _as_row(prediction: Prediction) -> tuple[object, ...]:
+    if prediction.fault is not None:
+        return str(prediction.path), "", "", prediction.fault
+    name, share = next(iter(prediction.probabilities.items()))
+    return str(prediction.path), name, share, ""

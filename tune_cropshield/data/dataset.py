@@ -65,7 +65,7 @@ def open_data(
     sides = {file.path: file.side for file in folder.files}
     given = [side for path in store.paths if (side := sides.get(path)) is not None]
     split = _split(config, store, given)
-    return LeafData(stores, split, (*folder.left_out, *_unreadable(folder, store)), given_split=bool(given))
+    return LeafData(stores, split, (*folder.left_out, *unreadable(folder, store)), given_split=bool(given))
 
 
 def _split(config: DataConfig, store: Store, given: list[str]) -> Split:
@@ -78,7 +78,7 @@ def _split(config: DataConfig, store: Store, given: list[str]) -> Split:
     )
 
 
-def _unreadable(folder: ImageFolder, store: Store) -> list[LeftOut]:
+def unreadable(folder: ImageFolder, store: Store) -> list[LeftOut]:
     """Returns the photographs that could not be decoded."""
     labels = {file.path: file.label for file in folder.files}
     return [LeftOut(path, "unreadable", reason, folder.classes[labels[path]]) for path, reason in store.unreadable]

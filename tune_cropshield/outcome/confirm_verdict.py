@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from tune_cropshield.config.reference import REFERENCE
+from tune_cropshield.outcome import words
 from tune_cropshield.outcome.confirm import Candidate, ConfirmedRun
 from tune_cropshield.outcome.paired import ALPHA, Comparison, compare, in_sequence
 from tune_cropshield.search.endings import FINISHED
@@ -91,14 +93,14 @@ def verdict_lines(judged: Sequence[Confirmed], num_judged: int) -> list[str]:
         if confirmed.comparison is not None:
             found = confirmed.comparison
             shown = SHOWN.get(confirmed.finding, confirmed.finding)
-            line += f"{_points(found.gain):>7}{_interval(found):>17}{confirmed.p_value:>8.2g}  {shown}"
+            line += f"{words.points(found.gain):>7}{_interval(found):>17}{words.p_value(confirmed.p_value):>8}  {shown}"
         lines.append(line)
         lines += [
             f"{'':4}seed {run.seed}: {run.outcome} ({run.reason})" for run in confirmed.runs if run.outcome != FINISHED
         ]
     lines.append(
         f"gains in points of val_acc on the same {num_judged} validation photographs (one is "
-        f"{100 / num_judged:.2f} points); {TEST}"
+        f"{words.one_in(num_judged)} points); {TEST}"
     )
     return [*lines, verdict(judged)]
 
@@ -114,7 +116,7 @@ def verdict(judged: Sequence[Confirmed]) -> str:
         )
     winner = next(confirmed for confirmed in others if confirmed.label in tested)
     found = tested[winner.label]
-    size = f"{_points(found.gain)} points of val_acc, 95 % interval {_interval(found)}, p = {winner.p_value:.2g}"
+    size = f"{words.points(found.gain)} points of val_acc, 95 % interval {_interval(found)}, {_p_equals(winner)}"
     if winner.finding == MORE:
         said = f"{winner.label} is better than the reference setting ({size})."
     elif winner.finding == LESS:
@@ -122,14 +124,14 @@ def verdict(judged: Sequence[Confirmed]) -> str:
     else:
         said = (
             f"{winner.label}'s difference from the reference setting could be chance ({size}). With {found.num_pairs} "
-            f"seeds that differ as much as these, a gain of {100 * found.smallest_gain_shown:.1f} points would have "
+            f"seeds that differ as much as these, a gain of {_unsigned(found.smallest_gain_shown)} points would have "
             "been detectable; more seeds (--seeds) detect smaller ones."
         )
     promised = winner.candidate.searched - reference.candidate.searched
-    said += f" In the search the difference was {_points(promised)}."
+    said += f" In the search the difference was {words.points(promised)}."
     highest = max(tested, key=lambda label: tested[label].gain)
     if highest != winner.label:
-        said += f" {highest} has a higher mean over the seeds ({_points(tested[highest].gain)} points)."
+        said += f" {highest} has a higher mean over the seeds ({words.points(tested[highest].gain)} points)."
     if lost := [confirmed for confirmed in judged if len(confirmed.values) < len(confirmed.runs)]:
         said += (
             " Not every run reached its end: "
@@ -156,6 +158,15 @@ def write_verdict(search_dir: Path, judged: Sequence[Confirmed], seeds: Sequence
     write_json(search_dir / VERDICT, content)
 
 
+def read_verdict(search_dir: Path) -> dict[str, Any] | None:
+    """Returns confirm.json; None where there is none, or it is damaged."""
+    try:
+        content: dict[str, Any] = json.loads((search_dir / VERDICT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content
+
+
 def _as_dict(confirmed: Confirmed) -> dict[str, Any]:
     values = confirmed.values
     found = confirmed.comparison
@@ -172,12 +183,17 @@ def _as_dict(confirmed: Confirmed) -> dict[str, Any]:
     }
 
 
-def _points(share: float) -> str:
-    return f"{100 * share:+.1f}"
+def _p_equals(confirmed: Confirmed) -> str:
+    assert confirmed.p_value is not None
+    return words.p_equals(confirmed.p_value)
+
+
+def _unsigned(gain: float) -> str:
+    return words.points(gain).removeprefix("+")
 
 
 def _interval(found: Comparison) -> str:
-    return f"{_points(found.low)} to {_points(found.high)}"
+    return f"{words.points(found.low)} to {words.points(found.high)}"
 
 
 def _spread_text(values: Sequence[float]) -> str:

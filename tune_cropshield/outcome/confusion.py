@@ -15,6 +15,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from tune_cropshield.files import write_atomically, write_text_atomically
+from tune_cropshield.outcome import words
 
 Counts = npt.NDArray[np.int64]
 Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
@@ -57,7 +58,7 @@ def draw_confusion(counts_KK: Counts, classes: Sequence[str], split: str) -> Ima
     left, top = max(widest, 3 * FONT_SIZE) + 2 * GAP, title + widest + 2 * GAP + 2 * FONT_SIZE
     headline = (
         f"{split}: {int(counts_KK.trace())} of {int(counts_KK.sum())} right "
-        f"({counts_KK.trace() / max(counts_KK.sum(), 1):.1%})"
+        f"({words.percent(counts_KK.trace() / max(counts_KK.sum(), 1))})"
     )
     image = Image.new("RGB", (max(left + side, GAP + round(font.getlength(headline))) + GAP, top + side + GAP), WHITE)
     draw = ImageDraw.Draw(image)

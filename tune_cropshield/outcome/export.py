@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 from tune_cropshield.config.reference import train_py_command
 from tune_cropshield.config.settings import RunConfig, load_config, save_config
+from tune_cropshield.data.split_file import SPLIT_TABLE
 from tune_cropshield.errors import RunFailure
 from tune_cropshield.files import raising_disk_full, sync_names, sync_tree, write_text_atomically
+from tune_cropshield.training.predictions import PREDICTIONS
 from tune_cropshield.training.run_folder import BEST_METRICS, CLASSES, CONFIG, WEIGHTS, write_json
 
 if TYPE_CHECKING:
@@ -25,9 +27,9 @@ RETRAIN = "-m tune_cropshield train --config config.toml --out ../retrained"
 def write_best(search_dir: Path) -> Path:
     """Writes search_dir/best, aside and renamed, from the best trial and returns its path.
 
-    config.toml and config.json, model.safetensors of the best epoch, classes.json, metrics.json (that epoch's) and
-    retrain.sh/.ps1. Raises UserError when no trial of the search has a result, DiskFull when the disk is full,
-    RunFailure when a file of the trial is missing.
+    config.toml and config.json, model.safetensors of the best epoch, classes.json, metrics.json and predictions.csv
+    (that epoch's), split.csv and retrain.sh/.ps1. Raises UserError when no trial of the search has a result, DiskFull
+    when the disk is full, RunFailure when a file of the trial is missing.
     """
     from tune_cropshield.search.folder import trial_folder
     from tune_cropshield.search.journal import best_trial, read_study
@@ -44,6 +46,9 @@ def write_best(search_dir: Path) -> Path:
             write_json(aside / "config.json", config.model_dump(mode="json"))
             for name in (WEIGHTS, CLASSES, BEST_METRICS):
                 shutil.copyfile(run_dir / name, aside / name)
+            for source in (run_dir / PREDICTIONS, search_dir / SPLIT_TABLE):
+                if source.exists():  # searches of earlier versions hold none
+                    shutil.copyfile(source, aside / source.name)
             for name, text in retrain_scripts(config, trial).items():
                 write_text_atomically(aside / name, text)
             (aside / "retrain.sh").chmod(0o755)

@@ -10,6 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from tune_cropshield.config.reference import REFERENCE
+from tune_cropshield.outcome import words
 from tune_cropshield.outcome.export import BEST
 from tune_cropshield.search.endings import OUTCOME
 from tune_cropshield.search.folder import TABLE, trial_folder
@@ -37,13 +38,13 @@ def summary_lines(
     settings = ", ".join(
         f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in best.params.items()
     )
-    lines.append(f"best: trial {best.number}, val_acc {best_value(best):.4f} ({settings})")
+    lines.append(f"best: trial {best.number}, val_acc {words.accuracy(best_value(best))} ({settings})")
     if reference.intermediate_values:
-        gain = 100 * (best_value(best) - best_value(reference))
+        gain = words.points(best_value(best) - best_value(reference)).removeprefix("+")
         how = f"{reference.user_attrs.get(OUTCOME, 'unfinished')} after {max(reference.intermediate_values)} epochs"
         lines.append(
-            f"{reference_name} (trial {REFERENCE}, {how}): val_acc {best_value(reference):.4f}; "
-            + (f"the winner gains {gain:.1f} points" if best.number != reference.number else "it is the winner")
+            f"{reference_name} (trial {REFERENCE}, {how}): val_acc {words.accuracy(best_value(reference))}; "
+            + (f"the winner gains {gain} points" if best.number != reference.number else "it is the winner")
         )
     lines.append(f"best configuration and weights: {shown_dir / BEST}    all trials: {shown_dir / TABLE}")
     return lines

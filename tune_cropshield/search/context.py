@@ -14,6 +14,7 @@ from tune_cropshield.config.settings import RunConfig, TrialConfig
 from tune_cropshield.config.space import SearchSpace
 from tune_cropshield.data.dataset import LeafData
 from tune_cropshield.data.left_out import write_left_out
+from tune_cropshield.data.split_file import SPLIT_TABLE, write_split
 from tune_cropshield.files import raising_disk_full, remove_leftovers
 from tune_cropshield.memory.choose.pairs import Plan
 from tune_cropshield.search import folder as files
@@ -107,8 +108,8 @@ def begin_search(
 ) -> Search:
     """Begins a search in `folder`, or goes on with the one that is there, and returns it; `run_search` then runs it.
 
-    Writes search.toml, plan.json, left_out.csv and a line of starts.jsonl, and opens the journal. Trials whose end an
-    earlier run had begun to write are ended; the pruning rule is told what every trial has reported.
+    Writes search.toml, plan.json, left_out.csv, split.csv and a line of starts.jsonl, and opens the journal. Trials
+    whose end an earlier run had begun to write are ended; the pruning rule is told what every trial has reported.
 
     Args:
         prepared: what `prepare` found.
@@ -132,6 +133,8 @@ def begin_search(
         files.save_settings(folder, space, f"python -m tune_cropshield search --space {files.SETTINGS}")
         save_plan(folder, plan)
         write_left_out(folder, prepared.data.left_out)
+        if not (folder / SPLIT_TABLE).exists():
+            write_split(folder, prepared.data)
         note_start(folder, command, prepared.data, prepared.resources, prepared.card)
         study = open_study(folder)
         check_same(study, marks)

@@ -81,6 +81,19 @@ def locked(folder: Path) -> Iterator[None]:
         raise UserError(f"a search is running in {folder}: wait for its end, or stop it") from None
 
 
+def is_running(folder: Path) -> bool:
+    """Tells whether some process holds `folder`, as a search does while it runs."""
+    if not (folder / LOCK).exists():
+        return False
+    try:
+        with locked(folder):
+            return False
+    except UserError:
+        return True
+    except OSError:  # a folder that cannot be written to
+        return False
+
+
 def save_settings(folder: Path, space: SearchSpace, command: str) -> None:
     """Writes search.toml: everything that was set, so that the search can be repeated from this file alone."""
     note = f"# Search again:  {command}\n\n"

@@ -26,6 +26,7 @@ from tune_cropshield.training.evaluate import evaluation_batch, split_batches
 from tune_cropshield.training.gpu_errors import gpu_errors_named
 from tune_cropshield.training.metrics import EpochMetrics, Evaluation
 from tune_cropshield.training.precision import DTYPES, INITIAL_SCALE
+from tune_cropshield.training.predictions import judged
 from tune_cropshield.training.progress import Progress, TrialReport
 from tune_cropshield.training.retries.out_of_memory import OutOfMemoryPolicy
 from tune_cropshield.training.retries.spilling import SpillPolicy
@@ -245,7 +246,16 @@ def _train_and_validate(
 
 
 def _save_best(run: RunFolder, progress: Progress, data: DeviceData) -> None:
-    run.save_best(progress.best_weights, progress.best_predictions, progress.best_metrics, data.data.classes)
+    photographs = data.data
+    indices, kept = photographs.split.val, progress.best_predictions
+    predictions = judged(
+        [photographs.store.paths[index] for index in indices],
+        photographs.store.labels[torch.from_numpy(indices)].tolist(),
+        kept["predicted"].tolist(),
+        kept["probability"].tolist(),
+        photographs.classes,
+    )
+    run.save_best(progress.best_weights, predictions, progress.best_metrics, photographs.classes)
 
 
 def _note_precision_change(change: PrecisionChange, run: RunFolder, notes: list[str]) -> None:

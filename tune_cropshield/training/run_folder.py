@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tune_cropshield.files import append_line, raising_disk_full, write_text_atomically
 from tune_cropshield.training.metrics import EpochMetrics
+from tune_cropshield.training.predictions import PREDICTIONS, Judged, write_judged
 
 if TYPE_CHECKING:  # torch, safetensors and TensorBoard take seconds to import: only those who train need them
     from torch import Tensor
@@ -26,8 +27,6 @@ EVENTS = "events.jsonl"  # what else happened: memory that ran out, fp16 that wa
 CHECKPOINT = "last.pt"
 CHECKPOINT_BEFORE = "previous.pt"  # the one before, in case the last is damaged
 WEIGHTS = "model.safetensors"  # of the best epoch
-# The best epoch's, of the validation split in its order: `predicted` class numbers, and their `probability`.
-PREDICTIONS = "predictions.safetensors"
 WEIGHTS_DIGEST = "model.sha256"  # of that file, as `sha256sum --check` reads it
 BEST_METRICS = "metrics.json"  # the best epoch's
 CLASSES = "classes.json"
@@ -89,7 +88,7 @@ class RunFolder:
     def save_best(
         self,
         weights: dict[str, Tensor],
-        predictions: dict[str, Tensor],
+        predictions: Sequence[Judged],
         metrics: dict[str, Any],
         classes: tuple[str, ...],
     ) -> None:
@@ -99,7 +98,7 @@ class RunFolder:
         """
         digest = write_weights(self.path / WEIGHTS, weights)
         write_text_atomically(self.path / WEIGHTS_DIGEST, f"{digest}  {WEIGHTS}\n")
-        write_weights(self.path / PREDICTIONS, predictions)
+        write_judged(self.path / PREDICTIONS, predictions)
         write_json(self.path / BEST_METRICS, metrics)
         if not (self.path / CLASSES).exists():
             write_json(self.path / CLASSES, list(classes))

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from tune_cropshield.data.dataset import LeafData, open_data
 from tune_cropshield.errors import RunFailure, UserError
 from tune_cropshield.files import write_text_atomically
-from tune_cropshield.outcome.report import clipping, course, memory, mistakes, parameters, repeat, time_spent, winner
-from tune_cropshield.outcome.report.judgement import Judgement, judge
+from tune_cropshield.outcome import words
+from tune_cropshield.outcome.report import (
+    clipping,
+    course,
+    memory,
+    mistakes,
+    parameters,
+    photographs,
+    repeat,
+    time_spent,
+    winner,
+)
+from tune_cropshield.outcome.report.evidence import Evidence, read_evidence
+from tune_cropshield.outcome.report.judgement import Judgement
 from tune_cropshield.outcome.report.page import Page, render
 from tune_cropshield.outcome.report.search_record import SearchRecord, read_search
-
-if TYPE_CHECKING:
-    from tune_cropshield.data.dataset import LeafData
 
 REPORT = "report.html"
 
 
-def write_report(search_dir: Path, cache_dir: Path, data: LeafData | None = None) -> Path:
+def write_report(search_dir: Path, cache_dir: Path, data: LeafData | None = None, *, running: bool = False) -> Path:
     """Writes search_dir/report.html, whole or not at all, and returns its path. Nothing else in the folder is touched.
 
     The search may be running, interrupted or done: the report shows what there is.
@@ -26,13 +36,15 @@ def write_report(search_dir: Path, cache_dir: Path, data: LeafData | None = None
     Args:
         cache_dir: where decoded photographs are kept.
         data: the photographs, where they are open already.
+        running: whether the search is under way, so that its trials are not taken for interrupted ones.
 
     Raises:
         UserError: where no trial was started.
         RunFailure: when the file cannot be written.
     """
-    record = read_search(search_dir)
-    page = build_page(record, _judgement(record, cache_dir, data))
+    record = read_search(search_dir, running=running)
+    opened = data if data is not None else _opened(record, cache_dir)
+    page = build_page(record, read_evidence(record, opened), opened)
     path = search_dir / REPORT
     try:
         write_text_atomically(path, render(page))
@@ -41,22 +53,41 @@ def write_report(search_dir: Path, cache_dir: Path, data: LeafData | None = None
     return path
 
 
-def build_page(record: SearchRecord, judgement: Judgement | str) -> Page:
-    """Returns the report's content. judgement: of the winner, or why there is none."""
+def build_page(record: SearchRecord, evidence: Evidence, data: LeafData | str) -> Page:
+    """Returns the report's content. data: the photographs, or why they cannot be opened."""
     sections = (
-        winner.section(record),
+        winner.section(record, evidence),
+        photographs.section(record, data),
         course.section(record),
         parameters.section(record),
         clipping.section(record),
         memory.section(record),
         time_spent.section(record),
-        mistakes.section(record, judgement),
+        mistakes.section(record, evidence.judgement),
         repeat.trials_section(record),
         repeat.section(record),
     )
-    return Page(
-        f"Search report: {record.folder.resolve().name}", _subtitle(record), winner.key_figures(record), sections
-    )
+    title = f"Search report: {record.folder.resolve().name}"
+    return Page(title, _subtitle(record), winner.key_figures(record), sections, notices(record, evidence.judgement))
+
+
+def notices(record: SearchRecord, judgement: Judgement | str) -> list[str]:
+    """Returns what must not be missed: that the search is under way or was cut off, and classes that are lost."""
+    found = []
+    if record.running:
+        found.append(
+            f"The search is running: this is what there was at {time.strftime('%Y-%m-%d %H:%M')}. Write the report "
+            "again for what has come since."
+        )
+    elif record.unfinished:
+        trials = words.counted(len(record.unfinished), "trial")
+        found.append(f"The search was interrupted with {trials} under way; search --resume goes on with it.")
+    if isinstance(judgement, Judgement):
+        if lost := judgement.never_recognised:
+            found.append(f"The winner recognises no validation photograph (recall 0) of {', '.join(lost)}.")
+        if never := judgement.never_predicted:
+            found.append(f"The winner takes no validation photograph for {', '.join(never)}.")
+    return found
 
 
 def _subtitle(record: SearchRecord) -> str:
@@ -65,21 +96,16 @@ def _subtitle(record: SearchRecord) -> str:
     if record.starts:
         start = record.starts[-1]
         parts.append(f"{start.get('photographs', '?')} photographs in {start.get('classes', '?')} classes")
-        parts.append(f"started {str(start.get('started', '?'))[:16].replace('T', ' ')}")
+        parts.append(f"started {str(record.starts[0].get('started', '?'))[:16].replace('T', ' ')}")
     return ", ".join(parts)
 
 
-def _judgement(record: SearchRecord, cache_dir: Path, data: LeafData | None) -> Judgement | str:
-    """Returns the winner's judgement, or a sentence that says why it is missing.
-
-    The rest of the report does not depend on it.
-    """
-    if record.winner is None:
-        return "There is no winner yet."
+def _opened(record: SearchRecord, cache_dir: Path) -> LeafData | str:
+    """Returns the search's photographs, or why they cannot be opened; most of the report does not need them."""
+    config = next((trial.config for trial in (record.winner, *record.trials) if trial and trial.config), None)
+    if config is None:
+        return "no trial says which they are"
     try:
-        on_cpu = bool(record.starts) and record.starts[-1].get("device") == "cpu"
-        return judge(record.winner.folder, cache_dir, data, "cpu" if on_cpu else "auto")
+        return open_data(config.data, {config.trial.final_size}, cache_dir)
     except (UserError, RunFailure) as error:
-        return f"The winner's mistakes cannot be shown: {error}."
-    except RuntimeError as error:  # a GPU that is busy or full
-        return f"The winner's mistakes cannot be shown: {str(error).splitlines()[0]}."
+        return str(error)

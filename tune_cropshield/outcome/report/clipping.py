@@ -8,10 +8,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tune_cropshield.outcome.report import words
+from tune_cropshield.outcome import words
 from tune_cropshield.outcome.report.clipping_facts import NONE, ClippedTrial, clipped_trials, clipping_kind, verdict
 from tune_cropshield.outcome.report.course import hover_text
-from tune_cropshield.outcome.report.page import Block, Chart, Section, Table, Text
+from tune_cropshield.outcome.report.page import Block, Chart, Section, Table, Text, whole_numbers
 from tune_cropshield.outcome.report.search_record import SearchRecord
 from tune_cropshield.outcome.report.theme import AMBER, BLUE, INK, RED
 
@@ -143,6 +143,7 @@ def _skipped_chart(trials: Sequence[ClippedTrial], kind: str) -> Chart:
         "x",
     )
     figure.update_yaxes(title="skipped updates", rangemode="tozero")
+    whole_numbers(figure, max(trial.skipped_steps for trial in trials), axis="y")
     return Chart(
         figure,
         f"Skipped updates by {kind}",

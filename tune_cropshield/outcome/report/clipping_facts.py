@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tune_cropshield.outcome.report import words
+from tune_cropshield.outcome import words
 from tune_cropshield.outcome.report.search_record import SearchRecord, TrialRecord
 from tune_cropshield.training.run_folder import best_so_far
 
@@ -161,7 +161,7 @@ def _compared(trials: Sequence[ClippedTrial], kind: str) -> str:
     chance = float(kruskal(*enough.values()).pvalue)
     count = sum(map(len, enough.values()))
     test = (
-        f"Kruskal-Wallis p = {chance:.2g}, {words.counted(count, 'trial')}, best accuracy up to epoch {epoch}, "
+        f"Kruskal-Wallis {words.p_equals(chance)}, {words.counted(count, 'trial')}, best accuracy up to epoch {epoch}, "
         "which they all reached"
     )
     caution = "Other settings varied too, and the sampler does not choose at random: take it as a hint."

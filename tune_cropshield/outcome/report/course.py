@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import optuna
 
 from tune_cropshield.config.reference import REFERENCE
-from tune_cropshield.outcome.report import words
-from tune_cropshield.outcome.report.page import Block, Chart, Section, Text, chart_text
+from tune_cropshield.outcome import words
+from tune_cropshield.outcome.report.page import Block, Chart, Section, Text, chart_text, whole_numbers
 from tune_cropshield.outcome.report.search_record import SearchRecord, TrialRecord
 from tune_cropshield.outcome.report.theme import BLUE, GREEN, INK, MUTED, outcome_color, outcome_symbol
 from tune_cropshield.search.endings import PRUNED
@@ -32,7 +32,9 @@ def _endings(record: SearchRecord) -> str:
     trials = words.counted(len(record.trials), "trial")
     parts = [f"{trials}: {len(record.complete)} trained to the end, {len(record.pruned)} pruned"]
     if record.unfinished:
-        parts.append(f"{len(record.unfinished)} interrupted, with what they had reached")
+        parts.append(
+            f"{len(record.unfinished)} {'running' if record.running else 'interrupted'}, with what they had reached"
+        )
     text = ", ".join(parts) + "."
     for trial in record.failed[:5]:
         text += f" Trial {trial.number} did not finish ({trial.outcome}{': ' + trial.reason if trial.reason else ''})."
@@ -50,6 +52,7 @@ def _history(record: SearchRecord) -> Chart:
     if record.reference.accuracy is not None:
         figure.add_hline(record.reference.accuracy, line={"color": BLUE, "width": 1, "dash": "dash"})
     figure.update_layout(xaxis_title="trial", yaxis_title="best val_acc", showlegend=True)
+    whole_numbers(figure, record.with_result[-1].number)
     best = words.accuracy(record.winner.accuracy if record.winner is not None else None)
     alt = (
         "Scatter chart of each trial's best validation accuracy by trial number, with the best so far as a line "
@@ -112,10 +115,14 @@ def _curves(record: SearchRecord) -> Chart:
         hovertemplate="%{text}<extra></extra>",
     )
     figure.update_layout(xaxis_title="epoch", yaxis_title="best val_acc so far", showlegend=True)
+    whole_numbers(figure, max(line["epoch"] for trial in record.with_result for line in trial.lines))
     steps = record.space.search.pruning_steps if record.space is not None else ()
     for epoch in steps:
         figure.add_vline(epoch, line={"color": MUTED, "width": 1, "dash": "dot"})
-    caption = f"Dotted lines: the pruning steps, after epochs {', '.join(map(str, steps))}. " if steps else ""
+    caption = ""
+    if steps:
+        after = f"epoch{'s' if len(steps) > 1 else ''} {', '.join(map(str, steps))}"
+        caption = f"Dotted lines: the pruning steps, after {after}. "
     caption += "Crosses: trials that were pruned, that is stopped early."
     alt = (
         f"Line chart of each trial's best validation accuracy so far over epochs; crosses mark the {len(ends)} "

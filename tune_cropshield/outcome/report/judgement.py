@@ -10,154 +10,175 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from tune_cropshield.data.dataset import DeviceData, LeafData, open_data
-from tune_cropshield.data.windows import IGNORE_INDEX
+from tune_cropshield.data.dataset import DeviceData, LeafData
+from tune_cropshield.data.split_file import find_split
 from tune_cropshield.device import find_device
 from tune_cropshield.errors import UserError
 from tune_cropshield.outcome.trained import load_trained, read_run
-from tune_cropshield.training.evaluate import split_batches
-from tune_cropshield.training.precision import DTYPES, autocast, resolve_precision
-from tune_cropshield.training.run_folder import BEST_METRICS, PREDICTIONS
+from tune_cropshield.training.evaluate import Evaluator, split_batches
+from tune_cropshield.training.precision import DTYPES, resolve_precision
+from tune_cropshield.training.predictions import PREDICTIONS, Judged, judged, read_judged
+from tune_cropshield.training.run_folder import BEST_METRICS
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from tune_cropshield.config.settings import TrialConfig
 
+EARLIER_PREDICTIONS = "predictions.safetensors"  # what earlier versions kept: numbers in the order of the split
 THUMBNAIL_PX = 112
 MOST_MISTAKES = 12
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """A photograph taken for another class. probability: of the class it was taken for; jpeg: a small picture of it."""
+    """A photograph taken for another class. jpeg: a small picture of it, None where the photograph is gone."""
 
-    path: str
-    truth: str
-    taken_for: str
-    probability: float
-    jpeg: bytes
+    row: Judged
+    jpeg: bytes | None
 
     @property
-    def data_uri(self) -> str:
-        return "data:image/jpeg;base64," + base64.b64encode(self.jpeg).decode()
+    def data_uri(self) -> str | None:
+        return data_uri(self.jpeg) if self.jpeg is not None else None
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """How the winner does on the validation split.
-
-    confusion: rows are true classes, columns predicted ones. mistakes: the most confident ones, the worst first.
-    num_mistakes: of all.
-    """
+    """How the winner does on the validation split. mistakes: the most confident ones, the worst first."""
 
     classes: tuple[str, ...]
-    confusion: list[list[int]]
+    rows: tuple[Judged, ...]
     mistakes: tuple[Mistake, ...]
-    num_mistakes: int
+
+    @property
+    def confusion(self) -> list[list[int]]:
+        """Rows are true classes, columns predicted ones."""
+        place = {name: number for number, name in enumerate(self.classes)}
+        counts = [[0] * len(place) for _ in place]
+        for row in self.rows:
+            counts[place[row.true_class]][place[row.predicted]] += 1
+        return counts
+
+    @property
+    def num_mistakes(self) -> int:
+        return sum(not row.right for row in self.rows)
 
     @property
     def accuracy(self) -> float:
-        return 1 - self.num_mistakes / sum(map(sum, self.confusion))
+        return (len(self.rows) - self.num_mistakes) / len(self.rows)
+
+    @property
+    def never_recognised(self) -> list[str]:
+        """The classes of which no photograph was recognised: recall 0."""
+        return [
+            name for name, row in zip(self.classes, self.confusion, strict=True) if sum(row) and not self._right(name)
+        ]
+
+    @property
+    def never_predicted(self) -> list[str]:
+        """The classes that no photograph was taken for, rightly or wrongly."""
+        predicted = {row.predicted for row in self.rows}
+        return [name for name in self.classes if name not in predicted]
+
+    def _right(self, name: str) -> int:
+        return sum(row.right for row in self.rows if row.true_class == name)
 
 
-def judge(
-    run_dir: Path, cache_dir: Path, data: LeafData | None = None, device_name: Literal["auto", "cpu"] = "auto"
-) -> Judgement:
+def judge(run_dir: Path, data: LeafData | None, device_name: Literal["auto", "cpu"] = "auto") -> Judgement:
     """Returns how the network in `run_dir` does on its validation split.
 
-    What it predicted when it was trained is taken where that is kept and still fits the photographs; else it predicts
-    now.
+    What it predicted in its best epoch is taken where that is kept; else it predicts now.
 
     Args:
-        data: the photographs, where they are open already.
+        data: the photographs; None where they are gone: then there are no pictures.
         device_name: "cpu" for a network that was trained on one, so that the same pictures are wrong; "auto" takes a
             GPU where there is one.
 
     Raises:
-        UserError: the weights or photographs are gone, or the photographs' classes are no longer those it was trained
-            on.
+        UserError: the weights are gone, or neither the photographs nor the predictions are there, or the photographs'
+            classes are no longer those it was trained on.
     """
     config, classes, weights = read_run(run_dir)
-    import torch
-
-    trial = config.trial
-    if data is None:
-        data = open_data(config.data, {trial.final_size}, cache_dir)
-    if list(data.classes) != classes:
-        raise UserError(f"the classes of {config.data.dir} are no longer those it was trained on")
-    indices_N = torch.from_numpy(data.split.val)
-    kept = _kept_predictions(run_dir, data.store.labels[indices_N])
-    predicted_N, probabilities_N = (
-        kept if kept is not None else _predictions_now(trial, classes, weights, data, device_name)
-    )
-    return _judged(predicted_N, probabilities_N, indices_N, data, trial.final_size)
+    rows = kept_predictions(run_dir, data)
+    if rows is None:
+        if data is None:
+            raise UserError("neither its predictions nor the photographs are there")
+        if list(data.classes) != classes:
+            raise UserError(f"the classes of {config.data.dir} are no longer those it was trained on")
+        rows = _predictions_now(config.trial, classes, weights, data, device_name)
+    wrong = sorted((row for row in rows if not row.right), key=lambda row: -row.probability)[:MOST_MISTAKES]
+    pictures = _pictures(run_dir, [row.photograph for row in wrong], data, config.trial.final_size)
+    mistakes = tuple(Mistake(row, pictures.get(row.photograph)) for row in wrong)
+    return Judgement(tuple(classes), tuple(rows), mistakes)
 
 
-def _kept_predictions(run_dir: Path, labels_N: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Returns what was predicted in the best epoch, and how surely.
+def kept_predictions(run_dir: Path, data: LeafData | None) -> list[Judged] | None:
+    """Returns what the network in `run_dir` said of its validation photographs in its best epoch.
 
-    None where it was not kept, or is not of these photographs.
+    None where that was not kept. Earlier versions kept numbers in the order of the split: these need the photographs
+    in `data`, and count only where they are the same ones.
     """
+    if rows := read_judged(run_dir / PREDICTIONS):
+        return rows
+    if data is None:
+        return None
+    import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    labels_N = data.store.labels[torch.from_numpy(data.split.val)]
     try:
-        kept = load_file(run_dir / PREDICTIONS)
+        kept = load_file(run_dir / EARLIER_PREDICTIONS)
         accuracy = json.loads((run_dir / BEST_METRICS).read_text(encoding="utf-8"))["val_acc"]
         predicted_N, probability_N = kept["predicted"], kept["probability"]
     except (OSError, SafetensorError, ValueError, KeyError):
         return None
     same = len(predicted_N) == len(labels_N) and int((predicted_N == labels_N).sum()) / len(labels_N) == accuracy
-    return (predicted_N, probability_N) if same else None
+    return _named(predicted_N, probability_N, data) if same else None
 
 
 def _predictions_now(
     trial: TrialConfig, classes: Sequence[str], weights: Path, data: LeafData, device_name: Literal["auto", "cpu"]
-) -> tuple[Tensor, Tensor]:
+) -> list[Judged]:
     import torch
 
     device = torch.device(find_device(device_name))
     precision = resolve_precision(trial.precision, device)
     network = load_trained(trial, len(classes), weights, device)
-    parts = []
-    with torch.inference_mode():
-        for batch in split_batches(trial, DeviceData(data, device), "val", DTYPES[precision]):
-            with autocast(precision, device):
-                logits_BK = network(batch.images())
-            parts.append(logits_BK.float().softmax(dim=1).cpu()[batch.labels_B.cpu() != IGNORE_INDEX])
-    probability_N, predicted_N = torch.cat(parts).max(dim=1)
-    return predicted_N, probability_N
+    batches = split_batches(trial, DeviceData(data, device), "val", DTYPES[precision])
+    found = Evaluator(network, len(classes), precision, device).evaluate(batches)
+    return _named(found.predicted_N, found.probability_N, data)
 
 
-def _judged(
-    predicted_N: Tensor, probabilities_N: Tensor, indices_N: Tensor, data: LeafData, image_size: int
-) -> Judgement:
-    labels_N = data.store.labels[indices_N]
-    num_classes = len(data.classes)
-    confusion = (
-        (labels_N * num_classes + predicted_N)
-        .bincount(minlength=num_classes**2)
-        .reshape(num_classes, num_classes)
-        .tolist()
-    )
-    wrong = (predicted_N != labels_N).nonzero()[:, 0].tolist()
-    worst = sorted(wrong, key=lambda place: -float(probabilities_N[place]))[:MOST_MISTAKES]
+def _named(predicted_N: Tensor, probability_N: Tensor, data: LeafData) -> list[Judged]:
+    import torch
+
+    photographs = [data.store.paths[index] for index in data.split.val]
+    labels = data.store.labels[torch.from_numpy(data.split.val)].tolist()
+    return judged(photographs, labels, predicted_N.tolist(), probability_N.tolist(), data.classes)
+
+
+def _pictures(run_dir: Path, photographs: Sequence[str], data: LeafData | None, image_size: int) -> dict[str, bytes]:
+    """Returns small pictures of those photographs that are still what they were when the network was trained."""
+    if data is None:
+        return {}
     store = data.store_for(image_size)
-    mistakes = tuple(
-        Mistake(
-            path=store.paths[index],
-            truth=data.classes[int(labels_N[place])],
-            taken_for=data.classes[int(predicted_N[place])],
-            probability=float(probabilities_N[place]),
-            jpeg=_jpeg(store.images[index]),
-        )
-        for place, index in ((place, int(indices_N[place])) for place in worst)
-    )
-    return Judgement(tuple(data.classes), confusion, mistakes, len(wrong))
+    digest_of = {row.photograph: row.digest for row in find_split(run_dir) or []}
+    place = {path: index for index, path in enumerate(store.paths)}
+    return {
+        photograph: thumbnail(store.images[place[photograph]])
+        for photograph in photographs
+        if photograph in place and digest_of.get(photograph) in (None, store.digests[place[photograph]])
+    }
 
 
-def _jpeg(image_HWC: Tensor) -> bytes:
+def data_uri(jpeg: bytes) -> str:
+    """Returns the address under which a page finds a picture inside itself."""
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
+
+
+def thumbnail(image_HWC: Tensor) -> bytes:
+    """Returns a stored picture, made small, as JPEG."""
     from PIL import Image
 
     picture = Image.fromarray(image_HWC.numpy())

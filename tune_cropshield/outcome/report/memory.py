@@ -6,7 +6,7 @@ import statistics
 from collections import defaultdict
 
 from tune_cropshield.memory.choose.pairs import Figures, Pair
-from tune_cropshield.outcome.report import words
+from tune_cropshield.outcome import words
 from tune_cropshield.outcome.report.page import Block, Chart, Section, Table, Text
 from tune_cropshield.outcome.report.search_record import SearchRecord, TrialRecord
 from tune_cropshield.outcome.report.theme import AMBER, BLUE, GREEN, RED

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from tune_cropshield.outcome.report import words
+from tune_cropshield.outcome import words
 from tune_cropshield.outcome.report.judgement import Judgement, recall_and_precision
 from tune_cropshield.outcome.report.page import Block, Chart, Gallery, Section, Table, Text, Thumbnail, chart_text
 from tune_cropshield.outcome.report.search_record import SearchRecord
@@ -13,14 +13,18 @@ from tune_cropshield.outcome.report.theme import SEQUENTIAL
 TITLE = "What the winner gets wrong"
 MOST_CONFUSIONS = 5  # named in words
 MOST_NUMBERED = 40  # classes; with more, counts in the cells cannot be read
+FEW_CLASSES = 8  # with more, the matrix takes the whole width
+MOST_LETTERS = 26  # of a class's name beside the matrix
+LETTER_PX, CELL_PX = 7, 24
 
 
 def section(record: SearchRecord, judgement: Judgement | str) -> Section:
     """Returns the section, or why there is none."""
     if isinstance(judgement, str):
         return Section("mistakes", TITLE, [Text(judgement)])
-    total = sum(map(sum, judgement.confusion))
-    text = f"Of {total} validation photographs the winner takes {judgement.num_mistakes} for another class."
+    text = (
+        f"Of {len(judgement.rows)} validation photographs the winner takes {judgement.num_mistakes} for another class."
+    )
     blocks: list[Block] = [Text(text, strong=True)]
     searched = record.winner.accuracy if record.winner is not None else None
     if searched is not None and not math.isclose(judgement.accuracy, searched, abs_tol=1e-9):
@@ -52,6 +56,7 @@ def _matrix(judgement: Judgement) -> Chart:
     import plotly.graph_objects as go
 
     names = [chart_text(name) for name in judgement.classes]
+    labels = [chart_text(_short(name)) for name in judgement.classes]
     places = [str(place) for place in range(1, len(names) + 1)]
     shares = [[count / (sum(row) or 1) for count in row] for row in judgement.confusion]
     hover = [
@@ -76,18 +81,25 @@ def _matrix(judgement: Judgement) -> Chart:
             showscale=False,
         )
     )
-    figure.update_xaxes(title="predicted class", type="category", side="bottom", showgrid=False, ticks="")
-    figure.update_yaxes(title="true class", type="category", autorange="reversed", showgrid=False, ticks="")
+    named = {"type": "category", "tickmode": "array", "tickvals": places, "ticktext": labels, "showgrid": False}
+    figure.update_xaxes(title="predicted class", side="bottom", tickangle=-90, ticks="", **named)
+    figure.update_yaxes(title="true class", autorange="reversed", ticks="", **named)
     figure.update_layout(margin={"t": 8})
     confused = "; ".join(_most_confused(judgement))
     alt = f"Confusion matrix of {len(names)} classes. " + (
         f"Most often confused: {confused}." if confused else "No mistakes."
     )
-    caption = (
-        "The table names the numbered classes. The darker a cell, the larger its share of the true class; the "
-        "diagonal is right."
-    )
-    return Chart(figure, "Confusion matrix", alt, caption, height=min(max(30 * len(names), 300), 560))
+    caption = "The darker a cell, the larger its share of the true class; the diagonal is right."
+    room = max(len(_short(name)) for name in judgement.classes) * LETTER_PX + 40  # beside and below the cells
+    side = CELL_PX * len(names)
+    wide = len(names) > FEW_CLASSES
+    height, width = max(side, 200) + room, side + room if wide else 0
+    return Chart(figure, "Confusion matrix", alt, caption, height=height, min_width=width, wide=wide)
+
+
+def _short(name: str) -> str:
+    """Returns a name that fits beside a matrix; the tables hold it in full."""
+    return name if len(name) <= MOST_LETTERS else f"{name[: MOST_LETTERS - 1]}…"
 
 
 def _classes(judgement: Judgement) -> Table:
@@ -96,7 +108,6 @@ def _classes(judgement: Judgement) -> Table:
         recall, precision = recall_and_precision(judgement.confusion, place)
         rows.append(
             (
-                str(place + 1),
                 name,
                 str(sum(judgement.confusion[place])),
                 words.percent(recall),
@@ -104,10 +115,9 @@ def _classes(judgement: Judgement) -> Table:
             )
         )
     return Table(
-        ("no.", "class", "photographs", "recall", "precision"),
+        ("class", "photographs", "recall", "precision"),
         rows,
         "The classes on the validation split",
-        text_columns=2,
     )
 
 
@@ -115,12 +125,12 @@ def _gallery(judgement: Judgement) -> Gallery:
     thumbnails = [
         Thumbnail(
             mistake.data_uri,
-            f"{mistake.truth}, taken for {mistake.taken_for}",
+            f"{mistake.row.true_class}, taken for {mistake.row.predicted}",
             (
-                f"{mistake.truth}",
-                f"taken for {mistake.taken_for}",
-                f"{words.percent(mistake.probability)} sure",
-                mistake.path,
+                mistake.row.true_class,
+                f"taken for {mistake.row.predicted}",
+                f"{words.percent(mistake.row.probability)} sure",
+                mistake.row.photograph,
             ),
         )
         for mistake in judgement.mistakes

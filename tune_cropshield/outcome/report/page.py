@@ -7,6 +7,7 @@ there.
 from __future__ import annotations
 
 import html
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 HALF_WIDTH_COLUMNS = 5
+MOST_TICKS = 10  # of an axis that counts
 
 
 @dataclass(frozen=True)
@@ -73,9 +75,9 @@ class Table:
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A small picture. data_uri: the picture itself."""
+    """A small picture. data_uri: the picture itself, None where there is none: then only its lines are shown."""
 
-    data_uri: str
+    data_uri: str | None
     alt: str
     lines: Sequence[str]
 
@@ -118,12 +120,13 @@ class KeyFigure:
 
 @dataclass(frozen=True)
 class Page:
-    """A whole report."""
+    """A whole report. notices: sentences that stand before everything else."""
 
     title: str
     subtitle: str
     key_figures: Sequence[KeyFigure]
     sections: Sequence[Section] = field(default_factory=tuple)
+    notices: Sequence[str] = field(default_factory=tuple)
 
 
 def render(page: Page) -> str:
@@ -154,3 +157,11 @@ def _breakable(text: str) -> Markup:
 def chart_text(text: object) -> str:
     """Returns `text` as plotly shows it letter by letter, whatever it holds."""
     return html.escape(str(text))
+
+
+def whole_numbers(figure: Figure, highest: float, *, axis: str = "x") -> None:
+    """Lets an axis that counts (epochs, trials) from 0 or 1 to `highest` show whole numbers only."""
+    step = max(1, math.ceil(highest / MOST_TICKS))
+    magnitude = 10 ** (len(str(step)) - 1)
+    step = next(factor * magnitude for factor in (1, 2, 5, 10) if factor * magnitude >= step)
+    figure.update_layout({f"{axis}axis": {"tick0": 0, "dtick": step, "tickformat": "d"}})

@@ -11,7 +11,7 @@ from optuna.distributions import CategoricalDistribution
 from plotly.colors import sample_colorscale
 from plotly.graph_objects import Figure
 
-from tune_cropshield.outcome.report import words
+from tune_cropshield.outcome import words
 from tune_cropshield.outcome.report.course import hover_text
 from tune_cropshield.outcome.report.page import Chart, chart_text
 from tune_cropshield.outcome.report.search_record import SearchRecord, TrialRecord

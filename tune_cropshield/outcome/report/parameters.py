@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import optuna
 
-from tune_cropshield.outcome.report import words
+from tune_cropshield.outcome import words
 from tune_cropshield.outcome.report.course import add_trials
 from tune_cropshield.outcome.report.page import Block, Chart, Section, Text, chart_text
 from tune_cropshield.outcome.report.parallel import parallel_coordinates

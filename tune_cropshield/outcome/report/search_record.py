@@ -15,7 +15,7 @@ from tune_cropshield.config.settings import RunConfig, load_config
 from tune_cropshield.config.space import SearchSpace, load_space
 from tune_cropshield.errors import UserError
 from tune_cropshield.memory.choose.pairs import Pair, Plan
-from tune_cropshield.outcome.report.theme import UNFINISHED
+from tune_cropshield.outcome.report.theme import RUNNING, UNFINISHED
 from tune_cropshield.search.endings import FINISHED, OUTCOME, PRUNED, REASON
 from tune_cropshield.search.folder import SETTINGS, trial_folder
 from tune_cropshield.search.journal import best_trial, quiet_optuna, read_study
@@ -29,7 +29,7 @@ class TrialRecord:
     """One trial.
 
     lines: of metrics.jsonl, an epoch each. events: of events.jsonl. config: None where its process died before writing
-    it.
+    it. in_running_search: whether its search is under way.
     """
 
     frozen: FrozenTrial
@@ -37,6 +37,7 @@ class TrialRecord:
     lines: list[dict[str, Any]]
     events: list[dict[str, Any]]
     config: RunConfig | None
+    in_running_search: bool = False
 
     @property
     def number(self) -> int:
@@ -49,8 +50,8 @@ class TrialRecord:
 
     @property
     def outcome(self) -> str:
-        """How it ended; "unfinished" while it runs, or where its search was interrupted."""
-        return str(self.frozen.user_attrs.get(OUTCOME, UNFINISHED))
+        """How it ended; "running" while it runs, "unfinished" where its search was interrupted."""
+        return str(self.frozen.user_attrs.get(OUTCOME, RUNNING if self.in_running_search else UNFINISHED))
 
     @property
     def reason(self) -> str:
@@ -94,6 +95,7 @@ class SearchRecord:
     trials: list[TrialRecord]
     winner: TrialRecord | None  # None while no trial has a result
     reference: TrialRecord  # the trial with the reference setting
+    running: bool = False  # the search, now
 
     @property
     def with_result(self) -> list[TrialRecord]:
@@ -111,11 +113,12 @@ class SearchRecord:
     @property
     def failed(self) -> list[TrialRecord]:
         """The trials that ended in any other way: diverged, out of memory, failed."""
-        return [trial for trial in self.trials if trial.outcome not in (FINISHED, PRUNED, UNFINISHED)]
+        return [trial for trial in self.trials if trial.outcome not in (FINISHED, PRUNED, UNFINISHED, RUNNING)]
 
     @property
     def unfinished(self) -> list[TrialRecord]:
-        return [trial for trial in self.trials if trial.outcome == UNFINISHED]
+        """The trials that run, or ran when the search was interrupted."""
+        return [trial for trial in self.trials if trial.outcome in (UNFINISHED, RUNNING)]
 
     @property
     def parameter_names(self) -> list[str]:
@@ -141,7 +144,7 @@ def _judged(trial: TrialRecord) -> FrozenTrial:
     )
 
 
-def read_search(search_dir: Path) -> SearchRecord:
+def read_search(search_dir: Path, *, running: bool = False) -> SearchRecord:
     """Returns the search in `search_dir`, running or not.
 
     Raises UserError when there is none, its journal is damaged, or no trial was started.
@@ -150,7 +153,7 @@ def read_search(search_dir: Path) -> SearchRecord:
     started = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
     if not started:
         raise UserError(f"no trial of the search in {search_dir} was started yet")
-    trials = [_read_trial(trial_folder(search_dir, trial.number), trial) for trial in started]
+    trials = [_read_trial(trial_folder(search_dir, trial.number), trial, running) for trial in started]
     try:
         winner_number = best_trial(study).number
         winner = next((trial for trial in trials if trial.number == winner_number and trial.best is not None), None)
@@ -160,14 +163,13 @@ def read_search(search_dir: Path) -> SearchRecord:
         space = load_space(search_dir / SETTINGS)
     except UserError:
         space = None
-    return SearchRecord(
-        search_dir, study, space, load_plan(search_dir), read_starts(search_dir), trials, winner, trials[REFERENCE]
-    )
+    plan, starts = load_plan(search_dir), read_starts(search_dir)
+    return SearchRecord(search_dir, study, space, plan, starts, trials, winner, trials[REFERENCE], running)
 
 
-def _read_trial(folder: Path, trial: FrozenTrial) -> TrialRecord:
+def _read_trial(folder: Path, trial: FrozenTrial, running: bool) -> TrialRecord:
     try:
         config = load_config(folder / CONFIG)
     except UserError:
         config = None
-    return TrialRecord(trial, folder, read_metrics(folder), read_events(folder), config)
+    return TrialRecord(trial, folder, read_metrics(folder), read_events(folder), config, running)

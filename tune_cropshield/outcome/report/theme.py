@@ -9,12 +9,12 @@ from tune_cropshield.search.endings import FINISHED, PRUNED
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-UNFINISHED = "unfinished"  # a trial that runs, or whose search was interrupted
+RUNNING, UNFINISHED = "running", "unfinished"  # trials without an end: of a search that runs, or was interrupted
 INK, MUTED, GRID = "#22303a", "#5b6b76", "#e3e8ec"
 GREEN, AMBER, RED, BLUE, GREY = "#2f7d5b", "#b9770e", "#b23a48", "#2a5d9f", "#a3adb5"
 # Told apart by shape too, for eyes and printers that do not see colours.
-OUTCOME_COLORS = {FINISHED: GREEN, PRUNED: GREY, UNFINISHED: AMBER}
-OUTCOME_SYMBOLS = {FINISHED: "circle", PRUNED: "circle-open", UNFINISHED: "diamond-open"}
+OUTCOME_COLORS = {FINISHED: GREEN, PRUNED: GREY, UNFINISHED: AMBER, RUNNING: AMBER}
+OUTCOME_SYMBOLS = {FINISHED: "circle", PRUNED: "circle-open", UNFINISHED: "diamond-open", RUNNING: "diamond"}
 OTHER_COLOR, OTHER_SYMBOL = RED, "x"
 SEQUENTIAL = [[0.0, "#eef3f1"], [0.35, "#b4d3c5"], [0.7, "#5d9f83"], [1.0, "#1d5a40"]]
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tune_cropshield.config.units import describe_seconds
+from tune_cropshield.outcome import words
 from tune_cropshield.outcome.ledger import IDLE, NAMES, read_ledger
-from tune_cropshield.outcome.report import words
-from tune_cropshield.outcome.report.page import Block, Chart, Section, Table, Text
+from tune_cropshield.outcome.report.page import Block, Chart, Section, Table, Text, whole_numbers
 from tune_cropshield.outcome.report.search_record import SearchRecord, TrialRecord
 from tune_cropshield.outcome.report.theme import AMBER, BLUE, GREEN, GREY, INK, MUTED, RED
 
@@ -94,7 +93,7 @@ def _saved(record: SearchRecord) -> str:
         return f"{text} Pruning saved none."
     return (
         f"{text} Pruning saved {epochs} more, {words.percent(epochs / (epochs + trained))} of the epochs of a search "
-        f"without it: about {describe_seconds(seconds)} of training."
+        f"without it: about {words.seconds(seconds)} of training."
     )
 
 
@@ -116,14 +115,14 @@ def _shares_chart(shares: Mapping[str, float]) -> Chart:
     figure = go.Figure()
     for (name, seconds), color in zip(shares.items(), COLORS, strict=False):
         share = words.percent(seconds / total)
-        hover = f"{name}: {describe_seconds(seconds)} ({share})<extra></extra>"
+        hover = f"{name}: {words.seconds(seconds)} ({share})<extra></extra>"
         figure.add_bar(
             y=[""], x=[seconds], name=f"{name} ({share})", orientation="h", marker={"color": color}, hovertemplate=hover
         )
     figure.update_layout(
         barmode="stack", xaxis_title="seconds of all trials together", showlegend=True, legend={"traceorder": "normal"}
     )
-    named = ", ".join(f"{name} {describe_seconds(seconds)}" for name, seconds in shares.items())
+    named = ", ".join(f"{name} {words.seconds(seconds)}" for name, seconds in shares.items())
     return Chart(figure, "Where the time went", f"Stacked bar of the time of all trials: {named}.", height=210)
 
 
@@ -143,6 +142,7 @@ def _trials_chart(record: SearchRecord) -> Chart:
     )
     figure.add_bar(x=x, y=waits, name="waiting for images", marker={"color": AMBER})
     figure.update_layout(barmode="stack", xaxis_title="trial", yaxis_title="seconds per epoch", showlegend=True)
+    whole_numbers(figure, x[-1])
     alt = (
         f"Stacked bars of each trial's seconds per epoch, from {words.number(min(means))} to "
         f"{words.number(max(means))}."
@@ -153,6 +153,6 @@ def _trials_chart(record: SearchRecord) -> Chart:
 def _table(shares: Mapping[str, float]) -> Table:
     total = sum(shares.values()) or 1.0
     rows: Sequence[Sequence[str]] = [
-        (name, describe_seconds(seconds), words.percent(seconds / total)) for name, seconds in shares.items()
+        (name, words.seconds(seconds), words.percent(seconds / total)) for name, seconds in shares.items()
     ]
     return Table(("the time of all trials", "time", "share"), rows, "Trials that run in parallel each count in full")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import math
+from typing import Any
 
-from tune_cropshield.outcome.report import words
-from tune_cropshield.outcome.report.page import Block, Chart, KeyFigure, Section, Table, Text
+from tune_cropshield.outcome import words
+from tune_cropshield.outcome.report.evidence import Evidence
+from tune_cropshield.outcome.report.page import Block, Chart, KeyFigure, Section, Table, Text, whole_numbers
 from tune_cropshield.outcome.report.search_record import SearchRecord, TrialRecord
-from tune_cropshield.outcome.report.theme import BLUE, GREEN, UNFINISHED
+from tune_cropshield.outcome.report.theme import BLUE, GREEN, RUNNING, UNFINISHED
+from tune_cropshield.outcome.shares import OnSamePhotographs, interval
+from tune_cropshield.search.endings import FINISHED
 from tune_cropshield.search.start_points import reference_differs
 
 EXPLANATION = (
@@ -25,30 +28,30 @@ METRICS = {  # of the best epoch
 }
 
 
-def gain_points(record: SearchRecord) -> float | None:
-    """Returns by how many percentage points the winner is better than the reference setting.
+def gained(record: SearchRecord) -> float | None:
+    """Returns by which share of the photographs the winner is better than the reference setting.
 
     None where either has no result.
     """
     if record.winner is None or record.winner.accuracy is None or record.reference.accuracy is None:
         return None
-    return 100 * (record.winner.accuracy - record.reference.accuracy)
+    return record.winner.accuracy - record.reference.accuracy
 
 
 def key_figures(record: SearchRecord) -> list[KeyFigure]:
     """Returns the numbers at the head of the report."""
-    gain = gain_points(record)
+    gain = gained(record)
     epochs = sum(len(trial.lines) for trial in record.trials)
     endings = {
         "finished": len(record.complete),
         "pruned": len(record.pruned),
         "failed": len(record.failed),
-        "unfinished": len(record.unfinished),
+        RUNNING if record.running else UNFINISHED: len(record.unfinished),
     }
     return [
         KeyFigure(words.accuracy(record.winner.accuracy if record.winner is not None else None), "best val_acc"),
         KeyFigure(words.accuracy(record.reference.accuracy), "reference setting"),
-        KeyFigure("–" if gain is None else f"{gain:+.1f}", "points gained"),
+        KeyFigure("–" if gain is None else words.points(gain), "points gained"),
         KeyFigure(
             str(len(record.trials)),
             f"trials: {', '.join(f'{count} {name}' for name, count in endings.items() if count)}",
@@ -57,15 +60,14 @@ def key_figures(record: SearchRecord) -> list[KeyFigure]:
     ]
 
 
-def section(record: SearchRecord) -> Section:
-    """Returns the comparison, the curves of both, and how far chance alone would carry."""
+def section(record: SearchRecord, evidence: Evidence) -> Section:
+    """Returns the comparison, how sure it is, and the curves of both."""
     title = "The winner and the reference setting"
     winner, reference = record.winner, record.reference
     if winner is None or winner.best is None:
         return Section("winner", title, [Text("No trial has a result yet, so there is no winner.", strong=True)])
     blocks: list[Block] = [Text(_verdict(record, winner), strong=True), Text(EXPLANATION)]
-    if (chance := _chance(record, winner)) is not None:
-        blocks.append(Text(chance))
+    blocks += [Text(sentence) for sentence in _how_sure(record, winner, evidence)]
     if record.space is not None and (differs := reference_differs(record.space)):
         named = ", ".join(
             f"{name} = {words.setting(taken)} for {words.setting(advised)}"
@@ -75,13 +77,15 @@ def section(record: SearchRecord) -> Section:
             Text(f"The search space does not hold the whole reference setting; trial 0 takes the nearest: {named}.")
         )
     blocks += [_table(record, winner), _curves(winner, reference)]
+    if evidence.confirmed is not None:
+        blocks.append(_confirmed_table(evidence.confirmed))
     return Section("winner", title, blocks)
 
 
 def _verdict(record: SearchRecord, winner: TrialRecord) -> str:
-    reference, gain = record.reference, gain_points(record)
+    reference, gain = record.reference, gained(record)
     assert winner.best is not None
-    reached = f"Trial {winner.number} reached val_acc {winner.accuracy:.4f} in epoch {winner.best['epoch']}"
+    reached = f"Trial {winner.number} reached val_acc {words.accuracy(winner.accuracy)} in epoch {winner.best['epoch']}"
     if winner.outcome != "finished":
         reached += f" ({winner.outcome} after {words.counted(len(winner.lines), 'epoch')})"
     if winner.number == reference.number:
@@ -92,24 +96,85 @@ def _verdict(record: SearchRecord, winner: TrialRecord) -> str:
     if reference.outcome != "finished":
         how = f", {reference.outcome} after {words.counted(len(reference.lines), 'epoch')}"
     return (
-        f"{reached}; the reference setting (trial 0{how}) reached {reference.accuracy:.4f}: a gain of {gain:.1f} "
-        "points."
+        f"{reached}; the reference setting (trial 0{how}) reached {words.accuracy(reference.accuracy)}: a gain of "
+        f"{words.points(gain).removeprefix('+')} points."
     )
 
 
-def _chance(record: SearchRecord, winner: TrialRecord) -> str | None:
-    """Returns how exact an accuracy on so many photographs is; None where their number was not kept."""
-    count = record.starts[-1].get("val") if record.starts else None
-    if not isinstance(count, int) or not count or winner.accuracy is None:
-        return None
-    spread = 196 * math.sqrt(winner.accuracy * (1 - winner.accuracy) / count)
+def _how_sure(record: SearchRecord, winner: TrialRecord, evidence: Evidence) -> list[str]:
+    """Returns how exact the accuracy is, whether chance explains the gain, and what confirm and the test split say."""
+    sentences = []
+    count = evidence.num_judged or (record.starts[-1].get("val") if record.starts else None)
+    if isinstance(count, int) and count and winner.accuracy is not None:
+        right = round(winner.accuracy * count)
+        sentences.append(
+            f"The winner is right on {right} of {count} validation photographs, one of which is {words.one_in(count)} "
+            f"points; with other photographs of the same kind its accuracy would lie between "
+            f"{words.share_interval(interval(right, count)).replace(' to ', ' and ')} (95 %, Wilson's interval)."
+        )
+    if evidence.side_by_side is not None and winner.number != record.reference.number:
+        sentences.append(_side_by_side(evidence.side_by_side))
+    if len(record.with_result) > 1:
+        sentences.append(
+            f"The winner was chosen on these very photographs, as the best of {len(record.with_result)} trials with "
+            "one seed each, so its accuracy and its gain are probably too high."
+        )
+    return [*sentences, _confirmed(winner, evidence.confirmed), _tested(evidence.tested, winner)]
+
+
+def _side_by_side(found: OnSamePhotographs) -> str:
+    if not found.only_first + found.only_second:
+        return f"Of the {found.count} photographs, both get the same ones right."
     return (
-        f"Accuracy is measured on {count} photographs: one of them is {100 / count:.1f} points, and with other "
-        f"photographs it would differ by up to about {spread:.1f} points (95 %). The winner was also chosen as the "
-        f"best of {len(record.with_result)} trials with one seed each, so its accuracy is probably too high: the "
-        "confirm command trains it and the reference setting again with several seeds, and evaluate --split test "
-        "measures it on photographs that no trial has used."
+        f"Of the same {found.count} photographs the winner alone gets {found.only_first} right, the reference setting "
+        f"alone {found.only_second}: if both were equally good, chance would part them so far with "
+        f"{words.p_equals(found.p_value)} (McNemar's exact test)."
     )
+
+
+def _confirmed(winner: TrialRecord, confirmed: dict[str, Any] | None) -> str:
+    if confirmed is None:
+        return (
+            "Whether the gain lasts with other seeds is not known yet: the confirm command trains the winner and the "
+            "reference setting again with several."
+        )
+    seeds = words.counted(len(confirmed["seeds"]), "seed")
+    text = f"Trained again with {seeds} (confirm): {confirmed['verdict']}"
+    if winner.number not in [winner_of["trial"] for winner_of in confirmed["candidates"]]:
+        text += f" Trial {winner.number} was not among them: it has become the winner since. Confirm it again."
+    return text
+
+
+def _tested(tested: dict[str, Any] | None, winner: TrialRecord) -> str:
+    if tested is None:
+        return "On the test split, which no trial has used, it was not evaluated yet: evaluate --split test does, once."
+    right, count = tested["right"], tested["photographs"]
+    drop = tested["accuracy"] - (winner.accuracy or 0.0)
+    return (
+        f"On the test split, which no trial has used, it is right on {right} of {count} photographs: test_acc "
+        f"{words.accuracy(tested['accuracy'])}, 95 % interval {words.share_interval(interval(right, count))}, "
+        f"{words.points(drop)} points against val_acc."
+    )
+
+
+def _confirmed_table(confirmed: dict[str, Any]) -> Table:
+    rows = []
+    for each in (confirmed["guide"], *confirmed["candidates"]):
+        found = each["against_guide"]
+        rows.append(
+            (
+                f"trial {each['trial']}" + (" (reference)" if each is confirmed["guide"] else ""),
+                str(sum(run["outcome"] == FINISHED for run in each["runs"])),
+                words.accuracy(each["mean"]),
+                words.number(each["spread"], 2),
+                words.points(found["gain"]) if found is not None else "–",
+                f"{words.points(found['low'])} to {words.points(found['high'])}" if found is not None else "–",
+                words.p_value(each["p_value"]),
+            )
+        )
+    header = ("trial", "seeds", "mean val_acc", "spread", "gain", "95 % interval", "p")
+    caption = f"Confirmed with other seeds: gains in points against the reference setting; {confirmed['test']}"
+    return Table(header, rows, caption)
 
 
 def _table(record: SearchRecord, winner: TrialRecord) -> Table:
@@ -136,7 +201,10 @@ def _table(record: SearchRecord, winner: TrialRecord) -> Table:
     rows.append(
         (
             "epochs trained",
-            *(f"{len(trial.lines)}{' so far' if trial.outcome == UNFINISHED else ''}" for trial in (winner, reference)),
+            *(
+                f"{len(trial.lines)}{' so far' if trial.outcome in (RUNNING, UNFINISHED) else ''}"
+                for trial in (winner, reference)
+            ),
         )
     )
     header = ("setting or metric", f"winner (trial {winner.number})", "reference (trial 0)")
@@ -167,6 +235,7 @@ def _curves(winner: TrialRecord, reference: TrialRecord) -> Chart:
             marker={"size": 6},
         )
     figure.update_layout(xaxis_title="epoch", yaxis_title="val_acc", showlegend=True)
+    whole_numbers(figure, max(line["epoch"] for trial in (winner, reference) for line in trial.lines))
     alt = (
         f"Line chart of validation accuracy over epochs. Winner: best {words.accuracy(winner.accuracy)}; reference: "
         f"{words.accuracy(reference.accuracy)}."

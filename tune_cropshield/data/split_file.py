@@ -1,0 +1,73 @@
+"""split.csv: which photographs a network was trained, validated and tested on, by content.
+
+A search keeps one in its folder and one in best/, `train` one in its own, so that a network knows its photographs
+wherever they have moved, and tells them from others.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tune_cropshield.data.split import TEST, TRAIN, VAL
+from tune_cropshield.errors import UserError
+from tune_cropshield.files import read_csv, write_csv
+
+if TYPE_CHECKING:  # PyTorch takes seconds to import: who copies the file does not need it
+    from tune_cropshield.data.dataset import LeafData
+
+SPLIT_TABLE = "split.csv"
+COLUMNS = ("photograph", "class", "split", "sha256")
+LEVELS_ABOVE = 2  # of a run in a search: OUT/best, OUT/t003, OUT/confirm/t003-s1
+
+
+@dataclass(frozen=True)
+class SplitRow:
+    """A photograph: its path inside the folder (forward slashes), its class, its part of the split, its SHA-256."""
+
+    photograph: str
+    class_name: str
+    side: str
+    digest: str
+
+
+def split_rows(data: LeafData) -> list[SplitRow]:
+    """Returns the photographs of `data` in the order of its store."""
+    side_of = {int(index): side for side in (TRAIN, VAL, TEST) for index in getattr(data.split, side)}
+    store = data.store
+    labels = store.labels.tolist()
+    return [
+        SplitRow(path, store.classes[label], side_of[index], digest)
+        for index, (path, label, digest) in enumerate(zip(store.paths, labels, store.digests, strict=True))
+    ]
+
+
+def write_split(folder: Path, data: LeafData) -> None:
+    """Writes split.csv into `folder`. Raises DiskFull."""
+    rows = ((row.photograph, row.class_name, row.side, row.digest) for row in split_rows(data))
+    write_csv(folder / SPLIT_TABLE, COLUMNS, rows)
+
+
+def read_split(folder: Path) -> list[SplitRow] | None:
+    """Returns the rows of split.csv in `folder`, None where there is none. Raises UserError when it is damaged."""
+    path = folder / SPLIT_TABLE
+    if not path.is_file():
+        return None
+    try:
+        return [SplitRow(row["photograph"], row["class"], row["split"], row["sha256"]) for row in read_csv(path)]
+    except (OSError, ValueError, KeyError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+
+
+def find_split(run_dir: Path) -> list[SplitRow] | None:
+    """Returns what the network in `run_dir` was trained on: from its own folder, or that of its search.
+
+    None for runs of versions that kept no split.csv.
+    """
+    place = run_dir.absolute()
+    for folder in (place, *list(place.parents)[:LEVELS_ABOVE]):
+        if (rows := read_split(folder)) is not None:
+            return rows
+    return None

@@ -1,0 +1,111 @@
+"""The photographs: classes and their sizes, the split, an example of each class, and what was left out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from tune_cropshield.data.dataset import LeafData
+from tune_cropshield.data.split import TEST, TRAIN, VAL
+from tune_cropshield.data.split_file import SplitRow, read_split, split_rows
+from tune_cropshield.errors import UserError
+from tune_cropshield.outcome import words
+from tune_cropshield.outcome.report.judgement import data_uri, thumbnail
+from tune_cropshield.outcome.report.page import Block, Gallery, Section, Table, Text, Thumbnail
+from tune_cropshield.outcome.report.search_record import SearchRecord
+
+TITLE = "The photographs"
+MOST_EXAMPLES = 60  # classes; a picture takes 3 to 5 kB of the page
+FEW_TO_VALIDATE = 10  # photographs of a class; its recall then moves in steps of 10 points and more
+MOST_NAMED = 5
+
+
+def section(record: SearchRecord, data: LeafData | str) -> Section:
+    """Returns the section. data: the photographs, or why they cannot be opened."""
+    try:
+        rows = read_split(record.folder)
+    except UserError as error:
+        return Section("photographs", TITLE, [Text(f"{error}.")])
+    if rows is None and isinstance(data, LeafData):
+        rows = split_rows(data)
+    if rows is None:
+        return Section("photographs", TITLE, [Text(f"The photographs cannot be shown: {data}.")])
+    sizes = Counter(row.class_name for row in rows)
+    sides = Counter((row.class_name, row.side) for row in rows)
+    classes = sorted(sizes)
+    blocks: list[Block] = [Text(_counts(rows, sizes), strong=True), Text(_imbalance(sizes, sides))]
+    if few := [name for name in classes if sides[name, VAL] < FEW_TO_VALIDATE]:
+        blocks.append(Text(_few(few, sides)))
+    if isinstance(data, str):
+        blocks.append(Text(f"There are no pictures of them: {data}."))
+    blocks.append(_table(classes, sizes, sides))
+    if isinstance(data, LeafData):
+        blocks.append(_examples(classes, rows, data))
+    return Section("photographs", TITLE, blocks)
+
+
+def _counts(rows: Sequence[SplitRow], sizes: Counter[str]) -> str:
+    side = Counter(row.side for row in rows)
+    return (
+        f"{len(rows)} photographs in {len(sizes)} classes: {side[TRAIN]} to train, {side[VAL]} to validate, "
+        f"{side[TEST]} to test."
+    )
+
+
+def _imbalance(sizes: Counter[str], sides: Counter[tuple[str, str]]) -> str:
+    """Returns how unequal the classes are, and what knowing only the largest would score."""
+    largest, smallest = max(sizes, key=lambda name: sizes[name]), min(sizes, key=lambda name: sizes[name])
+    if sizes[largest] == sizes[smallest]:
+        equal = f"All classes have the same number of photographs, {sizes[largest]}."
+    else:
+        equal = (
+            f"The largest class, {largest}, has {sizes[largest]} photographs, "
+            f"{words.number(sizes[largest] / sizes[smallest])} times as many as the smallest, {smallest}, with "
+            f"{sizes[smallest]}."
+        )
+    validated = sum(count for (_, side), count in sides.items() if side == VAL)
+    guess = sides[largest, VAL] / validated if validated else None
+    return f"{equal} Always answering {largest} would be right on {words.percent(guess)} of the validation photographs."
+
+
+def _few(few: Sequence[str], sides: Counter[tuple[str, str]]) -> str:
+    named = ", ".join(f"{name} ({sides[name, VAL]})" for name in few[:MOST_NAMED])
+    more = f" and {len(few) - MOST_NAMED} more" if len(few) > MOST_NAMED else ""
+    return (
+        f"Fewer than {FEW_TO_VALIDATE} validation photographs, so that their recall is a rough figure: {named}{more}."
+    )
+
+
+def _table(classes: Sequence[str], sizes: Counter[str], sides: Counter[tuple[str, str]]) -> Table:
+    total = sum(sizes.values())
+    rows = [
+        (
+            name,
+            str(sizes[name]),
+            words.percent(sizes[name] / total),
+            *(str(sides[name, side]) for side in (TRAIN, VAL, TEST)),
+        )
+        for name in classes
+    ]
+    header = ("class", "photographs", "of all", "to train", "to validate", "to test")
+    return Table(header, rows, "Photographs per class")
+
+
+def _examples(classes: Sequence[str], rows: Sequence[SplitRow], data: LeafData) -> Gallery:
+    """Returns a training photograph of each class, its first by name that is still what it was."""
+    named = zip(data.store.paths, data.store.digests, strict=True)
+    place = {path_and_digest: index for index, path_and_digest in enumerate(named)}
+    first: dict[str, SplitRow] = {}
+    for row in rows:
+        if row.side == TRAIN and (row.photograph, row.digest) in place:
+            first.setdefault(row.class_name, row)
+    thumbnails = [
+        Thumbnail(
+            data_uri(thumbnail(data.store.images[place[first[name].photograph, first[name].digest]])),
+            f"An example of {name}",
+            (name, first[name].photograph),
+        )
+        for name in classes[:MOST_EXAMPLES]
+        if name in first
+    ]
+    return Gallery("A training photograph of each class", thumbnails)
