@@ -285,10 +285,13 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _path(text: str) -> Path:
-    """Returns a path that the system can look at, whether anything is there or not."""
+    """Returns a path that the system can look at, whether anything is there or not; ~ is the home folder.
+
+    A shell leaves the ~ in --data=~/leaves alone.
+    """
     if not text:
         raise argparse.ArgumentTypeError("must not be empty")
-    path = Path(text)
+    path = Path(os.path.expanduser(text))
     try:
         path.exists()
     except OSError as error:  # no permission to look, or a name that is too long

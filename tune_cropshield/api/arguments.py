@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -19,12 +20,15 @@ DEVICES = ("auto", "cpu", "cuda")
 
 
 def path_of(given: AnyPath, flag: str) -> Path:
-    """Returns `given` as a path; raises UserError where it is none, empty, or the system cannot look at it."""
+    """Returns `given` as a path, with ~ as the home folder.
+
+    Raises UserError where it is none, empty, or the system cannot look at it.
+    """
     if not isinstance(given, str | PathLike):
         raise UserError(f"{flag}: must be a path, but got {given!r}")
     if not str(given):
         raise UserError(f"{flag}: must not be empty")
-    path = Path(given)
+    path = Path(os.path.expanduser(given))
     try:
         path.exists()
     except (OSError, ValueError) as error:  # no permission, a name that is too long, a null character

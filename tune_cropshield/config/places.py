@@ -28,6 +28,7 @@ def find_space(wanted: str | None, model: str | None) -> Path:
     shipped = shipped_spaces()
     if wanted is None:
         return next((path for path in shipped.values() if is_made_for(path, model)), shipped["demo.toml"])
+    wanted = os.path.expanduser(wanted)
     if os.path.isfile(wanted):  # unlike Path.is_file, says no to names that are too long
         return Path(wanted)
     found = shipped.get(wanted) or shipped.get(f"{wanted}.toml")

@@ -7,6 +7,7 @@ here once, with its reason.
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,7 +18,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from tune_cropshield.config import registry
 from tune_cropshield.config.faults import Rule, Settings, described_as, overridden, validated
 from tune_cropshield.config.model_names import check_model_name, is_torchvisions
-from tune_cropshield.config.toml_files import read_toml, without_none
+from tune_cropshield.config.toml_files import SINGLE_QUOTES, read_toml, without_none
 from tune_cropshield.files import write_text_atomically
 
 Precision = Literal["fp16", "bf16", "fp32"]
@@ -28,7 +29,19 @@ Batch = Annotated[int, Field(ge=1, le=65536)]  # images; no optimizer has use fo
 Epochs = Annotated[int, Field(le=100_000)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what every random generator takes
 Fit = Literal["crop", "pad", "squash"]  # what becomes of a photograph that is not square: see data/preparation.py
+ESCAPES = {"\t": r"\t", "\n": r"\n", "\b": r"\b", "\f": r"\f", "\r": r"\r"}  # what TOML makes of a path's backslashes
 Weights = Annotated[bool | str, described_as("true, false or the path of a state dict")]
+
+
+def _path(text: str) -> str:
+    """Returns a path as it was written, with ~ as the home folder.
+
+    Raises ValueError for a control character, which "C:\\temp" between double quotes holds.
+    """
+    if any(ord(letter) < 32 for letter in text):
+        written = "".join(ESCAPES.get(letter, letter) for letter in text)
+        raise ValueError(f"must be a path, but holds a control character; {SINGLE_QUOTES} '{written}'")
+    return os.path.expanduser(text)
 
 
 def _nothing_left_to_train_on(data: DataConfig) -> str | None:
@@ -51,6 +64,11 @@ class DataConfig(Settings):
     class_depth: Literal[1, 2] | None = None
 
     rules = (Rule(frozenset({"val_share", "test_share"}), _nothing_left_to_train_on),)
+
+    @field_validator("dir")
+    @classmethod
+    def _dir_is_a_path(cls, text: str) -> str:
+        return _path(text)
 
 
 # A setting that would be silently ignored is an error: option -> the setting that switches it on, and at which value.
@@ -192,6 +210,11 @@ class TrialConfig(Settings):
             if isinstance(sizes, dict)
             else sizes
         )
+
+    @field_validator("pretrained")
+    @classmethod
+    def _weights_are_a_path(cls, weights: bool | str) -> bool | str:
+        return _path(weights) if isinstance(weights, str) else weights
 
     @field_validator("model")
     @classmethod

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
 
 from tune_cropshield.errors import ConfigError
+
+SINGLE_QUOTES = "a path with backslashes stands between single quotes, as in"
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -21,7 +24,17 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError([f"{path}: is no text file (not UTF-8)"]) from None
     except (ValueError, RecursionError) as error:
         # An int of thousands of digits and a thousand nested lists are no TOMLDecodeError.
-        raise ConfigError([f"{path}: not valid TOML: {' '.join(str(error).split())}"]) from None
+        what = " ".join(str(error).split())
+        raise ConfigError([f"{path}: not valid TOML: {what}{_hint_on_backslashes(path, what)}"]) from None
+
+
+def _hint_on_backslashes(path: Path, what: str) -> str:
+    """Returns how to write a Windows path, where the faulty line has a backslash between double quotes."""
+    place = re.search(r"line (\d+)", what)
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    line = lines[int(place[1]) - 1] if place is not None and int(place[1]) <= len(lines) else ""
+    in_quotes = re.search(r'"([^"]*\\[^"]*)"', line)
+    return f"; {SINGLE_QUOTES} '{in_quotes[1]}'" if in_quotes is not None else ""
 
 
 def without_none(values: Any) -> Any:
