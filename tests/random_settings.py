@@ -11,7 +11,7 @@ from tune_cropshield.config.settings import DataConfig, RunConfig, TrialConfig
 POSITIVE = st.floats(min_value=1e-12, max_value=1e6)
 SHARE = st.floats(min_value=0, max_value=0.99)
 SIDES = st.integers(16, 1024)
-FILE_TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
+FILE_TEXT = st.text(st.characters(codec="utf-8", min_codepoint=32), max_size=20)
 MODELS = ["tiny_cnn", "cropshield_cnn", "efficientnet_b0", "resnet18", "resnet34", "resnet50"]
 
 

@@ -13,6 +13,7 @@ from tune_cropshield.data.decode import READS_HEIC, DecodeError, decode_rgb
 from tune_cropshield.data.folder import scan_folder
 from tune_cropshield.data.left_out import LeftOut, left_out_lines, read_left_out, write_left_out
 from tune_cropshield.data.listing import photographs_below
+from tune_cropshield.errors import DataError
 
 HEIC_HEAD = b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic"
 posix_only = pytest.mark.skipif(os.name == "nt", reason="symbolic links need a privilege on Windows")
@@ -179,3 +180,12 @@ def test_photographs_below_a_folder_come_with_what_is_left_out(two_classes: Path
     photographs, left_out = photographs_below(two_classes)
     assert photographs == [two_classes / "a" / "0.jpg", two_classes / "b" / "0.jpg", two_classes / "b" / "no suffix"]
     assert [it.path for it in left_out] == ["notes.txt"]
+
+
+@pytest.mark.skipif(READS_HEIC, reason="the optional reader of HEIC is installed")
+def test_a_folder_of_heic_alone_is_refused_with_the_reason(tmp_path: Path) -> None:
+    for name in ("a/1.heic", "b/2.heic"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(HEIC_HEAD)
+    with pytest.raises(DataError, match=r"no images in .*; left out: 2 \.heic in a 1, b 1 \(HEIC is not read: convert"):
+        scan_folder(tmp_path, None)

@@ -16,7 +16,7 @@ import tomli_w
 from pydantic import Field, ValidationInfo, field_validator
 
 from tune_cropshield.config import registry
-from tune_cropshield.config.faults import Rule, Settings, described_as, overridden, validated
+from tune_cropshield.config.faults import Rule, Settings, described_as, overridden, shown, validated
 from tune_cropshield.config.model_names import check_model_name, is_torchvisions
 from tune_cropshield.config.toml_files import SINGLE_QUOTES, read_toml, without_none
 from tune_cropshield.files import write_text_atomically
@@ -50,6 +50,13 @@ def _nothing_left_to_train_on(data: DataConfig) -> str | None:
     return f"`val_share + test_share < 1` must hold, but got {data.val_share} + {data.test_share}"
 
 
+def _merged_twice(data: DataConfig) -> str | None:
+    both = sorted(data.merge.keys() & set(data.merge.values()))
+    if not both:
+        return None
+    return f"`merge` joins a class with one that stays, but {shown(both[0])} is both joined and joined with"
+
+
 class DataConfig(Settings):
     """Which photographs, and how they are split."""
 
@@ -62,8 +69,12 @@ class DataConfig(Settings):
 
     # How many folders make a class's name: 1 for DATA/rust, 2 for DATA/apple/rust; left out: 1 where that is plain.
     class_depth: Literal[1, 2] | None = None
+    merge: dict[str, str] = {}  # classes that are one: {"Powdary_Mildew" = "Powdery_Mildew"} trains both as the second
 
-    rules = (Rule(frozenset({"val_share", "test_share"}), _nothing_left_to_train_on),)
+    rules = (
+        Rule(frozenset({"val_share", "test_share"}), _nothing_left_to_train_on),
+        Rule(frozenset({"merge"}), _merged_twice),
+    )
 
     @field_validator("dir")
     @classmethod

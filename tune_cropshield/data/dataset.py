@@ -55,7 +55,7 @@ def open_data(
 
     Raises DataError when they cannot be trained on, or a file became unreadable while they were decoded.
     """
-    folder = scan_folder(Path(config.dir), cache_dir / "digests.json", config.class_depth)
+    folder = scan_folder(Path(config.dir), cache_dir / "digests.json", config.class_depth, config.merge)
     stores = {
         preparation: open_store(folder, preparation, cache_dir, max_bad_share=config.max_bad_share, progress=progress)
         for preparation in [Preparation(size) for size in sorted(set(image_sizes))]

@@ -6,13 +6,16 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from tune_cropshield.data.digests import file_digests
 from tune_cropshield.data.layout import EXPECTED, deeper, find_layout
-from tune_cropshield.data.left_out import LeftOut
+from tune_cropshield.data.left_out import LeftOut, left_out_lines
 from tune_cropshield.data.listing import ListedImage, Listing, list_below, list_file, sorted_entries
 from tune_cropshield.data.split import check_given_split
 from tune_cropshield.errors import DataError
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,14 @@ class ListedFolder:
         return [image for image, of, _ in self.images if of == label]
 
 
-def scan_folder(root: Path, digest_cache: Path | None, class_depth: int | None = None) -> ImageFolder:
+def scan_folder(
+    root: Path,
+    digest_cache: Path | None,
+    class_depth: int | None = None,
+    merge: Mapping[str, str] = NOTHING,
+    *,
+    for_training: bool = True,
+) -> ImageFolder:
     """Returns every photograph below `root` that the decoder knows how to read, whatever its name.
 
     Each sub-folder is a class, and folders inside a class belong to it; train/CLASS and val/CLASS, or CLASS/train and
@@ -67,12 +77,15 @@ def scan_folder(root: Path, digest_cache: Path | None, class_depth: int | None =
     Args:
         digest_cache: see `file_digests`.
         class_depth: how many folders make a class's name, 1 or 2, where it was said.
+        merge: {class folder: the class that it belongs to}.
+        for_training: False for a folder that a trained network is judged on: it may have one class, lack classes that
+            are merged, and its split need not be whole.
 
     Raises:
         DataError: the folder is missing, no folder, not readable, without images, with one class, or of a layout that
-            is no classes.
+            is no classes; or `merge` names no class of it.
     """
-    listed = list_folder(root, class_depth)
+    listed = list_folder(root, class_depth, merge, for_training=for_training)
     try:
         digests = file_digests(listed.root, [image for image, _, _ in listed.images], digest_cache)
     except PermissionError as error:
@@ -85,12 +98,18 @@ def scan_folder(root: Path, digest_cache: Path | None, class_depth: int | None =
     return ImageFolder(listed.root, listed.classes, files, listed.left_out)
 
 
-def check_folder(root: Path, class_depth: int | None = None) -> None:
+def check_folder(root: Path, class_depth: int | None = None, merge: Mapping[str, str] = NOTHING) -> None:
     """Raises DataError as `scan_folder` would, in an instant: the files are listed, but not read."""
-    list_folder(root, class_depth)
+    list_folder(root, class_depth, merge)
 
 
-def list_folder(root: Path, class_depth: int | None = None) -> ListedFolder:
+def list_folder(
+    root: Path,
+    class_depth: int | None = None,
+    merge: Mapping[str, str] = NOTHING,
+    *,
+    for_training: bool = True,
+) -> ListedFolder:
     """Returns the photographs of each class without reading any; raises DataError as `scan_folder` would."""
     root = Path(os.path.abspath(root))
     try:
@@ -98,10 +117,11 @@ def list_folder(root: Path, class_depth: int | None = None) -> ListedFolder:
     except PermissionError as error:
         raise DataError(f"no permission to read {str(error.filename or root)!r}") from error
     found = {name: listing.photographs for name, listing in tops.items() if listing.photographs}
-    _check_there_are_classes(root, found, outside)
+    _check_there_are_photographs(root, tops, outside)
     layout = find_layout(root, {name: [image.path for image in images] for name, images in found.items()}, class_depth)
 
     images: list[tuple[ListedImage, str, str | None]] = []
+    folders: set[str] = set()  # the classes before they are merged
     left_out = list(outside.left_out)
     for name, listing in tops.items():
         for image in listing.photographs:
@@ -109,17 +129,20 @@ def list_folder(root: Path, class_depth: int | None = None) -> ListedFolder:
             if place is None:
                 left_out.append(LeftOut(image.path, "no class", "in no class folder"))
             else:
-                images.append((image, *place))
+                images.append((image, merge.get(place[0], place[0]), place[1]))
+                folders.add(place[0])
         if not listing.photographs:
             left_out.append(LeftOut(f"{name}/", "empty", "no photograph in it"))
         for thing in listing.left_out:
             place = layout.place(thing.path)
-            left_out.append(replace(thing, class_name=place[0] if place is not None else ""))
+            left_out.append(replace(thing, class_name=merge.get(place[0], place[0]) if place is not None else ""))
     classes = tuple(sorted({name for _, name, _ in images}))
-    _check_there_are_two(root, classes, images)
+    if for_training:
+        _check_merged(root, merge, folders)
+        _check_there_are_two(root, classes, images)
     labels = {name: label for label, name in enumerate(classes)}
     placed = sorted(((image, labels[name], side) for image, name, side in images), key=lambda placed: placed[0].path)
-    if layout.side_part is not None:
+    if layout.side_part is not None and for_training:
         check_given_split(classes, [label for _, label, _ in placed], [side or "" for _, _, side in placed])
     return ListedFolder(root, classes, tuple(placed), tuple(sorted(left_out, key=lambda thing: thing.path)))
 
@@ -139,15 +162,26 @@ def _list_tops(root: Path) -> tuple[dict[str, Listing], Listing]:
     return tops, outside
 
 
-def _check_there_are_classes(root: Path, found: Mapping[str, list[ListedImage]], outside: Listing) -> None:
-    if found:
+def _check_there_are_photographs(root: Path, tops: Mapping[str, Listing], outside: Listing) -> None:
+    if any(listing.photographs for listing in tops.values()):
         return
     if outside.photographs:
         raise DataError(
             f"the {len(outside.photographs)} images of {str(root)!r} lie directly in it, so they have no class; "
             f"{EXPECTED}"
         )
-    raise DataError(f"no images in the sub-folders of {str(root)!r}; {EXPECTED}")
+    left_out = [replace(thing, class_name=name) for name, listing in tops.items() for thing in listing.left_out]
+    there = "".join(f"; {line}" for line in left_out_lines(left_out))
+    raise DataError(f"no images in the sub-folders of {str(root)!r}{there}; {EXPECTED}")
+
+
+def _check_merged(root: Path, merge: Mapping[str, str], folders: set[str]) -> None:
+    unknown = sorted(merge.keys() - folders)
+    if unknown:
+        raise DataError(
+            f"merge under [data] names {', '.join(map(repr, unknown))}, which is no class of {str(root)!r}; its "
+            f"classes are {', '.join(map(repr, sorted(folders)))}"
+        )
 
 
 def _check_there_are_two(

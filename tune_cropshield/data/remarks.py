@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import torch
+
 from tune_cropshield.data.dataset import LeafData
 from tune_cropshield.data.left_out import left_out_lines
+from tune_cropshield.data.look_alikes import look_alike_lines
 from tune_cropshield.data.split import TEST, TRAIN, VAL
 
 EXAMPLES = 3
 
 
 def remarks(data: LeafData) -> list[str]:
-    """Returns what is noteworthy, a sentence each: what was left out, and a given split with what it shares."""
-    lines = left_out_lines(data.left_out)
+    """Returns what is noteworthy, a sentence each.
+
+    That is what was left out, class names that look alike, and a given split with what its sides share.
+    """
+    counts = torch.bincount(data.store.labels, minlength=len(data.classes)).tolist()
+    lines = left_out_lines(data.left_out) + look_alike_lines(dict(zip(data.classes, counts, strict=True)))
     if data.given_split:
         lines += [_given(data), *_identical_on_both_sides(data)]
     return lines
