@@ -33,7 +33,6 @@ from tune_cropshield.search.endings import (
     RETIRED,
 )
 from tune_cropshield.training.loop import TrialEnded, trial_epochs
-from tune_cropshield.training.precision import INITIAL_SCALE, carried_scale
 from tune_cropshield.training.progress import TrialReport
 from tune_cropshield.training.run_folder import RunFolder
 
@@ -64,7 +63,6 @@ class TrialWorker(tune.Trainable):
         self._data = DeviceData(data, torch.device(device), resident_bytes)
         self._memory_mib = memory_mib
         self._retired = self._dead = False
-        self._loss_scales: dict[tuple[str, str], float] = {}  # (model, precision) -> where the last such trial ended
         gc.collect()
         gc.freeze()  # what imports have made stays: to look through it between trials takes half a second, for nothing
         self._start(config)
@@ -94,10 +92,8 @@ class TrialWorker(tune.Trainable):
     def _start(self, config: dict[str, Any]) -> None:
         self._folder = Path(config["folder"])
         run = RunConfig.model_validate(config["run"])
-        self._kind = (run.trial.model, run.trial.precision)
-        loss_scale = self._loss_scales.get(self._kind, INITIAL_SCALE)
         self._epochs: Generator[TrialReport] | None = trial_epochs(
-            run, self._data, self._folder, resume=True, memory_mib=self._memory_mib, loss_scale=loss_scale
+            run, self._data, self._folder, resume=True, memory_mib=self._memory_mib
         )
 
     def step(self) -> dict[str, Any]:
@@ -128,7 +124,6 @@ class TrialWorker(tune.Trainable):
             with suppress(DiskFull):
                 # its files are done: what comes until the next trial is waiting, and none of its time
                 self._epochs.close()
-        self._loss_scales[self._kind] = carried_scale(report.metrics.loss_scale)
         result: dict[str, Any] = {
             **report.metrics.as_dict(),
             METRIC: report.best_val_acc,

@@ -19,23 +19,20 @@ from tune_cropshield.training.graphs import CudaGraphs, Eager, Runner
 from tune_cropshield.training.losses import SampleLoss, balanced_class_weights
 from tune_cropshield.training.models import build_model, correct_momentum
 from tune_cropshield.training.optimizers import build_optimizer
-from tune_cropshield.training.precision import INITIAL_SCALE, gradient_scaler, resolve_precision
+from tune_cropshield.training.precision import gradient_scaler, resolve_precision
 from tune_cropshield.training.schedules import Plateau, lr_factors
 from tune_cropshield.training.step import WindowStep, seed_everything
 from tune_cropshield.training.trainer import Trainer
 from tune_cropshield.training.update_log import UpdateLog
 
 
-def build_trainer(
-    trial: TrialConfig, num_classes: int, train_labels: Tensor, device: torch.device, loss_scale: float = INITIAL_SCALE
-) -> Trainer:
+def build_trainer(trial: TrialConfig, num_classes: int, train_labels: Tensor, device: torch.device) -> Trainer:
     """Returns the trainer that `trial` describes, on `device`, seeded with trial.seed.
 
     The same settings give the same first weights.
 
     Args:
         train_labels: int64, the labels of the training split; their number gives the updates per epoch.
-        loss_scale: fp16's first scale.
     """
     if device.type == "cpu":
         keep_freed_memory()
@@ -51,7 +48,7 @@ def build_trainer(
     step = WindowStep(
         model,
         build_optimizer(model, trial.optimizer, lr, trial.weight_decay, trial.momentum),
-        gradient_scaler(precision, device, loss_scale),
+        gradient_scaler(precision, device),
         lr=lr,
         peak_lr=trial.lr,
         lr_factors=lr_factors(

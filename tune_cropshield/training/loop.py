@@ -25,7 +25,7 @@ from tune_cropshield.training.clock import CHECKPOINT, REPORT, STEP, TrialClock
 from tune_cropshield.training.evaluate import evaluation_batch, split_batches
 from tune_cropshield.training.gpu_errors import gpu_errors_named
 from tune_cropshield.training.metrics import EpochMetrics, Evaluation
-from tune_cropshield.training.precision import DTYPES, INITIAL_SCALE
+from tune_cropshield.training.precision import DTYPES
 from tune_cropshield.training.predictions import judged
 from tune_cropshield.training.progress import Progress, TrialReport
 from tune_cropshield.training.retries.out_of_memory import OutOfMemoryPolicy
@@ -74,7 +74,6 @@ def trial_epochs(
     resume: bool = False,
     checkpoint_every_s: float = CHECKPOINT_EVERY_S,
     memory_mib: float | None = None,
-    loss_scale: float = INITIAL_SCALE,
 ) -> Generator[TrialReport]:
     """Trains one network, yielding a report after each epoch, and writes its files (see `run_folder`) into `folder`.
 
@@ -88,7 +87,6 @@ def trial_epochs(
             so.
         checkpoint_every_s: seconds of training after which a checkpoint is saved at an epoch's end.
         memory_mib: what this process's allocator may reserve on a GPU (the caller has capped it); None: all there is.
-        loss_scale: fp16's first scale, where an earlier trial of this model has found a good one.
 
     Raises:
         DivergedError: training stopped being finite, in every precision that was tried.
@@ -140,7 +138,7 @@ def trial_epochs(
 
         def new_trainer(precision: Precision) -> Trainer:
             settings = trial.model_copy(update={"precision": precision})
-            trainer = build_trainer(settings, len(data.data.classes), train_labels, data.device, loss_scale)
+            trainer = build_trainer(settings, len(data.data.classes), train_labels, data.device)
             memory.adapt(trainer)
             return trainer
 

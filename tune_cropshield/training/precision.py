@@ -10,16 +10,9 @@ from tune_cropshield.config.settings import Precision, PrecisionChoice
 
 DTYPES: dict[Precision, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
-# A scale that starts at 65,536 and doubles every 2,000 updates never grows within a short trial, and pays its first
-# skipped updates again in each: the caller may hand the scale of an earlier trial on.
+# Every training starts with this scale, PyTorch's own. Where it is too high, that costs a few skipped updates. To take
+# an earlier trial's last scale would save them, and make a trial's numbers depend on what ran before it.
 INITIAL_SCALE = 65536.0
-# Outside these, the last trial was about to diverge, or had grown its scale over more updates than the next will make.
-CARRIED_SCALES = (2.0**10, 2.0**20)
-
-
-def carried_scale(last: float) -> float:
-    """Returns the scale with which a trial starts after one of the same model and precision that ended with `last`."""
-    return min(max(last, CARRIED_SCALES[0]), CARRIED_SCALES[1])
 
 
 def resolve_precision(wanted: PrecisionChoice, device: torch.device) -> Precision:
