@@ -188,3 +188,42 @@ def test_predict_prints_a_table_with_the_photographs_names(
     assert leaf["predicted"] in ("blight", "healthy", "leaf_spot", "rust") and 0.25 <= float(leaf["probability"]) <= 1
     assert (broken["photograph"], broken["predicted"], broken["probability"]) == (str(home / "broken.jpg"), "", "")
     assert broken["error"]
+
+
+def test_predict_tells_on_stderr_what_it_passes_over_in_a_folder(
+    run_dir: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = home / "new"
+    folder.mkdir()
+    Image.new("RGB", (40, 40), "green").save(folder / "leaf", format="JPEG")
+    for name in ("notes.txt", "raw.nef"):
+        (folder / name).write_bytes(b"II*\x00")
+
+    assert main(["predict", str(run_dir), str(folder)]) == 0
+
+    told = capsys.readouterr()
+    assert told.out.split("\t")[0] == str(folder / "leaf")
+    assert told.err.splitlines() == [
+        f"{folder}: left out: 1 .nef (this format is not read: convert them to JPEG or PNG)",
+        f"{folder}: no photographs, passed over: 1 .txt",
+    ]
+
+
+def test_evaluate_on_another_folder_joins_the_classes_that_training_joined(
+    config: Path, drawn_leaves: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    merged = home / "merged.toml"
+    merged.write_text(config.read_text().replace("[data.merge]", '[data.merge]\nrust = "leaf_spot"'))
+    assert train(merged, home / "run") == 0
+    assert json.loads((home / "run" / "classes.json").read_text()) == ["blight", "healthy", "leaf_spot"]
+    for name in ("rust", "leaf_spot"):  # of which `rust` alone is a folder there
+        (home / "other" / "rust").mkdir(parents=True, exist_ok=True)
+        for file in sorted((drawn_leaves / name).iterdir())[:4]:
+            (home / "other" / "rust" / f"{name}{file.name}").write_bytes(file.read_bytes())
+    capsys.readouterr()
+
+    assert main(["evaluate", str(home / "run"), "--data", str(home / "other"), "--json"]) == 0
+
+    told = json.loads(capsys.readouterr().out)
+    assert told["photographs"] == told["expected"] == 8
+    assert [row["photographs"] for row in told["classes"]] == [0, 0, 8]

@@ -164,7 +164,7 @@ def test_many_unreadable_photographs_are_counted_by_class() -> None:
     many = [LeftOut(f"rust/{index}.jpg", "unreadable", "empty file", "rust") for index in range(7)]
     lines = left_out_lines(many)
     assert lines[:5] == [f"left out: rust/{index}.jpg (empty file)" for index in range(5)]
-    assert lines[5:] == ["left out: 2 more that cannot be read: rust"]
+    assert lines[5:] == ["left out: 2 more that cannot be read in rust"]
 
 
 def test_what_is_left_out_is_kept_in_a_table(tmp_path: Path) -> None:

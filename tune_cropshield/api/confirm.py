@@ -144,11 +144,14 @@ def confirm(
 def _open(photographs: DataConfig, trial: TrialConfig, view: SearchView) -> LeafData:
     """Returns the photographs, decoded."""
     from tune_cropshield.data.dataset import open_data
+    from tune_cropshield.data.left_out import left_out_lines
     from tune_cropshield.training.model_checks import check_pretrained
 
     with view.steps("decoding photographs") as decoded:
         data = open_data(photographs, {trial.image_size, *trial.progressive_sizes.values()}, cache_dir(), decoded)
     check_pretrained(trial, len(data.classes))
+    for line in left_out_lines(data.left_out):
+        view.note(line)
     return data
 
 

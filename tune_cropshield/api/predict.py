@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,14 +28,19 @@ def predict(run_dir: AnyPath, images: AnyPath | Sequence[AnyPath]) -> list[Predi
     return list(predictions(run_dir, images))
 
 
-def predictions(run_dir: AnyPath, images: AnyPath | Sequence[AnyPath]) -> Iterator[Prediction]:
-    """Yields what `predict` returns, each as soon as it is known; everything wrong is raised before the first."""
+def predictions(
+    run_dir: AnyPath, images: AnyPath | Sequence[AnyPath], tell: Callable[[str], object] = lambda line: None
+) -> Iterator[Prediction]:
+    """Yields what `predict` returns, each as soon as it is known; everything wrong is raised before the first.
+
+    tell: called with a line on each kind of thing that lies in a folder and is not predicted.
+    """
     from tune_cropshield.outcome.trained import read_run
 
     run_dir = path_of(run_dir, "RUN_DIR")
     read_run(run_dir)  # a wrong folder is told about before seconds of imports
     given = images if isinstance(images, Iterable) and not isinstance(images, str) else [images]
-    photographs = _photographs([path_of(image, "IMAGE") for image in given])
+    photographs = _photographs([path_of(image, "IMAGE") for image in given], tell)
     import torch
 
     from tune_cropshield.outcome import predict as outcome
@@ -43,24 +48,31 @@ def predictions(run_dir: AnyPath, images: AnyPath | Sequence[AnyPath]) -> Iterat
     return outcome.predict(run_dir, photographs, torch.device(find_device("auto")))
 
 
-def _photographs(given: list[Path]) -> list[Path]:
+def _photographs(given: list[Path], tell: Callable[[str], object]) -> list[Path]:
     """Returns the photographs named, and those inside the folders named, each once.
 
     Raises UserError for what is not there.
     """
+    from tune_cropshield.data.left_out import left_out_lines
     from tune_cropshield.data.listing import photographs_below
 
     missing = [path for path in given if not path.exists()]
     if missing:
         raise UserError("\n".join(f"{path}: no such photograph or folder" for path in missing))
+    found: dict[Path, None] = {}  # in their order, each once
     try:
-        found = list(
-            dict.fromkeys(file for path in given for file in (photographs_below(path)[0] if path.is_dir() else [path]))
-        )
+        for path in given:
+            if not path.is_dir():
+                found[path] = None
+                continue
+            photographs, left_out = photographs_below(path)
+            found.update(dict.fromkeys(photographs))
+            for line in left_out_lines(left_out):
+                tell(f"{path}: {line}")
     except PermissionError as error:
         raise UserError(f"no permission to read {error.filename}") from None
     if not given:
         raise UserError("IMAGE: no photograph or folder was given")
     if not found:
         raise UserError(f"no photographs in {', '.join(str(path) for path in given)}")
-    return found
+    return list(found)

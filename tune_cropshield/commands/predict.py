@@ -20,6 +20,8 @@ CSV_COLUMNS = ("photograph", "predicted", "probability", "error")
 def run(args: argparse.Namespace) -> int:
     """Prints a line per photograph: path, class, probability; with --json one list, with --csv a table.
 
+    What lies in a folder and is no photograph is told on stderr.
+
     Raises UserError when some, which are named, were unreadable.
     """
     from tune_cropshield.api.predict import predictions
@@ -29,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     table = csv.writer(sys.stdout, lineterminator="\n")
     if args.csv:
         table.writerow(CSV_COLUMNS)
-    for prediction in predictions(args.run_dir, args.images):
+    for prediction in predictions(args.run_dir, args.images, lambda line: print(line, file=sys.stderr)):
         faults.append(prediction.fault is not None)
         if args.json:
             rows.append(_as_json(prediction))

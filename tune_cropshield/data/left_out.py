@@ -52,7 +52,7 @@ def left_out_lines(left_out: Iterable[LeftOut]) -> list[str]:
     lines = [f"left out: {thing.path} ({thing.reason})" for thing in unreadable[:NAMED_AT_MOST]]
     if len(unreadable) > NAMED_AT_MOST:
         rest = unreadable[NAMED_AT_MOST:]
-        lines.append(f"left out: {len(rest)} more that cannot be read: {_by_class(rest)}")
+        lines.append(f"left out: {len(rest)} more that cannot be read{_by_class(rest)}")
     formats: dict[str, list[LeftOut]] = {}
     for thing in of_kind.get("format", []):
         formats.setdefault(thing.reason, []).append(thing)
@@ -104,14 +104,15 @@ def _by_class_and_suffix(things: Sequence[LeftOut]) -> str:
     suffixes: dict[str, list[LeftOut]] = {}
     for thing in things:
         suffixes.setdefault(thing.suffix, []).append(thing)
-    return "; ".join(f"{len(of)} {suffix} in {_by_class(of)}" for suffix, of in suffixes.items())
+    return "; ".join(f"{len(of)} {suffix}{_by_class(of)}" for suffix, of in suffixes.items())
 
 
 def _by_class(things: Sequence[LeftOut]) -> str:
     counts = Counter(thing.class_name or "no class" for thing in things)
     if len(counts) == 1:
-        return next(iter(counts))
-    return _named([f"{name} {count}" for name, count in counts.most_common()])
+        name = next(iter(counts))
+        return f" in {name}" if name != "no class" else ""
+    return f" in {_named([f'{name} {count}' for name, count in counts.most_common()])}"
 
 
 def _by_suffix(things: Sequence[LeftOut]) -> str:

@@ -104,7 +104,8 @@ def choose_photographs(
 
     folder = given if given is not None else Path(config.data.dir)
     rows = _trained_on(run_dir, config, cache_dir)
-    scanned = scan_folder(folder, cache_dir / "digests.json", config.data.class_depth)
+    named = config.data
+    scanned = scan_folder(folder, cache_dir / "digests.json", named.class_depth, named.merge, for_training=False)
     store = open_store(scanned, Preparation(config.trial.final_size), cache_dir, max_bad_share=1.0)
     own = given is None or (rows is not None and _Sides(rows).are_all(store.digests))
     part = part or (VAL if own else ALL)
