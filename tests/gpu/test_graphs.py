@@ -74,6 +74,7 @@ class Run:
     [
         {"precision": "fp32"},
         {"precision": "fp16", "optimizer": "sgd", "schedule": "onecycle"},
+        {"precision": "fp32", "optimizer": "sgd", "schedule": "onecycle", "lr": 1e-3},
         {"precision": "bf16", "clip_value": 0.01, "max_norm": "none"},
         {
             "precision": "fp32",

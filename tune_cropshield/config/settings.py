@@ -174,7 +174,7 @@ class TrialConfig(Settings):
     optimizer: str = "adamw"  # adamw, sgd, or your own, as file.py:name
     lr: float = Field(1e-4, gt=0)  # the reference's
     weight_decay: float = Field(1e-4, ge=0)  # the reference's; never on norms and biases
-    momentum: float = Field(0.9, ge=0, lt=1)  # sgd only
+    momentum: float = Field(0.9, ge=0, lt=1)  # sgd only; onecycle swings it by 0.05 to both sides
     max_norm: Bound = "none"  # clip the gradient's global L2 norm
     clip_value: Bound = "none"  # or each element
     # or each unit's norm, to this share of its weights' norm (adaptive gradient clipping); not the classifier's.

@@ -20,7 +20,7 @@ from tune_cropshield.training.losses import SampleLoss, balanced_class_weights
 from tune_cropshield.training.models import build_model, correct_momentum
 from tune_cropshield.training.optimizers import build_optimizer
 from tune_cropshield.training.precision import gradient_scaler, resolve_precision
-from tune_cropshield.training.schedules import Plateau, lr_factors
+from tune_cropshield.training.schedules import Plateau, lr_factors, momentum_factors
 from tune_cropshield.training.step import WindowStep, seed_everything
 from tune_cropshield.training.trainer import Trainer
 from tune_cropshield.training.update_log import UpdateLog
@@ -45,6 +45,9 @@ def build_trainer(trial: TrialConfig, num_classes: int, train_labels: Tensor, de
     precision = resolve_precision(trial.precision, device)
     runner = runner_for(trial, num_classes, precision, device)
     lr = torch.zeros((), device=device)
+    momenta = None
+    if _cycles_momentum(trial):
+        momenta = momentum_factors(trial.momentum, trial.epochs, updates_per_epoch, trial.warmup_epochs).to(device)
     step = WindowStep(
         model,
         build_optimizer(model, trial.optimizer, lr, trial.weight_decay, trial.momentum),
@@ -54,6 +57,7 @@ def build_trainer(trial: TrialConfig, num_classes: int, train_labels: Tensor, de
         lr_factors=lr_factors(
             trial.schedule, trial.epochs, updates_per_epoch, trial.warmup_epochs, trial.step_epochs, trial.step_factor
         ).to(device),
+        momentum_factors=momenta,
         clipping=chosen_clipping(trial.max_norm, trial.clip_value, trial.agc),
         precision=precision,
         loss=build_loss(trial, train_labels, num_classes, device),
@@ -63,6 +67,10 @@ def build_trainer(trial: TrialConfig, num_classes: int, train_labels: Tensor, de
     )
     plateau = Plateau(trial.plateau_patience, trial.plateau_factor) if trial.schedule == "plateau" else None
     return Trainer(step, num_classes, plateau)
+
+
+def _cycles_momentum(trial: TrialConfig) -> bool:
+    return trial.schedule == "onecycle" and trial.optimizer == "sgd" and trial.momentum > 0
 
 
 def runner_for(trial: TrialConfig, num_classes: int, precision: Precision, device: torch.device) -> Runner:
@@ -77,6 +85,7 @@ def runner_for(trial: TrialConfig, num_classes: int, precision: Precision, devic
         trial.label_smoothing > 0,
         trial.ema > 0,
         trial.momentum > 0,
+        _cycles_momentum(trial),
     )
     # A user's own optimizer may make its state in its first step, which must not be captured: it would be made anew in
     # every replay. No trial takes its first step for known from another one.

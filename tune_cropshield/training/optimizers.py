@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tune_cropshield import torch_private
 from tune_cropshield.config import registry
 
 Groups = list[dict[str, Any]]
@@ -73,6 +74,15 @@ def sgd(groups: Groups, lr: Tensor, momentum: float) -> torch.optim.Optimizer:
 
 def _parameters(groups: Groups) -> list[nn.Parameter]:
     return [parameter for group in groups for parameter in group["params"]]
+
+
+def scale_momentum(optimizer: torch.optim.Optimizer, factor: Tensor) -> None:
+    """Makes the next step of `sgd` one of its momentum times `factor`, a 0-dim tensor on the device.
+
+    A step computes momentum * buffer + gradient, where momentum is a number that a CUDA graph holds once and for all:
+    so it is the buffers that are multiplied.
+    """
+    torch_private.foreach_mul_([state["momentum_buffer"] for state in optimizer.state.values()], factor)
 
 
 def share_lr(optimizer: torch.optim.Optimizer, lr: Tensor) -> None:

@@ -28,6 +28,7 @@ from tune_cropshield.training.gradients import FixedGradients, FreshGradients, G
 from tune_cropshield.training.graphs import Eager, Runner
 from tune_cropshield.training.losses import SampleLoss
 from tune_cropshield.training.models import head_of
+from tune_cropshield.training.optimizers import scale_momentum
 from tune_cropshield.training.precision import DTYPES, autocast
 from tune_cropshield.training.update_log import UpdateLog
 
@@ -43,6 +44,7 @@ class WindowStep:
     Attributes:
         lr: 0-dim tensor that the optimizer reads: `peak_lr` times `lr_scale` times the factor that `lr_factors` holds
             for the number of applied updates.
+        momentum_factors: what SGD's momentum is multiplied by, in the same way; None where it stays as it is.
         updates: 0-dim int64 tensor, the applied updates so far. Time is counted in these: a skipped update moves
             neither schedule nor average.
     """
@@ -56,6 +58,7 @@ class WindowStep:
         lr: Tensor,
         peak_lr: float,
         lr_factors: Tensor,
+        momentum_factors: Tensor | None = None,
         clipping: Clipping | None,
         precision: Precision,
         loss: SampleLoss,
@@ -64,7 +67,7 @@ class WindowStep:
         runner: Runner | None = None,
     ) -> None:
         self.model, self.optimizer, self.scaler = model, optimizer, scaler
-        self.lr, self.peak_lr, self.lr_factors = lr, peak_lr, lr_factors
+        self.lr, self.peak_lr, self.lr_factors, self.momentum_factors = lr, peak_lr, lr_factors, momentum_factors
         self.clipping, self.precision, self.average, self.log = clipping, precision, average, log
         self.loss = loss
         self.runner: Runner = runner or Eager()
@@ -162,10 +165,12 @@ class WindowStep:
         self.updating = True
         if self.scaler.is_enabled():
             applied = (torch_private.found_inf(self.scaler, self.optimizer) == 0).float()
+            self._set_momentum(applied)
             self.scaler.step(self.optimizer)
             self.scaler.update()
         else:
             applied = (torch.isfinite(grad_norm) & (self.log.skipped == 0)).float()
+            self._set_momentum(applied)
             self._step_if(applied)
         self.gradients.clear()
         self.updates += applied.long()
@@ -191,9 +196,17 @@ class WindowStep:
 
     def set_lr(self) -> None:
         """Sets the learning rate of the next update from the applied updates so far."""
-        # Not lr_factors[update]: indexing by a 0-dim tensor asks the host for its value.
-        factor = self.lr_factors.index_select(0, self.updates.clamp(max=len(self.lr_factors) - 1).view(1))[0]
-        self.lr.copy_(self.peak_lr * self.lr_scale * factor)
+        self.lr.copy_(self.peak_lr * self.lr_scale * self._now(self.lr_factors))
+
+    def _set_momentum(self, applied: Tensor) -> None:
+        """Sets the momentum of this update where it is `applied`; a skipped one leaves the optimizer as it is."""
+        if self.momentum_factors is not None:
+            scale_momentum(self.optimizer, torch.where(applied > 0, self._now(self.momentum_factors), 1.0))
+
+    def _now(self, factors: Tensor) -> Tensor:
+        """Returns the factor of the update that comes after the applied ones; past the end the last one stays."""
+        # Not factors[update]: indexing by a 0-dim tensor asks the host for its value.
+        return factors.index_select(0, self.updates.clamp(max=len(factors) - 1).view(1))[0]
 
 
 def _by_type(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
