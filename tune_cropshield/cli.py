@@ -253,9 +253,16 @@ def build_parser() -> argparse.ArgumentParser:
     check = commands.add_parser(
         "check-script",
         help="read training scripts for known mistakes",
-        description="Reads training scripts, without running them, for known mistakes of training loops.",
+        description="Reads training scripts and notebooks, without running them, for known mistakes of PyTorch "
+        "training loops, and says what it could not judge.",
     )
-    check.add_argument("scripts", type=_path, nargs="+", metavar="FILE", help="for example train.py")
+    check.add_argument(
+        "scripts",
+        type=_path,
+        nargs="+",
+        metavar="FILE|DIR",
+        help="train.py, a notebook, or a folder: all scripts and notebooks in it",
+    )
     check.add_argument("--json", action="store_true", help="print one list, for programs")
 
     report = commands.add_parser(

@@ -343,6 +343,132 @@ for i, (x, y) in enumerate(loader):
 """,
         )
     ],
+    "batch-means-over-samples": [
+        (
+            8,
+            """
+def epoch(loader):
+    total = 0.0
+    for x, y in loader:
+        loss = criterion(model(x), y)
+        loss.backward()
+        optimizer.step(); optimizer.zero_grad(); total += loss.detach()
+    return total / len(loader.dataset)
+""",
+        ),
+        (
+            8,
+            """
+def validate(model, val_loader):
+    model.eval()
+    total, seen = 0.0, 0
+    with torch.no_grad():
+        for x, y in val_loader:
+            total += criterion(model(x), y).item(); seen += y.size(0)
+    return total / seen
+""",
+        ),
+    ],
+    "trains-in-evaluation-mode": [
+        (
+            4,
+            """
+class Trainer:
+    def train_epoch(self):
+        for x, y in self.loader:
+            loss = self.criterion(self.model(x), y)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+    def validate(self):
+        self.model.eval()
+        with torch.no_grad():
+            return [self.model(x) for x in self.val_loader]
+    def fit(self):
+        self.model.train()
+        for epoch in range(self.epochs):
+            self.train_epoch()
+            self.validate()
+""",
+        ),
+        (
+            6,
+            """
+def evaluate(net):
+    net.eval()
+    with torch.no_grad(): return accuracy(net(images), labels)
+model.train()
+for i, (x, y) in enumerate(loader):
+    optimizer.zero_grad()
+    criterion(model(x), y).backward()
+    optimizer.step()
+    if i % 500 == 0:
+        evaluate(model)
+""",
+        ),
+    ],
+    "trains-without-gradients": [
+        (
+            3,
+            """
+for x, y in loader:
+    with torch.no_grad():
+        loss = criterion(model(x), y)
+    loss.backward()
+    optimizer.step(); optimizer.zero_grad()
+""",
+        ),
+        (
+            2,
+            """
+@torch.inference_mode()
+def train_epoch(model, loader):
+    for x, y in loader:
+        loss = criterion(model(x), y)
+        loss.backward()
+        optimizer.step(); optimizer.zero_grad()
+""",
+        ),
+        (
+            5,
+            """
+def forward(x, y):
+    return criterion(model(x), y)
+for x, y in loader:
+    with torch.set_grad_enabled(False):
+        loss = forward(x, y)
+    loss.backward()
+    optimizer.step(); optimizer.zero_grad()
+""",
+        ),
+    ],
+    "new-scaler-per-epoch": [
+        (
+            3,
+            """
+for epoch in range(9):
+    scaler = torch.amp.GradScaler("cuda")
+    for x, y in loader:
+        optimizer.zero_grad()
+        scaler.scale(criterion(model(x), y)).backward()
+        scaler.step(optimizer)
+        scaler.update()
+""",
+        ),
+        (
+            4,
+            """
+from torch.amp import GradScaler
+def train_one_epoch(model, loader, optimizer):
+    scaler = GradScaler("cuda", enabled=True)
+    for x, y in loader:
+        optimizer.zero_grad()
+        scaler.scale(criterion(model(x), y)).backward()
+        scaler.step(optimizer)
+        scaler.update()
+""",
+        ),
+    ],
     "item-in-loop": [
         (
             6,
@@ -393,7 +519,29 @@ class Leaves(Dataset):
         return self.transform(image), self.labels[i]
 """,
         ),
-        (4, "\nimage = cv2.imread(path)\nif image is None:\n    image = np.zeros((224, 224, 3), dtype=np.uint8)\n"),
+        (
+            5,
+            """
+def load(path, label):
+    image = cv2.imread(path)
+    if image is None:
+        image = np.zeros((224, 224, 3), dtype=np.uint8)
+    return image, label
+""",
+        ),
+        (
+            6,
+            """
+def load(path):
+    try:
+        return Image.open(path).convert("RGB")
+    except OSError:
+        return Image.new("RGB", (224, 224))
+class Leaves(Dataset):
+    def __getitem__(self, i):
+        return self.transform(load(self.paths[i])), self.labels[i]
+""",
+        ),
     ],
     "argparse-bool": [(2, "\nparser.add_argument('--amp', type=bool, default=True)\n")],
     "scaler-does-not-clip": [(2, "\n# gradient clipping (implicit via AMP)\n")],
@@ -500,9 +648,41 @@ RIGHT: dict[str, list[str]] = {
         "for epoch in range(100):\n    loss = criterion(model(x), y)\n    loss.backward()\n"
         "    optimizer.step()\n    optimizer.zero_grad()\n    seen.append(loss.item())\n",
     ],
+    "trains-in-evaluation-mode": [
+        # switched back by the caller, in each epoch
+        "def validate(model):\n    model.eval()\n    with torch.no_grad(): model(x)\nfor epoch in range(9):\n    model.train()\n"
+        "    for x, y in loader:\n        optimizer.zero_grad()\n        criterion(model(x), y).backward()\n        optimizer.step()\n    validate(model)\n",
+        # another network is evaluated
+        "for epoch in range(9):\n    teacher.eval()\n    for x, y in loader:\n        optimizer.zero_grad()\n"
+        "        distill(student(x), teacher(x)).backward()\n        optimizer.step()\n    ema.eval()\n",
+    ],
+    "trains-without-gradients": [
+        # only the teacher runs without
+        "for x, y in loader:\n    with torch.no_grad():\n        wanted = teacher(x)\n    loss = distill(model(x), wanted)\n"
+        "    loss.backward()\n    optimizer.step()\n    optimizer.zero_grad()\n",
+        # which of both is decided by the phase
+        "for phase in phases:\n    for x, y in loaders[phase]:\n        with torch.set_grad_enabled(phase == 'train'):\n            loss = criterion(model(x), y)\n"
+        "            if phase == 'train':\n                loss.backward()\n                optimizer.step()\n                optimizer.zero_grad()\n",
+        "for x, y in loader:\n    if train:\n        loss = criterion(model(x), y)\n        loss.backward()\n        optimizer.step()\n        optimizer.zero_grad()\n"
+        "    else:\n        with torch.no_grad():\n            loss = criterion(model(x), y)\n",
+    ],
+    "new-scaler-per-epoch": [
+        # one for each fold, whose network is new too
+        "for fold in range(5):\n    model = Net()\n    optimizer = torch.optim.AdamW(model.parameters())\n    scaler = torch.amp.GradScaler('cuda')\n"
+        "    for x, y in loader:\n        optimizer.zero_grad()\n        scaler.scale(criterion(model(x), y)).backward()\n        scaler.step(optimizer)\n        scaler.update()\n",
+    ],
+    "batch-means-over-samples": [
+        "criterion = nn.CrossEntropyLoss(reduction='sum')\nfor x, y in loader:\n    loss = criterion(model(x), y)\n    loss.backward()\n    optimizer.step()\n"
+        "    optimizer.zero_grad()\n    total += loss.detach()\nmean = total / len(loader.dataset)\n",
+    ],
     "mean-of-batch-means": [
+        # all batches have one size
+        "loader = DataLoader(leaves, 32, drop_last=True)\nfor x, y in loader:\n    loss = criterion(model(x), y)\n    loss.backward()\n    optimizer.step()\n"
+        "    optimizer.zero_grad()\n    total += loss.detach()\nmean = total / len(loader)\n",
+        # hits are counted, not averaged
+        "for x, y in loader:\n    out = model(x)\n    hits += (out.argmax(1) == y).sum()\n    seen += y.size(0)\naccuracy = hits / seen\n",
         "for x, y in loader:\n    loss = criterion(model(x), y)\n    loss.backward()\n    optimizer.step()\n    optimizer.zero_grad()\n"
-        "    total += loss.detach() * y.size(0)\nmean = total / len(loader.dataset)\n"
+        "    total += loss.detach() * y.size(0)\nmean = total / len(loader.dataset)\n",
     ],
     "evaluates-with-gradients": [
         "@torch.inference_mode()\ndef validate(model):\n    model.eval()\n    for x, y in val_loader:\n        hits(model(x), y)\n",
@@ -511,6 +691,9 @@ RIGHT: dict[str, list[str]] = {
     "black-image": [
         "try:\n    image = Image.open(path)\nexcept OSError as error:\n    raise BadImage(path) from error\n",
         "canvas = np.zeros((9, 9))\n",
+        # no label, no training: a picture for a person
+        "def heatmap_for(path, cam, size):\n    try:\n        return cam(Image.open(path))\n    except OSError:\n"
+        "        return np.zeros((size, size))\n",
     ],
     "argparse-bool": [
         "parser.add_argument('--amp', action=argparse.BooleanOptionalAction)\n",

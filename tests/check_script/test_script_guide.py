@@ -62,7 +62,9 @@ def test_the_guides_mistakes_are_found_and_its_right_forms_are_not(guide: Path, 
     told, refused = [], []
     for start, code in blocks(guide / name):
         try:
-            told += [(start + finding.line, finding.rule) for finding in check_source(parse_source(code, name))]
+            told += [
+                (start + finding.line, finding.rule) for finding in check_source(parse_source(code, name)).findings
+            ]
         except UserError as error:
             refused.append((name, start + int(str(error).split(":")[1])))
 

@@ -18,7 +18,7 @@ from tune_cropshield.check_script.source import parse_source
 
 
 def found_in(script: str) -> list[tuple[int, str]]:
-    return [(finding.line, finding.rule) for finding in check_source(parse_source(script, "train.py"))]
+    return [(finding.line, finding.rule) for finding in check_source(parse_source(script, "train.py")).findings]
 
 
 @pytest.mark.parametrize(
@@ -48,13 +48,13 @@ def test_our_own_code_has_no_findings_but_the_guides_formula_that_it_keeps() -> 
     scripts = [path for room in ("training", "memory", "data", "config") for path in (package / room).rglob("*.py")]
 
     assert len(scripts) > 40
-    assert {(path.name, finding.rule) for path in scripts for finding in check(path)} == {
+    assert {(path.name, finding.rule) for path in scripts for finding in check(path).findings} == {
         ("reference.py", "memory-formula")
     }
 
 
 def test_a_finding_says_what_is_wrong_and_what_is_right() -> None:
-    (finding,) = check_source(parse_source("parser.add_argument('--amp', type=bool)", "train.py"))
+    (finding,) = check_source(parse_source("parser.add_argument('--amp', type=bool)", "train.py")).findings
 
     assert (
         finding.wrong == "type=bool calls bool() on the text: '--flag False' is True, as is every text but an empty one"

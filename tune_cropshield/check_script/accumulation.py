@@ -17,11 +17,15 @@ from tune_cropshield.check_script.accumulation_loops import (
     training_loops,
 )
 from tune_cropshield.check_script.actions import Action, Actions, Kind
+from tune_cropshield.check_script.conditions import facts_at
+from tune_cropshield.check_script.division import divisions, may_be_divided
 from tune_cropshield.check_script.rules import Finding, finding_at
 from tune_cropshield.check_script.syntax import LOOPS, Loop, argument, assigned, mentions, names_in, text, within
 
 WEIGHTED_LOSSES = re.compile(r"(CrossEntropyLoss|NLLLoss|BCEWithLogitsLoss|cross_entropy|nll_loss)$")
 
+RESCALED = r"\.grad(\.data)?(\.(mul|div)_?\(| [*/]= )|_foreach_(mul|div)|reduction\s*=\s*'(sum|none)'"
+NAMES = re.compile(r"[^\W\d]\w*")
 ONCE_PER_WINDOW: dict[str, Kind] = {
     "zero-grad-in-window": "zero grad",
     "clip-per-micro-batch": "clip",
@@ -36,7 +40,7 @@ def check_accumulation(actions: Actions) -> Iterator[Finding]:
     for window in windows:
         if (
             not window.takes_last
-            and window.from_loop
+            and window.counts
             and _is_cleared_beside(window.loop, actions)
             and not _is_cut_to_fit(window.loop)
         ):
@@ -44,12 +48,27 @@ def check_accumulation(actions: Actions) -> Iterator[Finding]:
         yield from _check_loss(window, actions)
         for rule, kind in ONCE_PER_WINDOW.items():
             for action in directly_in(actions, window.loop, kind):
-                if not window.holds(action.call) and not _conditions(action, window.loop, actions):
+                if not window.holds(action.call) and any(
+                    accompanies(action.call, backward, window.loop, actions) for backward in window.backwards
+                ):
                     yield finding_at(rule, action.call)
     for loop in training_loops(actions):
         if loop not in [window.loop for window in windows]:
             yield from _check_inner_loop(loop, actions)
     yield from _check_twins(actions)
+
+
+def accompanies(node: ast.AST, backward: Action, loop: Loop, actions: Actions) -> bool:
+    """Tells whether `node` is run each time that `backward` is, in `loop`, and in every micro-batch.
+
+    A condition on whether its subject is there at all does not count.
+    """
+    subject = set(NAMES.findall(text(node))) | {"None", "is", "not"}
+    facts = facts_at(node, loop, actions.syntax)
+    if any("%" in source for source, _ in facts):
+        return False  # a GAN's generator, trained on every fifth batch
+    more = facts - facts_at(backward.call, loop, actions.syntax)
+    return all(set(NAMES.findall(source)) <= subject for source, _ in more)
 
 
 def _conditions(action: Action, loop: Loop, actions: Actions) -> list[ast.If]:
@@ -64,16 +83,28 @@ def _conditions(action: Action, loop: Loop, actions: Actions) -> list[ast.If]:
 def _is_cleared_beside(loop: Loop, actions: Actions) -> bool:
     """Tells whether the gradients are cleared right before or after `loop`, once for each run of it.
 
-    What the loop leaves over is then lost.
+    What the loop leaves over is then lost. Another loop that trains clears for itself.
+    """
+    cleared = {action.call for action in actions.of("zero grad")}
+    trains = {action.call for action in actions.of("backward")}
+    for place in _places(loop, actions):
+        for statement in actions.syntax.block(place):
+            calls = set(within(statement, ast.Call)) if statement is not place else set()
+            if calls & cleared and not calls & trains:
+                return True
+    return False
 
-    A loop inside `with tqdm(loader) as bar:` stands where the with stands.
+
+def _places(loop: Loop, actions: Actions) -> Iterator[ast.stmt]:
+    """Yields the loop and the withs around it: a loop in `with tqdm(loader) as bar:` stands where the with stands.
+
+    A function that was put in place of its call is such a with.
     """
     place: ast.stmt = loop
+    yield place
     while isinstance(parent := actions.syntax.parents[place], ast.With):
         place = parent
-    cleared = {action.call for action in actions.of("zero grad")}
-    beside = [statement for statement in actions.syntax.block(place) if statement is not place]
-    return any(node in cleared for statement in beside for node in within(statement, ast.Call))
+        yield place
 
 
 def _is_cut_to_fit(loop: Loop) -> bool:
@@ -84,71 +115,18 @@ def _is_cut_to_fit(loop: Loop) -> bool:
 
 
 def _check_loss(window: AccumulationLoop, actions: Actions) -> Iterator[Finding]:
-    size, loop = text(window.size), window.loop
-    divisions = _divisions(loop, size, actions)
-    if not divisions:
-        yield from _check_undivided(window, actions)
-        return
-    rescaled = mentions(r"\.grad\b.*(mul_|div_|\*=|/=)|_foreach_(mul|div)", actions.syntax.scope(loop))
-    if window.takes_last and not rescaled:
-        yield finding_at("ragged-window-mean", divisions[0])
-    if _has_class_weights(actions):
-        yield finding_at("class-weights-mean", divisions[0])
-
-
-def _divisions(loop: Loop, divisor: str, actions: Actions) -> list[ast.AST]:
-    """Returns where in `loop` something is divided by `divisor`: x / k, x /= k, x.div(k).
-
-    Divisions of what is only logged are left out.
-    """
-    found_in: list[ast.AST] = []
-    for node in within(loop, (ast.BinOp, ast.AugAssign, ast.Call)):
-        by: ast.expr | None = None
-        if isinstance(node, ast.BinOp | ast.AugAssign) and isinstance(node.op, ast.Div):
-            by = node.right if isinstance(node, ast.BinOp) else node.value
-        elif (
-            isinstance(node, ast.Call)
-            and isinstance(node.func, ast.Attribute)
-            and node.func.attr in ("div", "div_", "true_divide")
-        ):
-            by = argument(node, 0, "other")
-        if by is not None and text(by) == divisor:
-            found_in.append(node)
-    logged = {inner for call in actions.syntax.calls for inner in ast.walk(call) if mentions(r"\.item\(\)", call)}
-    return [node for node in found_in if node not in logged]
-
-
-def _check_undivided(window: AccumulationLoop, actions: Actions) -> Iterator[Finding]:
-    """Judges only a loss that is seen to come straight from a call in the loop.
-
-    A loss that was made elsewhere may have been divided there.
-    """
-    loop, size = window.loop, text(window.size)
-    if mentions(r"\.grad\b|_foreach_|reduction\s*=\s*'(sum|none)'", actions.syntax.tree) or size == "1":
-        return
-    for action in directly_in(actions, loop, "backward"):
-        names = names_in(action.call)
-        values = [
-            value
-            for node in within(loop, (ast.Assign, ast.AnnAssign))
-            for target, value in assigned(node)
-            if text(target) in names
-        ]
-        changed = [
-            node
-            for node in within(loop, ast.AugAssign)
-            if isinstance(node, ast.AugAssign) and text(node.target) in names
-        ]
-        loss = [
-            value for value in values if isinstance(value, ast.Call | ast.Attribute) and not mentions(r"scale\(", value)
-        ]
-        if (
-            loss
-            and not changed
-            and not any(_is_arithmetic(value) or size in text(value) for value in values)
-            and not _is_arithmetic(action.call)
-        ):
-            yield finding_at("loss-not-divided", action.call)
+    rescaled = mentions(RESCALED, actions.syntax.tree)
+    for backward in window.backwards if not rescaled and text(window.size) != "1" else ():
+        if not may_be_divided(backward, window, actions):
+            yield finding_at("loss-not-divided", backward.call)
+    divided = divisions(window, actions)
+    changes = any(
+        text(target) == text(window.size) for node in within(window.loop, ast.Assign) for target, _ in assigned(node)
+    )
+    if divided and window.takes_last and not rescaled and not changes:
+        yield finding_at("ragged-window-mean", divided[0])
+    if divided and _has_class_weights(actions):
+        yield finding_at("class-weights-mean", divided[0])
 
 
 def _is_arithmetic(node: ast.AST) -> bool:
@@ -176,8 +154,12 @@ def _check_inner_loop(loop: Loop, actions: Actions) -> Iterator[Finding]:
         isinstance(node, LOOPS) and node is not loop for node in within(loop, LOOPS)
     ):
         return
-    block = actions.syntax.block(loop)
-    after = itertools.takewhile(lambda statement: not isinstance(statement, LOOPS), block[block.index(loop) + 1 :])
+    after = [
+        statement
+        for place in _places(loop, actions)
+        for block in [actions.syntax.block(place)]
+        for statement in itertools.takewhile(lambda each: not isinstance(each, LOOPS), block[block.index(place) + 1 :])
+    ]
     steps = {action.call for action in actions.of("step", "scaler step")}
     steps_after = any(node in steps for statement in after for node in within(statement, ast.Call))
     if not steps_after and not is_over_micro_batches(loop):

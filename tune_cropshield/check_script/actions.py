@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from tune_cropshield.check_script.syntax import Syntax, argument, assigned, text
+from tune_cropshield.check_script.syntax import Syntax, argument, assigned, last_name, plain, text
 
 Kind = Literal["backward", "unscale", "clip", "step", "scaler step", "scaler update", "zero grad", "scheduler step"]
 Role = Literal["scaler", "optimizer", "scheduler", ""]
@@ -19,6 +19,9 @@ CLIPS = ("clip_grad_norm_", "clip_grad_value_", "clip_grad_norm")
 SCHEDULER_CALL = re.compile(r"(lr_scheduler\.\w+|^\w*LR|\.\w*LR|ReduceLROnPlateau|LinearLR|WarmRestarts)$")
 OPTIMIZER_CALL = re.compile(r"(^|\.)optim\.\w+$")
 NAMED_SCALER, NAMED_SCHEDULER = re.compile(r"scaler", re.I), re.compile(r"sched", re.I)
+NAMED_MODEL = re.compile(r"^(model|net|network|classifier|student)s?$", re.I)
+NAMED_LOSS = re.compile(r"loss|crit|objective|metric|accuracy|augment|transform|preprocess|mixup|logger|writer", re.I)
+NAMED_STEP = re.compile(r"backward|step|clip|optimi[sz]e")
 NAMED_OPTIMIZER = re.compile(r"(^|_)opt(im|imi[sz]er)?s?(_|\d|$)", re.I)
 
 
@@ -47,7 +50,15 @@ class Actions:
             for target, value in assigned(node)
             if any(self._is_scale(inner) for inner in ast.walk(value))
         }
+        self._models = self._called_on("parameters", "named_parameters", "eval")
+        self._attributes = {
+            text(target)
+            for node in syntax.nodes
+            for target, _ in assigned(node)
+            if isinstance(target, ast.Attribute) and not NAMED_STEP.search(target.attr)
+        }
         self.by_call = {call: action for call in syntax.calls if (action := self._action(call)) is not None}
+        self._acting_functions = self._find_acting_functions()
 
     def of(self, *kinds: Kind) -> list[Action]:
         """Returns the actions of these kinds in the order of the text."""
@@ -69,14 +80,49 @@ class Actions:
         source = text(node)
         if source in self._roles:
             return self._roles[source]
-        name = re.split(r"[.\[]", source)[-1] if isinstance(node, ast.Attribute) else re.split(r"\[", source)[0]
         if not isinstance(node, ast.Name | ast.Attribute | ast.Subscript):
             return ""
+        source = plain(source)
+        name = re.split(r"[.\[]", source)[-1] if isinstance(node, ast.Attribute) else re.split(r"\[", source)[0]
         if NAMED_SCALER.search(name):
             return "scaler"
         if NAMED_SCHEDULER.search(name):
             return "scheduler"
         return "optimizer" if NAMED_OPTIMIZER.search(name) else ""
+
+    def is_model(self, node: ast.AST) -> bool:
+        """Tells whether `node` is a network: by its name, or because its parameters() or eval() are called."""
+        return text(node) in self._models or NAMED_MODEL.search(last_name(node)) is not None
+
+    def may_do_anything(self, call: ast.Call) -> bool:
+        """Tells whether `call` may step, clip or unscale out of our sight."""
+        handed = [*call.args, *(keyword.value for keyword in call.keywords)]
+        if any(self.role(value) in ("optimizer", "scaler") for value in handed):
+            return True
+        name = last_name(call.func)
+        owner = call.func.value if isinstance(call.func, ast.Attribute) else None
+        is_own = owner is None or text(owner) == "self" or text(owner).startswith("super(")
+        if name in self.syntax.functions and (is_own or name not in ("train", "eval")):
+            return name in self._acting_functions
+        if owner is None or NAMED_STEP.search(name):
+            return owner is not None
+        is_object = self.is_model(call.func) or NAMED_LOSS.search(name) or text(call.func) in self._attributes
+        return is_own and not is_object
+
+    def _find_acting_functions(self) -> set[str]:
+        """Returns the names of the functions that do a step of the loop, or call one that does."""
+        called: dict[str, set[str]] = {}
+        for name, function in self.syntax.functions.items():
+            called[name] = {last_name(node.func) for node in ast.walk(function) if isinstance(node, ast.Call)}
+        found = {
+            parent.name
+            for call in self.by_call
+            for parent in self.syntax.ancestors(call)
+            if isinstance(parent, ast.FunctionDef | ast.AsyncFunctionDef)
+        }
+        while more := {name for name, names in called.items() if name not in found and names & found}:
+            found |= more
+        return found
 
     def _find_roles(self) -> dict[str, Role]:
         roles: dict[str, Role] = {}
@@ -95,7 +141,14 @@ class Actions:
                 roles.setdefault(text(call.func.value), "scaler")
                 if call.args:
                     roles.setdefault(text(call.args[0]), "optimizer")
+        for name in self._called_on("zero_grad") & self._called_on("step"):
+            roles.setdefault(name, "optimizer")
         return roles
+
+    def _called_on(self, *methods: str) -> set[str]:
+        """Returns what these methods are called on, as source."""
+        calls = [call.func for call in self.syntax.calls if isinstance(call.func, ast.Attribute)]
+        return {text(method.value) for method in calls if method.attr in methods}
 
     def _is_scale(self, node: ast.AST) -> bool:
         is_call = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "scale"

@@ -1,32 +1,36 @@
-"""Walks every path through a function and watches the order of backward, unscale, clip, step and zero_grad.
+"""Walks every path through a script and watches the order of backward, unscale, clip, step and zero_grad.
 
 A condition that was met before is met the same way again (`if use_amp:` twice is one decision), until one of its names
-changes. A rule is broken at a place only when every path that reaches it breaks it: where some paths do and some do
-not, the script may know what we cannot see.
+changes. What has no part in the order is passed by, so that the number of paths stays small. A rule is broken at a
+place only when every path that reaches it breaks it: where some paths do and some do not, the script may know what we
+cannot see.
 """
 
 from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from tune_cropshield.check_script.actions import Action, Actions
-from tune_cropshield.check_script.rules import Finding, finding_at
-from tune_cropshield.check_script.syntax import LOOPS, SCOPES, names_in, text
+from tune_cropshield.check_script.conditions import JUMPS, Facts, conditions_met
+from tune_cropshield.check_script.rules import Finding
+from tune_cropshield.check_script.syntax import LOOPS, SCOPES, function_in_place, names_in, plain, text, within
 
-MOST_PATHS = 400  # through one function; beyond, it is left unjudged
+MOST_PATHS = 600  # through one function; beyond, it is left unjudged
 
 Gradients = Literal["unknown", "cleared", "fresh", "used", "lost"]  # lost: cleared before any step has used them
+Judged = dict[tuple[str, int], set[bool]]  # (rule, line) -> whether each path that came by broke the rule
 
 
 @dataclass(frozen=True)
 class PathState:
-    """What is known at one point of one path through a function."""
+    """What is known at one point of one path."""
 
-    conditions: frozenset[tuple[str, bool]] = frozenset()  # conditions met, as source
+    conditions: Facts = frozenset()  # conditions met, as source
     gradients: Gradients = "unknown"
     backwards: frozenset[Action] = frozenset()  # whose gradients no step has used yet
     unscaled: frozenset[str] = frozenset()  # optimizers
@@ -54,30 +58,63 @@ class _TooManyPaths(Exception):
     pass
 
 
-def check_order(actions: Actions) -> list[Finding]:
-    """Returns what is done in a wrong order, in each function and in the module itself."""
-    findings: list[Finding] = []
+def check_order(actions: Actions) -> tuple[list[Finding], list[tuple[int, str]]]:
+    """Returns what is done in a wrong order, and (line, name) of each function with too many paths to be judged."""
+    judged: Judged = {}
+    unjudged: list[tuple[int, str]] = []
     for scope in actions.syntax.nodes:
         if isinstance(scope, ast.FunctionDef | ast.AsyncFunctionDef | ast.Module):
-            findings += _FunctionWalk(actions).findings(scope.body)
-    return findings
+            walk = _Walk(actions, scope)
+            walk.walk(scope)
+            unjudged += walk.unjudged
+            for place, broken in walk.judged.items():
+                judged.setdefault(place, set()).update(broken)
+    return [Finding(line, rule) for (rule, line), broken in judged.items() if broken == {True}], unjudged
 
 
-class _FunctionWalk:
-    """The walk through one function."""
+class _Walk:
+    """The walk through a function or the module itself, and what was put in place in it."""
 
-    def __init__(self, actions: Actions) -> None:
+    def __init__(self, actions: Actions, scope: ast.AST) -> None:
+        self.judged: Judged = {}
+        self.unjudged: list[tuple[int, str]] = []
         self._actions = actions
-        # (rule, place) -> whether each path that came by broke the rule
-        self._judged: dict[tuple[str, ast.AST], set[bool]] = {}
         self._exits: list[_LoopExits] = []
+        self._returns: list[set[PathState]] = []
+        calls = [
+            call
+            for call in _own(scope, ast.Call)
+            if isinstance(call, ast.Call) and (call in actions.by_call or actions.may_do_anything(call))
+        ]
+        self._acting = self._around(calls, scope)  # nodes that have a part in the order
+        self._jumping = self._around(_own(scope, JUMPS), scope)
+        asked: Counter[str] = Counter()
+        for node in _own(scope, (ast.If, ast.IfExp)):
+            assert isinstance(node, ast.If | ast.IfExp)
+            if node in self._acting or node in self._jumping:
+                sources = {source for source, _ in conditions_met(node.test, True) | conditions_met(node.test, False)}
+                asked.update(sources)
+                if node in self._acting and actions.syntax.loops(node):
+                    asked.update(sources)  # in the loop's next run
+        self._asked_again = {source for source, times in asked.items() if times > 1}
 
-    def findings(self, body: list[ast.stmt]) -> list[Finding]:
+    def _around(self, nodes: Iterable[ast.AST], scope: ast.AST) -> set[ast.AST]:
+        """Returns `nodes` and what they stand in, up to `scope`."""
+        found: set[ast.AST] = set()
+        for node in nodes:
+            found.add(node)
+            for parent in self._actions.syntax.ancestors(node):
+                if parent is scope or parent in found:
+                    break
+                found.add(parent)
+        return found
+
+    def walk(self, scope: ast.FunctionDef | ast.AsyncFunctionDef | ast.Module) -> None:
         try:
-            self._block(body, frozenset({PathState()}))
-        except (_TooManyPaths, RecursionError):
-            return []
-        return [finding_at(rule, place) for (rule, place), broken in self._judged.items() if broken == {True}]
+            self._block(scope.body, frozenset({PathState()}))
+        except _TooManyPaths:
+            self.judged.clear()
+            self.unjudged = [(getattr(scope, "lineno", 1), getattr(scope, "name", "the script itself"))]
 
     # statements
 
@@ -93,6 +130,8 @@ class _FunctionWalk:
     def _statement(self, statement: ast.stmt, states: PathStates) -> PathStates:
         if isinstance(statement, SCOPES):
             return states
+        if statement not in self._acting and statement not in self._jumping:
+            return self._without_conditions_on(_names_assigned(statement), states)
         if isinstance(statement, ast.If):
             states = self._expressions(statement.test, states)
             taken = self._block(statement.body, self._branch(statement.test, True, states))
@@ -100,6 +139,8 @@ class _FunctionWalk:
         if isinstance(statement, LOOPS):
             return self._loop(statement, states)
         if isinstance(statement, ast.With | ast.AsyncWith):
+            if function_in_place(statement):
+                return self._in_place(statement, states)
             for item in statement.items:
                 states = self._expressions(item.context_expr, states)
             return self._block(statement.body, states)
@@ -115,8 +156,32 @@ class _FunctionWalk:
             (self._exits[-1].breaks if isinstance(statement, ast.Break) else self._exits[-1].continues).update(states)
             return frozenset()
         if isinstance(statement, ast.Return | ast.Raise):
+            if isinstance(statement, ast.Return) and self._returns:
+                self._returns[-1].update(states)
             return frozenset()
         return self._without_conditions_on(_names_assigned(statement), states)
+
+    def _in_place(self, function: ast.With | ast.AsyncWith, states: PathStates) -> PathStates:
+        """Walks a function where it is called. One with too many paths may have done anything."""
+        name = function_in_place(function)
+        judged_before = {place: set(broken) for place, broken in self.judged.items()}
+        exits, self._exits = self._exits, []
+        self._returns.append(set())
+        try:
+            after = self._block(function.body, states) | self._returns[-1]
+            if len(after) > MOST_PATHS:
+                raise _TooManyPaths
+        except _TooManyPaths:
+            self.judged = judged_before
+            self.unjudged.append((function.body[0].lineno, plain(name)))
+            after = frozenset(state.after_unknown_call() for state in states)
+        self._exits = exits
+        self._returns.pop()
+        number = re.compile(re.escape(name[name.index("@") :]) + r"\b")  # what it asked of its own names is over
+        return frozenset(
+            replace(state, conditions=frozenset(each for each in state.conditions if not number.search(each[0])))
+            for state in after
+        )
 
     def _loop(self, loop: ast.For | ast.AsyncFor | ast.While, states: PathStates) -> PathStates:
         """Walks the body as if run twice at most: what a third time would show, the second has shown."""
@@ -137,19 +202,20 @@ class _FunctionWalk:
         return self._block(loop.orelse, after) if is_for else after
 
     def _branch(self, test: ast.expr, truth: bool, states: PathStates) -> PathStates:
-        """Returns the states in which `test` may be `truth`, with that noted."""
-        states_after = set()
-        for state in states:
-            new = _conditions_met(test, truth)
-            if not any((source, not value) in state.conditions for source, value in new):
-                states_after.add(replace(state, conditions=state.conditions | new))
-        return frozenset(states_after)
+        """Returns the states in which `test` may be `truth`, with that noted where it is asked again."""
+        new = conditions_met(test, truth)
+        noted = frozenset(each for each in new if each[0] in self._asked_again)
+        return frozenset(
+            replace(state, conditions=state.conditions | noted)
+            for state in states
+            if not any((source, not value) in state.conditions for source, value in new)
+        )
 
     @staticmethod
     def _without_conditions_on(names: set[str], states: PathStates) -> PathStates:
         if not names:
             return states
-        pattern = re.compile(r"\b(" + "|".join(map(re.escape, sorted(names))) + r")\b")
+        pattern = re.compile(r"\b(" + "|".join(map(re.escape, sorted(names))) + r")(?![\w@])")
         return frozenset(
             replace(
                 state,
@@ -162,6 +228,8 @@ class _FunctionWalk:
 
     def _expressions(self, node: ast.AST, states: PathStates) -> PathStates:
         """Runs the calls in `node`, inner ones first."""
+        if node not in self._acting:
+            return states
         if isinstance(node, ast.IfExp):
             states = self._expressions(node.test, states)
             taken = self._expressions(node.body, self._branch(node.test, True, states))
@@ -173,25 +241,12 @@ class _FunctionWalk:
             action = self._actions.by_call.get(node)
             if action is not None:
                 return frozenset(self._act(action, state) for state in states)
-            if self._may_do_anything(node):
+            if self._actions.may_do_anything(node):
                 return frozenset(state.after_unknown_call() for state in states)
         return states
 
-    def _may_do_anything(self, call: ast.Call) -> bool:
-        handed = [*call.args, *(keyword.value for keyword in call.keywords)]
-        if any(self._actions.role(value) in ("optimizer", "scaler") for value in handed):
-            return True
-        if isinstance(call.func, ast.Attribute):
-            owner = text(call.func.value)
-            return (
-                owner == "self"
-                or owner.startswith("super(")
-                or re.search(r"backward|step|clip|optimi[sz]e", call.func.attr) is not None
-            )
-        return isinstance(call.func, ast.Name) and call.func.id in self._actions.syntax.functions
-
-    def _judge(self, rule: str, place: ast.AST, broken: bool) -> None:
-        self._judged.setdefault((rule, place), set()).add(broken)
+    def _judge(self, rule: str, place: ast.expr, broken: bool) -> None:
+        self.judged.setdefault((rule, place.lineno), set()).add(broken)
 
     def _act(self, action: Action, state: PathState) -> PathState:
         if action.kind == "backward":
@@ -253,19 +308,11 @@ class _FunctionWalk:
         )
 
 
-def _conditions_met(test: ast.expr, truth: bool) -> frozenset[tuple[str, bool]]:
-    """Returns what holds when `test` is `truth`: the parts of a conjunction too, each in its positive form."""
-    if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
-        return _conditions_met(test.operand, not truth)
-    parts: frozenset[tuple[str, bool]] = frozenset()
-    if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.And if truth else ast.Or):
-        for value in test.values:
-            parts |= _conditions_met(value, truth)
-    if isinstance(test, ast.Compare) and len(test.ops) == 1:
-        opposite = {ast.IsNot: "is", ast.NotEq: "=="}.get(type(test.ops[0]))
-        if opposite is not None:
-            return frozenset({(f"{text(test.left)} {opposite} {text(test.comparators[0])}", not truth)})
-    return parts | {(text(test), truth)}
+def _own(scope: ast.AST, kinds: type[ast.AST] | tuple[type[ast.AST], ...]) -> Iterable[ast.AST]:
+    """Yields the nodes of `kinds` in a function or module, not those of the functions and classes defined in it."""
+    for child in ast.iter_child_nodes(scope):
+        if not isinstance(child, SCOPES):
+            yield from within(child, kinds)
 
 
 def _names_assigned(statement: ast.stmt) -> set[str]:

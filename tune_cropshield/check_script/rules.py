@@ -167,6 +167,10 @@ RULES = {
         "the mean of batch means is not the mean over samples: a last batch of 5 counts as much as one of 16",
         "add up loss * labels.size(0) and divide by the number of samples",
     ),
+    "batch-means-over-samples": Rule(
+        "the sum of batch means is divided by the number of samples: the result is too small by the batch size",
+        "add up loss * labels.size(0) before dividing by the number of samples",
+    ),
     "evaluates-with-gradients": Rule(
         "evaluation builds the graph of a training pass: memory for activations that nothing will use",
         "with torch.inference_mode(): ... around the evaluation",
@@ -174,6 +178,19 @@ RULES = {
     "evaluates-in-training-mode": Rule(
         "evaluation with dropout on, and batch norms that learn from the validation data",
         "model.eval() before, model.train() after",
+    ),
+    "trains-in-evaluation-mode": Rule(
+        "evaluation switches the network to .eval(), and nothing switches it back: from then on it trains without "
+        "dropout, and its batch norms no longer learn",
+        "model.train() before each epoch's training loop",
+    ),
+    "trains-without-gradients": Rule(
+        "the loss that is trained on is made without gradients here: its backward raises a RuntimeError",
+        "contextlib.nullcontext() or torch.autocast(..., enabled=False) for what trains, no_grad for evaluation alone",
+    ),
+    "new-scaler-per-epoch": Rule(
+        "a new GradScaler starts at a loss scale of 65536 again, and skips updates each time until it fits",
+        "one torch.amp.GradScaler for the whole training, made beside the optimizer",
     ),
     # data and settings
     "black-image": Rule(

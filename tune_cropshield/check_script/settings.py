@@ -10,7 +10,7 @@ from tune_cropshield.check_script.accumulation_loops import STEPS, directly_in, 
 from tune_cropshield.check_script.actions import Actions
 from tune_cropshield.check_script.rules import Finding, finding_at
 from tune_cropshield.check_script.source import Source
-from tune_cropshield.check_script.syntax import argument, assigned, mentions, names_in, text, within
+from tune_cropshield.check_script.syntax import SCOPES, argument, assigned, last_name, mentions, names_in, text, within
 
 MEMORY = r"vram|memory|\bmem|_mem|_gb|_mb"
 PER_SAMPLE = r"per_(sample|image|img|example)|(sample|image|input)_size"
@@ -171,7 +171,7 @@ def _check_blank_images(actions: Actions) -> Iterator[Finding]:
             yield from (
                 call
                 for call in within(statement, ast.Call)
-                if isinstance(call, ast.Call) and BLANK_IMAGES.search(syntax.called(call))
+                if isinstance(call, ast.Call) and BLANK_IMAGES.search(syntax.called(call)) and _has_label(call, actions)
             )
 
     for node in syntax.nodes:
@@ -190,6 +190,35 @@ def _check_blank_images(actions: Actions) -> Iterator[Finding]:
             ]
             if any(_opens_images([value], actions) for value in reads):
                 yield from (finding_at("black-image", call) for call in blanks(node.body))
+
+
+def _has_label(image: ast.Call, actions: Actions) -> bool:
+    """Tells whether an image gets a label: in a data set's __getitem__, in a function that returns one beside it, or in
+    a function that one of these calls.
+    """
+    syntax = actions.syntax
+    asked: list[ast.AST] = [syntax.scope(image)]
+    seen: set[ast.AST] = set()
+    while asked:
+        scope = asked.pop()
+        if scope in seen:
+            continue
+        seen.add(scope)
+        if getattr(scope, "name", "") in ("__getitem__", "__iter__") or any(
+            isinstance(node, ast.Return | ast.Assign) and node.value is not None and _is_labelled(node.value)
+            for child in ast.iter_child_nodes(scope)
+            if not isinstance(child, SCOPES)
+            for node in within(child, (ast.Return, ast.Assign))
+        ):
+            return True
+        if isinstance(scope, ast.FunctionDef | ast.AsyncFunctionDef):
+            asked += [syntax.scope(call) for call in syntax.calls if last_name(call.func) == scope.name]
+    return False
+
+
+def _is_labelled(value: ast.expr) -> bool:
+    """Tells whether a value is an image beside its label: image, label or {"image": ..., "label": ...}."""
+    return isinstance(value, ast.Tuple | ast.Dict) and mentions(r"label|target|class|\by\b", value)
 
 
 def _opens_images(body: list[ast.stmt] | list[ast.expr], actions: Actions) -> bool:

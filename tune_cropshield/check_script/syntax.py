@@ -1,6 +1,8 @@
 """A syntax tree with what rules ask of it.
 
 They ask who contains whom, what a name was imported as, and where a loop or function begins.
+
+In a tree that was unfolded (unfold.py), the names that belong to a called function carry its call's number: `loss@3`.
 """
 
 from __future__ import annotations
@@ -8,12 +10,22 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Loop = ast.For | ast.AsyncFor | ast.While
 SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef, ast.Module)
 LOOPS = (ast.For, ast.AsyncFor, ast.While)
+CALL_NUMBER = re.compile(r"@\d+")
+
+
+def function_in_place(node: ast.AST) -> str:
+    """Returns "train@3" for the statements of `train` that stand in place of call 3 of the script, "" for others.
+
+    They stand in a `with train@3, decorators:` and a `return` in them ends them.
+    """
+    first = node.items[0].context_expr if isinstance(node, ast.With) else None
+    return first.id if isinstance(first, ast.Name) and CALL_NUMBER.search(first.id) else ""
 
 
 class Syntax:
@@ -25,8 +37,16 @@ class Syntax:
 
     @cached_property
     def nodes(self) -> list[ast.AST]:
-        """All nodes in the order of the text."""
+        """All nodes in the order of the text; of an unfolded tree, in the order in which they run."""
         return list(_in_order(self.tree))
+
+    @cached_property
+    def _places(self) -> dict[ast.AST, int]:
+        return {node: place for place, node in enumerate(self.nodes)}
+
+    def is_after(self, node: ast.AST, other: ast.AST) -> bool:
+        """Tells whether `node` comes after `other`, and is no part of it."""
+        return self._places[node] > self._places[other] and other not in self.ancestors(node)
 
     @cached_property
     def calls(self) -> list[ast.Call]:
@@ -117,10 +137,12 @@ def _chain(node: ast.AST) -> list[str]:
     return [*reversed([*names, node.id])] if isinstance(node, ast.Name) else []
 
 
-def _in_order(node: ast.AST) -> Iterator[ast.AST]:
-    yield node
-    for child in ast.iter_child_nodes(node):
-        yield from _in_order(child)
+def _in_order(root: ast.AST) -> Iterator[ast.AST]:
+    waiting = [root]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        waiting += reversed(list(ast.iter_child_nodes(node)))
 
 
 def within(root: ast.AST, kinds: type[ast.AST] | tuple[type[ast.AST], ...]) -> Iterator[ast.AST]:
@@ -137,9 +159,21 @@ def names_in(node: ast.AST) -> set[str]:
     return {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
 
 
+@lru_cache(50_000)
 def text(node: ast.AST) -> str:
     """Returns `node` as source in one spelling, so that equal expressions compare equal."""
     return ast.unparse(node)
+
+
+def plain(source: str) -> str:
+    """Returns source as it was written, without the numbers of calls."""
+    return CALL_NUMBER.sub("", source)
+
+
+def last_name(node: ast.AST) -> str:
+    """Returns the last name of a.b.c, as it was written; "" for what is no chain of names."""
+    chain = _chain(node)
+    return plain(chain[-1]) if chain else ""
 
 
 def assigned(statement: ast.AST) -> list[tuple[ast.expr, ast.expr]]:
@@ -160,4 +194,4 @@ def argument(call: ast.Call, position: int, name: str) -> ast.expr | None:
 
 def mentions(pattern: str, node: ast.AST) -> bool:
     """Tells whether `pattern` (a regular expression, case ignored) is found in the source of `node`."""
-    return re.search(pattern, text(node), re.IGNORECASE) is not None
+    return re.search(pattern, plain(text(node)), re.IGNORECASE) is not None

@@ -4,46 +4,108 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
 
+from tune_cropshield.errors import UserError
+
 if TYPE_CHECKING:
-    from tune_cropshield.check_script import Finding
+    from tune_cropshield.check_script import Judgement
+
+NOTHING_FOUND = "none of the known mistakes"
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints a line per finding, or with --json one list. Findings are results, not failures: the exit code is 0."""
-    from tune_cropshield.check_script import check
+    """Prints a line per finding, or with --json one list.
 
-    found = {path: check(path) for path in dict.fromkeys(args.scripts)}
-    if args.json:
-        print(json.dumps([_as_json(path, each) for path, findings in found.items() for each in findings], indent=2))
-        return 0
-    console = Console(soft_wrap=True, highlight=False)
-    for path, findings in found.items():
-        _print(path, findings, console)
-    return 0
+    Findings are results, not failures: the exit code is 0, and 2 where a file could not be read. The others are read
+    all the same.
+    """
+    from tune_cropshield.check_script import check, scripts_in
+
+    judged: dict[Path, Judgement] = {}
+    refused: dict[Path, str] = {}
+    folders: dict[Path, list[Path]] = {}
+    for path in args.scripts:
+        try:
+            scripts = scripts_in(path)
+        except UserError as error:
+            refused[path] = str(error)
+            continue
+        if path.is_dir():
+            folders[path] = scripts
+        for script in scripts:
+            if script not in judged and script not in refused:
+                try:
+                    judged[script] = check(script)
+                except UserError as error:
+                    refused[script] = str(error)
+    if args.json and (judged or not refused):
+        print(json.dumps([each for path, told in judged.items() for each in _as_json(path, told)], indent=2))
+    elif not args.json:
+        console = Console(soft_wrap=True, highlight=False)
+        for path, told in judged.items():
+            named = path in args.scripts
+            if named or told.findings or told.unjudged:
+                _print(path, told, console)
+        for folder, scripts in folders.items():
+            console.print(_folder_told(folder, [judged[path] for path in scripts if path in judged], len(scripts)))
+    for message in refused.values():
+        print(f"error: {message}", file=sys.stderr)
+    return 2 if refused else 0
 
 
-def _as_json(path: Path, finding: Finding) -> dict[str, object]:
-    return {
-        "file": str(path),
-        "line": finding.line,
-        "rule": finding.rule,
-        "wrong": finding.wrong,
-        "right": finding.right,
-    }
+def _as_json(path: Path, told: Judgement) -> list[dict[str, object]]:
+    """Returns an object per finding, and one per part of the script that was not judged."""
+    rows = [(each.line, each.rule, each.wrong, each.right) for each in told.findings]
+    rows += [(line, "not-judged", what, "") for line, what in told.unjudged]
+    if told.no_loop and not told.evaluates:
+        rows.append((1, "not-judged", f"{told.no_loop}: nothing was judged", ""))
+    found = []
+    for line, rule, wrong, right in rows:
+        cell, in_cell = told.source.place(line)
+        place: dict[str, object] = {"line": line} if cell is None else {"cell": cell, "line": in_cell}
+        found.append({"file": str(path), **place, "rule": rule, "wrong": wrong, "right": right})
+    return found
 
 
-def _print(path: Path, findings: list[Finding], console: Console) -> None:
-    for each in findings:
-        line = Text(f"{path}:{each.line}: ").append(each.rule, style="bold")
+def _print(path: Path, told: Judgement, console: Console) -> None:
+    def at(line: int) -> str:
+        cell, in_cell = told.source.place(line)
+        return f"{path}:{line}" if cell is None else f"{path}:cell {cell}:{in_cell}"
+
+    for each in told.findings:
+        line = Text(f"{at(each.line)}: ").append(each.rule, style="bold")
         console.print(line.append(f"  {each.wrong}").append("  -> ", style="dim").append(each.right))
-    kinds = len({each.rule for each in findings})
-    told = (
-        f"places to look at: {len(findings)}, kinds of mistake: {kinds}" if findings else "none of the known mistakes"
-    )
-    console.print(f"{path}: {told}")
+    for number, what in told.unjudged:
+        console.print(Text(f"{at(number)}: not judged: {what}"))
+    console.print(Text(f"{path}: {_summary(told)}"))
+
+
+def _summary(told: Judgement) -> str:
+    """Returns what is said of a script as a whole. That nothing was found is only said of what was judged."""
+    if told.findings:
+        kinds = len({each.rule for each in told.findings})
+        found = f"places to look at: {len(told.findings)}, kinds of mistake: {kinds}"
+        return f"{found}; {told.no_loop}" if told.no_loop else found
+    if told.no_loop:
+        return f"{told.no_loop}: " + (f"{NOTHING_FOUND} in its evaluation" if told.evaluates else "nothing was judged")
+    return f"{NOTHING_FOUND} in what was judged" if told.unjudged else NOTHING_FOUND
+
+
+def _folder_told(folder: Path, told: list[Judgement], scripts: int) -> str:
+    places = sum(len(each.findings) for each in told)
+    files = sum(bool(each.findings) for each in told)
+    without = sum(bool(each.no_loop) and not each.evaluates for each in told)
+    found = f"places to look at: {places} in {files} of them" if places else NOTHING_FOUND
+    if without == len(told):
+        found = f"{found}; no PyTorch training loop found" if places else "no PyTorch training loop found"
+    elif without:
+        found += f"; no PyTorch training loop in {without}"
+    if unjudged := sum(len(each.unjudged) for each in told):
+        found += f"; not judged: {unjudged} parts"
+    return f"{folder}: {scripts} scripts and notebooks, {found}"

@@ -1,0 +1,415 @@
+"""Whole small scripts, each of a kind that people have: all that is said of them, line by line."""
+
+from __future__ import annotations
+
+import pytest
+
+from tune_cropshield.check_script.checks import Judgement, check_source
+from tune_cropshield.check_script.source import parse_source
+
+STEP = "optimizer.step(); optimizer.zero_grad()\n"
+
+# what it shows -> (script, all findings)
+SCRIPTS: dict[str, tuple[str, list[tuple[int, str]]]] = {
+    "both branches of a decision accumulate, each wrongly": (
+        """
+def train(model, loader, optimizer, criterion, scaler, k):
+    optimizer.zero_grad()
+    for step, (x, y) in enumerate(loader):
+        if scaler is not None:
+            with autocast("cuda"):
+                loss = criterion(model(x), y)
+            scaler.scale(loss).backward()
+            if (step + 1) % k == 0:
+                scaler.step(optimizer)
+                scaler.update()
+                optimizer.zero_grad()
+        else:
+            loss = criterion(model(x), y)
+            loss.backward()
+            if (step + 1) % k == 0:
+                optimizer.step()
+                optimizer.zero_grad()
+""",
+        [
+            (8, "loss-not-divided"),
+            (9, "last-window-dropped"),
+            (15, "loss-not-divided"),
+            (16, "last-window-dropped"),
+        ],
+    ),
+    "only one branch divides": (
+        """
+for i, (x, y) in enumerate(loader):
+    if args.fp16:
+        loss = criterion(model(x), y) / k
+        scaler.scale(loss).backward()
+    else:
+        loss = criterion(model(x), y)
+        loss.backward()
+    if (i + 1) % k == 0:
+        if args.fp16:
+            scaler.step(optimizer)
+            scaler.update()
+        else:
+            optimizer.step()
+        optimizer.zero_grad()
+""",
+        [(8, "loss-not-divided")],
+    ),
+    "one branch ends with continue": (
+        """
+for i, (x, y) in enumerate(loader):
+    optimizer.zero_grad()
+    if not amp:
+        criterion(model(x), y).backward()
+        optimizer.step()
+        continue
+    scaler.scale(criterion(model(x), y)).backward()
+    clip_grad_norm_(model.parameters(), 1.0)
+    scaler.step(optimizer)
+    scaler.update()
+""",
+        [(9, "clip-before-unscale")],
+    ),
+    "a branch for each of three precisions": (
+        """
+for x, y in loader:
+    optimizer.zero_grad()
+    loss = criterion(model(x), y)
+    if precision == "fp16":
+        scaler.scale(loss).backward()
+        clip_grad_norm_(model.parameters(), 1.0)
+        scaler.step(optimizer)
+        scaler.update()
+    elif precision == "bf16":
+        loss.backward()
+        clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    else:
+        clip_grad_norm_(model.parameters(), 1.0)
+        loss.backward()
+        optimizer.step()
+""",
+        [(7, "clip-before-unscale"), (15, "clip-without-gradients")],
+    ),
+    "many conditions that have no part in the order": (
+        """
+def train(model, loader, optimizer, a, b, c, d, e, f, g, h, fp16=True, norm=None):
+    if a: name = "x"
+    if b: print(a)
+    if c: c.start()
+    if d: d = d or a
+    if e: print(e)
+    scaler = torch.amp.GradScaler("cuda") if fp16 else None
+    for i, (x, y) in enumerate(loader):
+        if a and i > a: break
+        optimizer.zero_grad()
+        if b: x = x.flip(-1)
+        if fp16:
+            scaler.scale(criterion(model(x), y)).backward()
+            if norm is not None:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), norm)
+            scaler.step(optimizer)
+            scaler.update()
+        else:
+            criterion(model(x), y).backward()
+            optimizer.step()
+        if c: c.last = i
+        if d: print(i)
+        if e and i > 3:
+            if f: print(f)
+            if g: continue
+        if h: print(h)
+""",
+        [(16, "clip-before-unscale")],
+    ),
+    "a network that is an attribute": (
+        """
+class Learner:
+    def epoch(self):
+        for x, y in self.loader:
+            self.optimizer.zero_grad()
+            loss = self.loss_fn(self.backbone(x), y)
+            torch.nn.utils.clip_grad_norm_(self.backbone.parameters(), 1.0)
+            loss.backward()
+            self.optimizer.step()
+""",
+        [(7, "clip-without-gradients")],
+    ),
+    "mixup's arithmetic is no division": (
+        """
+def mixed(criterion, out, a, b, share):
+    return share * criterion(out, a) + (1 - share) * criterion(out, b)
+for i, (x, y) in enumerate(loader):
+    x, a, b, lam = mixup(x, y)
+    loss = mixed(criterion, model(x), a, b, lam)
+    loss.backward()
+    if (i + 1) % k == 0 or i + 1 == len(loader):
+        optimizer.step()
+        optimizer.zero_grad()
+""",
+        [(7, "loss-not-divided")],
+    ),
+    "an added loss is no division, and a helper that divides is one": (
+        """
+def shared(loss, k):
+    return loss / k
+for i, (x, y) in enumerate(loader):
+    loss = criterion(model(x), y) + 0.4 * aux_loss(x)
+    loss.backward()
+    if (i + 1) % k == 0 or i + 1 == len(loader):
+        optimizer.step()
+        optimizer.zero_grad()
+for i, (x, y) in enumerate(loader):
+    loss = shared(criterion(model(x), y), k)
+    loss.backward()
+    if (i + 1) % k == 0:
+        optimizer.step()
+        optimizer.zero_grad()
+""",
+        [(6, "loss-not-divided")],
+    ),
+    "a method called per batch belongs to the loop": (
+        """
+class Trainer:
+    def one_batch(self, x, y):
+        self.steps += 1
+        loss = self.criterion(self.model(x), y)
+        loss.backward()
+        if self.steps % self.k == 0:
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        self.losses.append(loss.item())
+    def epoch(self, loader):
+        self.model.train()
+        self.optimizer.zero_grad()
+        for x, y in loader:
+            self.one_batch(x, y)
+""",
+        [(6, "loss-not-divided"), (7, "last-window-dropped"), (10, "item-in-loop")],
+    ),
+    "functions that call functions per batch": (
+        """
+def update(opt, i):
+    if (i + 1) % 4 == 0:
+        opt.step()
+        opt.zero_grad()
+def on_batch(net, batch, opt, i):
+    x, y = batch
+    loss = F.cross_entropy(net(x), y)
+    loss.backward()
+    update(opt, i)
+    return float(loss)
+def run(net, sgd, loader):
+    sgd.zero_grad()
+    for i, batch in enumerate(loader):
+        shown = on_batch(net, batch, sgd, i)
+""",
+        [(3, "last-window-dropped"), (9, "loss-not-divided"), (11, "item-in-loop")],
+    ),
+    "an object of a class of the script": (
+        """
+class Loop:
+    def __init__(self, model): self.model = model
+    def batch(self, x, y):
+        self.scaler.scale(self.criterion(self.model(x), y)).backward()
+        clip_grad_norm_(self.model.parameters(), 1.0)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+loop = Loop(model)
+for x, y in loader:
+    loop.batch(x, y)
+""",
+        [(6, "clip-before-unscale")],
+    ),
+    "a counter in place of a remainder": (
+        """
+optimizer.zero_grad()
+for x, y in loader:
+    loss = criterion(model(x), y)
+    loss.backward()
+    count += 1
+    if count == k:
+        optimizer.step()
+        optimizer.zero_grad()
+        count = 0
+""",
+        [(5, "loss-not-divided"), (7, "last-window-dropped")],
+    ),
+    "reading tensors, and what is none": (
+        """
+def hits(out, y):
+    return (out.argmax(1) == y).sum().item()
+for i, (x, y) in enumerate(loader):
+    flip, share = torch.rand(1).item() > 0.5, np.random.beta(1, 1).item()
+    x = x.to(device)
+    classes = y.unique().tolist()
+    optimizer.zero_grad()
+    out = model(x)
+    loss = criterion(out, y.to(device))
+    if amp:
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        seen.append(loss.detach().cpu())
+    else:
+        loss.backward()
+        optimizer.step()
+        seen.append(float(loss))
+    right += hits(out, y)
+    guessed = out.argmax(1).cpu().numpy()
+    batch, number = int(out.size(0)), float(i)
+    if i % 50 == 0:
+        print(loss.item())
+""",
+        [(3, "item-in-loop"), (15, "item-in-loop"), (19, "item-in-loop"), (21, "item-in-loop")],
+    ),
+    "means of batch means in every form": (
+        """
+def a(loader):
+    total, steps = 0.0, 0
+    for x, y in loader:
+        loss = criterion(model(x), y); loss.backward(); optimizer.step(); optimizer.zero_grad()
+        total = total + loss.detach(); steps += 1
+    return total / max(1, steps)
+def b(loader):
+    total = 0.0
+    for x, y in loader:
+        loss = criterion(model(x), y); loss.backward(); optimizer.step(); optimizer.zero_grad()
+        total += loss.detach() / len(loader)
+    return total
+def c(loader):
+    for i, (x, y) in enumerate(tqdm(loader)):
+        loss = criterion(model(x), y); loss.backward(); optimizer.step(); optimizer.zero_grad()
+        total += loss.detach()
+    total /= i + 1
+    return total
+def d(loader):
+    losses = []
+    for x, y in loader:
+        loss = criterion(model(x), y); loss.backward(); optimizer.step(); optimizer.zero_grad()
+        losses.append(loss.detach())
+    return torch.stack(losses).mean(), sum(losses) / len(losses)
+@torch.no_grad()
+def validate(val_loader):
+    model.eval()
+    batches = len(val_loader)
+    for x, y in val_loader:
+        total += criterion(model(x), y)
+    return total / batches
+""",
+        [
+            (7, "mean-of-batch-means"),
+            (12, "mean-of-batch-means"),
+            (18, "mean-of-batch-means"),
+            (25, "mean-of-batch-means"),
+            (32, "mean-of-batch-means"),
+        ],
+    ),
+    "evaluation over names made from a loader": (
+        """
+def validate(model, valid_loader):
+    model.eval()
+    bar = enumerate(tqdm(valid_loader))
+    for i, (x, y) in bar:
+        total += criterion(model(x), y).detach() * len(y)
+def score(net, prefetched):
+    net.eval()
+    batches = iter(prefetched["val"])
+    for x, y in batches:
+        hits(net(x), y)
+def evaluate(model, data_loader):
+    model.eval()
+    for x, y in data_loader:
+        hits(model(x), y)
+""",
+        [(5, "evaluates-with-gradients"), (10, "evaluates-with-gradients"), (14, "evaluates-with-gradients")],
+    ),
+    "a function's loader is what it is called with": (
+        """
+def run(model, loader):
+    for x, y in loader:
+        hits(model(x), y)
+with torch.no_grad():
+    run(model, test_loader)
+""",
+        [(3, "evaluates-in-training-mode")],
+    ),
+    "gradients on or off by a condition": (
+        """
+for x, y in loader:
+    optimizer.zero_grad()
+    with torch.autocast("cuda") if scaler else torch.no_grad():
+        loss = criterion(model(x), y)
+    if scaler:
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    else:
+        loss.backward()
+        optimizer.step()
+""",
+        [(4, "trains-without-gradients")],
+    ),
+    "another framework's loop is not judged by PyTorch's rules": (
+        """
+import tensorflow as tf
+for x, y in val_loader:
+    hits(model(x), y)
+""",
+        [],
+    ),
+}
+
+
+def judged(script: str) -> Judgement:
+    return check_source(parse_source(script, "train.py"))
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_all_that_is_said_of_a_script_is_right(name: str) -> None:
+    script, expected = SCRIPTS[name]
+
+    told = judged(script)
+
+    assert [(each.line, each.rule) for each in told.findings] == expected
+    assert told.unjudged == ()
+
+
+def test_a_function_with_too_many_ways_through_it_is_named_and_the_rest_is_judged() -> None:
+    ways = "".join(
+        f"        if c{n}: optimizer_{n}.step()\n        if d{n}: clip_grad_norm_(p{n}, 1)\n" for n in range(12)
+    )
+    told = judged(
+        "def train(model, loader):\n    for x, y in loader:\n        criterion(model(x), y).backward()\n"
+        + ways
+        + "def other(loader):\n    for x, y in loader:\n        clip_grad_norm_(net.parameters(), 1)\n"
+        "        criterion(net(x), y).backward()\n        optimizer.step()\n        optimizer.zero_grad()\n"
+    )
+
+    assert told.unjudged == ((1, "train, too many ways through it"),)
+    assert [(each.line, each.rule) for each in told.findings] == [(30, "clip-without-gradients")]
+
+
+NO_LOOP = "no PyTorch training loop found"
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        ("import tensorflow as tf\nmodel.fit(leaves, epochs=3)\n", f"{NO_LOOP} (Keras would train here)"),
+        ("from keras import layers\n", f"{NO_LOOP} (Keras would train here)"),
+        ("import lightning as L\n", f"{NO_LOOP} (Lightning would train here)"),
+        ("from pytorch_lightning import Trainer\n", f"{NO_LOOP} (Lightning would train here)"),
+        ("from fastai.vision.all import *\n", f"{NO_LOOP} (fastai would train here)"),
+        ("from transformers import Trainer\n", f"{NO_LOOP} (the Hugging Face Trainer would train here)"),
+        ("import torch\nprint(torch.__version__)\n", NO_LOOP),
+        ("", NO_LOOP),
+        ("import transformers\nfor x in loader:\n    model(x).loss.backward()\n    optimizer.step()\n", ""),
+        ("accelerator.backward(loss)\n", ""),
+    ],
+)
+def test_a_script_without_a_training_loop_is_told_so_with_who_trains_in_its_place(script: str, why: str) -> None:
+    assert judged(script).no_loop == why
