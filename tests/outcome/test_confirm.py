@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,20 @@ from optuna.trial import TrialState
 from tune_cropshield.cli import main
 from tune_cropshield.config.settings import DataConfig, RunConfig, TrialConfig, load_config, save_config
 from tune_cropshield.data.dataset import DeviceData, open_data
+from tune_cropshield.data.split_file import write_split
 from tune_cropshield.data.windows import epoch_order
 from tune_cropshield.errors import UserError
-from tune_cropshield.outcome.confirm import Candidate, ConfirmedRun, candidates, confirm, fresh_seeds, read_table
+from tune_cropshield.outcome.confirm import (
+    Candidate,
+    Conditions,
+    ConfirmedRun,
+    candidates,
+    confirm,
+    fresh_seeds,
+    read_table,
+    run_folder,
+    under_other_conditions,
+)
 from tune_cropshield.outcome.confirm_verdict import judge, verdict, verdict_lines
 from tune_cropshield.search.journal import open_study, read_study
 from tune_cropshield.training.run_folder import read_metrics
@@ -237,6 +250,85 @@ def test_a_run_that_diverges_is_an_outcome_and_is_told(make_search: Callable[...
         "reference setting was too"
     )
     assert any(line.startswith("    seed 1: diverged (") for line in verdict_lines(judged, 12))
+
+
+@pytest.mark.slow
+def test_runs_on_another_device_or_thread_count_are_kept_apart_and_not_counted(
+    make_search: Callable[..., Path], home: Path, data: DeviceData, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_search((0.5, 5e-3))
+    found = candidates(folder, read_study(folder), 1)
+    list(confirm(folder, found, [1], 7, data, silent))  # as if begun with another number of threads
+    table = rows(folder)
+    for row in table[:1]:
+        row["device"] = "NVIDIA H200"  # and one on another device
+    with open(folder / "confirm.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(table[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(table)
+
+    assert main(["confirm", str(folder), "--top", "1", "--seeds", "2", "--device", "cpu"]) == 0
+
+    told = capsys.readouterr().out
+    assert "confirm.csv holds 1 run under other conditions, not counted with these: NVIDIA H200, 7 threads" in told
+    assert f"not counted with these: cpu, 7 threads, torch {torch.__version__}, photographs " in told
+    assert "4 of 4 runs" in told  # none was taken over
+    assert [(row["trial"], row["seed"], row["threads"] == "7", row["folder"]) for row in rows(folder)] == [
+        ("0", "1", True, "confirm/t000-s1"),
+        ("0", "1", False, "confirm/t000-s1-2"),
+        ("0", "2", False, "confirm/t000-s2"),
+        ("1", "1", True, "confirm/t001-s1"),
+        ("1", "1", False, "confirm/t001-s1-2"),
+        ("1", "2", False, "confirm/t001-s2"),
+    ]
+    content = json.loads((folder / "confirm.json").read_text())
+    assert content["conditions"]["device"] == "cpu"
+    assert content["conditions"]["threads"] == int(rows(folder)[1]["threads"])
+    assert [run["conditions"]["threads"] for run in content["guide"]["runs"]] == [int(rows(folder)[1]["threads"])] * 2
+
+
+def test_a_table_of_an_earlier_version_is_read_but_none_of_its_runs_counts(tmp_path: Path) -> None:
+    (tmp_path / "confirm.csv").write_text(
+        "trial,seed,outcome,best_val_acc,best_epoch,val_macro_f1,val_loss,epochs,folder,reason\n"
+        "0,1,finished,0.5,2,0.5,1.0,2,confirm/t000-s1,\n"
+    )
+
+    (earlier,) = read_table(tmp_path)
+
+    assert earlier.conditions == Conditions()
+    now = Conditions("cpu", 1, "2.15.0", "0123")
+    assert under_other_conditions([earlier], now) == {Conditions(): 1}
+    assert str(Conditions()) == "conditions that were not recorded"
+    (tmp_path / "confirm" / "t000-s1").mkdir(parents=True)  # of that version: it says nothing of its conditions
+    assert run_folder(tmp_path, 0, 1, now) == Path("confirm/t000-s1-2")
+    assert run_folder(tmp_path, 0, 2, now) == Path("confirm/t000-s2")
+
+
+def test_another_torch_and_other_photographs_are_other_conditions() -> None:
+    now = Conditions("cpu", 1, "2.15.0", "0123")
+    runs = [
+        ConfirmedRun(0, 1, "finished", 0.5, 2, 0.5, 1.0, 2, "confirm/t000-s1", "", conditions)
+        for conditions in (now, replace(now, torch="2.14.0"), replace(now, photographs="4567"))
+    ]
+
+    assert list(under_other_conditions(runs, now).values()) == [1, 1]
+
+
+def test_photographs_that_have_changed_since_the_search_are_told_in_numbers(
+    make_search: Callable[..., Path], drawn_leaves: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_search((0.5, 1e-3))
+    write_split(folder, open_data(DataConfig(dir=str(drawn_leaves)), {32}, home / "cache"))
+    changed = shutil.copytree(drawn_leaves, home / "changed")
+    first, second, *_ = sorted((changed / "rust").iterdir())
+    shutil.copy(first, second)  # one photograph is gone, another is there twice
+
+    assert main(["confirm", str(folder), "--device", "cpu", "--data", str(changed)]) == 2
+
+    error = capsys.readouterr().err
+    assert f"the photographs in {changed} are not those that {folder} was searched on: " in error
+    assert " of 120 are gone or are used otherwise, " in error
+    assert not (folder / "confirm").exists()
 
 
 def test_a_large_steady_gain_is_called_better() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from tune_cropshield.api.arguments import (
     path_of,
     view_of,
 )
+from tune_cropshield.api.report import write_again
 from tune_cropshield.config.places import cache_dir
 from tune_cropshield.config.settings import DataConfig, TrialConfig
 from tune_cropshield.device import find_device
@@ -96,7 +98,14 @@ def confirm(
     if device is not None:
         check_choice("--device", device, DEVICES)
     from tune_cropshield.config.space import load_space
-    from tune_cropshield.outcome.confirm import candidates, fresh_seeds, read_table
+    from tune_cropshield.outcome import words
+    from tune_cropshield.outcome.confirm import (
+        candidates,
+        conditions_of,
+        fresh_seeds,
+        read_table,
+        under_other_conditions,
+    )
     from tune_cropshield.search.folder import SETTINGS, locked
     from tune_cropshield.search.journal import read_study
 
@@ -105,7 +114,7 @@ def confirm(
     space = load_space(folder / SETTINGS)
     chosen = candidates(folder, study, top)
     new_seeds = fresh_seeds(chosen[0], seeds)
-    read_table(folder)  # a damaged one is told about at once
+    table = read_table(folder)  # a damaged one is told about at once
     photographs = chosen[0].config.data
     if data is not None:
         photographs = photographs.model_copy(update={"dir": str(path_of(data, "--data").absolute())})
@@ -120,11 +129,7 @@ def confirm(
     trial = space.trial_config()
     with locked(folder):
         opened = _open(photographs, trial, view)
-        if study.user_attrs.get("data") not in (None, opened.store.fingerprint[:16]):
-            raise UserError(
-                f"the photographs in {photographs.dir} are not those that {folder} was searched on: give them with "
-                "--data"
-            )
+        _check_same_photographs(folder, study.user_attrs.get("data"), opened)
         num_judged = len(opened.split.val)
         labels = ", ".join(f"t{each.trial:03d}" for each in chosen[1:])
         view.note(
@@ -134,10 +139,18 @@ def confirm(
         )
         moved = [_with_photographs(candidate, photographs) for candidate in chosen]
         on_device, threads = DeviceData(opened, torch.device(used)), divide(used, 1, 1).threads
+        conditions = conditions_of(on_device, threads)
+        for others, count in under_other_conditions(table, conditions).items():
+            view.note(
+                f"confirm.csv holds {words.counted(count, 'run')} under other conditions, not counted with these: "
+                f"{others} (now {conditions})"
+            )
         runs = _train_all(folder, moved, new_seeds, on_device, threads, view, again)
         judged = judge(chosen, runs, num_judged)
-        write_verdict(folder, judged, new_seeds, num_judged)
-    view.result(verdict_lines(judged, num_judged), {})
+        write_verdict(folder, judged, new_seeds, num_judged, conditions)
+    report = write_again(folder, opened)
+    lines = [f"report: {report}"] if report is not None else []
+    view.result([*lines, *verdict_lines(judged, num_judged)], {})
     return ConfirmResult(folder, new_seeds, num_judged, judged, verdict(judged).removeprefix("verdict: "))
 
 
@@ -153,6 +166,29 @@ def _open(photographs: DataConfig, trial: TrialConfig, view: SearchView) -> Leaf
     for line in left_out_lines(data.left_out):
         view.note(line)
     return data
+
+
+def _check_same_photographs(folder: Path, mark: str | None, opened: LeafData) -> None:
+    """Raises UserError where these are not the photographs that were searched on, or they are split otherwise.
+
+    mark: the beginning of the fingerprint of the search's store; searches of earlier versions kept no split.csv.
+    """
+    from tune_cropshield.data.split_file import read_split, split_rows
+
+    searched = read_split(folder)
+    where = f"the photographs in {opened.store.root} are not those that {folder} was searched on"
+    if searched is None:
+        if mark not in (None, opened.store.fingerprint[:16]):
+            raise UserError(f"{where}: give them with --data")
+        return
+    then, now = (
+        Counter((row.digest, row.class_name, row.side) for row in rows) for rows in (searched, split_rows(opened))
+    )
+    gone, new = (then - now).total(), (now - then).total()
+    if gone or new:
+        raise UserError(
+            f"{where}: {gone} of {len(searched)} are gone or are used otherwise, {new} are new: give them with --data"
+        )
 
 
 def _train_all(

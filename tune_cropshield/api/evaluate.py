@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tune_cropshield.api.arguments import AnyPath, check_choice, path_of
+from tune_cropshield.api.report import write_again
 from tune_cropshield.config.places import cache_dir
 from tune_cropshield.data.split import TEST
-from tune_cropshield.errors import RunFailure, UserError
+from tune_cropshield.errors import UserError
 from tune_cropshield.files import check_can_be_made
 from tune_cropshield.outcome.evaluation import JUDGED_PARTS, write_record
 from tune_cropshield.training.predictions import Judged, write_judged
@@ -198,20 +200,14 @@ def _write(result: EvaluationResult, folder: Path, weights: Path) -> None:
 def _report_again(result: EvaluationResult, run_dir: Path, folder: Path, weights: Path) -> Path | None:
     """Brings the test figures into the report of the search that `run_dir` belongs to, and returns its path.
 
-    None where there is no such report. The figures are safe whatever becomes of it.
+    None where there is no such report.
     """
-    from tune_cropshield.search.folder import holds_search, is_running
+    from tune_cropshield.search.folder import holds_search
 
     search_dir = run_dir.absolute().parent
     if not holds_search(search_dir):
         return None
-    from tune_cropshield.outcome.report import REPORT, write_report
-
-    if not (search_dir / REPORT).exists():
-        return None
-    try:
-        if folder.absolute() != run_dir.absolute():
+    if folder.absolute() != run_dir.absolute():
+        with suppress(OSError, UserError):
             write_record(run_dir, result.as_dict(), weights)  # where the report looks for it
-        return write_report(search_dir, cache_dir(), running=is_running(search_dir))
-    except (OSError, UserError, RunFailure):
-        return None
+    return write_again(search_dir)

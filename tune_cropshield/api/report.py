@@ -3,9 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tune_cropshield.api.arguments import AnyPath, path_of
 from tune_cropshield.config.places import cache_dir
+from tune_cropshield.errors import RunFailure, UserError
+
+if TYPE_CHECKING:  # PyTorch takes seconds to import: a wrong folder is told about before
+    from tune_cropshield.data.dataset import LeafData
+
+
+def write_again(search_dir: Path, data: LeafData | None = None) -> Path | None:
+    """Writes a search's report.html again, where there is one, for what has come since, and returns its path.
+
+    None where there is none, or it cannot be written: what has come is safe in files of its own.
+
+    Args:
+        data: the photographs, where they are open already.
+    """
+    from tune_cropshield.outcome.report import REPORT, write_report
+    from tune_cropshield.search.folder import is_running
+
+    if not (search_dir / REPORT).exists():
+        return None
+    try:
+        return write_report(search_dir, cache_dir(), data, running=is_running(search_dir))
+    except (OSError, UserError, RunFailure):
+        return None
 
 
 def report(search_dir: AnyPath) -> Path:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import optuna
+import torch
 from optuna.trial import TrialState
 
 from tune_cropshield.config.reference import REFERENCE
@@ -21,10 +24,11 @@ from tune_cropshield.search.folder import trial_folder
 from tune_cropshield.search.journal import best_value
 from tune_cropshield.training.loop import run_trial
 from tune_cropshield.training.progress import TrialReport
-from tune_cropshield.training.run_folder import CONFIG, RunFolder, best_epoch, read_metrics
+from tune_cropshield.training.run_folder import CONFIG, RunFolder, best_epoch, read_metrics, write_json
 
 TABLE = "confirm.csv"
 RUNS = "confirm"  # folder of the runs
+CONDITIONS = "conditions.json"  # of a run, in its folder
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,33 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Conditions:
+    """Under what a run was trained, beside its setting and its seed: runs are compared only where these are the same.
+
+    device: "cpu", or the GPU's name. threads: of the CPU. torch: its version. photographs: the beginning of the store's
+    fingerprint, which changes with them and with their preparation. Runs of earlier versions recorded none of it.
+    """
+
+    device: str = ""
+    threads: int = 0
+    torch: str = ""
+    photographs: str = ""
+
+    def __str__(self) -> str:
+        if not self.device:
+            return "conditions that were not recorded"
+        return f"{self.device}, {self.threads} threads, torch {self.torch}, photographs {self.photographs}"
+
+
+def conditions_of(data: DeviceData, threads: int) -> Conditions:
+    """Returns the conditions of runs in this process."""
+    device = torch.cuda.get_device_name(data.device) if data.device.type == "cuda" else data.device.type
+    return Conditions(device, threads, torch.__version__, data.data.store.fingerprint[:16])
+
+
+@dataclass(frozen=True)
 class ConfirmedRun:
-    """One training: a row of confirm.csv.
+    """One training: a row of confirm.csv, which has the conditions as columns of their own.
 
     The figures are the best epoch's; a run that diverged before its first epoch has none.
     """
@@ -53,6 +82,7 @@ class ConfirmedRun:
     epochs: int
     folder: str
     reason: str = ""
+    conditions: Conditions = Conditions()
 
 
 def candidates(search_dir: Path, study: optuna.Study, top: int) -> list[Candidate]:
@@ -86,9 +116,24 @@ def fresh_seeds(candidate: Candidate, count: int) -> list[int]:
     return [(candidate.config.trial.seed + offset) % 2**32 for offset in range(1, count + 1)]
 
 
-def run_folder(trial: int, seed: int) -> Path:
-    """Returns a run's folder inside the search's; short, since Windows paths are."""
-    return Path(RUNS) / f"t{trial:03d}-s{seed}"
+def run_folder(search_dir: Path, trial: int, seed: int, conditions: Conditions) -> Path:
+    """Returns a run's folder inside the search's, new or begun under these conditions; short, since Windows paths are.
+
+    A run that was begun under other conditions keeps its own: t003-s1, then t003-s1-2.
+    """
+    number = 1
+    folder = first = Path(RUNS) / f"t{trial:03d}-s{seed}"
+    while (search_dir / folder).exists() and _begun_under(search_dir / folder) != conditions:
+        number += 1
+        folder = first.with_name(f"{first.name}-{number}")
+    return folder
+
+
+def _begun_under(folder: Path) -> Conditions:
+    try:
+        return Conditions(**json.loads((folder / CONDITIONS).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):  # of an earlier version
+        return Conditions()
 
 
 def confirm(
@@ -103,8 +148,9 @@ def confirm(
 
     It goes seed by seed, so that whole pairs are there early.
 
-    A run that confirm.csv holds is not repeated, one that was stopped resumes from its checkpoint. The seed changes
-    the first weights, the order of the photographs and their augmentation; the split has a seed of its own, so all
+    A run that confirm.csv holds is not repeated, one that was stopped resumes from its checkpoint; both only where the
+    conditions are the same. Runs under other conditions stay in confirm.csv and are not yielded. The seed changes the
+    first weights, the order of the photographs and their augmentation; the split has a seed of its own, so all
     runs are validated on the same photographs. Diverging or running out of memory is a run's outcome; other failures
     are raised.
 
@@ -112,24 +158,33 @@ def confirm(
         threads: of the CPU, the same for all runs.
         started: called when a run begins, with its candidate and seed; returns what is called after each epoch.
     """
-    done = {(run.trial, run.seed): run for run in read_table(search_dir)}
+    conditions = conditions_of(data, threads)
+    table = read_table(search_dir)
+    done = {(run.trial, run.seed): run for run in table if run.conditions == conditions}
     for seed in seeds:
         for candidate in chosen:
             run = done.get((candidate.trial, seed))
             if run is None:
                 trial = candidate.config.trial.model_copy(update={"seed": seed, "threads": threads})
                 config = candidate.config.model_copy(update={"trial": trial})
-                run = _train(search_dir, config, candidate.trial, data, started(candidate, seed))
-                done[candidate.trial, seed] = run
-                write_table(search_dir, list(done.values()))
+                run = _train(search_dir, config, candidate.trial, data, conditions, started(candidate, seed))
+                table.append(run)
+                write_table(search_dir, table)
                 RunFolder(search_dir / run.folder).drop_checkpoints()
             yield run
 
 
 def _train(
-    search_dir: Path, config: RunConfig, trial: int, data: DeviceData, report: Callable[[TrialReport], object]
+    search_dir: Path,
+    config: RunConfig,
+    trial: int,
+    data: DeviceData,
+    conditions: Conditions,
+    report: Callable[[TrialReport], object],
 ) -> ConfirmedRun:
-    folder = run_folder(trial, config.trial.seed)
+    folder = run_folder(search_dir, trial, config.trial.seed, conditions)
+    (search_dir / folder).mkdir(parents=True, exist_ok=True)
+    write_json(search_dir / folder / CONDITIONS, asdict(conditions))
     outcome, reason = FINISHED, ""
     try:
         run_trial(config, data, search_dir / folder, report, resume=True)
@@ -150,16 +205,24 @@ def _train(
         epochs=len(lines),
         folder=folder.as_posix(),
         reason=reason,
+        conditions=conditions,
     )
 
 
 def write_table(search_dir: Path, runs: Sequence[ConfirmedRun]) -> None:
     """Writes confirm.csv: a row per run that has ended."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(ConfirmedRun)], lineterminator="\n")
+    own = [field.name for field in fields(ConfirmedRun) if field.name != "conditions"]
+    writer = csv.DictWriter(text, [*own, *(field.name for field in fields(Conditions))], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(asdict(run) for run in sorted(runs, key=lambda run: (run.trial, run.seed)))
+    for run in sorted(runs, key=lambda run: (run.trial, run.seed)):
+        writer.writerow({**{name: getattr(run, name) for name in own}, **asdict(run.conditions)})
     write_text_atomically(search_dir / TABLE, text.getvalue())
+
+
+def under_other_conditions(runs: Iterable[ConfirmedRun], conditions: Conditions) -> dict[Conditions, int]:
+    """Returns how many of `runs` were trained under which other conditions."""
+    return Counter(run.conditions for run in runs if run.conditions != conditions)
 
 
 def read_table(search_dir: Path) -> list[ConfirmedRun]:
@@ -186,4 +249,7 @@ def _run(row: dict[str, str]) -> ConfirmedRun:
         epochs=int(row["epochs"]),
         folder=row["folder"],
         reason=row["reason"],
+        conditions=Conditions(row["device"], int(row["threads"]), row["torch"], row["photographs"])
+        if "device" in row
+        else Conditions(),
     )

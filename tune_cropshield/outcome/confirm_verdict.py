@@ -11,7 +11,7 @@ from typing import Any
 
 from tune_cropshield.config.reference import REFERENCE
 from tune_cropshield.outcome import words
-from tune_cropshield.outcome.confirm import Candidate, ConfirmedRun
+from tune_cropshield.outcome.confirm import Candidate, Conditions, ConfirmedRun
 from tune_cropshield.outcome.paired import ALPHA, Comparison, compare, in_sequence
 from tune_cropshield.search.endings import FINISHED
 from tune_cropshield.training.run_folder import write_json
@@ -140,7 +140,9 @@ def verdict(judged: Sequence[Confirmed]) -> str:
     return "verdict: " + said
 
 
-def write_verdict(search_dir: Path, judged: Sequence[Confirmed], seeds: Sequence[int], num_judged: int) -> None:
+def write_verdict(
+    search_dir: Path, judged: Sequence[Confirmed], seeds: Sequence[int], num_judged: int, conditions: Conditions
+) -> None:
     """Writes confirm.json: everything that `verdict_lines` tells, for programs.
 
     Shares, not points: 0.01 is one point.
@@ -149,6 +151,7 @@ def write_verdict(search_dir: Path, judged: Sequence[Confirmed], seeds: Sequence
         "metric": "best_val_acc",
         "photographs": num_judged,
         "seeds": list(seeds),
+        "conditions": asdict(conditions),
         "test": TEST,
         "alpha": ALPHA,
         "guide": _as_dict(judged[0]),
