@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from tune_cropshield.data.dataset import LeafData
+from tune_cropshield.data.left_out import Kind, LeftOut, left_out_lines, read_left_out
 from tune_cropshield.data.split import TEST, TRAIN, VAL
 from tune_cropshield.data.split_file import SplitRow, read_split, split_rows
 from tune_cropshield.errors import UserError
@@ -18,6 +19,8 @@ TITLE = "The photographs"
 MOST_EXAMPLES = 60  # classes; a picture takes 3 to 5 kB of the page
 FEW_TO_VALIDATE = 10  # photographs of a class; its recall then moves in steps of 10 points and more
 MOST_NAMED = 5
+MOST_LEFT_OUT = 200  # rows of the table
+LOST: tuple[Kind, ...] = ("unreadable", "format")  # photographs, as against whatever else lies there
 
 
 def section(record: SearchRecord, data: LeafData | str) -> Section:
@@ -38,7 +41,11 @@ def section(record: SearchRecord, data: LeafData | str) -> Section:
         blocks.append(Text(_few(few, sides)))
     if isinstance(data, str):
         blocks.append(Text(f"There are no pictures of them: {data}."))
-    blocks.append(_table(classes, sizes, sides))
+    left_out = read_left_out(record.folder) or (data.left_out if isinstance(data, LeafData) else ())
+    blocks += [Text(f"{line[0].upper()}{line[1:]}.") for line in left_out_lines(left_out)]
+    blocks.append(_table(classes, sizes, sides, Counter(thing.class_name for thing in left_out if thing.kind in LOST)))
+    if left_out:
+        blocks.append(_left_out_table(left_out))
     if isinstance(data, LeafData):
         blocks.append(_examples(classes, rows, data))
     return Section("photographs", TITLE, blocks)
@@ -76,7 +83,7 @@ def _few(few: Sequence[str], sides: Counter[tuple[str, str]]) -> str:
     )
 
 
-def _table(classes: Sequence[str], sizes: Counter[str], sides: Counter[tuple[str, str]]) -> Table:
+def _table(classes: Sequence[str], sizes: Counter[str], sides: Counter[tuple[str, str]], lost: Counter[str]) -> Table:
     total = sum(sizes.values())
     rows = [
         (
@@ -84,11 +91,24 @@ def _table(classes: Sequence[str], sizes: Counter[str], sides: Counter[tuple[str
             str(sizes[name]),
             words.percent(sizes[name] / total),
             *(str(sides[name, side]) for side in (TRAIN, VAL, TEST)),
+            *([str(lost[name])] if lost else []),
         )
         for name in classes
     ]
-    header = ("class", "photographs", "of all", "to train", "to validate", "to test")
+    header = ("class", "photographs", "of all", "to train", "to validate", "to test", *(["left out"] if lost else []))
     return Table(header, rows, "Photographs per class")
+
+
+def _left_out_table(left_out: Sequence[LeftOut]) -> Table:
+    rows = [(thing.path, thing.class_name, thing.reason) for thing in left_out[:MOST_LEFT_OUT]]
+    first = f", the first {len(rows)} of {len(left_out)}" if len(rows) < len(left_out) else ""
+    return Table(
+        ("file or folder", "class", "why"),
+        rows,
+        f"What was left out{first} (left_out.csv)",
+        text_columns=3,
+        folded=True,
+    )
 
 
 def _examples(classes: Sequence[str], rows: Sequence[SplitRow], data: LeafData) -> Gallery:
