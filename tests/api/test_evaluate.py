@@ -79,6 +79,39 @@ def test_unknown_classes_are_named_counted_and_left_out(run: Path, drawn_leaves:
     ]
 
 
+def test_a_folder_of_one_class_is_judged_too(run: Path, drawn_leaves: Path, home: Path) -> None:
+    found = tc.evaluate(run, data=other_photographs(drawn_leaves, home / "one", ["rust"]), to=home / "to")
+
+    assert (found.photographs, found.expected, found.classes_present) == (20, 20, 1)
+    assert [row["photographs"] for row in found.class_rows()] == [0, 0, 0, 20]
+    assert found.remarks == ["no photographs of blight, healthy, leaf_spot"]
+
+
+def test_photographs_that_cannot_be_read_are_named_and_the_others_judged(
+    run: Path, drawn_leaves: Path, home: Path
+) -> None:
+    other = other_photographs(drawn_leaves, home / "external", ["healthy", "rust"])
+    for name in ("rust", "blight"):
+        (other / name).mkdir(exist_ok=True)
+        (other / name / "broken.jpg").write_bytes(b"\xff\xd8\xff no more")  # the only one of blight
+
+    found = tc.evaluate(run, data=other, to=home / "to")
+
+    assert (found.photographs, found.expected) == (40, 42)
+    assert found.remarks[0].startswith("left out: blight/broken.jpg (")
+    assert found.remarks[1].startswith("left out: rust/broken.jpg (")
+    assert found.remarks[2] == "no photographs of blight, leaf_spot"
+
+
+def test_a_folder_of_which_nothing_can_be_read_is_refused(run: Path, home: Path) -> None:
+    for name in ("healthy", "rust"):
+        (home / "broken" / name).mkdir(parents=True)
+        (home / "broken" / name / "broken.jpg").write_bytes(b"\xff\xd8\xff no more")
+
+    with pytest.raises(tc.UserError, match=r"none of the 2 images in .* can be read: healthy/broken.jpg"):
+        tc.evaluate(run, data=home / "broken", to=home / "to")
+
+
 def test_a_folder_of_unknown_classes_alone_is_refused(run: Path, drawn_leaves: Path, home: Path) -> None:
     other = other_photographs(drawn_leaves, home / "external", CLASSES[:2])
     (other / "blight").rename(other / "mites")

@@ -111,13 +111,18 @@ def _decode_into(
 def check_readable(
     folder: ImageFolder, kept: Sequence[str], unreadable: Sequence[tuple[str, str]], max_bad_share: float
 ) -> None:
-    """Raises DataError when too many images, or all of one class, are unreadable."""
+    """Raises DataError when too many images, or all of one class, are unreadable.
+
+    A `max_bad_share` of 1 allows classes without any readable image: of a folder that is only judged.
+    """
     if not unreadable:
         return
     first = ", ".join(f"{name} ({reason})" for name, reason in unreadable[:3]) + (
         ", ..." if len(unreadable) > 3 else ""
     )
     total = len(kept) + len(unreadable)
+    if not kept:
+        raise DataError(f"none of the {total} images in {str(folder.root)!r} can be read: {first}")
     if len(unreadable) > max_bad_share * total:
         raise DataError(
             f"{len(unreadable)} of {total} images in {str(folder.root)!r} cannot be read, more than the "
@@ -125,7 +130,7 @@ def check_readable(
         )
     sound = set(kept)
     emptied = sorted(set(folder.classes) - {folder.classes[file.label] for file in folder.files if file.path in sound})
-    if emptied:
+    if emptied and max_bad_share < 1:
         raise DataError(f"no image of {', '.join(map(repr, emptied))} in {str(folder.root)!r} can be read: {first}")
 
 
