@@ -10,12 +10,9 @@ import argparse
 import importlib
 import io
 import os
-import signal
 import sys
-import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,6 +20,8 @@ from tune_cropshield import __version__
 from tune_cropshield.config.registry import SAMPLERS
 from tune_cropshield.errors import RunFailure, UserError
 from tune_cropshield.files import is_disk_full
+from tune_cropshield.signals import on_ending_signal
+from tune_cropshield.streams import failure_of_output, outlast_readers
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130  # exit codes; 0: done
 
@@ -339,7 +338,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     args.argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        with _terminated_as_interrupted():
+        with on_ending_signal(_interrupt):  # so that everything that was opened is closed
             command = importlib.import_module(f"tune_cropshield.commands.{args.command.replace('-', '_')}")
             return int(command.run(args))
     except UserError as error:
@@ -348,9 +347,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(str(error), FAILED)
     except KeyboardInterrupt:
         return _complain("interrupted", INTERRUPTED)
-    except BrokenPipeError:  # the reader of our output has gone: nothing to say to it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
     except Exception as error:
         if is_disk_full(error):
             return _complain(f"no space left on the disk: {error}", BAD_INPUT)
@@ -363,35 +359,18 @@ def run() -> NoReturn:
 
     It ends at once: to take PyTorch, Ray and the like apart takes a second.
     """
+    outlast_readers()
     code = main()
-    try:
-        sys.stdout.flush()
-    except (BrokenPipeError, ValueError):  # nobody reads it any more, or it was closed
-        pass
-    except OSError as error:
+    if (error := failure_of_output()) is not None:
         code = _complain(
             f"what was said could not be written: {error.strerror}", BAD_INPUT if is_disk_full(error) else FAILED
         )
-    with suppress(OSError, ValueError):
-        sys.stderr.flush()
+    sys.stderr.flush()
     os._exit(code)
 
 
-@contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """Inside, SIGTERM raises KeyboardInterrupt, so that everything that was opened is closed."""
-    if threading.current_thread() is not threading.main_thread():  # signals are not its business
-        yield
-        return
-
-    def interrupt(number: int, frame: object) -> NoReturn:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _interrupt() -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def _complain(message: str, code: int) -> int:

@@ -15,6 +15,7 @@ from tune_cropshield.config.places import cache_dir
 from tune_cropshield.config.space import SearchSpace
 from tune_cropshield.data.folder import check_folder
 from tune_cropshield.device import find_device, gpus_free_mib
+from tune_cropshield.errors import UserError
 from tune_cropshield.files import check_can_be_made, raising_disk_full
 
 if TYPE_CHECKING:  # half a second to import: a faulty space is told about before
@@ -44,8 +45,9 @@ def search(
 ) -> SearchResults:
     """Searches for the setting with the best validation accuracy, and writes it, its weights and a report to `out`.
 
-    Ctrl-C ends the search within 10 s with what it has; the results are returned with `interrupted` set. What is left
-    out is as the space says. The arguments are the flags of the command line, and messages name them so.
+    Ctrl-C, SIGTERM or the hang-up of the terminal ends the search within 10 s with what it has; the results are
+    returned with `interrupted` set. What is left out is as the space says. The arguments are the flags of the command
+    line, and messages name them so.
 
     Args:
         data: One sub-folder of photographs per class; left out, a small synthetic data set.
@@ -91,6 +93,8 @@ def search(
     }
     given = {name: value for name, value in settings.items() if value is not None}
     folder = path_of(out, "--out") if out is not None else None
+    if ray_address is not None and not (isinstance(ray_address, str) and ray_address):
+        raise UserError(f"--ray-address: must be an address like host:port, but got {ray_address!r}")
     found = resumed_space(folder, given) if resume else new_space(given)
     if folder is None:
         folder = Path("results/runs") / f"{_name(space, found)}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -134,7 +138,7 @@ def _search(
     from tune_cropshield.search import folder as files
     from tune_cropshield.search.context import begin_search
     from tune_cropshield.search.prepare import prepare
-    from tune_cropshield.search.run import has_result, run_search
+    from tune_cropshield.search.run import ended_by_signals, has_result, run_search
 
     began, folder = time.time(), shown.absolute()
     prepared = prepare(space, cache_dir(), view)
@@ -144,14 +148,15 @@ def _search(
             files.check_new(folder)
         begun = begin_search(prepared, folder, view, resume=resume, command=command, ray_address=ray_address)
         view.note(f"TensorBoard: tensorboard --logdir {shlex.quote(str(shown))}")
-        outcome = run_search(begun)
-        failed = outcome.failed or not (outcome.interrupted or has_result(outcome.study))
-        results = read_results(folder, stopped=outcome.stopped, interrupted=outcome.interrupted, failed=failed)
-        if results.best is not None:
-            write_best(folder)
-        ledger = write_ledger(folder, prepared.resources.concurrent_trials, began, time.time())
-        report = report_line(folder, shown, prepared.data)
-    _show_result(outcome, folder, shown, prepared.space, view, (ledger, report))
+        with ended_by_signals(begun):
+            outcome = run_search(begun)
+            failed = outcome.failed or not (outcome.interrupted or has_result(outcome.study))
+            results = read_results(folder, stopped=outcome.stopped, interrupted=outcome.interrupted, failed=failed)
+            if results.best is not None:
+                write_best(folder)
+            ledger = write_ledger(folder, prepared.resources.concurrent_trials, began, time.time())
+            report = report_line(folder, shown, prepared.data)
+            _show_result(outcome, folder, shown, prepared.space, view, (ledger, report))
     return results
 
 

@@ -14,12 +14,14 @@ class EarlyEnd:
 
     Attributes:
         reason: why the search should end now, a sentence; None while it should not.
+        interrupted: it was asked for from outside, by Ctrl-C or a signal.
         failed: the search is of no use.
         disk_full: set where nothing can be written any more.
     """
 
     def __init__(self) -> None:
         self.reason: str | None = None
+        self.interrupted = False
         self.failed = False
         self.disk_full: DiskFull | None = None
         self._deadline: float | None = None
@@ -51,6 +53,11 @@ class EarlyEnd:
     def stop(self, reason: str) -> None:
         """Asks for the end; the first reason stays."""
         self.reason = self.reason or reason
+
+    def interrupt(self) -> None:
+        """Takes in that somebody wants the search to end."""
+        self.interrupted = True
+        self.stop("interrupted")
 
     def fail(self, reason: str) -> None:
         """Asks for the end of a search that is of no use."""

@@ -76,7 +76,8 @@ class SearchStopper(tune.Stopper):
     """Ends the search when its `early_end` is due; never stops a single trial."""
 
     def __init__(self, search: Search) -> None:
-        self._early_end = search.early_end
+        self._early_end, self._view = search.early_end, search.view
+        self._told = False
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Looks at a result, and returns False."""
@@ -87,8 +88,18 @@ class SearchStopper(tune.Stopper):
         return False
 
     def stop_all(self) -> bool:
-        """Tells whether the search should end now."""
+        """Tells whether the search should end now, and says so where somebody has asked for it."""
+        if self._early_end.interrupted and not self._told:
+            self._told = True
+            self._view.note(
+                "stopping: the trials under way have 10 s to end their epoch, which is else trained again (once more "
+                "to stop at once)"
+            )
         return self._early_end.is_due()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns nothing: a view of a terminal cannot be pickled, and Ray's snapshot of a search is never read."""
+        return {}
 
 
 class SearchCallback(tune.Callback):

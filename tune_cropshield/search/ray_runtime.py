@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
 import secrets
 import shutil
-import signal
 import socket
+import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 from tune_cropshield.errors import RunFailure, UserError
 from tune_cropshield.search.ray_private import LOOPBACK_ONLY
+from tune_cropshield.signals import ending_afterwards
 
 # Read by Ray when it is imported or started; none of them is a setting of ours.
 ENVIRONMENT = {
@@ -40,6 +41,9 @@ OBJECT_STORE_BYTES = 100 * 2**20  # only configurations travel; the pictures are
 
 LOGS = ("worker-*", "raylet.*", "gcs_server.*")  # of Ray's own, those that tell why a process died
 START_ATTEMPTS = 3
+# The path of a socket has at most 107 bytes (103 on macOS). Ray's longest one, below the folder for temporary files:
+SOCKET = "/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+LONGEST_TEMP_DIR = 103 - len(SOCKET)
 ANSWER_WITHIN_S = 5.0
 EXCEPTION = re.compile(r"^((?:\w+\.)*\w+(?:Error|Exception|Exit|Interrupt)\b.*)$", re.MULTILINE)
 PROCESS = re.compile(r"^\s*pid: (\d+)$", re.MULTILINE)
@@ -113,58 +117,23 @@ def ray_runtime(num_cpus: int, num_gpus: int, address: str | None = None) -> Ite
         UserError: nothing answers at `address`, or another thread of this process is searching.
     """
     with _alone(), _environment({**ENVIRONMENT, "PYTHONPATH": _import_path()}):
-        with _interrupted_afterwards():
+        with ending_afterwards():
             import ray
 
         logging.getLogger("ray").setLevel(logging.ERROR)  # it would warn that it handles no signals: we do
         if ray.is_initialized():
             yield RayRuntime(None)
             return
-        session = None
-        try:
-            with _interrupted_afterwards():
-                if address is None:
-                    session = _init(num_cpus, num_gpus)
-                else:
-                    _join(address)
-            yield RayRuntime(session)
-        finally:
-            ray.shutdown()
-            if session is not None:
-                shutil.rmtree(session, ignore_errors=True)  # Ray leaves it in the system's temporary folder
-
-
-@contextmanager
-def _interrupted_afterwards() -> Iterator[None]:
-    """Raises KeyboardInterrupt at the block's end where Ctrl-C or SIGTERM came inside; a second one raises it at once.
-
-    A KeyboardInterrupt in the midst of Ray's start, which takes seconds, is lost in one of its imports or callbacks, or
-    Ray hangs. Afterwards the signals' handlers are the old ones: Ray sets one for SIGTERM, which exits.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    came: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        came.append(number)
-        if len(came) > 1:
-            raise KeyboardInterrupt
-
-    for number, handler in handlers.items():
-        if callable(handler):  # else it is ignored, or ends the process by itself
-            signal.signal(number, note)
-    try:
-        yield
-    except SystemExit:  # from Ray's handler
-        raise KeyboardInterrupt from None
-    finally:
-        for number, handler in handlers.items():
-            if handler is not None:  # it was set by Python
-                signal.signal(number, handler)
-    if came:
-        raise KeyboardInterrupt
+        _protect_token()
+        with ExitStack() as stack:
+            if address is not None:
+                _check_answers(address)
+                stack.enter_context(_joined(address, f"--ray-address {address}: no Ray cluster answers there"))
+                yield RayRuntime(None)
+            else:
+                address, session = stack.enter_context(_ray_of_our_own(num_cpus, num_gpus))
+                stack.enter_context(_joined(address, "Ray does not answer on this machine"))
+                yield RayRuntime(session)
 
 
 def _import_path() -> str:
@@ -190,17 +159,20 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _join(address: str) -> None:
+@contextmanager
+def _joined(address: str, otherwise: str) -> Iterator[None]:
+    """Makes this process one of the Ray at `address` for as long as the block runs; raises UserError `otherwise`."""
     import ray
 
-    _protect_token()
-    _check_answers(address)
     try:
-        ray.init(address=address, **QUIET)
+        with ending_afterwards():
+            ray.init(address=address, **QUIET)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise UserError(
-            f"--ray-address {address}: no Ray cluster answers there ({str(error).splitlines()[0]})"
-        ) from error
+        raise UserError(f"{otherwise} ({str(error).splitlines()[0]})") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
 
 
 def _check_answers(address: str) -> None:
@@ -217,27 +189,57 @@ def _check_answers(address: str) -> None:
         raise UserError(f"--ray-address {address}: nothing answers there ({error})") from error
 
 
-def _init(num_cpus: int, num_gpus: int) -> Path:
-    """Starts Ray and returns its folder."""
-    import ray
+@contextmanager
+def _ray_of_our_own(num_cpus: int, num_gpus: int) -> Iterator[tuple[str, Path]]:
+    """Starts Ray on this machine in processes that are gone when the block ends, or this process does in any way.
 
-    _protect_token()
-    own: dict[str, Any] = {
+    Yields its address and its folder. See `ray_head`, which is the parent of them all.
+
+    Raises RunFailure when it does not start.
+    """
+    options = {
         "num_cpus": num_cpus,
         "num_gpus": num_gpus,
         "object_store_memory": OBJECT_STORE_BYTES,
         "include_dashboard": False,
+        **QUIET,
     }
+    command = [sys.executable, "-m", "tune_cropshield.search.ray_head", json.dumps(options)]
+    environment = {**os.environ, "RAY_TMPDIR": short_temp_dir()}
     for attempt in range(1, START_ATTEMPTS + 1):
-        try:
-            return Path(ray.init(address="local", **QUIET, **own).address_info["session_dir"])
-        except Exception as error:  # Ray raises a bare Exception after 30 s, which a busy machine may well take
-            ray.shutdown()
-            if attempt == START_ATTEMPTS:
-                raise RunFailure(
-                    f"Ray does not start on this machine, tried {START_ATTEMPTS} times: {error}"
-                ) from error
-    raise AssertionError("unreachable")
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True, env=environment
+        ) as head:
+            assert head.stdin is not None and head.stdout is not None
+            session = None
+            try:
+                answer = json.loads(head.stdout.readline() or '{"error": "its process ended"}')
+                if "error" not in answer:
+                    session = Path(answer["session"])
+                    yield answer["address"], session
+                    return
+            finally:
+                head.stdin.close()  # which ends it
+                if session is not None:
+                    head.wait()
+                    shutil.rmtree(session, ignore_errors=True)  # Ray leaves it in the system's temporary folder
+        if attempt == START_ATTEMPTS:  # Ray gives up after 30 s, which a busy machine may well take
+            raise RunFailure(f"Ray does not start on this machine, tried {attempt} times: {answer['error']}")
+
+
+def short_temp_dir(folders: Sequence[str] | None = None) -> str:
+    """Returns the first folder for temporary files that Ray's sockets can lie in: their paths are short by law.
+
+    folders: the system's, and /tmp, when None. Raises UserError where none will do.
+    """
+    tried = folders if folders is not None else (tempfile.gettempdir(), "/tmp")
+    for folder in tried:
+        if os.name == "nt" or (len(os.fsencode(folder)) <= LONGEST_TEMP_DIR and os.access(folder, os.W_OK | os.X_OK)):
+            return folder
+    raise UserError(
+        f"Ray's sockets need a folder for temporary files whose path has at most {LONGEST_TEMP_DIR} bytes and that can "
+        f"be written to, but {' and '.join(tried)} will not do: set TMPDIR to another one"
+    )
 
 
 def _protect_token() -> None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-import signal
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from tune_cropshield.search.endings import FAILED, OUTCOME
 from tune_cropshield.search.journal import num_started, quiet_optuna, unfinished
 from tune_cropshield.search.ray_runtime import RayRuntime, ray_runtime
 from tune_cropshield.search.views.view import TrialLine
+from tune_cropshield.signals import on_ending_signal
 
 LOGS = "logs"  # in a search's folder: what its processes logged
 WORKER_DEATHS = 3  # a trial whose process died so often is given up
@@ -36,7 +35,7 @@ class SearchOutcome:
     Attributes:
         study: all trials.
         stopped: why it ended early, a sentence, or None.
-        interrupted: by Ctrl-C or SIGTERM.
+        interrupted: by Ctrl-C, SIGTERM or the hang-up of its terminal.
         failed: it was of no use, since no trial worked.
     """
 
@@ -58,7 +57,8 @@ def run_search(search: Search, worker: Callable[[], type[Any]] = trial_worker) -
 
     The journal says what an earlier run has done: nothing finished is repeated, and what was running goes on from its
     checkpoint with its own parameters. Every trial's files are in their folder when this returns. Ray is started only
-    where something is left to do; what its processes logged is then in the folder `logs`.
+    where something is left to do; what its processes logged is then in the folder `logs`. Signals are the caller's
+    business: see `ended_by_signals`.
 
     Args:
         worker: returns the class whose instances train the trials; TrialWorker, or one made from it.
@@ -80,7 +80,9 @@ def run_search(search: Search, worker: Callable[[], type[Any]] = trial_worker) -
             ray = stack.enter_context(ray_runtime(num_cpus, resources.gpus, search.ray_address))
         search.view.begin(num_trials, num_existing - num_unfinished)
         _recall_ended_trials(search)
-        interrupted = _run_trials(search, ray, worker)
+        if not search.early_end.is_due():  # it may have been interrupted while Ray was starting
+            _run_trials(search, ray, worker)
+        interrupted = search.early_end.interrupted
     if search.early_end.disk_full is not None:
         raise search.early_end.disk_full
     files.drop_losers(search.folder, study)
@@ -104,21 +106,19 @@ def _recall_ended_trials(search: Search) -> None:
         search.view.recall(line, outcome)
 
 
-def _run_trials(search: Search, ray: RayRuntime, worker: Callable[[], type[Any]]) -> bool:
-    """Lets Ray Tune run all trials that are left, and returns whether it was interrupted."""
+def _run_trials(search: Search, ray: RayRuntime, worker: Callable[[], type[Any]]) -> None:
+    """Lets Ray Tune run all trials that are left."""
     settings = search.space.search
     with ExitStack() as stack:
         stack.callback(ray.keep_logs, search.folder / LOGS)
         ray_results = stack.enter_context(
             tempfile.TemporaryDirectory(prefix="tune_cropshield-", ignore_cleanup_errors=True)
         )
-        interrupted = stack.enter_context(_ended_by_signals(search))  # an import of Ray's loses a KeyboardInterrupt
         tuner = _tuner(search, ray, worker, Path(ray_results))
         stack.enter_context(search.view.live())
         stack.enter_context(quiet_optuna())
         search.early_end.start_clock(parse_duration(settings.time_budget) if settings.time_budget else None)
         tuner.fit()
-    return interrupted.is_set()
 
 
 def _tuner(search: Search, ray: RayRuntime, worker: Callable[[], type[Any]], ray_results: Path) -> Any:
@@ -165,34 +165,21 @@ def _tuner(search: Search, ray: RayRuntime, worker: Callable[[], type[Any]], ray
 
 
 @contextmanager
-def _ended_by_signals(search: Search) -> Iterator[threading.Event]:
-    """Turns the first Ctrl-C or SIGTERM into an orderly end; a second one kills.
+def ended_by_signals(search: Search) -> Iterator[None]:
+    """Inside, the first Ctrl-C, SIGTERM or hang-up of the terminal lets a search end in order; a second one kills.
 
-    Yields an event that tells whether there was one. In a thread other than the main one, Python lets nobody handle
-    signals.
+    What comes when the trials have ended lets the rest be written, and only a second one kills.
     """
-    interrupted = threading.Event()
 
-    def end(number: int, frame: object) -> None:
-        if interrupted.is_set():
-            search.view.leave()
+    def end() -> None:
+        if search.early_end.interrupted:
+            with suppress(RuntimeError):  # what it interrupts may be writing to the terminal itself
+                search.view.leave()
             os._exit(130)
-        interrupted.set()
-        search.early_end.stop("interrupted")
-        search.view.note(
-            "stopping: the trials under way have 10 s to end their epoch, which is else trained again (once more to "
-            "stop at once)"
-        )
+        search.early_end.interrupt()
 
-    if threading.current_thread() is not threading.main_thread():
-        yield interrupted
-        return
-    previous = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield interrupted
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    with on_ending_signal(end):
+        yield
 
 
 def has_result(study: optuna.Study) -> bool:
