@@ -100,6 +100,11 @@ class SearchSettings(Settings):
             return ()
         return pruning_epochs(self.epochs, self.grace_epochs, self.reduction_factor)
 
+    @property
+    def pruned_shares(self) -> dict[int, float]:
+        """{pruning step: the share of the trials that are to be stopped there}."""
+        return dict.fromkeys(self.pruning_steps, 1 - 1 / self.reduction_factor)
+
 
 def pruning_epochs(epochs: int, grace_epochs: int, reduction_factor: float) -> tuple[int, ...]:
     """Returns the epochs after which successive halving judges a trial.

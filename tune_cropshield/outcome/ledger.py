@@ -1,6 +1,7 @@
 """Where a search's time went: of all the seconds in which its trials could run, how many went into what.
 
-A search that runs two trials in parallel for 10 s has 20 s: its two slots' seconds.
+The time of a resumed search is that of all its starts. A search that runs two trials in parallel for 10 s has 20 s: its
+two slots' seconds.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ import json
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from tune_cropshield.search.launches import TIME_FORMAT, read_starts
 from tune_cropshield.training.clock import CHECKPOINT, DATA_WAIT, EVALUATION, PARTS, REPORT, SETUP, STEP, read_times
 from tune_cropshield.training.run_folder import write_json
 
@@ -30,49 +33,83 @@ IDLE = "no trial running"
 
 
 @dataclass(frozen=True)
-class Ledger:
-    """Where the time of `slots` trials at once, for `wall_s` seconds, went.
+class Start:
+    """One start of a search: how many trials ran at once, and from when to when (Unix times)."""
 
+    slots: int
+    began: float
+    ended: float
+
+    @property
+    def wall_s(self) -> float:
+        """Its seconds; 0 where the clock was set back."""
+        return max(self.ended - self.began, 0.0)
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Where the time of a search went, summed over its starts.
+
+    slots: trials at once in the last start. wall_s: the seconds of all starts. slots_s: those of all their slots.
     parts: seconds of each part, all slots together; idle_s: what no trial took.
     """
 
     slots: int
     wall_s: float
+    slots_s: float
     parts: dict[str, float]
+    num_starts: int = 1
 
     @property
     def idle_s(self) -> float:
-        return self.slots * self.wall_s - sum(self.parts.values())
+        return self.slots_s - sum(self.parts.values())
 
     @property
     def training_share(self) -> float:
         """The share of the slots' time that went into training steps and evaluation; 0 of no time."""
-        return (self.parts[STEP] + self.parts[EVALUATION]) / (self.slots * self.wall_s) if self.wall_s > 0 else 0.0
+        return (self.parts[STEP] + self.parts[EVALUATION]) / self.slots_s if self.slots_s > 0 else 0.0
 
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "idle_s": self.idle_s, "training_share": self.training_share}
 
 
-def ledger_between(lines: Iterable[dict[str, Any]], slots: int, began: float, ended: float) -> Ledger:
-    """Returns the ledger of the time from `began` to `ended` (Unix times).
+def ledger_of(lines: Sequence[dict[str, Any]], starts: Sequence[Start]) -> Ledger:
+    """Returns the ledger of the time of `starts`; there is at least one.
 
     A line that lies partly outside counts in proportion.
     """
     parts = dict.fromkeys(PARTS, 0.0)
-    for line in lines:
-        seconds = sum(line[part] for part in PARTS)
-        overlap = min(line["ended"], ended) - max(line["ended"] - seconds, began)
-        if seconds > 0 and overlap > 0:
-            for part in PARTS:
-                parts[part] += line[part] * overlap / seconds
-    return Ledger(slots, max(ended - began, 0.0), parts)
+    for start in starts:
+        for line in lines:
+            seconds = sum(line[part] for part in PARTS)
+            overlap = min(line["ended"], start.ended) - max(line["ended"] - seconds, start.began)
+            if seconds > 0 and overlap > 0:
+                for part in PARTS:
+                    parts[part] += line[part] * overlap / seconds
+    slots_s = sum(start.slots * start.wall_s for start in starts)
+    return Ledger(starts[-1].slots, sum(start.wall_s for start in starts), slots_s, parts, len(starts))
 
 
-def start_seconds(lines_of_trials: Iterable[Sequence[dict[str, Any]]], began: float = 0.0) -> list[float]:
+def all_starts(search_dir: Path, lines: Sequence[dict[str, Any]], last: Start) -> list[Start]:
+    """Returns every start of a search, `last` at the end.
+
+    The ledger that an earlier start wrote at its end knows it and those before it. One that was killed wrote none: it
+    ends with the last line of its trials.
+    """
+    known = [Start(**start) for start in (read_ledger(search_dir) or {}).get("starts", [])]
+    launches = read_starts(search_dir)[len(known) : -1]
+    times = [datetime.strptime(launch["started"], TIME_FORMAT).timestamp() for launch in launches]
+    for launch, began, next_began in zip(launches, times, [*times, last.began][1:], strict=True):
+        ends = [line["ended"] for line in lines if began <= line["ended"] < next_began]
+        known.append(Start(launch["trials_at_once"], began, max(ends, default=began)))
+    return [*known, last]
+
+
+def start_seconds(lines_of_trials: Iterable[Sequence[dict[str, Any]]]) -> list[float]:
     """Returns how long each trial but its worker's first took to start.
 
     That is counted from the last epoch of the trial before it in that worker, whose result was then on its way to the
-    searcher, to its own first window. Only trials set up after `began` count.
+    searcher, to its own first window.
     """
     of_worker: defaultdict[int, list[dict[str, Any]]] = defaultdict(list)
     for line in (line for lines in lines_of_trials for line in lines):
@@ -81,7 +118,7 @@ def start_seconds(lines_of_trials: Iterable[Sequence[dict[str, Any]]], began: fl
     for lines in of_worker.values():
         last_epoch = None
         for line in sorted(lines, key=lambda line: float(line["ended"])):
-            if line["what"] == "setup" and last_epoch is not None and line["ended"] >= began:
+            if line["what"] == "setup" and last_epoch is not None:
                 seconds.append(line["ended"] - last_epoch)
             if line["what"] == "epoch":
                 last_epoch = line["ended"]
@@ -89,21 +126,23 @@ def start_seconds(lines_of_trials: Iterable[Sequence[dict[str, Any]]], began: fl
 
 
 def write_ledger(search_dir: Path, slots: int, began: float, ended: float) -> str:
-    """Writes the search's ledger.json and returns it in a sentence.
+    """Writes the search's ledger.json, of all its starts, and returns it in a sentence.
 
-    began, ended: Unix times of this run of the search.
+    slots, began, ended: of this start of the search, which is the last line of its starts.jsonl; Unix times.
     """
     trials = [read_times(folder) for folder in sorted(search_dir.glob("t[0-9]*"))]
     lines = [line for trial in trials for line in trial]
-    whole = ledger_between(lines, slots, began, ended)
-    later = ledger_between(lines, slots, began + WARM_UP_S, ended)
-    starts = start_seconds(trials, began)
+    starts = all_starts(search_dir, lines, Start(slots, began, ended))
+    whole = ledger_of(lines, starts)
+    later = ledger_of(lines, [replace(start, began=start.began + WARM_UP_S) for start in starts])
+    waits = start_seconds(trials)
     write_json(
         search_dir / LEDGER,
         {
             "whole": whole.as_dict(),
             "after_first_minute": later.as_dict() if later.wall_s else None,
-            "trial_start_s": {"median": statistics.median(starts), "max": max(starts)} if starts else None,
+            "trial_start_s": {"median": statistics.median(waits), "max": max(waits)} if waits else None,
+            "starts": [asdict(start) for start in starts],
         },
     )
     return sentence(whole, later)
@@ -114,9 +153,9 @@ def sentence(whole: Ledger, later: Ledger) -> str:
 
     Args:
         whole: the time of the whole search.
-        later: the time after the first minute, which a short search spends on starting.
+        later: the time after each start's first minute, which a short search spends on starting.
     """
-    total = whole.slots * whole.wall_s
+    total = whole.slots_s
     if total <= 0:
         return "where the time went is not known: the clock was set back during the search"
     parts = whole.parts
@@ -133,9 +172,11 @@ def sentence(whole: Ledger, later: Ledger) -> str:
         if seconds >= total / 200
     ]
     at_once = "one trial at a time" if whole.slots == 1 else f"with {whole.slots} trials in parallel"
-    text = f"{whole.wall_s:.0f} s {at_once}: {', '.join(named)}"
+    in_starts = f" in {whole.num_starts} starts" if whole.num_starts > 1 else ""
+    text = f"{whole.wall_s:.0f} s{in_starts} {at_once}: {', '.join(named)}"
     if later.wall_s:
-        text += f"; after the first minute {100 * later.training_share:.0f} % training and evaluation"
+        first = "the first minute" if whole.num_starts == 1 else "each start's first minute"
+        text += f"; after {first} {100 * later.training_share:.0f} % training and evaluation"
     return text
 
 

@@ -91,10 +91,11 @@ class Search:
         return RunConfig(data=self.space.data, trial=self.trial_config(parameters))
 
     def trial_line(self, number: int) -> TrialLine:
-        """Returns what a view shows of a trial before its first epoch."""
-        parameters = self.study.get_trials(deepcopy=False)[number].params
-        trial, pair = self.trial_config(parameters), pair_of(parameters, self.space, self.plan)
-        return TrialLine(number, parameters, str(pair), self.space.search.epochs, trial.lr, trial.max_norm)
+        """Returns what a view shows of a trial before its first epoch in this run of the search."""
+        known = self.study.get_trials(deepcopy=False)[number]
+        trial, pair = self.trial_config(known.params), pair_of(known.params, self.space, self.plan)
+        epoch = max(known.intermediate_values, default=0)
+        return TrialLine(number, known.params, str(pair), self.space.search.epochs, trial.lr, trial.max_norm, epoch)
 
 
 def begin_search(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tune_cropshield.device import Card
 
 STARTS = "starts.jsonl"
+TIME_FORMAT = "%Y-%m-%dT%H:%M:%S%z"  # of "started"
 PACKAGES = ("torch", "torchvision", "ray", "optuna")
 
 
@@ -39,7 +40,7 @@ def note_start(folder: Path, argv: Sequence[str], data: LeafData, resources: Res
         device |= {"gpus": resources.gpus, **({"gpu": card.name, "driver": card.driver} if card is not None else {})}
     split = data.split
     line = {
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "started": time.strftime(TIME_FORMAT),
         "argv": list(argv),
         "photographs": len(data.store),
         "classes": len(data.classes),

@@ -79,6 +79,7 @@ def run_search(search: Search, worker: Callable[[], type[Any]] = trial_worker) -
             num_cpus = resources.concurrent_trials * resources.cpus_per_trial
             ray = stack.enter_context(ray_runtime(num_cpus, resources.gpus, search.ray_address))
         search.view.begin(num_trials, num_existing - num_unfinished)
+        search.view.pruned_shares = search.space.search.pruned_shares
         _recall_ended_trials(search)
         if not search.early_end.is_due():  # it may have been interrupted while Ray was starting
             _run_trials(search, ray, worker)
@@ -101,8 +102,9 @@ def _recall_ended_trials(search: Search) -> None:
     for trial in search.study.get_trials(deepcopy=False, states=ended):
         outcome = str(trial.user_attrs.get(OUTCOME, FAILED))
         search.hparams.trial_ended(trial.number, outcome)
-        best = max(trial.intermediate_values.values(), default=math.nan)
-        line = TrialLine(trial.number, trial.params, "", search.space.search.epochs, best_val_acc=best)
+        values = trial.intermediate_values
+        best, epoch = max(values.values(), default=math.nan), max(values, default=0)
+        line = TrialLine(trial.number, trial.params, "", search.space.search.epochs, epoch=epoch, best_val_acc=best)
         search.view.recall(line, outcome)
 
 
@@ -117,7 +119,8 @@ def _run_trials(search: Search, ray: RayRuntime, worker: Callable[[], type[Any]]
         tuner = _tuner(search, ray, worker, Path(ray_results))
         stack.enter_context(search.view.live())
         stack.enter_context(quiet_optuna())
-        search.early_end.start_clock(parse_duration(settings.time_budget) if settings.time_budget else None)
+        search.view.budget_s = parse_duration(settings.time_budget) if settings.time_budget else None
+        search.early_end.start_clock(search.view.budget_s)
         tuner.fit()
 
 

@@ -58,17 +58,19 @@ def section(record: SearchRecord) -> Section:
     if not record.starts:
         blocks.append(Text("The versions and the hardware of this search were not recorded."))
         return Section("repeat", "Environment, and how to repeat it", blocks)
-    last = record.starts[-1]
-    blocks.append(
-        Command(
-            "The command that was given",
-            shlex.join(["python", "-m", "tune_cropshield", *map(str, last.get("argv", []))]),
+    last, more = record.starts[-1], len(record.starts) - 1
+    blocks.append(Command("The command that was given", _command(record.starts[0])))
+    if more:
+        blocks.append(
+            Command(f"It was gone on with {more} time{'s' if more > 1 else ''}, the last time by", _command(last))
         )
-    )
-    if len(record.starts) > 1:
-        blocks.append(Text(f"The search was started {len(record.starts)} times; the table shows the last start."))
+        blocks.append(Text("The table shows the last start."))
     blocks.append(Table(("what", "value"), _environment(record, last), "Environment", text_columns=2))
     return Section("repeat", "Environment, and how to repeat it", blocks)
+
+
+def _command(start: dict[str, Any]) -> str:
+    return shlex.join(["python", "-m", "tune_cropshield", *map(str, start.get("argv", []))])
 
 
 def _environment(record: SearchRecord, start: dict[str, Any]) -> list[tuple[str, str]]:

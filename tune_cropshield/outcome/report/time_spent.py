@@ -36,7 +36,7 @@ def section(record: SearchRecord) -> Section:
 
 
 def ledger_shares(search_dir: Path) -> dict[str, float] | None:
-    """Returns {what the time went into: seconds} for the search's last start, the time without a trial included.
+    """Returns {what the time went into: seconds} for all starts of the search, the time without a trial included.
 
     None where no ledger was kept.
     """

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from tune_cropshield.config.reference import REFERENCE
 from tune_cropshield.config.units import describe_seconds
 from tune_cropshield.search.endings import FINISHED
+from tune_cropshield.search.views.time_left import Pace, seconds_left, surviving_shares
 
 
 @dataclass
@@ -49,40 +51,39 @@ class SearchView:
     """Base: keeps what is known, shows nothing."""
 
     num_trials: int = 0
+    epochs: int = 1  # of a trial that is never pruned
     running: dict[int, TrialLine] = field(default_factory=dict)
     ended: int = 0
-    ended_before: int = 0  # in earlier runs of the search
-    epochs_seen: int = 0  # in this run
     outcomes: Counter[str] = field(default_factory=Counter)
     best: TrialLine | None = None
     best_val_acc: float = -1.0  # of `best`, when it was found
+    clock: Callable[[], float] = time.monotonic
     started: float = field(default_factory=time.monotonic)
-    first_started: float | None = None  # the first trial; before it, workers start up, which says nothing about trials
+    budget_s: float | None = None  # the search ends so long after its first trial was asked for, whatever is left
+    pruned_shares: Mapping[int, float] = field(default_factory=dict)  # {pruning step: the share it is meant to stop}
+    pace: Pace = field(default_factory=Pace)
+    lengths: list[int] = field(default_factory=list)  # epochs of each trial that has ended, but of the reference
 
     def begin(self, num_trials: int, num_ended: int) -> None:
         """The search begins; `num_ended` trials ended in earlier runs."""
-        self.num_trials, self.ended, self.ended_before, self.started = (
-            num_trials,
-            num_ended,
-            num_ended,
-            time.monotonic(),
-        )
+        self.num_trials, self.ended, self.started = num_trials, num_ended, self.clock()
 
     def recall(self, line: TrialLine, outcome: str) -> None:
         """A trial ended so in an earlier run of the search."""
         self.outcomes[outcome] += 1
+        self._note_length(line)
         self._judge(line)
 
     def trial_started(self, line: TrialLine) -> None:
-        """A trial begins or goes on."""
-        if self.first_started is None:
-            self.first_started = time.monotonic()
+        """A trial begins, or goes on after the epoch that its line tells."""
         self.running[line.number] = line
+        self.pace.running(len(self.running), self.clock())
 
     def epoch_done(self, number: int, metrics: dict[str, Any]) -> None:
         """A trial reported an epoch."""
         line = self.running[number]
-        self.epochs_seen += 1
+        if int(metrics["epoch"]) > line.epoch:  # else one that was trained before is told again
+            self.pace.epoch(self.clock())
         line.epoch, line.val_acc, line.best_val_acc = int(metrics["epoch"]), metrics["val_acc"], metrics["best_val_acc"]
         line.images_per_s, line.vram_mib = metrics["images_per_s"], metrics["peak_vram_mib"]
         if self._judge(line):
@@ -102,9 +103,15 @@ class SearchView:
 
     def trial_ended(self, number: int, outcome: str, reason: str | None) -> None:
         """A trial ended."""
-        self.running.pop(number, None)
+        if (line := self.running.pop(number, None)) is not None:
+            self._note_length(line)
+            self.pace.running(len(self.running), self.clock())
         self.ended += 1
         self.outcomes[outcome] += 1
+
+    def _note_length(self, line: TrialLine) -> None:
+        if line.number != REFERENCE:  # never pruned, so that it says nothing about the others
+            self.lengths.append(line.epoch)
 
     def note(self, text: str) -> None:
         """Something a person should know on the way."""
@@ -126,21 +133,34 @@ class SearchView:
         yield
 
     def left_text(self) -> str:
-        """Returns an estimate of the time left.
+        """Returns an estimate of the time left, "" before the first epoch of this run and after the end.
 
-        It is made from the trials that ended in this run, before the first of them from the epochs; "" before the first
-        epoch.
+        While nothing is known of how early trials are pruned, it is what the search takes at most.
         """
-        if self.first_started is None or self.ended == self.num_trials:
+        pace = self.pace.seconds_per_epoch
+        if pace is None or self.ended >= self.num_trials:
             return ""
-        spent, ended = time.monotonic() - self.first_started, self.ended - self.ended_before
-        if ended:
-            return f"about {describe_seconds(spent / ended * (self.num_trials - self.ended))} left"
-        if not self.epochs_seen:
-            return ""
-        epochs = (self.num_trials - self.ended) * max(line.epochs for line in self.running.values())
-        missing = epochs - sum(line.epoch for line in self.running.values())
-        return f"at most {describe_seconds(spent / self.epochs_seen * missing)} left"
+        left = max(self._seconds_left(pace), 1.0)
+        how = "about" if self.lengths else "at most"
+        if self.budget_s is not None and left >= (budget_left := self.started + self.budget_s - self.clock()):
+            how, left = "at most", max(budget_left, 1.0)
+        return f"{how} {describe_seconds(left)} left"
+
+    def _seconds_left(self, seconds_per_epoch: float) -> float:
+        lines = list(self.running.values())
+        epochs = max((line.epochs for line in lines), default=self.epochs)
+        self.epochs = epochs
+        others = [line.epoch for line in lines if line.number != REFERENCE]
+        shares = surviving_shares(self.lengths, others, epochs, self.pruned_shares)
+
+        def expected(line: TrialLine) -> float:
+            if line.number == REFERENCE or line.epoch >= epochs or not shares[line.epoch]:
+                return max(epochs - line.epoch, 0)
+            return sum(shares[line.epoch :]) / shares[line.epoch]
+
+        waiting = max(self.num_trials - self.ended - len(lines), 0)
+        slots = max(self.pace.slots, 1)
+        return seconds_left(map(expected, lines), waiting, sum(shares), slots, seconds_per_epoch)
 
     def counts_text(self) -> str:
         """Returns how the trials ended so far: "7 pruned, 2 finished"; "" before the first."""
@@ -151,7 +171,7 @@ class SearchView:
 
     def best_text(self) -> str:
         """Returns the best so far in one line."""
-        if self.first_started is None:
+        if not self.pace.slots:
             return "starting the workers"
         return (
             f"best so far: {self.best.label} val_acc {self.best_val_acc:.4f} ({self.best.settings()})"
