@@ -55,11 +55,11 @@ def test_winner_and_reference_are_compared_on_the_same_photographs(
     text = read(write_report(tmp_path / "s", shared_cache))
 
     assert (
-        "Of the same 12 photographs the winner alone gets 6 right, the reference setting alone 1: if both were equally "
-        "good, chance would part them so far with p = 0.12 (McNemar's exact test)."
+        "Of the same 12 photographs the winner alone gets 6 right, the reference setting alone 1. If both were equally "
+        "good, chance alone would give such a difference or a larger one with p = 0.12 (McNemar's exact test)."
     ) in text
-    assert "The winner is right on 11 of 12 validation photographs, one of which is 8.3 points;" in text
-    assert "its accuracy would lie between 64.6 and 98.5 % (95 %, Wilson's interval)." in text
+    assert "The winner is right on 11 of 12 validation photographs, one of which is 8.3 points." in text
+    assert "other photographs of the same kind lies within 64.6 to 98.5 % (95 % interval by Wilson)." in text
 
 
 def test_an_accuracy_of_1_is_not_certain(tmp_path: Path, drawn_leaves: Path, shared_cache: Path) -> None:
@@ -69,7 +69,7 @@ def test_an_accuracy_of_1_is_not_certain(tmp_path: Path, drawn_leaves: Path, sha
     text = read(write_report(tmp_path / "s", shared_cache))
 
     assert "right on 12 of 12 validation photographs" in text
-    assert "between 75.8 and 100 % (95 %" in text  # 12 / (12 + 1.96^2)
+    assert "lies within 75.8 to 100 % (95 %" in text  # 12 / (12 + 1.96^2)
     assert "±" not in text
     assert "chosen on these very photographs" not in text  # there was nothing to choose from
 
@@ -145,6 +145,30 @@ def test_a_running_searchs_report_says_that_it_runs(tmp_path: Path, drawn_leaves
     assert "1 pruned, 1 unfinished" in interrupted and "1 running" not in interrupted
 
 
+def test_a_finished_search_that_is_being_confirmed_does_not_run(tmp_path: Path, drawn_leaves: Path, home: Path) -> None:
+    search_of_two(tmp_path / "s", drawn_leaves, home / "cache")
+
+    with FileLock(tmp_path / "s" / ".lock"):  # confirm holds it too
+        text = read(report(tmp_path / "s"))
+
+    assert "The search is running" not in text and "2 trials: 2 trained to the end, 0 pruned." in text
+
+
+def test_a_failed_trial_is_not_the_best_so_far(tmp_path: Path, drawn_leaves: Path, shared_cache: Path) -> None:
+    failed = [InventedTrial(settings(lr=1e-3 + 1e-4 * n), [0.9], "failed", "the lens is dirty") for n in range(7)]
+    invent_search(tmp_path / "s", drawn_leaves, shared_cache, [InventedTrial(settings(), [0.5]), *failed])
+
+    path = write_report(tmp_path / "s", shared_cache)
+
+    (best,) = (
+        trace for trace in charts(path.read_text())["Optimisation history"]["data"] if trace["name"] == "best so far"
+    )
+    assert set(best["y"]) == {0.5}
+    assert "Trial 5 did not finish (failed: the lens is dirty). Neither did 2 more; the table of all trials" in read(
+        path
+    )
+
+
 def test_classes_that_are_never_recognised_or_predicted_are_said_at_the_top(
     tmp_path: Path, drawn_leaves: Path, shared_cache: Path
 ) -> None:
@@ -197,8 +221,8 @@ def test_photographs_that_are_gone_leave_what_was_kept(tmp_path: Path, shared_ca
     assert "blight taken for rust (1)" in text
 
 
-def figures(page: str) -> dict[str, dict[str, Any]]:
-    """Returns the layout of each chart of a page, by its title."""
+def charts(page: str) -> dict[str, dict[str, Any]]:
+    """Returns each chart of a page, by its title."""
     found = re.findall(
         r'<h3>([^<]*)</h3>\s*<div class="scroll".*?<script type="application/json">(.*?)</script>', page, re.S
     )
@@ -210,7 +234,7 @@ def test_epochs_and_trials_are_whole_numbers_on_every_axis(
 ) -> None:
     search_of_two(tmp_path / "s", drawn_leaves, shared_cache, metrics={"skipped_steps": 1})
 
-    charts = figures(write_report(tmp_path / "s", shared_cache).read_text())
+    drawn = charts(write_report(tmp_path / "s", shared_cache).read_text())
 
     counted = {
         "Validation accuracy of both": "xaxis",
@@ -220,8 +244,8 @@ def test_epochs_and_trials_are_whole_numbers_on_every_axis(
         "Skipped updates by max_norm": "yaxis",
     }
     for title, axis in counted.items():
-        assert charts[title]["layout"][axis]["dtick"] == 1, title
-        assert charts[title]["layout"][axis]["tickformat"] == "d", title
+        assert drawn[title]["layout"][axis]["dtick"] == 1, title
+        assert drawn[title]["layout"][axis]["tickformat"] == "d", title
 
 
 def test_the_confusion_matrix_names_its_classes_also_when_there_are_many(tmp_path: Path, shared_cache: Path) -> None:
@@ -233,7 +257,7 @@ def test_the_confusion_matrix_names_its_classes_also_when_there_are_many(tmp_pat
             photograph.write_bytes(photograph.read_bytes() + bytes([number, place]))
     invent_search(tmp_path / "s", leaves, shared_cache, [InventedTrial(dict(REFERENCE_SETTING), [0.5])])
 
-    chart = figures(write_report(tmp_path / "s", shared_cache).read_text())["Confusion matrix"]
+    chart = charts(write_report(tmp_path / "s", shared_cache).read_text())["Confusion matrix"]
 
     for axis in ("xaxis", "yaxis"):
         assert len(chart["layout"][axis]["ticktext"]) == 24

@@ -52,8 +52,8 @@ def _print(result: EvaluationResult) -> None:
     console.print(table)
     console.print(f"{result.split}_acc {result.accuracy!r}")
     console.print(
-        f"{result.right} of {result.photographs} right; of other photographs of the same kind it would be "
-        f"{words.share_interval(result.accuracy_interval)} (95 %, Wilson's interval)"
+        f"{result.right} of {result.photographs} right; the accuracy on other photographs of the same kind lies within "
+        f"{words.share_interval(result.accuracy_interval)} (95 % interval by Wilson)"
     )
     present = result.classes_present
     over = "" if present == len(result.classes) else f" over the {present} classes that have photographs here"

@@ -18,6 +18,8 @@ from tune_cropshield.search.journal import quiet_optuna
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
+MOST_NAMED = 5  # trials that failed
+
 
 def section(record: SearchRecord) -> Section:
     """Returns the optimisation history and the intermediate curves."""
@@ -36,8 +38,10 @@ def _endings(record: SearchRecord) -> str:
             f"{len(record.unfinished)} {'running' if record.running else 'interrupted'}, with what they had reached"
         )
     text = ", ".join(parts) + "."
-    for trial in record.failed[:5]:
+    for trial in record.failed[:MOST_NAMED]:
         text += f" Trial {trial.number} did not finish ({trial.outcome}{': ' + trial.reason if trial.reason else ''})."
+    if len(record.failed) > MOST_NAMED:
+        text += f" Neither did {len(record.failed) - MOST_NAMED} more; the table of all trials names them."
     return text
 
 

@@ -101,6 +101,8 @@ def numeric_axis(name: str, values: Sequence[float], log: bool) -> Axis:
     places = [(scale(value) - bottom) / length for value in values]
     if not log:
         ticks = [low + (high - low) * number / (NUM_TICKS - 1) for number in range(NUM_TICKS)]
+        if all(isinstance(value, int) for value in values):
+            ticks = sorted({round(tick) for tick in ticks})
         return Axis(name, places, [((tick - low) / (high - low), words.number(tick)) for tick in ticks])
     powers = [10.0**exponent for exponent in range(math.ceil(bottom), math.floor(bottom + length) + 1)]
     inner = [((scale(power) - bottom) / length, words.number(power)) for power in powers]

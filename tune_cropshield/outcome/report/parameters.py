@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import optuna
 
 from tune_cropshield.outcome import words
 from tune_cropshield.outcome.report.course import add_trials
-from tune_cropshield.outcome.report.page import Block, Chart, Section, Text, chart_text
+from tune_cropshield.outcome.report.page import Block, Chart, Section, Text, chart_text, whole_numbers
 from tune_cropshield.outcome.report.parallel import parallel_coordinates
 from tune_cropshield.outcome.report.search_record import SearchRecord
 from tune_cropshield.outcome.report.theme import GREEN
@@ -80,11 +80,13 @@ def _slice(record: SearchRecord, name: str) -> Chart:
 def _split_by_outcome(figure: Figure, record: SearchRecord, name: str) -> None:
     """Replaces Optuna's points, coloured by number, by ones that tell how the trials ended; its axis stays."""
     figure.data = []
-    values: list[object] = [trial.parameters[name] for trial in record.with_result]
+    values: list[Any] = [trial.parameters[name] for trial in record.with_result]
     if figure.layout.xaxis.type == "category":
         choices = next(trial.frozen.distributions[name] for trial in record.with_result).choices  # type: ignore[attr-defined]
         values = [chart_text(words.setting(value)) for value in values]
         figure.update_xaxes(categoryarray=[chart_text(words.setting(choice)) for choice in words.in_order(choices)])
+    elif figure.layout.xaxis.type != "log" and all(isinstance(value, int) for value in values):
+        whole_numbers(figure, max(values))
     add_trials(figure, record, values, [trial.accuracy for trial in record.with_result])
     figure.update_layout(xaxis_title=name, yaxis_title="best val_acc", showlegend=True)
     if figure.layout.xaxis.type == "log":

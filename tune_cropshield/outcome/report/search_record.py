@@ -138,7 +138,8 @@ class SearchRecord:
 
 
 def _judged(trial: TrialRecord) -> FrozenTrial:
-    state, value = (TrialState.COMPLETE, trial.accuracy) if trial.best is not None else (TrialState.FAIL, None)
+    counts = trial.best is not None and trial.frozen.state != TrialState.FAIL  # a failed trial cannot win
+    state, value = (TrialState.COMPLETE, trial.accuracy) if counts else (TrialState.FAIL, None)
     return optuna.trial.create_trial(
         state=state, value=value, params=trial.frozen.params, distributions=trial.frozen.distributions
     )
@@ -147,12 +148,15 @@ def _judged(trial: TrialRecord) -> FrozenTrial:
 def read_search(search_dir: Path, *, running: bool = False) -> SearchRecord:
     """Returns the search in `search_dir`, running or not.
 
+    running: whether some process holds its folder.
+
     Raises UserError when there is none, its journal is damaged, or no trial was started.
     """
     study = read_study(search_dir)
     started = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
     if not started:
         raise UserError(f"no trial of the search in {search_dir} was started yet")
+    running = running and any(trial.state == TrialState.RUNNING for trial in started)  # else confirm holds the folder
     trials = [_read_trial(trial_folder(search_dir, trial.number), trial, running) for trial in started]
     try:
         winner_number = best_trial(study).number

@@ -109,8 +109,8 @@ def _how_sure(record: SearchRecord, winner: TrialRecord, evidence: Evidence) -> 
         right = round(winner.accuracy * count)
         sentences.append(
             f"The winner is right on {right} of {count} validation photographs, one of which is {words.one_in(count)} "
-            f"points; with other photographs of the same kind its accuracy would lie between "
-            f"{words.share_interval(interval(right, count)).replace(' to ', ' and ')} (95 %, Wilson's interval)."
+            f"points. Its accuracy on other photographs of the same kind lies within "
+            f"{words.share_interval(interval(right, count))} (95 % interval by Wilson)."
         )
     if evidence.side_by_side is not None and winner.number != record.reference.number:
         sentences.append(_side_by_side(evidence.side_by_side))
@@ -127,8 +127,8 @@ def _side_by_side(found: OnSamePhotographs) -> str:
         return f"Of the {found.count} photographs, both get the same ones right."
     return (
         f"Of the same {found.count} photographs the winner alone gets {found.only_first} right, the reference setting "
-        f"alone {found.only_second}: if both were equally good, chance would part them so far with "
-        f"{words.p_equals(found.p_value)} (McNemar's exact test)."
+        f"alone {found.only_second}. If both were equally good, chance alone would give such a difference or a larger "
+        f"one with {words.p_equals(found.p_value)} (McNemar's exact test)."
     )
 
 
