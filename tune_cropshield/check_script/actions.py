@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import defaultdict
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeGuard
 
+from tune_cropshield.check_script.conditions import facts_at
 from tune_cropshield.check_script.syntax import Syntax, argument, assigned, last_name, plain, text
 
 Kind = Literal["backward", "unscale", "clip", "step", "scaler step", "scaler update", "zero grad", "scheduler step"]
@@ -35,7 +37,7 @@ class Action:
     kind: Kind
     call: ast.Call
     subject: str = ""
-    scaled: bool = False  # backward: of a loss that a scaler has multiplied
+    scaled: bool | None = False  # backward: of a loss that a scaler has multiplied; None: on some ways only
 
 
 class Actions:
@@ -44,12 +46,11 @@ class Actions:
     def __init__(self, syntax: Syntax) -> None:
         self.syntax = syntax
         self._roles = self._find_roles()
-        self._scaled_names = {
-            text(target)
-            for node in syntax.nodes
-            for target, value in assigned(node)
-            if any(self._is_scale(inner) for inner in ast.walk(value))
-        }
+        self._scaled_names: dict[str, list[ast.expr]] = defaultdict(list)  # name -> what scales it
+        for node in syntax.nodes:
+            for target, value in assigned(node):
+                if scales := [inner for inner in ast.walk(value) if self._is_scale(inner)]:
+                    self._scaled_names[text(target)] += scales
         self._models = self._called_on("parameters", "named_parameters", "eval")
         self._attributes = {
             text(target)
@@ -150,15 +151,24 @@ class Actions:
         calls = [call.func for call in self.syntax.calls if isinstance(call.func, ast.Attribute)]
         return {text(method.value) for method in calls if method.attr in methods}
 
-    def _is_scale(self, node: ast.AST) -> bool:
+    def _is_scale(self, node: ast.AST) -> TypeGuard[ast.Call]:
         is_call = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "scale"
         return is_call and self.role(node.func.value) == "scaler"  # type: ignore[attr-defined]
 
-    def _is_scaled(self, loss: ast.AST) -> bool:
-        return any(
-            self._is_scale(inner) or (isinstance(inner, ast.Name) and inner.id in self._scaled_names)
-            for inner in ast.walk(loss)
-        )
+    def _is_scaled(self, backward: ast.Call) -> bool | None:
+        """Tells whether the loss of `backward` is multiplied by a scaler; None: where a condition holds."""
+        assert isinstance(backward.func, ast.Attribute)
+        scales: list[ast.AST] = []
+        for inner in ast.walk(backward.func.value):
+            if self._is_scale(inner):
+                scales.append(inner)
+            elif isinstance(inner, ast.Name):
+                scales += self._scaled_names.get(inner.id, [])
+        if not scales:
+            return False
+        scope = self.syntax.scope(backward)
+        facts = facts_at(backward, scope, self.syntax)
+        return True if any(facts_at(scale, scope, self.syntax) <= facts for scale in scales) else None
 
     def is_clip(self, call: ast.Call) -> bool:
         """Tells whether `call` is torch's own clipping.
@@ -179,7 +189,7 @@ class Actions:
         owner, verb = call.func.value, call.func.attr
         role = self.role(owner)
         if verb == "backward" and not call.args:
-            return Action("backward", call, text(owner), self._is_scaled(owner))
+            return Action("backward", call, text(owner), self._is_scaled(call))
         if verb == "unscale_" and role == "scaler" and call.args:
             return Action("unscale", call, text(call.args[0]))
         if verb == "zero_grad":

@@ -119,16 +119,20 @@ def _terms(node: ast.expr) -> list[ast.expr]:
 
 def _shares_of_one(terms: list[ast.expr]) -> list[ast.expr]:
     """Returns a and b of a * share + b * (1 - share), as MixUp mixes two losses: their sum is as large as one."""
-    products = [
-        pair
-        for term in terms
-        if isinstance(term, ast.BinOp) and isinstance(term.op, ast.Mult)
-        for pair in ((term.left, term.right), (term.right, term.left))
-    ]
+    products = [_factors(term) for term in terms]
     return [
         value
-        for one, share in products
-        for other, rest in products
-        if text(rest) in (f"1 - {text(share)}", f"1.0 - {text(share)}")
-        for value in (one, other)
+        for one in products
+        for other in products
+        for share in one
+        if {f"1 - {text(share)}", f"1.0 - {text(share)}"} & set(map(text, other))
+        for value in one
+        if value is not share and len(one) == 2
     ]
+
+
+def _factors(node: ast.expr) -> list[ast.expr]:
+    """Returns the factors of a product."""
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+        return [*_factors(node.left), *_factors(node.right)]
+    return [node]

@@ -59,7 +59,7 @@ class _Sums:
         self._batches: set[str] = set()
         self._samples: set[str] = set()
         behind = list(values.behind(loop.iter))
-        self._loaders = {text(node) for node in behind if isinstance(node, ast.Name | ast.Attribute)}
+        self._loaders = {text(node) for node in behind if isinstance(node, ast.Name | ast.Attribute | ast.Subscript)}
         enumerates = any(isinstance(node, ast.Call) and last_name(node.func) == "enumerate" for node in behind)
         if enumerates and isinstance(loop.target, ast.Tuple):
             number = text(loop.target.elts[0])
@@ -69,7 +69,9 @@ class _Sums:
         """Yields (node, of what): where batch means are divided by a number of batches, or of samples."""
         for node in within(self._loop, (ast.AugAssign, ast.Assign, ast.Call)):
             added = _added(node) if self._syntax.loops(node)[:1] == [self._loop] else None
-            if added is not None:
+            if self._updates_meter(node):
+                yield node, "batches"
+            elif added is not None:
                 name, value, is_list = added
                 if isinstance(value, ast.BinOp) and isinstance(value.op, ast.Div) and self._is_batch_mean(value.left):
                     if by := self._counted(value.right):
@@ -81,6 +83,15 @@ class _Sums:
         for node in self._syntax.nodes:
             if (by := self._divided_by(node)) and self._is_reported(node):
                 yield node, by
+
+    def _updates_meter(self, node: ast.AST) -> bool:
+        """Tells whether an AverageMeter is given a batch's mean without the number of its samples."""
+        if not isinstance(node, ast.Call) or last_name(node.func) != "update" or len(node.args) != 1 or node.keywords:
+            return False
+        assert isinstance(node.func, ast.Name | ast.Attribute)
+        meter = node.func.value if isinstance(node.func, ast.Attribute) else node.func
+        made = [value for value in self._values.of(meter) if isinstance(value, ast.Call)]
+        return any("AverageMeter" in last_name(call.func) for call in made) and self._is_batch_mean(node.args[0])
 
     def _add(self, name: str, value: ast.expr, is_list: bool) -> None:
         if self._is_batch_mean(value):

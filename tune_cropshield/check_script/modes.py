@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from tune_cropshield.check_script.accumulation_loops import STEPS, directly_in, training_loops
-from tune_cropshield.check_script.actions import OPTIMIZER_CALL, Action, Actions
+from tune_cropshield.check_script.actions import NAMED_LOSS, OPTIMIZER_CALL, Action, Actions
 from tune_cropshield.check_script.conditions import Facts, conditions_met, exclude_each_other, facts_at
 from tune_cropshield.check_script.rules import Finding, finding_at
 from tune_cropshield.check_script.syntax import (
@@ -26,6 +26,8 @@ from tune_cropshield.check_script.values import Values, function_around, read_in
 
 WITHOUT_GRADIENTS = r"no_grad|inference_mode|set_grad_enabled\((mode=)?False\)"
 LOADER = r"loader|\b(dl|batches|data|dataset|data_iter)\b"
+Comprehension = ast.GeneratorExp | ast.ListComp | ast.SetComp | ast.DictComp
+COMPREHENSIONS = (ast.GeneratorExp, ast.ListComp, ast.SetComp, ast.DictComp)
 EVALUATES = re.compile(r"^_?(val|valid|validate|validation|eval|evaluate|evaluation|test)(_|\d|$)", re.I)
 
 
@@ -41,17 +43,18 @@ def check_modes(actions: Actions, values: Values) -> Iterator[Finding]:
             yield finding_at("trains-in-evaluation-mode", loop)
         yield from _check_new_scalers(loop, actions)
     for backward in actions.of("backward"):
-        yield from _check_gradients(backward, actions)
+        yield from _check_gradients(backward, actions, values)
+    yield from _check_gradients_left_off(actions)
 
 
-def evaluation_loops(actions: Actions, values: Values) -> list[Loop]:
+def evaluation_loops(actions: Actions, values: Values) -> list[Loop | Comprehension]:
     """Returns the loops that run a network on held-out data, without training it.
 
     Which data they run over is told by the loader's name, or by that of the function.
     """
-    found = []
+    found: list[Loop | Comprehension] = []
     for loop in actions.syntax.nodes:
-        if not isinstance(loop, LOOPS):
+        if not isinstance(loop, (*LOOPS, *COMPREHENSIONS)):
             continue
         reads = read_in(loop, actions.syntax)
         of_evaluation = EVALUATES.search(function_around(loop, actions.syntax)) is not None
@@ -111,7 +114,7 @@ def _owner(call: ast.Call) -> str:
     return text(call.func.value)
 
 
-def _in_evaluation_mode(loop: Loop, actions: Actions) -> bool:
+def _in_evaluation_mode(loop: Loop | Comprehension, actions: Actions) -> bool:
     """Tells whether the network is in evaluation mode in `loop`.
 
     Either it is switched before the loop in its function, or, in a function that the script does not call, anywhere
@@ -180,34 +183,68 @@ def _is_without_gradients(node: ast.AST, root: ast.AST, actions: Actions) -> boo
     return False
 
 
-def _check_gradients(backward: Action, actions: Actions) -> Iterator[Finding]:
+def _check_gradients_left_off(actions: Actions) -> Iterator[Finding]:
+    """torch.set_grad_enabled(False) in a loop that trains, and nothing that switches them on again."""
+    syntax = actions.syntax
+    for call in syntax.calls:
+        if not re.search(rf"^(torch\.)?(autograd\.)?{WITHOUT_GRADIENTS}$", text(call)):
+            continue
+        if isinstance(syntax.parents[call], ast.Expr) and "set_grad_enabled" in text(call):
+            around = next((loop for loop in syntax.loops(call) if actions.inside(loop, "backward")), None)
+            if around is not None and not mentions(r"set_grad_enabled\((?!(mode=)?False)|enable_grad", around):
+                yield finding_at("trains-without-gradients", call)
+
+
+def _check_gradients(backward: Action, actions: Actions, values: Values) -> Iterator[Finding]:
     """A backward whose loss is made without gradients, wherever it is made."""
     syntax = actions.syntax
     assert isinstance(backward.call.func, ast.Attribute)
-    names = {node.id for node in ast.walk(backward.call.func.value) if isinstance(node, ast.Name)}
     loops = syntax.loops(backward.call)
     root: ast.AST = loops[0] if loops else syntax.scope(backward.call)
     facts = facts_at(backward.call, root, syntax)
-    made: list[ast.expr | None] = []
-    for node in within(root, (ast.Assign, ast.AnnAssign, ast.AugAssign)) if root in loops else _own(root):
-        pairs = [(node.target, node.value)] if isinstance(node, ast.AugAssign) else assigned(node)
-        for target, value in pairs:
-            if not any(isinstance(each, ast.Name) and each.id in names for each in ast.walk(target)):
-                continue
-            computes = any(isinstance(each, ast.Call) for each in ast.walk(value))
-            if computes and not exclude_each_other(facts_at(node, root, syntax), facts):
-                made.append(_switched_off(node, facts, actions))
-    if made and all(made):
-        yield finding_at("trains-without-gradients", next(each for each in made if each is not None))
+    assignments = list(_own(root))
+
+    def made(names: set[str]) -> list[ast.expr | None]:
+        """Returns, for each way in which one of the names is computed for this backward, what switches gradients off."""
+        found: list[ast.expr | None] = []
+        for node in assignments:
+            pairs = [(node.target, node.value)] if isinstance(node, ast.AugAssign) else assigned(node)
+            for target, value in pairs:
+                is_one = any(isinstance(each, ast.Name) and each.id in names for each in ast.walk(target))
+                computes = any(isinstance(each, ast.Call) for each in ast.walk(value))
+                if is_one and computes and not exclude_each_other(facts_at(node, root, syntax), facts):
+                    off = _switched_off(node, facts, actions, values)
+                    if off is None and (outputs := _outputs_judged(value, actions)):
+                        ways = made(outputs)
+                        off = ways[0] if ways and all(ways) else None
+                    found.append(off)
+        return found
+
+    ways = made({node.id for node in ast.walk(backward.call.func.value) if isinstance(node, ast.Name)})
+    if ways and all(ways):
+        yield finding_at("trains-without-gradients", next(each for each in ways if each is not None))
 
 
-def _own(scope: ast.AST) -> Iterator[ast.AST]:
-    for child in ast.iter_child_nodes(scope):
+def _outputs_judged(value: ast.expr, actions: Actions) -> set[str]:
+    """Returns the name of the output in criterion(output, labels), where nothing else could have gradients."""
+    is_loss = (
+        isinstance(value, ast.Call)
+        and NAMED_LOSS.search(last_name(value.func)) is not None
+        and not actions.is_model(value.func)
+        and not any(isinstance(inner, ast.Call) for each in value.args for inner in ast.walk(each))
+    )
+    first = value.args[0] if is_loss and isinstance(value, ast.Call) and value.args else None
+    return {first.id} if isinstance(first, ast.Name) else set()
+
+
+def _own(root: ast.AST) -> Iterator[ast.AST]:
+    """Yields the assignments in a loop, or in a function but not in those defined in it."""
+    for child in ast.iter_child_nodes(root):
         if not isinstance(child, SCOPES):
             yield from within(child, (ast.Assign, ast.AnnAssign, ast.AugAssign))
 
 
-def _switched_off(node: ast.AST, facts: Facts, actions: Actions) -> ast.expr | None:
+def _switched_off(node: ast.AST, facts: Facts, actions: Actions, values: Values) -> ast.expr | None:
     """Returns what switches gradients off at `node`, when `facts` hold."""
     for parent in actions.syntax.ancestors(node):
         contexts: list[ast.expr] = []
@@ -216,17 +253,24 @@ def _switched_off(node: ast.AST, facts: Facts, actions: Actions) -> ast.expr | N
         elif isinstance(parent, ast.FunctionDef | ast.AsyncFunctionDef):
             contexts = parent.decorator_list
         for context in contexts:
-            if mentions(r"enable_grad", context):
+            kinds = values.of(context) if isinstance(context, ast.Name) else [context]
+            if any(mentions(r"enable_grad", kind) for kind in kinds):
                 return None
-            if isinstance(context, ast.IfExp):
-                off, on = (mentions(WITHOUT_GRADIENTS, branch) for branch in (context.body, context.orelse))
-                if off != on and not exclude_each_other(conditions_met(context.test, off), facts):
-                    return context
-            elif mentions(WITHOUT_GRADIENTS, context) and not mentions(r"\bif\b", context):
+            if kinds and all(_is_off(kind, facts) for kind in kinds):
                 return context
         if isinstance(parent, SCOPES):
             break
     return None
+
+
+def _is_off(context: ast.expr, facts: Facts) -> bool:
+    """Tells whether a context switches gradients off, in a case that is not excluded by `facts`."""
+    if isinstance(context, ast.IfExp):
+        return any(
+            _is_off(branch, facts) and not exclude_each_other(conditions_met(context.test, truth), facts)
+            for branch, truth in ((context.body, True), (context.orelse, False))
+        )
+    return mentions(WITHOUT_GRADIENTS, context)
 
 
 def _check_new_scalers(loop: Loop, actions: Actions) -> Iterator[Finding]:

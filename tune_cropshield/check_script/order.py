@@ -289,9 +289,9 @@ class _Walk:
         if state.gradients in ("lost", "fresh"):
             self._judge("zero-grad-before-step", action.call, state.gradients == "lost")
         for backward in state.backwards:
-            if not backward.scaled:
+            if backward.scaled is False:
                 self._judge("loss-not-scaled", backward.call, by_scaler)
-            elif not by_scaler:
+            elif backward.scaled and not by_scaler:
                 self._judge("steps-with-scaled-gradients", action.call, not state.unscaled and not state.maybe_unscaled)
         if by_scaler:
             for clip, unscaled in state.clips:

@@ -171,9 +171,10 @@ def plain(source: str) -> str:
 
 
 def last_name(node: ast.AST) -> str:
-    """Returns the last name of a.b.c, as it was written; "" for what is no chain of names."""
-    chain = _chain(node)
-    return plain(chain[-1]) if chain else ""
+    """Returns the last name of a.b.c or f().c, as it was written; "" for what does not end in a name."""
+    if isinstance(node, ast.Attribute):
+        return node.attr
+    return plain(node.id) if isinstance(node, ast.Name) else ""
 
 
 def assigned(statement: ast.AST) -> list[tuple[ast.expr, ast.expr]]:

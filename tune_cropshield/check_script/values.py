@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from tune_cropshield.check_script.actions import Actions
 from tune_cropshield.check_script.syntax import (
     SCOPES,
-    Loop,
     Syntax,
     assigned,
     function_in_place,
@@ -114,8 +113,10 @@ def _pairs(target: ast.expr, value: ast.expr) -> Iterator[tuple[ast.expr, ast.ex
         yield target, value
 
 
-def read_in(loop: Loop, syntax: Syntax) -> list[ast.expr]:
+def read_in(loop: ast.AST, syntax: Syntax) -> list[ast.expr]:
     """Returns what a loop reads its batches from: what it runs over, or what next() is called with."""
+    if isinstance(loop, ast.GeneratorExp | ast.ListComp | ast.SetComp | ast.DictComp):
+        return [loop.generators[0].iter]
     if isinstance(loop, ast.For | ast.AsyncFor):
         return [loop.iter]
     found: list[ast.expr] = []
