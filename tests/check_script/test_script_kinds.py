@@ -353,6 +353,400 @@ for x, y in loader:
 """,
         [(4, "trains-without-gradients")],
     ),
+    "a match for each precision": (
+        """
+for i, (x, y) in enumerate(loader):
+    loss = criterion(model(x), y)
+    match precision:
+        case "fp16":
+            scaler.scale(loss).backward()
+            clip_grad_norm_(model.parameters(), 1.0)
+            scaler.step(optimizer); scaler.update()
+        case _:
+            loss.backward()
+            optimizer.step()
+    optimizer.zero_grad()
+""",
+        [(7, "clip-before-unscale")],
+    ),
+    "a loss that is scaled on some ways only": (
+        """
+import torch
+def train(model, loader, optimizer, criterion, use_amp, k):
+    scaler = torch.amp.GradScaler("cuda", enabled=use_amp)
+    optimizer.zero_grad()
+    for step, (x, y) in enumerate(loader):
+        loss = criterion(model(x), y)
+        (scaler.scale(loss) if use_amp else loss).backward()
+        if (step + 1) % k == 0:
+            if use_amp:
+                scaler.step(optimizer)
+                scaler.update()
+            else:
+                optimizer.step()
+            optimizer.zero_grad()
+""",
+        [(8, "loss-not-divided"), (9, "last-window-dropped")],
+    ),
+    "an object of a class in an attribute": (
+        """
+class Opt:
+    def __init__(self, optimizer, scaler): self.optimizer, self.scaler = optimizer, scaler
+    def step(self, loss, model):
+        self.scaler.scale(loss).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+class Trainer:
+    def __init__(self, model): 
+        self.opt = Opt(opt, sc); self.model = model
+    def epoch(self, loader):
+        for x, y in loader:
+            loss = self.criterion(self.model(x), y)
+            self.opt.step(loss, self.model)
+            self.total += loss.item()
+""",
+        [(6, "clip-before-unscale"), (17, "item-in-loop")],
+    ),
+    "phases over a dictionary of loaders": (
+        """
+def train_model(model, dataloaders, criterion, optimizer, num_epochs):
+    for epoch in range(num_epochs):
+        for phase in ['train', 'val']:
+            model.train(phase == 'train')
+            running_loss = 0.0
+            for inputs, labels in dataloaders[phase]:
+                optimizer.zero_grad()
+                with torch.set_grad_enabled(phase == 'train'):
+                    loss = criterion(model(inputs), labels)
+                    if phase == 'train':
+                        loss.backward()
+                        optimizer.step()
+                running_loss += loss.item()
+            print(running_loss / len(dataloaders[phase]))
+            print(running_loss / len(dataloaders[phase].dataset))
+""",
+        [(14, "item-in-loop"), (15, "mean-of-batch-means"), (16, "batch-means-over-samples")],
+    ),
+    "evaluation mode that is never left": (
+        """
+import torch
+model = Net(); optimizer = torch.optim.SGD(model.parameters(), 0.1)
+for epoch in range(5):
+    for x, y in train_loader:
+        optimizer.zero_grad()
+        loss = criterion(model(x), y)
+        loss.backward()
+        optimizer.step()
+    model.eval()
+    with torch.no_grad():
+        for x, y in val_loader:
+            hits(model(x), y)
+""",
+        [(5, "trains-in-evaluation-mode")],
+    ),
+    "evaluation mode that only the beginning was without": (
+        """
+import torch
+def main():
+    model.train()
+    for epoch in range(5):
+        for x, y in train_loader:
+            optimizer.zero_grad()
+            loss = criterion(model(x), y)
+            loss.backward()
+            optimizer.step()
+        model.train(False)
+        with torch.no_grad():
+            for x, y in val_loader:
+                hits(model(x), y)
+""",
+        [(6, "trains-in-evaluation-mode")],
+    ),
+    "gradients switched off for good": (
+        """
+for epoch in range(3):
+    for x, y in loader:
+        optimizer.zero_grad()
+        loss = criterion(model(x), y)
+        loss.backward()
+        optimizer.step()
+    torch.set_grad_enabled(False)
+    model.eval()
+    for x, y in val_loader: hits(model(x), y)
+    model.train()
+""",
+        [(8, "trains-without-gradients")],
+    ),
+    "a whole epoch without gradients": (
+        """
+def train(model, loader):
+    with torch.no_grad():
+        for x, y in loader:
+            optimizer.zero_grad()
+            out = model(x)
+            loss = criterion(out, y)
+            loss.backward()
+            optimizer.step()
+""",
+        [(3, "trains-without-gradients")],
+    ),
+    "an output without gradients": (
+        """
+for x, y in loader:
+    with torch.no_grad():
+        out = model(x)
+    loss = criterion(out, y)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+""",
+        [(3, "trains-without-gradients")],
+    ),
+    "gradients off by a named context": (
+        """
+ctx = torch.autocast("cuda") if amp else torch.no_grad()
+for x, y in loader:
+    with ctx:
+        loss = criterion(model(x), y)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+""",
+        [(4, "trains-without-gradients")],
+    ),
+    "a method that makes a scaler per epoch": (
+        """
+class T:
+    def train_epoch(self):
+        self.scaler = torch.cuda.amp.GradScaler()
+        for x, y in self.loader:
+            self.optimizer.zero_grad()
+            self.scaler.scale(self.criterion(self.model(x), y)).backward()
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+    def fit(self):
+        for e in range(10): self.train_epoch()
+""",
+        [(4, "deprecated-cuda-amp"), (4, "new-scaler-per-epoch")],
+    ),
+    "a scaler per batch": (
+        """
+for epoch in range(3):
+    for x, y in loader:
+        scaler = torch.amp.GradScaler("cuda")
+        optimizer.zero_grad()
+        scaler.scale(criterion(model(x), y)).backward()
+        scaler.step(optimizer)
+        scaler.update()
+""",
+        [(4, "new-scaler-per-epoch")],
+    ),
+    "evaluation by a prefetcher": (
+        """
+def validate(model, valid_loader):
+    model.eval()
+    prefetcher = DataPrefetcher(valid_loader)
+    x, y = prefetcher.next()
+    while x is not None:
+        hits(model(x), y)
+        x, y = prefetcher.next()
+""",
+        [(6, "evaluates-with-gradients")],
+    ),
+    "evaluation by next()": (
+        """
+def validate(model, val_loader):
+    model.eval()
+    it = iter(val_loader)
+    for i in range(len(val_loader)):
+        x, y = next(it)
+        hits(model(x), y)
+""",
+        [(5, "evaluates-with-gradients")],
+    ),
+    "evaluation in a comprehension": (
+        """
+def validate(model, val_loader):
+    model.eval()
+    return sum((model(x).argmax(1) == y).sum() for x, y in val_loader)
+""",
+        [(4, "evaluates-with-gradients")],
+    ),
+    "a meter that is not told the number of samples": (
+        """
+losses = AverageMeter()
+for x, y in loader:
+    loss = criterion(model(x), y)
+    optimizer.zero_grad(); loss.backward(); optimizer.step()
+    losses.update(loss.detach())
+""",
+        [(6, "mean-of-batch-means")],
+    ),
+    "batch means in a dictionary": (
+        """
+for x, y in loader:
+    loss = criterion(model(x), y)
+    optimizer.zero_grad(); loss.backward(); optimizer.step()
+    stats["loss"] += loss.detach()
+print(stats["loss"] / len(loader))
+""",
+        [(6, "mean-of-batch-means")],
+    ),
+    "numbers of batches and samples under names": (
+        """
+num_batches = len(dataloader)
+size = len(dataloader.dataset)
+test_loss, correct = 0, 0
+model.eval()
+with torch.no_grad():
+    for X, y in dataloader:
+        pred = model(X)
+        test_loss += loss_fn(pred, y).item()
+        correct += (pred.argmax(1) == y).type(torch.float).sum().item()
+test_loss /= num_batches
+correct /= size
+""",
+        [(11, "mean-of-batch-means")],
+    ),
+    "a distillation's arithmetic": (
+        """
+for i, (x, y) in enumerate(loader):
+    loss = alpha * criterion(model(x), y) + (1 - alpha) * kd(model(x), teacher(x)) * T * T
+    loss.backward()
+    if (i + 1) % k == 0 or i + 1 == n:
+        optimizer.step()
+        optimizer.zero_grad()
+""",
+        [(4, "loss-not-divided")],
+    ),
+    "mixup in both branches": (
+        """
+for i, (x, y) in enumerate(loader):
+    out = model(x)
+    loss = lam * criterion(out, ya) + (1. - lam) * criterion(out, yb)
+    if amp:
+        scaler.scale(loss).backward()
+    else:
+        loss.backward()
+    if (i + 1) % k == 0 or i + 1 == n:
+        if amp:
+            scaler.step(optimizer); scaler.update()
+        else:
+            optimizer.step()
+        optimizer.zero_grad()
+""",
+        [(6, "loss-not-divided"), (8, "loss-not-divided")],
+    ),
+    "scalars on the CPU": (
+        """
+for x, y in loader:
+    lam = torch.distributions.Beta(1.0, 1.0).sample().item()
+    j = torch.randint(0, 4, (1,)).item()
+    if torch.rand(1).item() < 0.5: x = x.flip(-1)
+    k = random.choice(range(3))
+    perm = torch.randperm(len(x))
+    idx = perm[0].item()
+    t = torch.tensor(0.3).item()
+    w = np.random.rand(1).item()
+    optimizer.zero_grad(); loss = criterion(model(x), y); loss.backward(); optimizer.step()
+""",
+        [],
+    ),
+    "random numbers on the GPU": (
+        """
+for x, y in loader:
+    j = torch.rand(1, device="cuda").item()
+    z = torch.rand(1).cuda().item()
+    optimizer.zero_grad(); loss = criterion(model(x), y); loss.backward(); optimizer.step()
+""",
+        [(3, "item-in-loop"), (4, "item-in-loop")],
+    ),
+    "tensors read in other ways": (
+        """
+for x, y in loader:
+    optimizer.zero_grad(); loss = criterion(model(x), y); loss.backward(); optimizer.step()
+    print(f"loss {loss:.3f}")
+    bar.set_postfix(loss=float(loss.detach()))
+    history.append(loss.detach().cpu().numpy())
+    a = int((model(x).argmax(1) == y).sum())
+    b = loss.tolist()
+    if loss > 10: break
+""",
+        [(5, "item-in-loop"), (6, "item-in-loop"), (7, "item-in-loop"), (8, "item-in-loop")],
+    ),
+    "a function inside a function": (
+        """
+def main():
+    scaler = torch.amp.GradScaler("cuda")
+    def step(x, y):
+        loss = criterion(model(x), y)
+        scaler.scale(loss).backward()
+        clip_grad_norm_(model.parameters(), 1.0)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        return loss.item()
+    for x, y in loader:
+        total = step(x, y)
+main()
+""",
+        [(7, "clip-before-unscale"), (11, "item-in-loop")],
+    ),
+    "a function that returns early": (
+        """
+def train_step(model, x, y, opt, scaler):
+    opt.zero_grad()
+    loss = criterion(model(x), y)
+    if scaler is None:
+        loss.backward()
+        opt.step()
+        return loss
+    scaler.scale(loss).backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    scaler.step(opt)
+    scaler.update()
+    return loss
+for x, y in loader:
+    train_step(model, x, y, optimizer, scaler)
+""",
+        [(10, "clip-before-unscale")],
+    ),
+    "a negated condition": (
+        """
+for x, y in loader:
+    optimizer.zero_grad()
+    loss = criterion(model(x), y)
+    if not cfg.amp.enabled:
+        clip_grad_norm_(model.parameters(), 1.0)
+        loss.backward()
+        optimizer.step()
+    else:
+        scaler.scale(loss).backward()
+        optimizer.step()
+        scaler.update()
+""",
+        [(6, "clip-without-gradients"), (11, "steps-with-scaled-gradients")],
+    ),
+    "gradients cleared in both branches' windows": (
+        """
+for i, (x, y) in enumerate(loader):
+    optimizer.zero_grad()
+    if fp16:
+        with autocast("cuda"):
+            loss = criterion(model(x), y) / k
+        scaler.scale(loss).backward()
+        if (i + 1) % k == 0:
+            scaler.step(optimizer); scaler.update()
+    else:
+        loss = criterion(model(x), y) / k
+        loss.backward()
+        if (i + 1) % k == 0:
+            optimizer.step()
+""",
+        [(3, "zero-grad-in-window")],
+    ),
     "another framework's loop is not judged by PyTorch's rules": (
         """
 import tensorflow as tf

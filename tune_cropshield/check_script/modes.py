@@ -205,7 +205,7 @@ def _check_gradients(backward: Action, actions: Actions, values: Values) -> Iter
     assignments = list(_own(root))
 
     def made(names: set[str]) -> list[ast.expr | None]:
-        """Returns, for each way in which one of the names is computed for this backward, what switches gradients off."""
+        """Returns what switches gradients off, for each way in which one of the names is made for this backward."""
         found: list[ast.expr | None] = []
         for node in assignments:
             pairs = [(node.target, node.value)] if isinstance(node, ast.AugAssign) else assigned(node)
