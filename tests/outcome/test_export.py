@@ -18,7 +18,7 @@ from tune_cropshield.cli import main
 from tune_cropshield.config.settings import DataConfig, RunConfig, TrialConfig, load_config, save_config
 from tune_cropshield.errors import RunFailure, UserError
 from tune_cropshield.outcome.export import best_run, write_best
-from tune_cropshield.outcome.trained import read_run
+from tune_cropshield.outcome.trained import earlier_preparation, read_run
 from tune_cropshield.search.folder import locked
 from tune_cropshield.search.journal import best_trial, open_study, read_study
 from tune_cropshield.training.models import build_model
@@ -87,6 +87,17 @@ def test_best_holds_what_trains_it_again(search_dir: Path) -> None:
         in (best / "retrain.sh").read_text()
     )
     assert not list(search_dir.glob(".best*"))
+
+
+def test_best_says_how_photographs_are_prepared_unless_its_trial_is_of_an_earlier_version(search_dir: Path) -> None:
+    (line,) = earlier_preparation(write_best(search_dir))
+    assert line == (
+        f"{search_dir / 'best'} was trained by an earlier version, which resized photographs twice; they are now "
+        "resized once, so some predictions change: judge it anew (evaluate), or train it again"
+    )
+    (search_dir / "t001" / "preparation.json").write_text('{"fit": "crop"}')
+    assert (write_best(search_dir) / "preparation.json").read_text() == '{"fit": "crop"}'
+    assert earlier_preparation(search_dir / "best") == []
 
 
 def test_export_prints_each_form(search_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:

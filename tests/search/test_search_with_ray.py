@@ -158,6 +158,7 @@ def test_a_search_ends_with_a_table_a_best_configuration_and_weights_that_train_
         "metrics.json",
         "model.safetensors",
         "predictions.csv",
+        "preparation.json",
         "retrain.ps1",
         "retrain.sh",
         "split.csv",

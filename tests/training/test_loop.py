@@ -289,4 +289,6 @@ def test_the_digest_is_that_of_the_weights(drawn_leaves: Path, data: DeviceData,
     train(drawn_leaves, data, tmp_path, epochs=1)
     digest = hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest()
     assert (tmp_path / "model.sha256").read_text() == f"{digest}  model.safetensors\n"
+    preparation = json.loads((tmp_path / "preparation.json").read_text())
+    assert (preparation["fit"], preparation["resize"], preparation["crop"]) == ("crop", 36, 32)
     assert read_digest(tmp_path) == digest

@@ -29,9 +29,10 @@ class EvaluationResult:
     split: "val", "test", or "all" of a folder. data: the folder. own: whether it holds what the network was trained
     on, and nothing else. classes: their names, in the order of the rows and columns of `evaluation.confusion_KK` (rows
     are true classes). photographs: what it says of each. expected: how many there would be if none were left out.
-    remarks: sentences on what was left out, and on photographs that it was trained on. table, picture: the confusion
-    matrix as .csv and .png. predictions, wrong: all photographs with what they were taken for, and those taken for
-    another class, the most confident first, as .csv. report: the search's report.html that was written again.
+    remarks: sentences on what was left out, on photographs that it was trained on, and on a run of an earlier version.
+    table, picture: the confusion matrix as .csv and .png. predictions, wrong: all photographs with what they were taken
+    for, and those taken for another class, the most confident first, as .csv. report: the search's report.html that was
+    written again.
     """
 
     split: str
@@ -161,6 +162,7 @@ def evaluate(
     folder = path_of(to, "--to") if to is not None else run_dir
     check_can_be_made(folder, "--to")
     from tune_cropshield.outcome.evaluation import choose_photographs, evaluate_on, remarks
+    from tune_cropshield.outcome.trained import earlier_preparation
 
     photographs = choose_photographs(run_dir, config, classes, given, split, cache_dir())
     evaluation, rows = evaluate_on(photographs, config, classes, weights)
@@ -173,7 +175,7 @@ def evaluate(
         evaluation=evaluation,
         judged=rows,
         expected=photographs.expected,
-        remarks=remarks(photographs, classes, rows),
+        remarks=[*earlier_preparation(run_dir), *remarks(photographs, classes, rows)],
         table=folder / f"confusion_{part}.csv",
         picture=folder / f"confusion_{part}.png",
         predictions=folder / f"predictions_{part}.csv",

@@ -19,11 +19,13 @@ class ExportResult:
 
     text: the settings; None for a network. path: the file that was written; None where nothing was.
     max_logit_difference: of a network, the largest difference between its logits and PyTorch's on photographs.
+    remarks: what else must be said of it.
     """
 
     text: str | None
     path: Path | None
     max_logit_difference: float | None = None
+    remarks: tuple[str, ...] = ()
 
 
 def export(
@@ -67,7 +69,7 @@ def export(
 
 def _export_network(run_dir: Path, folder: Path) -> ExportResult:
     """Writes folder/model.onnx."""
-    from tune_cropshield.outcome.trained import read_run
+    from tune_cropshield.outcome.trained import earlier_preparation, read_run
 
     check_can_be_made(folder, "--to")
     read_run(run_dir)  # a damaged run is told about before seconds of imports
@@ -77,7 +79,7 @@ def _export_network(run_dir: Path, folder: Path) -> ExportResult:
         difference = write_onnx(run_dir, folder / ONNX_FILE)
     except OSError as error:
         raise _unwritable(folder, error) from None
-    return ExportResult(None, folder / ONNX_FILE, difference)
+    return ExportResult(None, folder / ONNX_FILE, difference, tuple(earlier_preparation(run_dir)))
 
 
 def _unwritable(folder: Path, error: OSError) -> UserError:

@@ -33,12 +33,15 @@ def predictions(
 ) -> Iterator[Prediction]:
     """Yields what `predict` returns, each as soon as it is known; everything wrong is raised before the first.
 
-    tell: called with a line on each kind of thing that lies in a folder and is not predicted.
+    tell: called with a line on each kind of thing that lies in a folder and is not predicted, and on a run of an
+        earlier version.
     """
-    from tune_cropshield.outcome.trained import read_run
+    from tune_cropshield.outcome.trained import earlier_preparation, read_run
 
     run_dir = path_of(run_dir, "RUN_DIR")
     read_run(run_dir)  # a wrong folder is told about before seconds of imports
+    for line in earlier_preparation(run_dir):
+        tell(line)
     given = images if isinstance(images, Iterable) and not isinstance(images, str) else [images]
     photographs = _photographs([path_of(image, "IMAGE") for image in given], tell)
     import torch

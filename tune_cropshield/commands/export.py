@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 
 def run(args: argparse.Namespace) -> int:
@@ -19,4 +20,6 @@ def run(args: argparse.Namespace) -> int:
             f"logits differ from PyTorch's by at most {done.max_logit_difference:.1e}; the file's metadata name the "
             "input and the classes"
         )
+    for remark in done.remarks:
+        print(remark, file=sys.stderr)
     return 0

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from tune_cropshield.config.settings import Fit
+from tune_cropshield.config.settings import Fit, RunConfig
 from tune_cropshield.data.decode import DecodeError, decode_rgb
 
 if TYPE_CHECKING:  # seconds to import, and needed only for images: a bad folder is told about at once
@@ -46,6 +46,25 @@ class Preparation:
     image_size: int
     fit: Fit = "crop"
 
+    def as_dict(self) -> dict[str, Any]:
+        """Returns what preparation.json says: enough to do the same with other tools."""
+        cropped, padded = self.fit == "crop", self.fit == "pad"
+        return {
+            "colour_order": "RGB",
+            "upright": True,  # EXIF orientation is applied first
+            "fit": self.fit,
+            "resized_side": "shorter" if cropped else "longer" if padded else "both",
+            "resize": self.store_side,
+            "interpolation": "bilinear",
+            "antialias": True,
+            "crop": self.image_size if cropped else None,
+            "fill": list(FILL) if padded else None,
+            "image_size": self.image_size,
+            "mean": list(IMAGENET_MEAN),  # of pixels from 0 to 1
+            "std": list(IMAGENET_STD),
+            "layout": "NCHW",
+        }
+
     @property
     def store_side(self) -> int:
         """The side of pictures, in px: about 8/7 of the image's where the fit crops, otherwise the image's.
@@ -58,7 +77,10 @@ class Preparation:
         return self.image_size + max(4 * round(self.image_size * (PICTURE_OVER_IMAGE - 1) / 4), 4)
 
     def resized(self, width: int, height: int) -> tuple[int, int]:
-        """Returns the width and height of a whole photograph after its one resize, in px."""
+        """Returns the width and height of a whole photograph after its one resize, in px.
+
+        Whole-number arithmetic alone: the sides may be torch's symbols, while a network is exported.
+        """
         match self.fit:
             case "crop":
                 shorter = min(width, height)
@@ -81,11 +103,21 @@ class Preparation:
         side = self.store_side
         if self.fit == "pad":
             picture = Image.new("RGB", (side, side), FILL)
-            picture.paste(resized, ((side - width) // 2, (side - height) // 2))
-        else:  # to the nearest whole pixel, halves to the even one, as torchvision's CenterCrop
-            left, top = round((width - side) / 2), round((height - side) / 2)
+            picture.paste(resized, (-self.first_pixel(width, side), -self.first_pixel(height, side)))
+        else:
+            left, top = self.first_pixel(width, side), self.first_pixel(height, side)
             picture = resized.crop((left, top, left + side, top + side))
         return np.array(picture)
+
+    def first_pixel(self, resized: int, side: int) -> int:
+        """Returns where a square of `side` px begins on a side of a resized photograph; below 0 where that is filled.
+
+        A crop goes to the nearest whole pixel, halves to the even one, as torchvision's CenterCrop does.
+        """
+        if self.fit == "pad":
+            return -((side - resized) // 2)
+        half, odd = (resized - side) // 2, (resized - side) % 2
+        return half + odd * (half % 2)
 
     def picture_of(self, path: Path) -> npt.NDArray[np.uint8]:
         """Returns the picture of the photograph in a file. Raises DecodeError."""
@@ -99,3 +131,8 @@ class Preparation:
         from tune_cropshield.data.augment import evaluation_view
 
         return evaluation_view(pictures_BHWC, self.image_size, dtype)
+
+
+def judged_on(config: RunConfig) -> Preparation:
+    """Returns the preparation of what a run's network is judged on, and used on afterwards."""
+    return Preparation(config.trial.final_size)

@@ -14,7 +14,7 @@ from tune_cropshield.data.split_file import SPLIT_TABLE
 from tune_cropshield.errors import RunFailure
 from tune_cropshield.files import raising_disk_full, sync_names, sync_tree, write_text_atomically
 from tune_cropshield.training.predictions import PREDICTIONS
-from tune_cropshield.training.run_folder import BEST_METRICS, CLASSES, CONFIG, WEIGHTS, write_json
+from tune_cropshield.training.run_folder import BEST_METRICS, CLASSES, CONFIG, PREPARATION, WEIGHTS, write_json
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial  # half a second to import, and not needed where best/ is there
@@ -27,9 +27,9 @@ RETRAIN = "-m tune_cropshield train --config config.toml --out ../retrained"
 def write_best(search_dir: Path) -> Path:
     """Writes search_dir/best, aside and renamed, from the best trial and returns its path.
 
-    config.toml and config.json, model.safetensors of the best epoch, classes.json, metrics.json and predictions.csv
-    (that epoch's), split.csv and retrain.sh/.ps1. Raises UserError when no trial of the search has a result, DiskFull
-    when the disk is full, RunFailure when a file of the trial is missing.
+    config.toml and config.json, model.safetensors of the best epoch, classes.json, preparation.json, metrics.json and
+    predictions.csv (that epoch's), split.csv and retrain.sh/.ps1. Raises UserError when no trial of the search has a
+    result, DiskFull when the disk is full, RunFailure when a file of the trial is missing.
     """
     from tune_cropshield.search.folder import trial_folder
     from tune_cropshield.search.journal import best_trial, read_study
@@ -46,7 +46,7 @@ def write_best(search_dir: Path) -> Path:
             write_json(aside / "config.json", config.model_dump(mode="json"))
             for name in (WEIGHTS, CLASSES, BEST_METRICS):
                 shutil.copyfile(run_dir / name, aside / name)
-            for source in (run_dir / PREDICTIONS, search_dir / SPLIT_TABLE):
+            for source in (run_dir / PREPARATION, run_dir / PREDICTIONS, search_dir / SPLIT_TABLE):
                 if source.exists():  # searches of earlier versions hold none
                     shutil.copyfile(source, aside / source.name)
             for name, text in retrain_scripts(config, trial).items():

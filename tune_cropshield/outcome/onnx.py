@@ -1,8 +1,6 @@
-"""A trained network as ONNX: photographs' bytes in, logits and probabilities out.
+"""A trained network as ONNX: photographs as decoded in, logits and probabilities out, as `predict` gives them.
 
-Nothing is left to guess about the preparation.
-
-B: images, S: side in px, K: classes.
+B: photographs, H, W: their height and width, K: classes.
 """
 
 from __future__ import annotations
@@ -14,41 +12,43 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from itertools import cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
-from tune_cropshield.data.decode import DecodeError
+from tune_cropshield.data.decode import DecodeError, decode_rgb
 from tune_cropshield.data.generated import draw_leaves
 from tune_cropshield.data.listing import photographs_below
-from tune_cropshield.data.preparation import Preparation
+from tune_cropshield.data.preparation import Preparation, judged_on
 from tune_cropshield.errors import RunFailure, UserError
 from tune_cropshield.files import write_atomically
+from tune_cropshield.outcome.onnx_preparation import Prepared
 from tune_cropshield.outcome.trained import load_trained, read_run
 
 ONNX_FILE = "model.onnx"
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # torch's exporter needs the first two, the check the third
 TOLERANCE = 1e-3  # of logits, as a share of the largest one where that is above 1: fp32 can do no better on large ones
 NUM_CHECKED = 16  # photographs
-PREPARATION = (
-    "uint8 RGB (B, S, S, 3): each photograph upright, its shorter side resized to S px (bilinear, antialiased), its "
-    "centre square cut out; cropped and normalised inside"
+SYNTHETIC_SIDE = 200  # px
+INPUT = (
+    "uint8 RGB (B, H, W, 3), any B, H and W: photographs as decoded, turned upright (EXIF orientation); resized, cut "
+    "and normalised inside"
 )
 
 
-class FromBytes(nn.Module):
-    """The network behind its preparation: uint8 RGB (B, S, S, 3) -> logits and probabilities, both fp32 (B, K)."""
+class FromPhotographs(nn.Module):
+    """The network behind its preparation: uint8 RGB (B, H, W, 3) -> logits and probabilities, both fp32 (B, K)."""
 
-    def __init__(self, model: nn.Module, image_size: int) -> None:
+    def __init__(self, model: nn.Module, preparation: Preparation) -> None:
         super().__init__()
-        self.model, self.image_size = model, image_size
+        self.model, self.prepared = model, Prepared(preparation)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self.model(Preparation(self.image_size).images(images))
+        logits = self.model(self.prepared(images))
         return logits, logits.softmax(dim=1)
 
 
@@ -65,9 +65,10 @@ def check_packages() -> None:
 def write_onnx(run_dir: Path, target: Path) -> float:
     """Writes the network of a trained run to `target` and returns the largest difference of a logit from PyTorch's.
 
-    Input `images`: uint8 (B, S, S, 3), any B. Outputs `logits` and `probabilities`: fp32 (B, K). The file's metadata
-    name the classes, in the outputs' order. Both networks are compared on photographs of the run's folder, on
-    synthetic ones where that is gone; a file that differs by more than TOLERANCE is not kept.
+    Input `images`: uint8 (B, H, W, 3), photographs as decoded, any B, H and W. Outputs `logits` and `probabilities`:
+    fp32 (B, K). The file's metadata name the classes, in the outputs' order, and the preparation. It is compared with
+    what `predict` makes of whole photographs of the run's folder, of synthetic ones where that is gone; a file that
+    differs by more than TOLERANCE is not kept.
 
     Raises:
         UserError: when a package is missing or the run is damaged.
@@ -75,28 +76,33 @@ def write_onnx(run_dir: Path, target: Path) -> float:
     """
     check_packages()
     config, classes, weights = read_run(run_dir)
-    trial, size = config.trial, config.trial.final_size
-    network = FromBytes(load_trained(trial, len(classes), weights, torch.device("cpu")), size).eval()
-    pictures = pictures_to_check(config.data.dir, size)
-    metadata = {"classes": json.dumps(classes), "model": trial.model, "image_size": str(size), "input": PREPARATION}
-    content = _exported(network, torch.from_numpy(pictures[:2]), metadata, trial.model)
-    with torch.inference_mode():
-        expected, _ = network(torch.from_numpy(pictures))
-    difference = checked_difference(content, pictures, expected.numpy(), trial.model)
+    preparation = judged_on(config)
+    model = load_trained(config.trial, len(classes), weights, torch.device("cpu"))
+    metadata = {
+        "classes": json.dumps(classes),
+        "model": config.trial.model,
+        "image_size": str(preparation.image_size),
+        "input": INPUT,
+        "preparation": json.dumps(preparation.as_dict()),
+    }
+    content = _exported(FromPhotographs(model, preparation).eval(), metadata, config.trial.model)
+    difference = checked_difference(content, photographs_to_check(config.data.dir), model, preparation)
     target.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(target, lambda file: file.write(content))
     return difference
 
 
-def checked_difference(content: bytes, pictures_BSSC: np.ndarray, expected_BK: np.ndarray, name: str) -> float:
-    """Returns the largest difference between PyTorch's logits and an ONNX file's, asked one by one and as a batch.
+def checked_difference(
+    content: bytes, photographs: Sequence[Image.Image], model: nn.Module, preparation: Preparation
+) -> float:
+    """Returns the largest difference between an ONNX file's logits and those that `predict` goes by.
 
-    It is absolute where logits lie between -1 and 1, and a share of the largest one's size otherwise.
+    It is absolute where logits lie between -1 and 1, and a share of the largest one's size otherwise. Each photograph
+    is asked beside its mirror image, every second one turned on its side.
 
     Args:
         content: the file's bytes.
-        expected_BK: PyTorch's logits for `pictures_BSSC`.
-        name: of the network, for the error's text.
+        model: PyTorch's network, on the CPU.
 
     Raises:
         RunFailure: when the difference is above TOLERANCE.
@@ -104,22 +110,27 @@ def checked_difference(content: bytes, pictures_BSSC: np.ndarray, expected_BK: n
     import onnxruntime
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    together = session.run(["logits"], {"images": pictures_BSSC})[0]
-    alone = np.concatenate(
-        [session.run(["logits"], {"images": pictures_BSSC[at : at + 1]})[0] for at in range(len(pictures_BSSC))]
-    )
-    largest = max(np.abs(together - expected_BK).max(), np.abs(alone - expected_BK).max())
-    difference = float(largest / max(np.abs(expected_BK).max(), 1.0))
+    largest, scale = 0.0, 1.0
+    for number, upright in enumerate(photographs):
+        photograph = upright.transpose(Image.Transpose.ROTATE_90) if number % 2 else upright
+        pair = (photograph, photograph.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
+        (found_BK,) = session.run(["logits"], {"images": np.stack([np.asarray(one) for one in pair])})
+        pictures_BHWC = torch.from_numpy(np.stack([preparation.picture(one) for one in pair]))
+        with torch.inference_mode():
+            expected_BK = model(preparation.images(pictures_BHWC)).numpy()
+        largest = max(largest, float(np.abs(found_BK - expected_BK).max()))
+        scale = max(scale, float(np.abs(expected_BK).max()))
+    difference = largest / scale
     if not difference <= TOLERANCE:
         raise RunFailure(
-            f"the ONNX file of {name} was not kept: a logit differs by {difference:.2g} from PyTorch's, more than "
-            f"{TOLERANCE:g}"
+            f"the ONNX file was not kept: a logit differs by {difference:.2g} from PyTorch's, more than {TOLERANCE:g}"
         )
     return difference
 
 
-def _exported(network: FromBytes, example: Tensor, metadata: dict[str, str], name: str) -> bytes:
+def _exported(network: FromPhotographs, metadata: dict[str, str], name: str) -> bytes:
     """Returns the file's bytes. Raises RunFailure when torch's exporter cannot translate the network."""
+    example = torch.zeros(2, 50, 70, 3, dtype=torch.uint8)  # of three different sizes, none of them 1: all may vary
     network(example)  # the normalisation's tensors are made on first use, and must be real ones
     try:
         with _silence():
@@ -129,7 +140,7 @@ def _exported(network: FromBytes, example: Tensor, metadata: dict[str, str], nam
                 dynamo=True,
                 input_names=["images"],
                 output_names=["logits", "probabilities"],
-                dynamic_shapes=({0: "batch"},),
+                dynamic_shapes=({0: "batch", 1: "height", 2: "width"},),
             )
             assert program is not None
             proto = program.model_proto
@@ -159,24 +170,20 @@ def _silence() -> Iterator[None]:
         logging.disable(level)
 
 
-def pictures_to_check(folder: str, size: int) -> np.ndarray:
-    """Returns 16 photographs from all over `folder` as the store keeps them, uint8.
-
-    They are synthetic ones where none can be read.
-    """
-    preparation = Preparation(size)
-    photographs = photographs_below(Path(folder))[0] if folder and Path(folder).is_dir() else []
-    found = _decoded(photographs[:: max(len(photographs) // NUM_CHECKED, 1)], preparation)
+def photographs_to_check(folder: str) -> list[Image.Image]:
+    """Returns up to 16 whole photographs from all over `folder`, synthetic ones where none can be read."""
+    paths = photographs_below(Path(folder))[0] if folder and Path(folder).is_dir() else []
+    found = _decoded(paths[:: max(len(paths) // NUM_CHECKED, 1)])
     if found:
-        return np.stack(list(islice(cycle(found), NUM_CHECKED)))
+        return found
     with TemporaryDirectory() as place:
-        leaves = draw_leaves(Path(place) / "leaves", classes=4, per_class=4, image_size=max(size, 64))
-        return np.stack(_decoded(photographs_below(leaves)[0], preparation))
+        leaves = draw_leaves(Path(place) / "leaves", classes=4, per_class=4, image_size=SYNTHETIC_SIDE)
+        return _decoded(photographs_below(leaves)[0])
 
 
-def _decoded(paths: Sequence[Path], preparation: Preparation) -> list[np.ndarray]:
+def _decoded(paths: Sequence[Path]) -> list[Image.Image]:
     found = []
-    for path in paths:
+    for path in paths[:NUM_CHECKED]:
         with contextlib.suppress(DecodeError):
-            found.append(preparation.picture_of(path))
-    return found[:NUM_CHECKED]
+            found.append(decode_rgb(path))
+    return found

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from tune_cropshield.data.decode import DecodeError
-from tune_cropshield.data.preparation import Preparation
+from tune_cropshield.data.preparation import judged_on
 from tune_cropshield.outcome.trained import load_trained, read_run
 
 BATCH = 32
@@ -35,7 +35,7 @@ def predict(run_dir: Path, paths: Sequence[Path], device: torch.device) -> Itera
     Raises UserError when the run is damaged.
     """
     config, classes, weights = read_run(run_dir)
-    preparation = Preparation(config.trial.final_size)
+    preparation = judged_on(config)
     model = load_trained(config.trial, len(classes), weights, device)
     waiting = iter(paths)
     while batch := list(islice(waiting, BATCH)):

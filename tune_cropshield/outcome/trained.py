@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tune_cropshield.config.settings import RunConfig, TrialConfig, load_config
 from tune_cropshield.errors import UserError
-from tune_cropshield.training.run_folder import CLASSES, CONFIG, WEIGHTS
+from tune_cropshield.training.run_folder import CLASSES, CONFIG, PREPARATION, WEIGHTS
 
 if TYPE_CHECKING:
     import torch  # seconds to import: a wrong folder is told about at once
@@ -26,6 +26,19 @@ def read_run(run_dir: Path) -> tuple[RunConfig, list[str], Path]:
             f"{run_dir} is no trained run: {', '.join(missing)} missing (give a folder like OUT/best or OUT/t000)"
         )
     return load_config(run_dir / CONFIG), _read_classes(run_dir / CLASSES), run_dir / WEIGHTS
+
+
+def earlier_preparation(run_dir: Path) -> list[str]:
+    """Returns the line to say of a run whose network was judged on photographs prepared in another way than now.
+
+    Earlier versions resized a photograph twice and wrote no preparation.json. No line for every other run.
+    """
+    if (run_dir / PREPARATION).is_file():
+        return []
+    return [
+        f"{run_dir} was trained by an earlier version, which resized photographs twice; they are now resized once, so "
+        "some predictions change: judge it anew (evaluate), or train it again"
+    ]
 
 
 def _read_classes(path: Path) -> list[str]:

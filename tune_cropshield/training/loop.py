@@ -17,6 +17,7 @@ import torch
 from tune_cropshield.config.settings import Precision, RunConfig, TrialConfig, save_config
 from tune_cropshield.config.units import MIB
 from tune_cropshield.data.dataset import DeviceData
+from tune_cropshield.data.preparation import judged_on
 from tune_cropshield.data.windows import Window, training_windows
 from tune_cropshield.errors import DivergedError
 from tune_cropshield.files import raising_disk_full, remove_leftovers, sync_tree
@@ -31,7 +32,7 @@ from tune_cropshield.training.progress import Progress, TrialReport
 from tune_cropshield.training.retries.out_of_memory import OutOfMemoryPolicy
 from tune_cropshield.training.retries.spilling import SpillPolicy
 from tune_cropshield.training.retries.wider_precision import PrecisionChange, PrecisionPolicy
-from tune_cropshield.training.run_folder import CONFIG, RunFolder, ScalarEvents
+from tune_cropshield.training.run_folder import CONFIG, PREPARATION, RunFolder, ScalarEvents, write_json
 from tune_cropshield.training.trainer import Trainer
 
 # A kill costs at most this much training and the epoch under way, an orderly end only the latter.
@@ -101,6 +102,7 @@ def trial_epochs(
         clock = TrialClock(folder)
         remove_leftovers(folder)
         save_config(config, folder / CONFIG)
+        write_json(folder / PREPARATION, judged_on(config).as_dict())
         run, notes = RunFolder(folder), list[str]()
         if trial.threads is not None:
             torch.set_num_threads(trial.threads)

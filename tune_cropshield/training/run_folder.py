@@ -30,6 +30,7 @@ WEIGHTS = "model.safetensors"  # of the best epoch
 WEIGHTS_DIGEST = "model.sha256"  # of that file, as `sha256sum --check` reads it
 BEST_METRICS = "metrics.json"  # the best epoch's
 CLASSES = "classes.json"
+PREPARATION = "preparation.json"  # how a photograph becomes what the network is judged on
 # The best epoch's figures that are scalars of their own in TensorBoard: best_epoch, best_val_acc, ...
 OF_BEST_EPOCH = ("epoch", "val_acc", "val_loss", "val_macro_f1", "train_loss")
 
