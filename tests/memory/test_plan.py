@@ -9,7 +9,7 @@ import pytest
 
 from tune_cropshield.errors import ConfigError, DeviceError
 from tune_cropshield.memory.choose.for_gpu import candidates
-from tune_cropshield.memory.choose.pairs import Pair, Plan, pairs_of, parse_pair, plan_for_cpu
+from tune_cropshield.memory.choose.pairs import ANY, Allowed, Pair, Plan, pairs_of, parse_pair, plan_for_cpu
 from tune_cropshield.memory.choose.plans import plan_from_estimate, plan_from_points
 from tune_cropshield.memory.measure.points import Line, Point, Points, sizes_to_measure
 from tune_cropshield.memory.measure.process import measure_points
@@ -32,8 +32,8 @@ def estimate() -> MemoryEstimate:
     return estimate_memory("tiny_cnn", 22, 64, "fp16")
 
 
-def plan(points: Points, *batches: int, share_mib: float = SHARE_MIB, even: bool = False) -> Plan:
-    return plan_from_points(points, None, batches, share_mib, 500.0, even, "efficientnet_b0")
+def plan(points: Points, *batches: int, share_mib: float = SHARE_MIB, allowed: Allowed = ANY) -> Plan:
+    return plan_from_points(points, None, batches, share_mib, 500.0, allowed, "efficientnet_b0")
 
 
 def test_the_fastest_pair_comes_first() -> None:
@@ -90,9 +90,26 @@ def test_micro_batches_below_16_are_taken_only_where_no_larger_one_fits() -> Non
 
 
 def test_mixing_keeps_micro_batches_even_and_at_least_16() -> None:
-    assert [str(pair) for pair in pairs_of(54, lambda size: True, even=True)] == ["54x1", "18x3"]
+    assert [str(pair) for pair in pairs_of(54, lambda size: True, Allowed(even=True))] == ["54x1", "18x3"]
     assert [str(pair) for pair in pairs_of(54, lambda size: True)] == ["54x1", "27x2", "18x3"]
-    assert [str(pair) for pair in plan_for_cpu([162], even=True).pairs[162]] == ["54x3", "18x9"]
+    assert [str(pair) for pair in plan_for_cpu([162], Allowed(even=True)).pairs[162]] == ["54x3", "18x9"]
+
+
+def test_single_images_are_proposed_only_where_they_can_be_trained_on() -> None:
+    two = Allowed(smallest=2)
+    assert (ANY.of(7), two.of(7), two.of(1)) == ([7, 1], [7], [])
+    assert sizes_to_measure([3], 3, two) == [2, 3]
+    assert sizes_to_measure([3], 1, two) == [2, 3]
+    assert sizes_to_measure([3], 1, ANY) == [1, 3]
+    made = plan_for_cpu([1, 7, 65, 67], two)
+    assert {batch: [str(pair) for pair in pairs] for batch, pairs in made.pairs.items()} == {
+        1: [],
+        7: ["7x1"],
+        65: ["13x5"],
+        67: [],
+    }
+    assert made.notes == ("no micro-batch that the network can be trained with makes an effective batch of 1, 67",)
+    assert plan_for_cpu([1, 7, 65, 67]).notes == ()
 
 
 def test_an_effective_batch_that_no_pair_makes_is_named() -> None:
@@ -100,7 +117,7 @@ def test_an_effective_batch_that_no_pair_makes_is_named() -> None:
     made = plan(points, 16, 17)
     assert made.effective_batches == (16, 17)
     assert made.notes == ("1x17: fewer than 16 images at once make noisy batch norms; no larger divisor fits",)
-    made = plan(points, 15, 16, even=True)
+    made = plan(points, 15, 16, allowed=Allowed(even=True))
     assert made.effective_batches == (16,)
     assert made.notes == ("no pair that fits makes an effective batch of 15",)
     with pytest.raises(ConfigError, match="makes an effective batch of 15; those that do: 16"):
@@ -142,8 +159,8 @@ def test_a_pair_is_written_and_read_as_16x2() -> None:
 
 
 def test_every_divisor_from_16_on_is_a_candidate() -> None:
-    assert candidates([32, 48, 7], even=False) == [7, 16, 24, 32, 48]
-    assert candidates([54], even=True) == [18, 54]
+    assert candidates([32, 48, 7], ANY) == [7, 16, 24, 32, 48]
+    assert candidates([54], Allowed(even=True)) == [18, 54]
 
 
 @pytest.mark.parametrize(
@@ -165,7 +182,7 @@ def test_sizes_are_measured_up_to_the_estimates_largest_and_two_near_it(
 
 def test_a_single_candidate_gets_two_sizes_beside_it_so_that_there_is_a_line() -> None:
     assert sizes_to_measure([64], 100) == [32, 48, 64]
-    assert sizes_to_measure([54], 100, even=True) == [26, 40, 54]
+    assert sizes_to_measure([54], 100, Allowed(even=True)) == [26, 40, 54]
 
 
 def test_of_hundreds_of_candidates_a_few_are_measured_the_largest_among_them() -> None:

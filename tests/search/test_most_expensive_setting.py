@@ -9,9 +9,10 @@ import pytest
 
 from tune_cropshield.config.space import SearchSpace, space_from
 from tune_cropshield.device import Card
+from tune_cropshield.memory.choose.pairs import plan_for_cpu
 from tune_cropshield.search.prepare import plan_for
 from tune_cropshield.search.resources import Resources
-from tune_cropshield.search.trial_settings import most_expensive
+from tune_cropshield.search.trial_settings import most_expensive, pair_of, trial_config
 from tune_cropshield.search.views.view import SearchView
 
 CARD = Card("a card", "1.0", 8192.0, 8000.0)
@@ -47,6 +48,27 @@ def test_settings_that_take_the_same_memory_everywhere_are_not_spoken_of() -> No
     assert trial.ema > 0 and trial.mixup > 0
     trial, differ = most_expensive(space({}, ema=0.9))
     assert (trial.ema, differ) == (0.9, {})
+
+
+@pytest.mark.parametrize(
+    ("ranges", "batch", "pair"),
+    [
+        ({"mixup": {"choice": [0.0, 0.2]}}, 34, "34x1"),  # 17 would part two neighbours
+        ({}, 34, "17x2"),
+        ({"mixup": {"choice": [0.0, 0.2]}}, 54, "18x3"),
+        ({}, 7, "7x1"),
+    ],
+)
+def test_a_batch_that_no_longer_fits_is_made_of_micro_batches_that_can_be_trained_with(
+    ranges: dict[str, Any], batch: int, pair: str
+) -> None:
+    """It fitted when the search was begun; where memory runs out, it is halved."""
+    searched = space({**ranges, "effective_batch": {"choice": [16, batch]}})
+    now = plan_for_cpu([16])
+    values = {"lr": 1e-3, "effective_batch": batch, **({"mixup": 0.2} if ranges else {})}
+    assert str(pair_of(values, searched, now)) == pair
+    trial = trial_config(searched, values, now, Resources("cpu", 1, 0, 1, 1, 1, 0))
+    assert trial.effective_batch == batch
 
 
 def test_an_own_loss_is_planned_for_before_ours(tmp_path: Path) -> None:

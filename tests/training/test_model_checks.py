@@ -4,11 +4,52 @@ from __future__ import annotations
 
 import pytest
 
+import tune_cropshield as tc
+from tune_cropshield.config.settings import TrialConfig
 from tune_cropshield.errors import ConfigError
-from tune_cropshield.training.model_checks import check_sizes
+from tune_cropshield.training.model_checks import check_network, check_sizes, smallest_micro_batch
 
 
 def test_a_network_that_computes_its_widths_with_tensors_is_asked_too() -> None:
     check_sizes("regnet_y_400mf", (32, 64))
     with pytest.raises(ConfigError, match="image_size: alexnet cannot take pictures of 16 px"):
         check_sizes("alexnet", (16,))
+
+
+@pytest.mark.parametrize(
+    ("model", "image_size", "freeze_backbone", "smallest"),
+    [
+        ("resnet18", 32, False, 2),  # its last batch norms see one pixel
+        ("resnet18", 64, False, 1),
+        ("resnet18", 32, True, 1),  # they keep their statistics
+        ("convnext_tiny", 32, False, 1),  # no batch norm
+        ("tiny_cnn", 16, False, 1),
+    ],
+)
+def test_a_single_image_can_be_trained_on_where_no_batch_norm_sees_a_single_number(
+    model: str, image_size: int, freeze_backbone: bool, smallest: int
+) -> None:
+    trial = TrialConfig(model=model, image_size=image_size, freeze_backbone=freeze_backbone)
+    assert smallest_micro_batch(trial) == smallest
+
+
+def test_the_smallest_of_all_its_image_sizes_counts() -> None:
+    assert smallest_micro_batch(TrialConfig(model="resnet18", image_size=32, progressive_sizes={3: 64})) == 2
+
+
+def test_training_on_single_images_is_refused_where_it_would_fail() -> None:
+    reason = r"\(Expected more than 1 value per channel .*\): take 2 or more"
+    message = f"micro_batch: resnet18 at 32 px cannot be trained on single images {reason}"
+    with pytest.raises(ConfigError, match=message):
+        check_network(TrialConfig(model="resnet18", image_size=32, effective_batch=4, micro_batch=1))
+    with pytest.raises(ConfigError, match="effective_batch: resnet18 at 32 px cannot be trained on single images"):
+        check_network(TrialConfig(model="resnet18", image_size=32, effective_batch=1))
+    with pytest.raises(ConfigError, match=message):
+        tc.plan(model="resnet18", image_size=32, micro_batch=1, estimate=True)
+    check_network(TrialConfig(model="resnet18", image_size=64, effective_batch=4, micro_batch=1))
+
+
+def test_adaptive_clipping_of_nothing_is_refused() -> None:
+    message = "agc: adaptive clipping leaves the classifier alone, and freeze_backbone trains nothing else, but got"
+    with pytest.raises(ConfigError, match=message):
+        check_network(TrialConfig(model="tiny_cnn", image_size=32, agc=0.1, freeze_backbone=True))

@@ -113,7 +113,13 @@ class Retrying:
 
 
 def retrying(
-    model: nn.Module, micro_batch: int, *, precision: Precision = "fp32", even: bool = False, eval_batch: int = 8
+    model: nn.Module,
+    micro_batch: int,
+    *,
+    precision: Precision = "fp32",
+    even: bool = False,
+    smallest: int = 1,
+    eval_batch: int = 8,
 ) -> Retrying:
     correct_momentum(model, EFFECTIVE_BATCH / micro_batch)
     lr = torch.zeros(())
@@ -130,7 +136,7 @@ def retrying(
         average=None,
         log=UpdateLog(10, CPU),
     )
-    policy = OutOfMemoryPolicy(EFFECTIVE_BATCH, micro_batch, eval_batch, even=even)
+    policy = OutOfMemoryPolicy(EFFECTIVE_BATCH, micro_batch, eval_batch, even=even, smallest=smallest)
     return Retrying(Trainer(step, CLASSES, None), policy)
 
 
@@ -244,6 +250,15 @@ def test_a_single_image_cannot_be_halved() -> None:
         trained(retrying(Failing(network(), Endless()), micro_batch=1))
     with pytest.raises(OutOfMemory, match="with micro-batches of 2, after 0 retries with fewer"):
         trained(retrying(Failing(network(), Endless()), micro_batch=2, even=True), Mixing(0.2))
+
+
+def test_where_single_images_cannot_be_trained_on_two_are_the_fewest() -> None:
+    expected = trained(retrying(network(), micro_batch=2))
+    run = retrying(Failing(network(), {0: OUT_OF_MEMORY[0]}), micro_batch=3, smallest=2)
+    assert_same(trained(run), expected)
+    assert [(step.before, step.after) for step in run.policy.retries] == [(3, 2)]
+    with pytest.raises(OutOfMemory, match="with micro-batches of 2, after 0 retries with fewer"):
+        trained(retrying(Failing(network(), Endless()), micro_batch=2, smallest=2))
 
 
 @pytest.mark.parametrize(

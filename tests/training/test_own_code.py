@@ -17,7 +17,7 @@ from tune_cropshield.data.mixing import Targets
 from tune_cropshield.errors import ConfigError
 from tune_cropshield.training.loop import run_trial
 from tune_cropshield.training.losses import CrossEntropy
-from tune_cropshield.training.model_checks import check_image_sizes
+from tune_cropshield.training.model_checks import check_network
 from tune_cropshield.training.models import build_model
 from tune_cropshield.training.run_folder import read_metrics
 
@@ -172,7 +172,7 @@ def test_a_name_that_leads_nowhere_is_told_before_anything_runs(own: Path, field
 
 def test_a_network_that_gives_no_logits_is_told_before_anything_is_decoded(own: Path) -> None:
     with pytest.raises(ConfigError, match=r"it gives tuple for 2 images and 2 classes, not logits \(2, 2\)"):
-        check_image_sizes(TrialConfig(model=f"{own}:Pair", image_size=32))
+        check_network(TrialConfig(model=f"{own}:Pair", image_size=32))
 
 
 def test_code_that_fails_is_told_with_its_own_words(tmp_path: Path) -> None:

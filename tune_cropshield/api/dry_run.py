@@ -38,10 +38,11 @@ def dry_run(given: dict[str, Any], out: Path | None = None, *, resume: bool = Fa
     from tune_cropshield.search.prepare import device_and_card, plan_for
     from tune_cropshield.search.resources import divide
     from tune_cropshield.search.start_points import start_points
+    from tune_cropshield.search.trial_settings import most_expensive
     from tune_cropshield.search.views.view import SearchView
-    from tune_cropshield.training.model_checks import check_image_sizes
+    from tune_cropshield.training.model_checks import check_network
 
-    check_image_sizes(space.trial_config())
+    check_network(most_expensive(space)[0])
     device, card = device_and_card(space)
     resources = divide(device, space.search.trials_per_gpu, space.search.trials)
     plan = plan_for(space, resources, card, None, SearchView())

@@ -87,9 +87,9 @@ def train(
         path_of(out, "--out") if out is not None else Path("results/runs") / f"train-{time.strftime('%Y%m%d-%H%M%S')}"
     )
     _check_folder(folder, run, resume)
-    from tune_cropshield.training.model_checks import check_image_sizes
+    from tune_cropshield.training.model_checks import check_network
 
-    check_image_sizes(run.trial)
+    check_network(run.trial)
     return _train(run, folder, resume, profile, find_device(device), view_of(progress))
 
 

@@ -120,7 +120,8 @@ def training_windows(
 ) -> Generator[Window]:
     """Yields one epoch's windows: every sample of `indices` once, the last window ragged where they do not divide.
 
-    A last window or micro-batch of a single sample takes two from the one before it. Which sample comes when, and what
+    A last window or micro-batch of a single sample takes some from the one before it, or joins it where that has only
+    two. Which sample comes when, and what
     augmentation and mixing do to it, depends on (seed, epoch, sample) alone: not on micro_batch, nor on the device.
 
     Args:
@@ -153,20 +154,24 @@ def training_windows(
             )
 
 
-# A part of a single sample is too small for batch norm: the last one then has so many. The number is odd, as one is, so
-# that neighbours who are mixed stay together.
-SMALLEST_LAST_PART = 3
+def num_windows(samples: int, effective_batch: int) -> int:
+    """Returns how many windows an epoch of so many samples has."""
+    return len(_cut(0, samples, effective_batch))
 
 
 def _cut(start: int, stop: int, size: int) -> list[tuple[int, int]]:
     """Returns the parts of `size` samples between `start` and `stop`, the last one ragged.
 
-    A last part of a single sample takes a few from the one before it.
+    A single sample is too few for batch norm. So a last part of one takes two from the part before it, an even number,
+    so that neighbours who are mixed stay together. Where that has three it gives one (sizes are even where neighbours
+    are mixed), and where it has two the last part joins it.
     """
     parts = [(at, min(at + size, stop)) for at in range(start, stop, size)]
-    if len(parts) > 1 and parts[-1][1] - parts[-1][0] == 1 and size > SMALLEST_LAST_PART:
-        (before, _), (_, end) = parts[-2:]
-        parts[-2:] = [(before, end - SMALLEST_LAST_PART), (end - SMALLEST_LAST_PART, end)]
+    if size == 1 or len(parts) == 1 or parts[-1][1] - parts[-1][0] > 1:
+        return parts
+    before, end = parts[-2][0], parts[-1][1]
+    middle = end - (2 if size == 3 else 3)
+    parts[-2:] = [(before, middle), (middle, end)] if middle > before else [(before, end)]
     return parts
 
 

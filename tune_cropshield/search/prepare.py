@@ -54,10 +54,11 @@ def prepare(space: SearchSpace, cache_dir: Path, view: SearchView) -> Prepared:
     from tune_cropshield.data.generated import generated_leaves
     from tune_cropshield.data.remarks import remarks
     from tune_cropshield.search.start_points import reference_notes
-    from tune_cropshield.training.model_checks import check_image_sizes, check_pretrained
+    from tune_cropshield.search.trial_settings import most_expensive
+    from tune_cropshield.training.model_checks import check_network, check_pretrained
 
     trial = space.trial_config()
-    check_image_sizes(trial)
+    check_network(most_expensive(space)[0])
     device, card = device_and_card(space)
     resources = divide(device, space.search.trials_per_gpu, space.search.trials)
     if not space.data.dir:
@@ -107,24 +108,27 @@ def plan_for(
         num_classes: of the photographs. None where they are not known yet: a GPU's pairs are then only estimated.
         cache_dir: keeps what was measured; needed where `num_classes` is given.
     """
+    from tune_cropshield.memory.choose.for_gpu import allowed_micro_batches, estimate_for, plan_for_gpu
     from tune_cropshield.memory.choose.pairs import plan_for_cpu
-    from tune_cropshield.search.trial_settings import effective_batches, mixes_somewhere, most_expensive
-
-    batches, even = effective_batches(space), mixes_somewhere(space)
-    if card is None:
-        return plan_for_cpu(batches, even)
-    from tune_cropshield.memory.choose.budget import resolve_budget
-    from tune_cropshield.memory.choose.for_gpu import estimate_for, plan_for_gpu
-    from tune_cropshield.memory.choose.plans import plan_from_estimate
+    from tune_cropshield.search.trial_settings import effective_batches, most_expensive
 
     trial, searched = most_expensive(space)
+    batches, allowed = effective_batches(space), allowed_micro_batches(trial)
+    if card is None:
+        plan = plan_for_cpu(batches, allowed)
+        for note in plan.notes:
+            view.note(note)
+        return plan
+    from tune_cropshield.memory.choose.budget import resolve_budget
+    from tune_cropshield.memory.choose.plans import plan_from_estimate
+
     budget = resolve_budget(space.search.vram, card)
     corner = ", ".join(f"{name} = {value}" for name, value in searched.items())
     planned_for = [f"memory is planned for what takes the most of it in the space: {corner}"] if searched else []
     if num_classes is None:
         estimate = estimate_for(trial, REFERENCE_CLASSES)  # a dry run reads no photographs
         plan = plan_from_estimate(
-            estimate, batches, budget.share_mib(resources.trials_per_gpu), budget.context_mib, even, trial.model
+            estimate, batches, budget.share_mib(resources.trials_per_gpu), budget.context_mib, allowed, trial.model
         )
         return replace(plan, notes=(*planned_for, *plan.notes))
     assert cache_dir is not None
@@ -137,7 +141,6 @@ def plan_for(
             card,
             cache_dir,
             num_trials=resources.trials_per_gpu,
-            even=even,
             trust_ample_memory=True,
             measuring=measuring,
         )

@@ -13,7 +13,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from tune_cropshield.config.registry import is_own, source_digest
 from tune_cropshield.config.settings import TrialConfig
 from tune_cropshield.config.space import SearchSpace
-from tune_cropshield.memory.choose.pairs import SMALLEST_FOR_BATCH_NORM, Pair, Plan, micro_batches_of, parse_pair
+from tune_cropshield.memory.choose.pairs import SMALLEST_FOR_BATCH_NORM, Pair, Plan, parse_pair
 from tune_cropshield.search.resources import Resources
 
 PAIR = "pair"  # the parameter "16x2" that stands for effective_batch where every pair is searched
@@ -85,7 +85,10 @@ def pair_of(parameters: dict[str, Any], space: SearchSpace, plan: Plan) -> Pair:
         return parse_pair(parameters[PAIR])
     batch = parameters.get(EFFECTIVE_BATCH, space.trial_config().effective_batch)
     if EFFECTIVE_BATCH in parameters and not plan.pairs.get(batch):  # it fitted when the search was begun
-        micro_batch = min(size for size in micro_batches_of(batch) if size >= min(SMALLEST_FOR_BATCH_NORM, batch))
+        from tune_cropshield.memory.choose.for_gpu import allowed_micro_batches
+
+        sizes = allowed_micro_batches(most_expensive(space)[0]).of(batch)
+        micro_batch = min(size for size in sizes if size >= min(SMALLEST_FOR_BATCH_NORM, batch))
         return Pair(micro_batch, batch // micro_batch)
     return plan.best(batch)
 
@@ -150,10 +153,3 @@ def most_expensive(space: SearchSpace) -> tuple[TrialConfig, dict[str, Any]]:
         if len({MEMORY_COST[name](end) for end in domain.ends}) > 1
     }
     return space.trial_config().model_copy(update=values), differ
-
-
-def mixes_somewhere(space: SearchSpace) -> bool:
-    """Tells whether some trial of `space` mixes neighbours, so that micro-batches must be even."""
-    trial = space.trial_config()
-    searched = [space.space[name].ends for name in ("mixup", "cutmix") if name in space.space]
-    return bool(trial.mixup or trial.cutmix or any(value for ends in searched for value in ends))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import math
 import sys
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 from tune_cropshield.config import registry
 from tune_cropshield.config.settings import Precision, TrialConfig
 from tune_cropshield.data.mixing import Mixing
-from tune_cropshield.data.windows import WindowSettings
+from tune_cropshield.data.windows import WindowSettings, num_windows
 from tune_cropshield.training.clipping import chosen_clipping
 from tune_cropshield.training.ema import WeightAverage
 from tune_cropshield.training.graphs import CudaGraphs, Eager, Runner
@@ -38,7 +37,7 @@ def build_trainer(trial: TrialConfig, num_classes: int, train_labels: Tensor, de
         keep_freed_memory()
     seed_everything(trial.seed)
     _, accumulation = trial.pair
-    updates_per_epoch = math.ceil(len(train_labels) / trial.effective_batch)
+    updates_per_epoch = num_windows(len(train_labels), trial.effective_batch)
     model = build_model(trial.model, num_classes, trial.pretrained, trial.freeze_backbone, trial.dropout)
     correct_momentum(model, accumulation)
     model = model.to(device).to(memory_format=memory_format(trial.channels_last))

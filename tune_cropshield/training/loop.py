@@ -26,6 +26,7 @@ from tune_cropshield.training.clock import CHECKPOINT, REPORT, STEP, TrialClock
 from tune_cropshield.training.evaluate import evaluation_batch, split_batches
 from tune_cropshield.training.gpu_errors import gpu_errors_named
 from tune_cropshield.training.metrics import EpochMetrics, Evaluation
+from tune_cropshield.training.model_checks import smallest_micro_batch
 from tune_cropshield.training.precision import DTYPES
 from tune_cropshield.training.predictions import judged
 from tune_cropshield.training.progress import Progress, TrialReport
@@ -113,6 +114,7 @@ def trial_epochs(
             trial.pair[0],
             evaluation_batch(trial),
             even=trial.mixes,
+            smallest=smallest_micro_batch(trial),
             note=lambda retry: run.add_event({"event": "out of memory", **asdict(retry)}),
         )
         precision = PrecisionPolicy(

@@ -1,9 +1,9 @@
-"""What is asked of a network before anything is decoded or written: image sizes that it can take, weights that fit."""
+"""What is asked of a network before anything is decoded or written: whether it can be trained as the settings say."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import nn
@@ -18,10 +18,45 @@ COMMON_SIZES = (16, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 240, 256, 288, 
 CLASSES = 2  # any number does: sizes do not depend on it
 
 
-def check_image_sizes(trial: TrialConfig) -> None:
-    """Raises ConfigError when the network of `trial` cannot take images of a size that it would see."""
+def check_network(trial: TrialConfig) -> None:
+    """Raises ConfigError when the network of `trial` cannot be trained as its settings say.
+
+    It cannot take a size of its images, or so few at once, or adaptive clipping has nothing to clip.
+    """
     if trial.model not in registry.MODELS:  # ours take every size that may be asked for
-        check_sizes(trial.model, {trial.image_size, *trial.progressive_sizes.values()})
+        check_sizes(trial.model, _sizes(trial))
+    check_micro_batch(trial)
+    if trial.agc != "none" and trial.freeze_backbone:
+        reason = "adaptive clipping leaves the classifier alone, and freeze_backbone trains nothing else"
+        raise ConfigError([f"agc: {reason}, but got agc = {trial.agc}: take max_norm or clip_value"])
+
+
+def check_micro_batch(trial: TrialConfig) -> None:
+    """Raises ConfigError when `trial` would train on fewer images at once than its network can be trained on."""
+    micro_batch, _ = trial.pair
+    smallest = smallest_micro_batch(trial) if micro_batch == 1 else 1
+    if micro_batch < smallest:
+        fault = _fault(trial.model, min(_sizes(trial)), micro_batch, trial.freeze_backbone)
+        name = "effective_batch" if trial.micro_batch is None else "micro_batch"
+        where = f"{trial.model} at {min(_sizes(trial))} px"
+        raise ConfigError([f"{name}: {where} cannot be trained on single images ({fault}): take {smallest} or more"])
+
+
+def smallest_micro_batch(trial: TrialConfig) -> int:
+    """Returns the fewest images that a training step of `trial` can work on at once: 2 or 1.
+
+    Batch norm has no statistics of a single image whose feature maps have come down to one pixel.
+    """
+
+    def faults(images: int) -> list[str | None]:
+        return [_fault(trial.model, size, images, trial.freeze_backbone) for size in _sizes(trial)]
+
+    return 2 if any(faults(1)) and not any(faults(2)) else 1
+
+
+def _sizes(trial: TrialConfig) -> set[int]:
+    """Returns the sides, in px, of the images that `trial` trains on."""
+    return {trial.image_size, *trial.progressive_sizes.values()}
 
 
 def check_sizes(model: str, sizes: Iterable[int]) -> None:
@@ -44,29 +79,30 @@ def check_pretrained(trial: TrialConfig, num_classes: int) -> None:
 
 
 @cache
-def _fault(model: str, size: int) -> str | None:
-    """Returns why a training step's forward pass cannot run at `size`, None when it can."""
-    network = _network(model)
+def _fault(model: str, size: int, images: int = 2, freeze_backbone: bool = False) -> str | None:
+    """Returns why a training step's forward pass cannot run on `images` of `size`, None when it can."""
+    network = _network(model, freeze_backbone)
     device = next(network.parameters()).device
     try:
         with torch.no_grad():
-            logits_BK = network(torch.zeros(2, 3, size, size, device=device))
+            logits_BK = network(torch.zeros(images, 3, size, size, device=device))
     except Exception as error:  # every network fails in its own way
         return " ".join(str(error).split())[:120].rstrip(".")
-    if not isinstance(logits_BK, torch.Tensor) or logits_BK.shape != (2, CLASSES):
+    if not isinstance(logits_BK, torch.Tensor) or logits_BK.shape != (images, CLASSES):
         shape = tuple(logits_BK.shape) if isinstance(logits_BK, torch.Tensor) else type(logits_BK).__name__
-        return f"it gives {shape} for 2 images and {CLASSES} classes, not logits (2, {CLASSES})"
+        return f"it gives {shape} for {images} images and {CLASSES} classes, not logits ({images}, {CLASSES})"
     return None
 
 
 @cache
-def _network(model: str) -> nn.Module:
+def _network(model: str, freeze_backbone: bool) -> nn.Module:
     """Returns the network in training mode: without numbers, but for a user's own, which may need them."""
+    build = partial(build_model, model, CLASSES, freeze_backbone=freeze_backbone)
     if registry.is_own(model):
-        return build_model(model, CLASSES).train()
+        return build().train()
     try:
         with torch.device("meta"):
-            network = build_model(model, CLASSES)
+            network = build()
     except NotImplementedError:  # RegNet computes its widths with tensors
-        network = build_model(model, CLASSES).to("meta")
+        network = build().to("meta")
     return network.train()

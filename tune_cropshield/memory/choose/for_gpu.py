@@ -14,13 +14,14 @@ from tune_cropshield.data.preparation import Preparation
 from tune_cropshield.device import Card
 from tune_cropshield.errors import EstimateUnavailable
 from tune_cropshield.memory.choose.budget import Budget
-from tune_cropshield.memory.choose.pairs import PLANNED_SHARE, SMALLEST_FOR_BATCH_NORM, Plan, micro_batches_of
+from tune_cropshield.memory.choose.pairs import PLANNED_SHARE, SMALLEST_FOR_BATCH_NORM, Allowed, Plan
 from tune_cropshield.memory.choose.plans import fitting_pairs, plan_from_estimate, plan_from_points
 from tune_cropshield.memory.measure.cache import ProbeCache, identity, usable
 from tune_cropshield.memory.measure.points import Point, Points, sizes_to_measure
 from tune_cropshield.memory.measure.process import Probe, Request, measure_points
 from tune_cropshield.memory.predict.estimate import MemoryEstimate, estimate_memory
 from tune_cropshield.training.gradients import LARGEST_PART_BYTES
+from tune_cropshield.training.model_checks import smallest_micro_batch
 from tune_cropshield.training.precision import DTYPES, resolve_precision
 
 CUDA = torch.device("cuda")  # named, not touched
@@ -65,6 +66,11 @@ def estimate_for(trial: TrialConfig, num_classes: int) -> MemoryEstimate:
     return replace(estimate, least_peak_mib=estimate.fixed_mib + gradients_mib)
 
 
+def allowed_micro_batches(trial: TrialConfig) -> Allowed:
+    """Returns the micro-batches that trials like `trial` may have."""
+    return Allowed(trial.mixes, smallest_micro_batch(trial))
+
+
 def at_largest_size(trial: TrialConfig) -> TrialConfig:
     """Returns `trial` with the largest of its image sizes throughout: the one that must fit."""
     return trial.model_copy(
@@ -81,7 +87,6 @@ def plan_for_gpu(
     cache_dir: Path,
     *,
     num_trials: int = 1,
-    even: bool | None = None,
     only: int | None = None,
     trust_ample_memory: bool = False,
     probe: Callable[[Request], Probe] = Probe,
@@ -99,7 +104,6 @@ def plan_for_gpu(
         card: the GPU, as its driver describes it.
         cache_dir: where measured points are kept.
         num_trials: how many trials share the card.
-        even: keep micro-batches even; None: where `trial` mixes.
         only: this micro-batch alone, whether it fits or not.
         trust_ample_memory: measure nothing where every pair takes less than AMPLE of a trial's share.
         probe: what measures.
@@ -111,7 +115,7 @@ def plan_for_gpu(
         ConfigError: there is no such model.
     """
     trial = at_largest_size(trial)
-    even = trial.mixes if even is None else even
+    allowed = allowed_micro_batches(trial)
     batches = sorted(set(effective_batches))
     cache = ProbeCache(cache_dir, identity(trial, num_classes, gpu_precision(trial), card))
     kept, context_mib = cache.load()
@@ -124,11 +128,11 @@ def plan_for_gpu(
     except EstimateUnavailable as error:
         estimate = None
         notes.append(f"{error}: every figure is measured")
-    most = max(candidates(batches, even))
+    most = max(candidates(batches, allowed))
     largest = estimate.largest_micro_batch(PLANNED_SHARE * share_mib, 2, most) if estimate is not None else None
     known = usable(kept, share_mib)
     missing = _missing(
-        [only] if only is not None else sizes_to_measure(candidates(batches, even), largest, even), known
+        [only] if only is not None else sizes_to_measure(candidates(batches, allowed), largest, allowed), known
     )
     subject = f"{trial.model} at {trial.image_size} px"
     if (
@@ -137,7 +141,7 @@ def plan_for_gpu(
         and trust_ample_memory
         and estimate.largest_micro_batch(AMPLE * share_mib, 2, most) == most
     ):
-        plan = plan_from_estimate(estimate, batches, share_mib, budget.context_mib, even, subject, only)
+        plan = plan_from_estimate(estimate, batches, share_mib, budget.context_mib, allowed, subject, only)
         ample = (
             f"every pair of {subject} takes less than half of the {share_mib:.0f} MiB that each trial may reserve: "
             "estimated, not measured"
@@ -149,16 +153,16 @@ def plan_for_gpu(
             if only is None:
                 found = [*known, *fresh]
                 if missing and all(point.peak_reserved_mib is None for point in found):
-                    fresh += measure_points(process.measure, _smaller(batches, even, min(missing)), measuring)
+                    fresh += measure_points(process.measure, _smaller(batches, allowed, min(missing)), measuring)
                 found = [*known, *fresh]
-                fresh += measure_points(process.measure, _unconfirmed(found, batches, share_mib, even), measuring)
+                fresh += measure_points(process.measure, _unconfirmed(found, batches, share_mib, allowed), measuring)
             if fresh:
                 cache.add(fresh, process.context_mib)
             if process.context_mib is not None:
                 budget = replace(budget, context_mib=process.context_mib)
         known = [*known, *fresh]
         share_mib = budget.share_mib(num_trials)
-    plan = plan_from_points(Points(known), estimate, batches, share_mib, budget.context_mib, even, subject, only)
+    plan = plan_from_points(Points(known), estimate, batches, share_mib, budget.context_mib, allowed, subject, only)
     return replace(plan, notes=(*notes, *plan.notes))
 
 
@@ -169,30 +173,32 @@ def _missing(sizes: Iterable[int], known: Iterable[Point]) -> list[int]:
     return sorted(size for size in {*sizes} - measured if smallest_failed is None or size < smallest_failed)
 
 
-def _smaller(effective_batches: Iterable[int], even: bool, size: int) -> set[int]:
+def _smaller(effective_batches: Iterable[int], allowed: Allowed, size: int) -> set[int]:
     """Returns the micro-batches below `size`: where nothing fits, also those that are smaller than batch norms like."""
-    return {smaller for batch in effective_batches for smaller in micro_batches_of(batch, even) if smaller < size}
+    return {smaller for batch in effective_batches for smaller in allowed.of(batch) if smaller < size}
 
 
-def _unconfirmed(found: Iterable[Point], effective_batches: Iterable[int], share_mib: float, even: bool) -> set[int]:
+def _unconfirmed(
+    found: Iterable[Point], effective_batches: Iterable[int], share_mib: float, allowed: Allowed
+) -> set[int]:
     """Returns the micro-batches that would be taken without having been measured themselves.
 
     They fit by their neighbours.
     """
     points = Points(found)
     chosen = [
-        pairs[0].micro_batch for pairs in fitting_pairs(points, effective_batches, share_mib, even).values() if pairs
+        pairs[0].micro_batch for pairs in fitting_pairs(points, effective_batches, share_mib, allowed).values() if pairs
     ]
     return {size for size in chosen if points.at(size) is None}
 
 
-def candidates(effective_batches: Iterable[int], even: bool) -> list[int]:
+def candidates(effective_batches: Iterable[int], allowed: Allowed) -> list[int]:
     """Returns every micro-batch that a pair could have.
 
     These are the divisors from 16 on, and the smaller ones of batches that have no other.
     """
     sizes: set[int] = set()
     for batch in effective_batches:
-        divisors = micro_batches_of(batch, even)
+        divisors = allowed.of(batch)
         sizes |= {size for size in divisors if size >= min(SMALLEST_FOR_BATCH_NORM, batch)} or set(divisors)
     return sorted(sizes)

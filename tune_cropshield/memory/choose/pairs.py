@@ -43,20 +43,32 @@ def parse_pair(text: str) -> Pair:
     return Pair(int(micro_batch), int(accumulation))
 
 
-def micro_batches_of(effective_batch: int, even: bool = False) -> list[int]:
-    """Returns the micro-batches that divide `effective_batch`, the largest first.
+@dataclass(frozen=True)
+class Allowed:
+    """Which micro-batches a trial may have, whatever the memory.
 
-    even: only even ones, as where neighbours are mixed.
+    even: only even ones, as where neighbours are mixed. smallest: 2 where a network cannot be trained on a single image
+    (see training.model_checks), 1 elsewhere.
     """
-    return [size for size in range(effective_batch, 0, -1) if effective_batch % size == 0 and not (even and size % 2)]
+
+    even: bool = False
+    smallest: int = 1
+
+    def of(self, effective_batch: int) -> list[int]:
+        """Returns the micro-batches that divide `effective_batch`, the largest first."""
+        sizes = range(effective_batch, self.smallest - 1, -1)
+        return [size for size in sizes if effective_batch % size == 0 and not (self.even and size % 2)]
 
 
-def pairs_of(effective_batch: int, fits: Callable[[int], bool], even: bool = False) -> tuple[Pair, ...]:
+ANY = Allowed()
+
+
+def pairs_of(effective_batch: int, fits: Callable[[int], bool], allowed: Allowed = ANY) -> tuple[Pair, ...]:
     """Returns the pairs that make `effective_batch` with a micro-batch that fits, the largest micro-batch first.
 
     Micro-batches below 16 are left out where a larger one fits; none at all when not even the smallest fits.
     """
-    fitting = [size for size in micro_batches_of(effective_batch, even) if fits(size)]
+    fitting = [size for size in allowed.of(effective_batch) if fits(size)]
     enough = [size for size in fitting if size >= SMALLEST_FOR_BATCH_NORM] or fitting[:1]
     return tuple(Pair(size, effective_batch // size) for size in enough)
 
@@ -131,11 +143,13 @@ class Plan:
         return max(PLANNED_SHARE * self.share_mib - max(known), 0.0)
 
 
-def plan_for_cpu(effective_batches: Iterable[int], even: bool = False) -> Plan:
+def plan_for_cpu(effective_batches: Iterable[int], allowed: Allowed = ANY) -> Plan:
     """Returns the plan without a GPU: whole batches up to 64, accumulated above.
 
-    even: micro-batches must be even, as neighbours are mixed.
+    allowed: the micro-batches that trials may have.
     """
-    return Plan(
-        {batch: pairs_of(batch, lambda size: size <= CPU_MICRO_BATCH, even) for batch in sorted(set(effective_batches))}
-    )
+    batches = sorted(set(effective_batches))
+    pairs = {batch: pairs_of(batch, lambda size: size <= CPU_MICRO_BATCH, allowed) for batch in batches}
+    unmade = ", ".join(str(batch) for batch, made in pairs.items() if not made)
+    note = f"no micro-batch that the network can be trained with makes an effective batch of {unmade}"
+    return Plan(pairs, notes=(note,) if unmade else ())

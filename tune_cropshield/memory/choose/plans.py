@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Sequence
 
 from tune_cropshield.errors import DeviceError
 from tune_cropshield.memory.choose.pairs import (
+    ANY,
     PLANNED_SHARE,
     SMALLEST_FOR_BATCH_NORM,
+    Allowed,
     Figures,
     Pair,
     Plan,
-    micro_batches_of,
     pairs_of,
 )
 from tune_cropshield.memory.measure.points import Points
@@ -26,7 +27,7 @@ def plan_from_estimate(
     effective_batches: Iterable[int],
     share_mib: float,
     context_mib: float,
-    even: bool = False,
+    allowed: Allowed = ANY,
     subject: str = "this model",
     only: int | None = None,
 ) -> Plan:
@@ -37,7 +38,7 @@ def plan_from_estimate(
         effective_batches: those to plan for.
         share_mib: what the allocator of one trial may reserve.
         context_mib: what its process takes beside that, for messages and the plan's record.
-        even: micro-batches must be even, as neighbours are mixed.
+        allowed: the micro-batches that trials may have.
         subject: what is planned for, in messages.
         only: this micro-batch alone, whether it fits or not.
 
@@ -53,11 +54,11 @@ def plan_from_estimate(
     def fits_of(batch: int) -> Callable[[int], bool]:
         return lambda size: size <= largest[1 if size == batch else 2]
 
-    pairs = {batch: pairs_of(batch, fits_of(batch), even) for batch in batches}
+    pairs = {batch: pairs_of(batch, fits_of(batch), allowed) for batch in batches}
     if only is not None:
         pairs = _only(only, batches)
     elif not any(pairs.values()):
-        raise _too_small(subject, _smallest_need_mib(estimate, batches, even), share_mib, context_mib)
+        raise _too_small(subject, _smallest_need_mib(estimate, batches, allowed), share_mib, context_mib)
     return Plan(
         pairs,
         "estimate",
@@ -82,7 +83,7 @@ def plan_from_points(
     effective_batches: Iterable[int],
     share_mib: float,
     context_mib: float,
-    even: bool = False,
+    allowed: Allowed = ANY,
     subject: str = "this model",
     only: int | None = None,
 ) -> Plan:
@@ -97,12 +98,15 @@ def plan_from_points(
     The other arguments, and what is raised, are those of `plan_from_estimate`.
     """
     batches = sorted(set(effective_batches))
-    pairs = fitting_pairs(points, batches, share_mib, even)
+    pairs = fitting_pairs(points, batches, share_mib, allowed)
     if only is not None:
         pairs = _only(only, batches)
     elif not any(pairs.values()):
         raise _too_small(
-            subject, points.smallest_need_mib() or _smallest_need_mib(estimate, batches, even), share_mib, context_mib
+            subject,
+            points.smallest_need_mib() or _smallest_need_mib(estimate, batches, allowed),
+            share_mib,
+            context_mib,
         )
 
     def figures(pair: Pair) -> Figures:
@@ -132,7 +136,7 @@ def plan_from_points(
 
 
 def fitting_pairs(
-    points: Points, effective_batches: Iterable[int], share_mib: float, even: bool = False
+    points: Points, effective_batches: Iterable[int], share_mib: float, allowed: Allowed = ANY
 ) -> dict[int, tuple[Pair, ...]]:
     """Returns, by effective batch, the pairs that `points` let a trial take within `share_mib`.
 
@@ -140,7 +144,7 @@ def fitting_pairs(
     """
     planned_mib = PLANNED_SHARE * share_mib
     return {
-        batch: _fastest_first(pairs_of(batch, lambda size: points.fits(size, planned_mib), even), points)
+        batch: _fastest_first(pairs_of(batch, lambda size: points.fits(size, planned_mib), allowed), points)
         for batch in effective_batches
     }
 
@@ -184,11 +188,11 @@ def _notes(pairs: dict[int, tuple[Pair, ...]]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _smallest_need_mib(estimate: MemoryEstimate | None, effective_batches: Sequence[int], even: bool) -> float | None:
+def _smallest_need_mib(
+    estimate: MemoryEstimate | None, effective_batches: Sequence[int], allowed: Allowed
+) -> float | None:
     """Returns what the smallest pair of all reserves, as far as the estimate tells."""
-    smallest = [
-        Pair(sizes[-1], batch // sizes[-1]) for batch in effective_batches if (sizes := micro_batches_of(batch, even))
-    ]
+    smallest = [Pair(sizes[-1], batch // sizes[-1]) for batch in effective_batches if (sizes := allowed.of(batch))]
     if estimate is None:
         return None
     return min((estimate.peak_reserved_mib(pair.micro_batch, pair.accumulation) for pair in smallest), default=None)

@@ -11,6 +11,8 @@ import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from tune_cropshield.memory.choose.pairs import ANY, Allowed
+
 LARGEST_MEASURED = 8  # candidates of one model: at about a second each the probe stays short
 # The estimate errs by up to a tenth, mostly on the safe side: what it just rules out is worth a try.
 TRIED_ABOVE_ESTIMATE = 1.1
@@ -92,12 +94,12 @@ class Points:
         ]
 
 
-def sizes_to_measure(candidates: Iterable[int], likely_largest: int | None, even: bool = False) -> list[int]:
+def sizes_to_measure(candidates: Iterable[int], likely_largest: int | None, allowed: Allowed = ANY) -> list[int]:
     """Returns which micro-batches to measure, ascending.
 
-    candidates: those that could be chosen. likely_largest: the estimate's, None without one. Far larger ones are left
-    out; of very many, powers of two and the largest are kept. Two at least lie near the largest, so that the line
-    through them holds where it matters.
+    candidates: those that could be chosen. allowed: those that can be trained with. likely_largest: the estimate's,
+    None without one. Far larger ones are left out; of very many, powers of two and the largest are kept. Two at least
+    lie near the largest, so that the line through them holds where it matters.
     """
     possible = sorted(set(candidates))
     if likely_largest is not None:
@@ -111,5 +113,6 @@ def sizes_to_measure(candidates: Iterable[int], likely_largest: int | None, even
     near = [size for size in possible if size >= top / 2]
     if len(near) > 1:
         return possible
-    unit = 2 if even else 1
-    return sorted({*possible, *(max(round(top * share) // unit * unit, unit) for share in (0.5, 0.75))})
+    unit = 2 if allowed.even else 1
+    least = max(unit, allowed.smallest)
+    return sorted({*possible, *(max(round(top * share) // unit * unit, least) for share in (0.5, 0.75))})

@@ -50,6 +50,7 @@ class OutOfMemoryPolicy:
         micro_batch: images that the trainers handed in were built to work on at once.
         eval_batch: images evaluated at once.
         even: keep the micro-batch even, as mixing neighbours demands.
+        smallest: the fewest images that the network can be trained on at once.
         note: called with each retry.
     """
 
@@ -60,11 +61,13 @@ class OutOfMemoryPolicy:
         eval_batch: int,
         *,
         even: bool = False,
+        smallest: int = 1,
         note: Callable[[OutOfMemoryRetry], object] = lambda retry: None,
     ) -> None:
         self.effective_batch, self.micro_batch, self.eval_batch = effective_batch, micro_batch, eval_batch
         self.retries: list[OutOfMemoryRetry] = []
-        self._planned, self._smallest, self._note = micro_batch, 2 if even else 1, note
+        self._planned, self._even, self._note = micro_batch, even, note
+        self._smallest = max(smallest, 2 if even else 1)
         self._failure: str | None = None  # why the window under way could not be trained
 
     def train_epoch(self, trainer: Trainer, windows_from: WindowsFrom, epoch: int) -> TrainedEpoch:
@@ -122,7 +125,7 @@ class OutOfMemoryPolicy:
             done = f"after {len(self.retries)} retries with fewer"
             raise OutOfMemory(f"out of memory with micro-batches of {self.micro_batch}, {done}: {reason}")
         half = max(self.micro_batch // 2, self._smallest)
-        half -= half % self._smallest
+        half -= half % 2 if self._even else 0
         retry = OutOfMemoryRetry(epoch, "training", self.micro_batch, half, reason)
         self._set_micro_batch(trainer, half)
         self._retried(trainer, retry)
