@@ -17,11 +17,49 @@ from tune_cropshield.memory.predict.allocator import CachingAllocator
 from tune_cropshield.memory.predict.cuda_semantics import cuda_semantics
 from tune_cropshield.memory.predict.estimate import MemoryEstimate, estimate_memory
 from tune_cropshield.memory.predict.events import FREED
+from tune_cropshield.memory.predict.scratch import row_sum_buffer
 from tune_cropshield.memory.predict.trace import meta_copy, trace_window
 
 MIB = 2**20
 
-# model, precision, micro_batch, accumulation, max_allocated_mib, max_reserved_mib; channels_last
+# Networks that no constant of the estimate was set by, fp16, channels_last (results/memory_estimate_h200_2026-11).
+# model, image size, micro_batch, accumulation, max_allocated_mib, max_reserved_mib
+HELD_OUT = [
+    ("resnet34", 128, 16, 1, 468, 502),
+    ("resnet34", 256, 64, 1, 1765, 1996),
+    ("resnet34", 224, 32, 2, 995, 1026),
+    ("regnet_y_400mf", 128, 16, 1, 205, 232),
+    ("regnet_y_400mf", 256, 64, 1, 1532, 1724),
+    ("regnet_y_400mf", 224, 32, 2, 673, 720),
+    ("shufflenet_v2_x1_0", 128, 16, 1, 138, 158),
+    ("shufflenet_v2_x1_0", 256, 64, 1, 986, 1132),
+    ("shufflenet_v2_x1_0", 224, 32, 2, 440, 458),
+    ("mobilenet_v2", 128, 16, 1, 302, 324),
+    ("mobilenet_v2", 256, 64, 1, 3284, 3634),
+    ("mobilenet_v2", 224, 32, 2, 1338, 1474),
+    ("efficientnet_v2_s", 128, 16, 1, 738, 822),
+    ("efficientnet_v2_s", 256, 64, 1, 6553, 6720),
+    ("efficientnet_v2_s", 224, 32, 2, 2815, 3112),
+    ("squeezenet1_1", 128, 16, 1, 68, 86),
+    ("squeezenet1_1", 256, 64, 1, 1012, 1484),
+    ("squeezenet1_1", 224, 32, 2, 394, 540),
+    ("swin_t", 128, 16, 1, 958, 1112),
+    ("swin_t", 256, 64, 1, 7144, 7724),
+    ("swin_t", 224, 32, 2, 2729, 2902),
+    ("resnext50_32x4d", 128, 16, 1, 685, 726),
+    ("resnext50_32x4d", 256, 64, 1, 4991, 5526),
+    ("resnext50_32x4d", 224, 32, 2, 2247, 2460),
+    ("googlenet", 128, 16, 1, 299, 312),
+    ("googlenet", 256, 64, 1, 2589, 2602),
+    ("googlenet", 224, 32, 2, 1108, 1126),
+    ("resnet101", 256, 64, 1, 5852, 6344),
+    ("resnet101", 224, 32, 2, 2832, 2922),
+    ("mobilenet_v3_small", 128, 16, 1, 132, 148),
+    ("mobilenet_v3_small", 256, 64, 1, 797, 948),
+    ("mobilenet_v3_small", 224, 32, 2, 366, 400),
+    ("vgg16", 224, 32, 2, 4066, 4446),
+]
+# model, precision, micro_batch, accumulation, max_allocated_mib, max_reserved_mib; 224 px, channels_last
 MEASURED = [
     ("cropshield_cnn", "bf16", 16, 1, 1130, 1302),
     ("cropshield_cnn", "bf16", 128, 1, 8080, 9474),
@@ -78,6 +116,19 @@ def cached_estimate(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("model, image_size, micro_batch, accumulation, allocated, reserved", HELD_OUT)
+def test_peaks_of_networks_that_no_constant_was_set_by(
+    model: str, image_size: int, micro_batch: int, accumulation: int, allocated: int, reserved: int
+) -> None:
+    estimate = estimate_of(model, "fp16", image_size)
+
+    assert estimate.peak_allocated_mib(micro_batch, accumulation) == pytest.approx(allocated, rel=0.03, abs=16)
+    # blocks of 2 and 20 MiB: on small networks shares say little
+    allowed = 0.05 * reserved if reserved >= 1024 else 64
+    assert estimate.peak_reserved_mib(micro_batch, accumulation) == pytest.approx(reserved, abs=allowed)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("model, precision, micro_batch, accumulation, allocated, reserved", MEASURED)
 def test_peaks_are_those_of_the_gpu(
     model: str, precision: str, micro_batch: int, accumulation: int, allocated: int, reserved: int
@@ -87,18 +138,16 @@ def test_peaks_are_those_of_the_gpu(
     assert estimate.peak_allocated_mib(micro_batch, accumulation) == pytest.approx(
         allocated, rel=0.05 if micro_batch < 16 else 0.03
     )
-    assert 0.97 <= estimate.peak_reserved_mib(micro_batch, accumulation) / reserved <= 1.12
+    assert estimate.peak_reserved_mib(micro_batch, accumulation) == pytest.approx(reserved, rel=0.06, abs=64)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model, micro_batch, allocated, reserved", MEASURED_FP32)
-def test_fp32_without_channels_last_is_not_underestimated(
-    model: str, micro_batch: int, allocated: int, reserved: int
-) -> None:
+def test_peaks_of_fp32_without_channels_last(model: str, micro_batch: int, allocated: int, reserved: int) -> None:
     estimate = estimate_of(model, "fp32", channels_last=False)
 
     assert estimate.peak_allocated_mib(micro_batch) == pytest.approx(allocated, rel=0.03)
-    assert 0.97 <= estimate.peak_reserved_mib(micro_batch) / reserved <= 1.4
+    assert estimate.peak_reserved_mib(micro_batch) == pytest.approx(reserved, rel=0.08, abs=64)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +177,7 @@ def test_an_average_of_the_weights_costs_the_network_once_more() -> None:
 
     assert averaged.average_mib == (23_553_110 * 4 + 53_120 * 4 + 53 * 8) / MIB
     assert averaged.fixed_mib - plain.fixed_mib == pytest.approx(90.05, abs=0.01)
-    assert averaged.peak_allocated_mib(32) - plain.peak_allocated_mib(32) == pytest.approx(90.05, abs=0.01)
+    assert averaged.peak_allocated_mib(32) - plain.peak_allocated_mib(32) == pytest.approx(90.05, abs=4)  # + rests
     assert averaged.peak_reserved_mib(32) - plain.peak_reserved_mib(32) > 60  # segments are not filled to the brim
     assert plain.average_mib == 0
 
@@ -136,7 +185,9 @@ def test_an_average_of_the_weights_costs_the_network_once_more() -> None:
 def test_further_micro_steps_cost_the_gradients_once() -> None:
     estimate = estimate_of("resnet50")
 
-    assert estimate.peak_allocated_mib(128, 2) - estimate.peak_allocated_mib(128, 1) == pytest.approx(89.8, abs=0.5)
+    assert estimate.peak_allocated_mib(128, 2) - estimate.peak_allocated_mib(128, 1) == pytest.approx(
+        89.8, abs=4
+    )  # + rests
     assert estimate.peak_allocated_mib(128, 8) == estimate.peak_allocated_mib(128, 2)
 
 
@@ -155,6 +206,42 @@ def test_sgd_keeps_one_state_or_none() -> None:
         == estimate_of("tiny_cnn", image_size=64).weights_mib
     )
     assert estimate_of("tiny_cnn", image_size=64, optimizer="sgd", momentum=0.0).optimizer_mib == 0
+
+
+def test_a_network_without_matrix_products_has_no_workspaces_of_cublas() -> None:
+    """SqueezeNet ends in a convolution; an H200 allocated 69 MiB for it, and 64 are cuBLAS's."""
+    assert estimate_of("squeezenet1_1", image_size=128).library_workspaces == ()
+    assert estimate_of("tiny_cnn", image_size=64).library_workspaces == (32 * MIB, 32 * MIB)
+
+
+@pytest.mark.parametrize(
+    "rows, columns, measured_mib",
+    [
+        (65536, 384, 132), (65536, 96, 12), (16384, 768, 96), (4096, 1536, 48), (1024, 768, 6), (3152, 768, 18.75),
+        (3136, 1152, 27.5625), (19600, 288, 43.171875), (64 * 128 * 128, 128, 132), (64 * 256 * 256, 64, 33),
+        (128 * 128, 16 * 32, 64), (64 * 64, 16 * 96, 48), (128, 128, 0), (0, 8, 0),
+    ],
+)  # fmt: skip
+def test_a_sum_over_rows_takes_the_buffer_that_an_h200_took(rows: int, columns: int, measured_mib: float) -> None:
+    assert row_sum_buffer(rows, columns) == measured_mib * MIB
+
+
+def test_the_gradients_of_two_branches_are_summed_in_place() -> None:
+    class Branches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.left, self.right = (nn.Conv2d(3, 3, 1, bias=False) for _ in range(3))
+
+        def forward(self, images_BCHW: Tensor) -> Tensor:
+            images_BCHW = self.first(images_BCHW)
+            logits_BK: Tensor = (self.left(images_BCHW) * self.right(images_BCHW)).mean(dim=(2, 3))
+            return logits_BK
+
+    window = trace_window(Branches().to("meta"), 8, 64, "fp32", channels_last=False)
+
+    sizes = [size for _, size in window.first if size == 8 * 3 * 64 * 64 * 4]
+    # 3 convolutions and a product; backward: the mean's, the product's two and one image gradient for each branch
+    assert len(sizes) == 4 + 1 + 2 + 2
 
 
 def test_a_frozen_backbone_keeps_no_activations() -> None:

@@ -137,3 +137,25 @@ def test_a_storage_keeps_its_python_object_for_as_long_as_it_lives() -> None:
     assert alive() is view.untyped_storage() and not died
     del view
     assert len(died) == 1
+
+
+def test_gradients_of_a_tensor_that_is_used_twice_are_summed_where_autograd_alone_holds_them() -> None:
+    in_place: list[bool] = []
+
+    class Sums(torch_private.DispatchMode):  # type: ignore[misc]
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            if func is torch.ops.aten.add.Tensor:
+                in_place.append(torch_private.sums_in_place(func, args[0]))
+            return func(*args, **(kwargs or {}))
+
+    images = torch.empty(4, 4, device="meta", requires_grad=True)
+    kept: list[Tensor] = []
+    with Sums():
+        (images.exp() + images.sin()).sum().backward()
+        branch = images.exp()
+        branch.register_hook(kept.append)
+        (branch.cos() + branch * images).sum().backward()
+
+    forward, backward, forward_again, *backward_again = in_place
+    assert (forward, forward_again) == (False, False)
+    assert backward and any(backward_again)

@@ -4,8 +4,8 @@ Two traces of the window at small batches give every allocation as fixed + per_i
 batch follows exactly, no curve is fitted. Reserved memory, which is what must fit, comes from replaying the same events
 through a model of PyTorch's caching allocator. The driver's context comes on top (see choose/budget.py).
 
-Against an H200 (EfficientNet-B0, ResNet-50 and cropshield_cnn, 8 to 256 images of 224 px):
-`benchmarks/estimate_vs_measured.py`.
+How well that meets an H200, on networks that no constant was set by, stands in
+results/memory_estimate_h200_2026-11; `benchmarks/estimate_vs_measured.py` makes the table.
 """
 
 from __future__ import annotations
@@ -28,17 +28,11 @@ from tune_cropshield.memory.predict.allocator import CachingAllocator
 from tune_cropshield.memory.predict.events import Events, Window
 from tune_cropshield.training.models import build_model
 
-# cuBLAS keeps one workspace for the forward and one for the backward thread, inside the allocator: 32 MiB each on
-# Hopper, 8.1 MiB on laptop cards (there we err high by 48 MiB).
+# Where there is a matrix product, cuBLAS keeps one workspace for the forward and one for the backward thread, inside
+# the allocator: 32 MiB each on Hopper, 8.1 MiB on laptop cards (there we err high by 48 MiB).
 CUBLAS_WORKSPACES = (32 * MIB, 32 * MIB)
-LIBRARIES_MIB = sum(CUBLAS_WORKSPACES) / MIB
-# Beside what the replay finds: cuDNN may try other kernels in the first steps, whose scratch space stays cached. The
-# plain replay is 3 % too low to 6 % too high for the channels_last rows measured, so this leaves it at most a little
-# low.
-RESERVED_ALLOWANCE = 1.03
-# Without channels_last cuDNN copies wide feature maps to another layout in scratch space: 0 % more than the replay
-# (ResNet-50) to 31 % (custom CNN) were measured. We take the worst.
-RESERVED_ALLOWANCE_CONTIGUOUS = 1.31
+# Reserved memory has settled after so many windows: blocks are cut otherwise once the optimizer's state lies there.
+WINDOWS_UNTIL_SETTLED = 3
 # Traced batches: small ones cost no less than large ones, and two points make a line.
 TRACED_BATCHES = (8, 16)
 # Slopes are read between these two, where the peak has settled at one moment of the window.
@@ -59,7 +53,7 @@ class MemoryEstimate:
     average_mib: float  # an exponential moving average of weights and buffers; 0 without one
     per_image_mib: float  # what one more image adds at large batches
     image_bytes: int  # one image on the GPU: fp32, and whatever the caller keeps beside it
-    reserved_allowance: float  # factor for scratch space that cuDNN's search for kernels leaves cached
+    library_workspaces: tuple[int, ...]  # bytes, kept by cuBLAS
     resident: tuple[int, ...] = field(repr=False)  # bytes of each weight and buffer, and of their averages
     optimizer_state: tuple[int, ...] = field(repr=False)
     one_micro_step: Events = field(repr=False, compare=False)
@@ -75,27 +69,15 @@ class MemoryEstimate:
         workspaces. Gradients come on top with accumulation.
         """
         kept = self.weights_mib + self.buffers_mib + self.average_mib + self.optimizer_mib
-        return kept + self.cast_cache_mib + LIBRARIES_MIB
+        return kept + self.cast_cache_mib + sum(self.library_workspaces) / MIB
 
     def peak_allocated_mib(self, micro_batch: int, accumulation: int = 1) -> float:
-        """Returns what `torch.cuda.max_memory_allocated` will say of a window whose optimizer state already exists."""
-        return max(
-            (self._always(micro_batch) + self._window(accumulation).peak(micro_batch)) / MIB, self.least_peak_mib
-        )
+        """Returns what `torch.cuda.max_memory_allocated` will say."""
+        return max(self._replayed(micro_batch, accumulation).peak_allocated / MIB, self.least_peak_mib)
 
     def peak_reserved_mib(self, micro_batch: int, accumulation: int = 1) -> float:
-        """Returns what `torch.cuda.max_memory_reserved` will say.
-
-        Two windows go through the allocator, the optimizer state born between them; an allowance covers what cuDNN
-        leaves cached.
-        """
-        window = list(self._window(accumulation).at(micro_batch))
-        allocator = self._allocator(micro_batch)
-        allocator.replay(window)
-        for position, size in enumerate(self.optimizer_state):
-            allocator.allocate(("optimizer", position), size)
-        allocator.replay(window)
-        return max(allocator.reserved / MIB, self.least_peak_mib) * self.reserved_allowance
+        """Returns what `torch.cuda.max_memory_reserved` will say."""
+        return max(self._replayed(micro_batch, accumulation).reserved / MIB, self.least_peak_mib)
 
     def largest_micro_batch(self, budget_mib: float, accumulation: int = 1, at_most: int = LARGEST_BATCH_TRIED) -> int:
         """Returns the largest micro-batch up to `at_most` whose reserved peak fits `budget_mib`.
@@ -106,10 +88,7 @@ class MemoryEstimate:
         """
 
         def fitting(batch: int) -> bool:
-            return (
-                self.peak_allocated_mib(batch, accumulation) <= budget_mib
-                and self.peak_reserved_mib(batch, accumulation) <= budget_mib
-            )
+            return self.peak_reserved_mib(batch, accumulation) <= budget_mib
 
         if fitting(at_most):
             return at_most
@@ -122,16 +101,21 @@ class MemoryEstimate:
                 too_large = middle
         return fits
 
-    def _window(self, accumulation: int) -> Events:
-        return self.one_micro_step if accumulation == 1 else self.several_micro_steps
+    def _replayed(self, batch: int, accumulation: int) -> CachingAllocator:
+        """Returns the allocator after some windows; the optimizer's state is born in the first, beside the gradients.
 
-    def _always(self, batch: int) -> int:
-        return sum(self.resident) + sum(self.optimizer_state) + sum(CUBLAS_WORKSPACES) + self.image_bytes * batch
-
-    def _allocator(self, batch: int) -> CachingAllocator:
+        Both its figures count what PyTorch counts: a block that is larger than what was asked for counts as a whole.
+        """
+        window, release = (self.one_micro_step if accumulation == 1 else self.several_micro_steps).at(batch)
         allocator = CachingAllocator()
-        for position, size in enumerate((*self.resident, *CUBLAS_WORKSPACES, self.image_bytes * batch)):
-            allocator.allocate(("resident", position), size)
+        always = (*self.resident, self.image_bytes * batch, *self.library_workspaces)
+        for position, size in enumerate(always):
+            allocator.allocate(("always", position), size)
+        for number in range(WINDOWS_UNTIL_SETTLED):
+            allocator.replay(window)
+            for position, size in enumerate(self.optimizer_state if number == 0 else ()):
+                allocator.allocate(("optimizer", position), size)
+            allocator.replay(release)
         return allocator
 
 
@@ -183,10 +167,7 @@ def estimate_memory(
     average = [*weights, *buffers] if ema else []
     state = _optimizer_state(optimizer, momentum, trainable)
 
-    one = Events.through(small.first + small.release, large.first + large.release, TRACED_BATCHES)
-    several = Events.through(
-        small.first + small.further + small.release, large.first + large.further + large.release, TRACED_BATCHES
-    )
+    one, several = (Events.through(small, large, TRACED_BATCHES, several) for several in (False, True))
     image_bytes = 3 * image_size**2 * 4 + input_bytes_per_image
 
     def slope_mib(events: Events) -> float:
@@ -202,7 +183,7 @@ def estimate_memory(
         average_mib=sum(average) / MIB,
         per_image_mib=slope_mib(several),
         image_bytes=image_bytes,
-        reserved_allowance=RESERVED_ALLOWANCE if channels_last else RESERVED_ALLOWANCE_CONTIGUOUS,
+        library_workspaces=CUBLAS_WORKSPACES if small.matrix_products else (),
         resident=(*weights, *buffers, *average),
         optimizer_state=tuple(state),
         one_micro_step=one,

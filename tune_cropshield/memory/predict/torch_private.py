@@ -27,6 +27,28 @@ fused_attention_backward = torch.ops.aten._scaled_dot_product_flash_attention_fo
 # softmax with a flag for "read fp16, write fp32", which CUDA does in one kernel.
 fused_softmax = torch.ops.aten._softmax.default
 fused_log_softmax = torch.ops.aten._log_softmax.default
+softmax_backward = torch.ops.aten._softmax_backward_data.default
+
+
+# How often a tensor and its storage are held while an operator runs on it under a DispatchMode, when autograd alone
+# holds them.
+_HELD_BY_AUTOGRAD = (4, 2)
+_tensor_holders: Callable[[torch.Tensor], int] = torch.Tensor._use_count
+_storage_holders: Callable[[int], int] = torch._C._storage_Use_Count
+
+
+def sums_in_place(operator: object, gradient: torch.Tensor) -> bool:
+    """Returns whether autograd, which sums the gradients of a tensor that is used twice, does so in `gradient`.
+
+    It does where nobody else holds the gradient, but never for meta tensors (`can_accumulate_inplace` in
+    torch/csrc/autograd/input_buffer.cpp): there the sum is an operator that returns a new tensor.
+    """
+    return (
+        operator == torch.ops.aten.add.Tensor
+        and not torch.is_grad_enabled()
+        and (_tensor_holders(gradient), _storage_holders(gradient.untyped_storage()._cdata)) == _HELD_BY_AUTOGRAD
+    )
+
 
 # A dispatch key above autograd that no backend uses any more (Graphcore left), and that can be switched on for one
 # thread. The keys of CUDA's own autocast are taken by PyTorch's own kernels.

@@ -15,27 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tune_cropshield.config.settings import Precision
-from tune_cropshield.config.units import MIB
 from tune_cropshield.errors import EstimateUnavailable
 from tune_cropshield.memory.predict import torch_private
 from tune_cropshield.memory.predict.cuda_semantics import cuda_semantics
-from tune_cropshield.memory.predict.events import FREED, Event, Window
-
-# cuDNN's kernels take scratch space while a convolution runs: on an H200, 7 to 50 MiB of it stand in the peak of a
-# step.
-CONVOLUTION_WORKSPACE = 32 * MIB
-CONVOLUTIONS = (torch.ops.aten.convolution.default, torch.ops.aten.convolution_backward.default)
-
-
-def _workspace(operator: object, args: tuple[Any, ...]) -> int:
-    """Returns the bytes of scratch space that a CUDA kernel takes beside its outputs."""
-    if operator in CONVOLUTIONS:
-        return CONVOLUTION_WORKSPACE
-    if operator == torch_private.fused_attention_backward:
-        # flash attention sums the queries' gradient in fp32, padded to 128 rows and 32 columns
-        batch, heads, rows, columns = args[1].shape
-        return int(batch * heads * (-(-rows // 128) * 128) * (-(-columns // 32) * 32) * 4)
-    return 0
+from tune_cropshield.memory.predict.events import FREED, TracedEvent, Window
+from tune_cropshield.memory.predict.kernels import MATRIX_PRODUCTS, scratch_of
+from tune_cropshield.memory.predict.scratch import Scratch
 
 
 class _StorageRecorder(torch_private.DispatchMode):
@@ -45,11 +30,14 @@ class _StorageRecorder(torch_private.DispatchMode):
     weak reference dies with it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, channels_last: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.events: list[Event] = []
+        self.channels_last = channels_last
+        self.events: list[TracedEvent] = []
+        self.matrix_products = False
         self.slots = 0
-        self.living: dict[int, weakref.ref[Any]] = {}
+        self.living: dict[int, weakref.ref[Any]] = {}  # by the id of the storage
+        self.slot_of: dict[int, int] = {}  # likewise; without those that are ignored
 
     def ignore(self, tensor: Tensor) -> None:
         """Leaves `tensor`, which lives before and after the window, out of the events."""
@@ -58,32 +46,41 @@ class _StorageRecorder(torch_private.DispatchMode):
 
     def _see(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
+        if id(storage) not in self.living and storage.nbytes():
+            self._follow(storage, self._allocate(storage.nbytes()))
+
+    def _follow(self, storage: torch.UntypedStorage, slot: int) -> None:
+        """Frees `slot` when `storage` dies."""
         key = id(storage)
-        if key in self.living or storage.nbytes() == 0:
-            return
-        slot = self._allocate(storage.nbytes())
 
         def died(_: object) -> None:
-            self.events.append((slot, FREED))
             del self.living[key]
+            if key in self.slot_of:
+                self.events.append((self.slot_of.pop(key), FREED))
 
+        self.slot_of[key] = slot
         self.living[key] = weakref.ref(storage, died)
 
-    def _allocate(self, num_bytes: int) -> int:
+    def _allocate(self, size: int | Scratch) -> int:
         slot = self.slots
         self.slots += 1
-        self.events.append((slot, num_bytes))
+        self.events.append((slot, size))
         return slot
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        in_place = bool(args) and isinstance(args[0], Tensor) and torch_private.sums_in_place(func, args[0])
         outputs = func(*args, **(kwargs or {}))
-        for output in outputs if isinstance(outputs, tuple | list) else (outputs,):
+        if in_place and (slot := self.slot_of.pop(id(args[0].untyped_storage()), None)) is not None:
+            self._follow(outputs.untyped_storage(), slot)
+        results = outputs if isinstance(outputs, tuple | list) else (outputs,)
+        for output in results:
             if isinstance(output, Tensor):
                 self._see(output)
-        if workspace := _workspace(func, args):
-            self.events.append((self._allocate(workspace), FREED))
+        for scratch in scratch_of(func, args, results, self.channels_last):
+            self.events.append((self._allocate(scratch), FREED))
+        self.matrix_products |= func in MATRIX_PRODUCTS
         return outputs
 
 
@@ -100,8 +97,8 @@ def meta_copy(build: Callable[[], nn.Module], channels_last: bool) -> nn.Module:
     return model.to(memory_format=torch.channels_last) if channels_last else model
 
 
-def _recorder(model: nn.Module, images_BCHW: Tensor, classes_B: Tensor) -> _StorageRecorder:
-    recorder = _StorageRecorder()
+def _recorder(model: nn.Module, images_BCHW: Tensor, classes_B: Tensor, channels_last: bool) -> _StorageRecorder:
+    recorder = _StorageRecorder(channels_last)
     for tensor in (images_BCHW, classes_B, *model.parameters(), *model.buffers()):
         recorder.ignore(tensor)
     return recorder
@@ -127,7 +124,7 @@ def trace_window(model: nn.Module, batch: int, image_size: int, precision: Preci
         EstimateUnavailable: the model cannot run without data.
     """
     images_BCHW, classes_B = _inputs(batch, image_size, channels_last)
-    recorder = _recorder(model, images_BCHW, classes_B)
+    recorder = _recorder(model, images_BCHW, classes_B, channels_last)
     model.train()
     ends = []
     cast_cache_bytes = 0
@@ -146,4 +143,6 @@ def trace_window(model: nn.Module, batch: int, image_size: int, precision: Preci
         model.zero_grad(set_to_none=True)
         raise EstimateUnavailable(f"the model's training step cannot be traced without a GPU: {error}") from error
     events = tuple(recorder.events)
-    return Window(events[: ends[0]], events[ends[0] : ends[1]], events[ends[1] :], cast_cache_bytes)
+    return Window(
+        events[: ends[0]], events[ends[0] : ends[1]], events[ends[1] :], cast_cache_bytes, recorder.matrix_products
+    )
