@@ -1,6 +1,7 @@
 """The decode-once store: every image of a folder as one file of RGB bytes that all trials map into memory.
 
     cache_dir/<key>/images.u8     N x size x size x 3 bytes, in the order of index.json
+    cache_dir/<key>/thumbnails.u8 N x 16 x 16 x 3 bytes: whole photographs, to find copies by
     cache_dir/<key>/index.json    labels, classes, paths, digests, what could not be read, checksums
     cache_dir/<key>.lock          held while that store is built
     cache_dir/<key>.tmp-*/        a build that is going on, or was killed
@@ -31,9 +32,10 @@ from filelock import FileLock
 from tune_cropshield.config.units import MIB
 from tune_cropshield.data.decode import DECODER_VERSION
 from tune_cropshield.data.folder import ImageFolder
+from tune_cropshield.data.near_copies import THUMBNAIL_SIDE
 from tune_cropshield.data.preparation import Preparation
 from tune_cropshield.data.store_build import Progress, build_store, check_readable, remove_killed_builds
-from tune_cropshield.data.store_files import FORMAT_VERSION, IMAGES, DamagedStore, read_index, sampled_crc32
+from tune_cropshield.data.store_files import FORMAT_VERSION, IMAGES, THUMBNAILS, DamagedStore, read_index, sampled_crc32
 from tune_cropshield.device import num_cores
 from tune_cropshield.errors import DataError, DiskFull
 
@@ -86,10 +88,10 @@ class Store:
         images = path / IMAGES
         shape = (len(labels), size, size, 3)
         try:
-            if images.stat().st_size != len(labels) * size * size * 3:
-                raise DamagedStore(f"{images} has {images.stat().st_size} bytes, not {len(labels) * size * size * 3}")
+            _check_size(images, len(labels) * size * size * 3)
             if sampled_crc32(images) != index["images_crc32"]:
                 raise DamagedStore(f"{images} has changed since it was written")
+            _check_size(path / THUMBNAILS, len(labels) * THUMBNAIL_SIDE**2 * 3)
             mapped = np.memmap(images, dtype=np.uint8, mode="r", shape=shape)
         except OSError as error:
             raise DamagedStore(f"{images} cannot be read: {error.strerror}") from error
@@ -108,6 +110,10 @@ class Store:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def thumbnails(self) -> npt.NDArray[np.uint8]:
+        """Returns a small picture of each whole photograph, (N, THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3)."""
+        return np.fromfile(self.path / THUMBNAILS, dtype=np.uint8).reshape(-1, THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3)
 
     def __reduce__(self) -> tuple[Callable[[Path, Path], Store], tuple[Path, Path]]:
         return Store.load, (self.path, self.root)
@@ -172,6 +178,12 @@ def fingerprint_of(folder: ImageFolder, preparation: Preparation) -> str:
     for file in sorted(folder.files, key=lambda file: file.path):
         digest.update(json.dumps([file.path, folder.classes[file.label], file.digest]).encode())
     return digest.hexdigest()
+
+
+def _check_size(path: Path, size: int) -> None:
+    """Raises DamagedStore where a file is not `size` bytes long."""
+    if path.stat().st_size != size:
+        raise DamagedStore(f"{path} has {path.stat().st_size} bytes, not {size}")
 
 
 def _load_if_sound(path: Path, root: Path, fingerprint: str) -> Store | None:

@@ -18,14 +18,16 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock, Timeout
 
-from tune_cropshield.data.decode import DECODER_VERSION, DecodeError, FileReadError
+from tune_cropshield.data.decode import DECODER_VERSION, DecodeError, FileReadError, decode_rgb
 from tune_cropshield.data.folder import ImageFile, ImageFolder
+from tune_cropshield.data.near_copies import thumbnail
 from tune_cropshield.data.preparation import Preparation
-from tune_cropshield.data.store_files import FORMAT_VERSION, IMAGES, INDEX, index_crc32, sampled_crc32
+from tune_cropshield.data.store_files import FORMAT_VERSION, IMAGES, INDEX, THUMBNAILS, index_crc32, sampled_crc32
 from tune_cropshield.errors import DataError
 
 VANISHED = "vanished"  # the reason given for a file that was there when the folder was indexed
 
+Pixels = npt.NDArray[np.uint8]
 Progress = Callable[[int, int], None]  # (images done, images in all)
 
 
@@ -46,9 +48,10 @@ def build_store(
     aside = path.with_name(f"{path.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
     aside.mkdir()
     try:
-        with (aside / IMAGES).open("wb") as sink:
-            kept, bad = _decode_into(sink, folder, preparation, progress, workers)
+        with (aside / IMAGES).open("wb") as sink, (aside / THUMBNAILS).open("wb") as small:
+            kept, bad = _decode_into(sink, small, folder, preparation, progress, workers)
             _sync(sink)
+            _sync(small)
         unreadable = tuple((name, reason) for name, reason, _ in bad)
         check_readable(folder, tuple(file.path for file in kept), unreadable, max_bad_share)
         index: dict[str, Any] = {
@@ -78,9 +81,16 @@ def build_store(
 
 
 def _decode_into(
-    sink: BinaryIO, folder: ImageFolder, preparation: Preparation, progress: Progress | None, workers: int
+    sink: BinaryIO,
+    small: BinaryIO,
+    folder: ImageFolder,
+    preparation: Preparation,
+    progress: Progress | None,
+    workers: int,
 ) -> tuple[list[ImageFile], list[tuple[str, str, bool]]]:
-    """Appends each readable image's picture to `sink`, and returns their files and what is wrong with the others.
+    """Appends each readable image's picture to `sink` and its thumbnail to `small`.
+
+    Returns their files and what is wrong with the others.
 
     Of the others: (path, reason, whether another try may succeed).
 
@@ -91,14 +101,18 @@ def _decode_into(
     kept: list[ImageFile] = []
     bad: list[tuple[str, str, bool]] = []
     waiting = iter(folder.files)
-    ahead: deque[tuple[ImageFile, Future[npt.NDArray[np.uint8]]]] = deque()
+    ahead: deque[tuple[ImageFile, Future[tuple[Pixels, Pixels]]]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         for done in range(1, len(folder.files) + 1):
             while len(ahead) < 4 * workers and (next_file := next(waiting, None)) is not None:
-                ahead.append((next_file, pool.submit(preparation.picture_of, folder.root / next_file.path)))
+                ahead.append(
+                    (next_file, pool.submit(_picture_and_thumbnail, preparation, folder.root / next_file.path))
+                )
             file, future = ahead.popleft()
             try:
-                sink.write(future.result().data)
+                picture, thumb = future.result()
+                sink.write(picture.data)
+                small.write(thumb.data)
                 kept.append(file)
             except DecodeError as error:
                 reason = VANISHED if isinstance(error.__cause__, FileNotFoundError) else str(error)
@@ -106,6 +120,11 @@ def _decode_into(
             if progress is not None:
                 progress(done, len(folder.files))
     return kept, bad
+
+
+def _picture_and_thumbnail(preparation: Preparation, path: Path) -> tuple[Pixels, Pixels]:
+    photograph = decode_rgb(path)
+    return preparation.picture(photograph), thumbnail(photograph)
 
 
 def check_readable(

@@ -1,4 +1,4 @@
-"""The two files of a store, and how they are known to be whole."""
+"""The files of a store, and how they are known to be whole."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from tune_cropshield.errors import RunFailure
 
 FORMAT_VERSION = 2  # raise when the layout of a store changes
-IMAGES, INDEX = "images.u8", "index.json"
+IMAGES, THUMBNAILS, INDEX = "images.u8", "thumbnails.u8", "index.json"
 CHECKED_BLOCKS, BLOCK_BYTES = 64, 64 * 1024  # 4 MiB are read to trust a store of any size
 
 
