@@ -22,6 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tune_cropshield.config.settings import load_config
 from tune_cropshield.config.space import load_space
 from tune_cropshield.search.journal import read_study
+from tune_cropshield.training.board import events_folder, tag_of
 from tune_cropshield.training.checkpoint import load_checkpoint
 from tune_cropshield.training.clock import read_times
 from tune_cropshield.training.run_folder import read_metrics
@@ -214,11 +215,10 @@ def _faults_of_run(folder: Path) -> Iterator[str]:
     epochs = [line["epoch"] for line in read_metrics(folder)]
     if epochs != list(range(1, len(epochs) + 1)):
         yield f"{folder.name}/metrics.jsonl: epochs {epochs}"
-    accumulator = EventAccumulator(str(folder))
+    accumulator = EventAccumulator(str(events_folder(folder)))
     accumulator.Reload()
-    steps = (
-        [event.step for event in accumulator.Scalars("val_acc")] if "val_acc" in accumulator.Tags()["scalars"] else []
-    )
+    tag = tag_of("val_acc")
+    steps = [event.step for event in accumulator.Scalars(tag)] if tag in accumulator.Tags()["scalars"] else []
     if steps != epochs:
         yield f"{folder.name}: TensorBoard shows epochs {steps}, metrics.jsonl {epochs}"
 

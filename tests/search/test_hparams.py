@@ -5,6 +5,7 @@ writes them.
 from __future__ import annotations
 
 import importlib.util
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ from tensorboard_server import TensorBoard, tensorboard
 
 from tune_cropshield.config.space import SearchSpace, load_space
 from tune_cropshield.memory.choose.pairs import plan_for_cpu
-from tune_cropshield.search.hparams import HParams
-from tune_cropshield.training.metrics import EpochMetrics
-from tune_cropshield.training.run_folder import ScalarEvents
+from tune_cropshield.search.hparams import HParams, setting_name
+from tune_cropshield.training.board import GROUP_OF, ScalarEvents, events_folder
+from tune_cropshield.training.metrics import METRIC_NAMES, EpochMetrics
 
 SPACE = """
 [trial]
@@ -69,29 +70,35 @@ def settings(space: SearchSpace, number: int) -> dict[str, Any]:
     return space.trial_config({**searched, "micro_batch": 64, "accumulation": 2}).model_dump()
 
 
-@pytest.fixture(scope="module")
-def search_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The event files of a search that was killed while its fourth trial ran."""
-    out = tmp_path_factory.mktemp("search")
-    (out / "space.toml").write_text(SPACE)
+def write_search(out: Path, text: str = SPACE, accuracies: dict[int, list[float]] = ACCURACIES) -> None:
+    """Writes the event files of a search whose trials came to these accuracies in each epoch."""
+    out.mkdir(exist_ok=True)
+    (out / "space.toml").write_text(text)
     space = load_space(out / "space.toml")
     board = HParams(out, space, plan_for_cpu((16, 128)))
     board.search_started()
-    for number, accuracies in ACCURACIES.items():
+    for number, reached in accuracies.items():
         board.trial_started(number, settings(space, number))
-        events = ScalarEvents(out / f"t{number:03d}")
-        best = metrics(1, accuracies[0])
-        for epoch, accuracy in enumerate(accuracies, 1):
+        events = ScalarEvents(events_folder(out / f"t{number:03d}"))
+        best = metrics(1, reached[0]) if reached else None
+        for epoch, accuracy in enumerate(reached, 1):
             line = metrics(epoch, accuracy)
+            assert best is not None
             best = max(best, line, key=lambda known: known.val_acc)
             events.add(line, best.as_dict())
         if number in OUTCOMES:
             events.close()
-            board.trial_ended(number, OUTCOMES[number])
+            board.trial_ended(number, OUTCOMES[number] if reached else "diverged")
         else:
-            board.trial_started(
-                number, settings(space, number)
-            )  # a resumed search starts it again: nothing is written twice
+            # a resumed search starts it again: nothing is written twice
+            board.trial_started(number, settings(space, number))
+
+
+@pytest.fixture(scope="module")
+def search_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The event files of a search that was killed while its fourth trial ran."""
+    out = tmp_path_factory.mktemp("search")
+    write_search(out)
     return out
 
 
@@ -110,34 +117,49 @@ def test_tensorboard_runs_without_tensorflow() -> None:
 
 
 @pytest.mark.slow
-def test_scalars_carry_the_metrics_own_names(board: TensorBoard) -> None:
+def test_scalars_stand_in_groups_and_runs_say_their_setting(board: TensorBoard) -> None:
     tags = board.get("scalars/tags")
 
-    assert sorted(tags["t000"]) == sorted(
-        [
-            "updates",
-            "train_loss",
-            "val_loss",
-            "val_acc",
-            "val_macro_f1",
-            "lr",
-            "grad_norm_p50",
-            "grad_norm_p95",
-            "clip_rate",
-            "skipped_steps",
-            "loss_scale",
-            "images_per_s",
-            "data_wait_s",
-            "epoch_s",
-            "peak_vram_mib",
-            "best_epoch",
-            "best_val_acc",
-            "best_val_loss",
-            "best_val_macro_f1",
-            "best_train_loss",
-            "pruned",
-        ]
-    )
+    assert sorted(tags) == [
+        "t000/lr0.001_normnone_warmup_epochs0.5_batch128",
+        "t001/lr0.002_norm0.5_warmup_epochs0.5_batch128",
+        "t002/lr0.003_norm1_warmup_epochs0.5_batch128",
+        "t003/lr0.004_normnone_warmup_epochs0.5_batch128",
+    ]
+    assert sorted(tags["t000/lr0.001_normnone_warmup_epochs0.5_batch128"]) == [
+        "clipping/clip_rate",
+        "clipping/grad_norm_p50",
+        "clipping/grad_norm_p95",
+        "search/pruned",
+        "speed/data_wait_s",
+        "speed/epoch_s",
+        "speed/images_per_s",
+        "speed/peak_vram_mib",
+        "training/best_train_loss",
+        "training/loss_scale",
+        "training/lr",
+        "training/skipped_steps",
+        "training/train_loss",
+        "training/updates",
+        "validation/best_epoch",
+        "validation/best_val_acc",
+        "validation/best_val_loss",
+        "validation/best_val_macro_f1",
+        "validation/val_acc",
+        "validation/val_loss",
+        "validation/val_macro_f1",
+    ]
+
+
+def by_number(board: TensorBoard) -> dict[str, dict[str, Any]]:
+    """The rows of the HParams tab by the first part of their names, t000 and so on."""
+    return {name.split("/")[0]: trial for name, trial in board.trials().items()}
+
+
+def test_the_first_metric_of_the_tab_is_the_accuracy(board: TensorBoard) -> None:
+    shown = [info["name"]["tag"] for info in board.post("hparams/experiment", includeMetrics=True)["metricInfos"]]
+
+    assert shown[:3] == ["validation/val_acc", "validation/best_val_acc", "validation/best_epoch"]
 
 
 def test_the_tab_knows_ranges_choices_with_none_and_constants(board: TensorBoard) -> None:
@@ -161,7 +183,7 @@ def test_the_tab_knows_ranges_choices_with_none_and_constants(board: TensorBoard
 
 def test_every_trial_is_there_with_every_parameter_also_the_one_that_was_killed(board: TensorBoard) -> None:
     names = {info["name"] for info in board.post("hparams/experiment")["hparamInfos"]}
-    trials = board.trials()
+    trials = by_number(board)
 
     assert sorted(trials) == ["t000", "t001", "t002", "t003"]
     assert all(set(trial["hparams"]) == names for trial in trials.values())
@@ -172,9 +194,9 @@ def test_every_trial_is_there_with_every_parameter_also_the_one_that_was_killed(
 
 
 def test_every_trial_has_its_true_state(board: TensorBoard) -> None:
-    trials = board.trials()
+    trials = by_number(board)
 
-    assert {name: (trial["status"], trial["metrics"].get("pruned")) for name, trial in trials.items()} == {
+    assert {name: (trial["status"], trial["metrics"].get("search/pruned")) for name, trial in trials.items()} == {
         "t000": (SUCCESS, 0.0),
         "t001": (SUCCESS, 1.0),
         "t002": (FAILURE, 0.0),
@@ -183,14 +205,14 @@ def test_every_trial_has_its_true_state(board: TensorBoard) -> None:
 
 
 def test_the_metrics_are_those_of_the_best_epoch(board: TensorBoard) -> None:
-    shown = board.trials()["t000"]["metrics"]
+    shown = by_number(board)["t000"]["metrics"]
 
-    assert shown["best_val_acc"] == pytest.approx(0.6)
-    assert shown["best_epoch"] == 2.0
-    assert shown["best_val_loss"] == pytest.approx(1.4)
-    assert shown["best_val_macro_f1"] == pytest.approx(0.3)
-    assert shown["best_train_loss"] == pytest.approx(1.0)
-    assert shown["val_acc"] == pytest.approx(0.5)
+    assert shown["validation/best_val_acc"] == pytest.approx(0.6)
+    assert shown["validation/best_epoch"] == 2.0
+    assert shown["validation/best_val_loss"] == pytest.approx(1.4)
+    assert shown["validation/best_val_macro_f1"] == pytest.approx(0.3)
+    assert shown["training/best_train_loss"] == pytest.approx(1.0)
+    assert shown["validation/val_acc"] == pytest.approx(0.5)
 
 
 def test_a_trial_can_be_seen_before_its_first_epoch_and_each_epoch_at_once(tmp_path: Path) -> None:
@@ -199,18 +221,18 @@ def test_a_trial_can_be_seen_before_its_first_epoch_and_each_epoch_at_once(tmp_p
     board = HParams(tmp_path, space, plan_for_cpu((16, 128)))
     board.search_started()
     board.trial_started(0, settings(space, 0))
-    written = EventAccumulator(str(tmp_path / "t000"))
+    written = EventAccumulator(str(events_folder(tmp_path / "t000")))
     written.Reload()
     assert written.SummaryMetadata("_hparams_/session_start_info").plugin_data.plugin_name == "hparams"
 
-    events = ScalarEvents(tmp_path / "t000")
+    events = ScalarEvents(events_folder(tmp_path / "t000"))
     for epoch, accuracy in [(1, 0.25), (2, 0.75), (3, 0.5)]:
         events.add(metrics(epoch, accuracy), metrics(min(epoch, 2), 0.25 if epoch == 1 else 0.75).as_dict())
-        written = EventAccumulator(str(tmp_path / "t000"))
+        written = EventAccumulator(str(events_folder(tmp_path / "t000")))
         written.Reload()
-        assert [point.step for point in written.Scalars("val_acc")] == list(range(1, epoch + 1))
-    assert [point.value for point in written.Scalars("best_val_acc")] == [0.25, 0.75, 0.75]
-    assert [point.value for point in written.Scalars("best_epoch")] == [1.0, 2.0, 2.0]
+        assert [point.step for point in written.Scalars("validation/val_acc")] == list(range(1, epoch + 1))
+    assert [point.value for point in written.Scalars("validation/best_val_acc")] == [0.25, 0.75, 0.75]
+    assert [point.value for point in written.Scalars("validation/best_epoch")] == [1.0, 2.0, 2.0]
     events.close()
 
 
@@ -218,8 +240,90 @@ def test_searched_pairs_are_a_column_of_their_own(tmp_path: Path) -> None:
     (tmp_path / "space.toml").write_text(SPACE + 'pairs = "all"\n')
     space = load_space(tmp_path / "space.toml")
     HParams(tmp_path, space, plan_for_cpu((16, 128))).trial_started(0, settings(space, 0))
-    written = EventAccumulator(str(tmp_path / "t000"))
+    written = EventAccumulator(str(events_folder(tmp_path / "t000")))
     written.Reload()
     content = written.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
 
     assert b"pair" in content and b"64x2" in content
+
+
+DIVERGING = """
+[trial]
+model = "tiny_cnn"
+image_size = 32
+optimizer = "sgd"
+[space]
+lr = {log = [1e8, 1e12]}
+agc = {choice = ["none", 0.01]}
+effective_batch = {choice = [16, 128]}
+[search]
+epochs = 3
+"""
+
+
+@pytest.mark.parametrize("loader", ["--load_fast=true", "--load_fast=false"])
+def test_two_searches_shown_together_have_a_row_for_each_trial_with_its_own_numbers(
+    tmp_path: Path, loader: str
+) -> None:
+    write_search(tmp_path / "one", accuracies={0: [0.2, 0.6], 1: [0.1]})
+    write_search(tmp_path / "two", DIVERGING, accuracies={0: [0.5], 1: [], 2: []})  # two ended before an epoch
+
+    with tensorboard(tmp_path, loader) as board:
+        board.wait_for_runs(5)
+        deadline = time.monotonic() + 20
+        while len(board.trials()) < 5 and time.monotonic() < deadline:
+            time.sleep(0.2)
+        trials = board.trials()
+        columns = {info["name"] for info in board.post("hparams/experiment")["hparamInfos"]}
+
+    accuracy = {name: trial["metrics"].get("validation/best_val_acc") for name, trial in trials.items()}
+    assert accuracy == {
+        "one/t000/lr0.001_normnone_warmup_epochs0.5_batch128": pytest.approx(0.6),
+        "one/t001/lr0.002_norm0.5_warmup_epochs0.5_batch128": pytest.approx(0.1),
+        "two/t000/lr0.001_agcnone_batch128": pytest.approx(0.5),
+        "two/t001/lr0.002_agcnone_batch128": None,
+        "two/t002/lr0.003_agcnone_batch128": None,
+    }
+    assert [trial["status"] for name, trial in sorted(trials.items())] == [SUCCESS, SUCCESS, SUCCESS, FAILURE, FAILURE]
+    assert {"lr", "max_norm", "agc", "warmup_epochs", "effective_batch"} <= columns  # of both
+
+
+@pytest.mark.parametrize(
+    ("parameters", "name"),
+    [
+        ({"lr": 3e-4, "max_norm": 1.0, "effective_batch": 64}, "lr3e-4_norm1_batch64"),
+        ({"lr": 0.00496, "weight_decay": 2.04e-05, "max_norm": "none"}, "lr0.00496_wd2.04e-5_normnone"),
+        ({"lr": 1e12, "pair": "16x2"}, "lr1e12_16x2"),
+        ({"ema": 0.0, "mixup": 0.25, "augment": "none"}, "ema0_mixup0.25_augmentnone"),
+        ({"loss": "C:\\my parts\\own.py:Focal", "optimizer": "../own.py:fast"}, "lossFocal_optimizerfast"),
+        ({"model": "a/b:c d*?"}, "modelc-d--"),
+        ({}, "setting"),
+        (
+            {"lr": 1e-3, "label_smoothing": 0.123, "warmup_epochs": 0.123, "plateau_factor": 0.5, "momentum": 0.9},
+            "lr0.001_smooth0.123_warmup_epochs0.123",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_folder_is_named_after_the_setting(parameters: dict[str, Any], name: str) -> None:
+    assert setting_name(parameters) == name
+    assert len(name) <= 48
+
+
+def test_every_metric_has_a_group() -> None:
+    assert set(GROUP_OF) == {*METRIC_NAMES} - {"epoch"}
+
+
+def test_a_search_of_an_earlier_version_goes_on_where_its_events_lie(tmp_path: Path) -> None:
+    (tmp_path / "space.toml").write_text(SPACE)
+    space = load_space(tmp_path / "space.toml")
+    old = tmp_path / "t000" / "events.out.tfevents.0000000000.hparams"
+    old.parent.mkdir()
+    old.write_bytes(b"as it was")
+
+    board = HParams(tmp_path, space, plan_for_cpu((16, 128)))
+    board.trial_started(0, settings(space, 0))
+    board.trial_ended(0, "finished")
+
+    assert old.read_bytes() == b"as it was"
+    assert sorted(path.name for path in old.parent.iterdir()) == [old.name, "events.out.tfevents.9999999999.hparams"]

@@ -9,9 +9,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tensorboard_server import tensorboard
+from tensorboard_server import TensorBoard, tensorboard
 
 from tune_cropshield.search.journal import read_study
 from tune_cropshield.training.run_folder import read_metrics
@@ -33,6 +34,11 @@ epochs = 9
 grace_epochs = 1
 reduction_factor = 2
 """
+
+
+def trials(board: TensorBoard) -> dict[str, dict[str, Any]]:
+    """The rows of the HParams tab by trial: their names say the setting too."""
+    return {name.split("/")[0]: trial for name, trial in board.trials().items()}
 
 
 def test_the_trials_of_a_killed_search_are_there_with_their_parameters_and_states(
@@ -68,11 +74,11 @@ def test_the_trials_of_a_killed_search_are_there_with_their_parameters_and_state
     study = {f"t{trial.number:03d}": trial for trial in read_study(out).trials if trial.params}
     with tensorboard(out) as board:
         board.wait_for_runs(sum(bool(read_metrics(out / name)) for name in study))
-        shown = board.trials()
+        shown = trials(board)
         deadline = time.monotonic() + 20  # it reads the files of trials without an epoch in its own time
         while sorted(shown) != sorted(study) and time.monotonic() < deadline:
             time.sleep(0.5)
-            shown = board.trials()
+            shown = trials(board)
 
     with open(out / "trials.csv", encoding="utf-8") as file:
         in_table = {f"t{int(row['trial']):03d}" for row in csv.DictReader(file) if row["state"] != "RUNNING"}
@@ -90,5 +96,5 @@ def test_the_trials_of_a_killed_search_are_there_with_their_parameters_and_state
         state = trial.state.name
         if name not in in_table and shown[name]["status"] == "STATUS_UNKNOWN":
             state = "RUNNING"  # the kill came when its end was in the journal and nowhere else
-        assert (shown[name]["status"], shown[name]["metrics"].get("pruned")) == known[state]
+        assert (shown[name]["status"], shown[name]["metrics"].get("search/pruned")) == known[state]
     assert {trial.state.name for trial in study.values()} > {"RUNNING"}

@@ -28,7 +28,8 @@ KEPT = {
     "metrics.jsonl",
     "model.safetensors",
     "model.sha256",
-    "predictions.safetensors",
+    "preparation.json",
+    "predictions.csv",
     "times.jsonl",
 }
 

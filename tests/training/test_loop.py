@@ -153,7 +153,7 @@ def test_epochs_after_the_last_checkpoint_are_trained_again_and_not_written_twic
     assert [line["epoch"] for line in read_metrics(killed)] == [1, 2, 3, 4]
     accumulator = EventAccumulator(str(killed))
     accumulator.Reload()
-    assert [event.step for event in accumulator.Scalars("val_acc")] == [1, 2, 3, 4]
+    assert [event.step for event in accumulator.Scalars("validation/val_acc")] == [1, 2, 3, 4]
 
 
 def test_a_finished_run_resumed_reports_its_last_epoch_and_trains_nothing(
@@ -165,15 +165,17 @@ def test_a_finished_run_resumed_reports_its_last_epoch_and_trains_nothing(
     assert reports == [last]
 
 
-def test_tensorboard_reads_every_metric_under_its_own_name(
+def test_tensorboard_reads_every_metric_under_its_own_name_in_groups(
     drawn_leaves: Path, data: DeviceData, tmp_path: Path
 ) -> None:
     train(drawn_leaves, data, tmp_path, epochs=2)
     accumulator = EventAccumulator(str(tmp_path))
     accumulator.Reload()
+    tags = [tag.split("/") for tag in accumulator.Tags()["scalars"]]
     of_the_best = {"best_epoch", "best_train_loss", "best_val_acc", "best_val_loss", "best_val_macro_f1"}
-    assert set(accumulator.Tags()["scalars"]) == of_the_best | {*METRIC_NAMES} - {"epoch"}
-    written = [event.value for event in accumulator.Scalars("val_loss")]
+    assert {name for _, name in tags} == of_the_best | {*METRIC_NAMES} - {"epoch"}
+    assert {group for group, _ in tags} == {"validation", "training", "clipping", "speed"}
+    written = [event.value for event in accumulator.Scalars("validation/val_loss")]
     assert written == pytest.approx([line["val_loss"] for line in read_metrics(tmp_path)])
 
 

@@ -4,24 +4,29 @@ The tab is built from three kinds of records: one of the search (which parameter
 trial starts and one when it ends; TensorBoard keeps the first of each that it meets. They lie in files of their own
 whose names sort before and after the scalars that the trial's process writes, because TensorBoard reads a folder's
 files in the order of their names and never goes back.
+
+A trial's records and scalars lie in a sub-folder of its folder whose name says its setting, as t003/lr3e-4_norm1:
+TensorBoard calls runs by their folders. A row of the table is called by the run, so that trials of equal number in
+several searches, shown together, are rows of their own.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tune_cropshield.config.domain import Domain
-from tune_cropshield.config.settings import TrialConfig
-from tune_cropshield.config.space import SearchSpace
+from tune_cropshield.config.space import SEARCHABLE, SearchSpace
 from tune_cropshield.memory.choose.pairs import Plan
 from tune_cropshield.search.endings import DIVERGED, FAILED, OUT_OF_MEMORY, PRUNED
 from tune_cropshield.search.folder import trial_folder
 from tune_cropshield.search.trial_settings import EFFECTIVE_BATCH, PAIR
+from tune_cropshield.training.board import events_folder, tag_of
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.summary_pb2 import Summary
@@ -32,23 +37,26 @@ if TYPE_CHECKING:
 START = "events.out.tfevents.0000000000.hparams"  # before the scalars' files, which carry the time
 END = "events.out.tfevents.9999999999.hparams"
 # TensorBoard knows success and failure only: 1 where the pruning rule ended the trial, else 0.
-PRUNED_METRIC = "pruned"
+PRUNED_METRIC = "search/pruned"
 FAILURES = (DIVERGED, OUT_OF_MEMORY, FAILED)
-# Always worth a column, though a space may neither search nor set them.
-CONSTANTS = ("model", "image_size", "optimizer", "schedule", "epochs", "precision", "augment", "seed")
+# Worth a column beside what can be searched.
+CONSTANTS = ("model", "image_size", "epochs", "precision", "pretrained", "freeze_backbone", "seed")
 METRICS = {  # tag -> what TensorBoard shows as its description
-    "best_val_acc": "highest accuracy on the validation split so far",
-    "best_epoch": "its epoch",
-    "best_val_loss": "validation loss of that epoch",
-    "best_val_macro_f1": "macro F1 of that epoch",
-    "best_train_loss": "training loss of that epoch",
-    "val_acc": "accuracy of the last epoch",
-    "clip_rate": "share of the last epoch's updates that clipping changed",
-    "grad_norm_p95": "95 % quantile of the last epoch's gradient norms, before clipping",
-    "images_per_s": "training images per second in the last epoch",
-    "peak_vram_mib": "largest reserved GPU memory of the last epoch; 0 on a CPU",
+    tag_of("val_acc"): "accuracy of the last epoch",
+    tag_of("best_val_acc"): "highest accuracy on the validation split so far",
+    tag_of("best_epoch"): "its epoch",
+    tag_of("best_val_loss"): "validation loss of that epoch",
+    tag_of("best_val_macro_f1"): "macro F1 of that epoch",
+    tag_of("best_train_loss"): "training loss of that epoch",
+    tag_of("clip_rate"): "share of the last epoch's updates that clipping changed",
+    tag_of("grad_norm_p95"): "95 % quantile of the last epoch's gradient norms, before clipping",
+    tag_of("images_per_s"): "training images per second in the last epoch",
+    tag_of("peak_vram_mib"): "largest reserved GPU memory of the last epoch; 0 on a CPU",
     PRUNED_METRIC: "1: ended early by the pruning rule",
 }
+# Names of parameters in the names of folders, where they are shorter.
+SHORT = {"max_norm": "norm", "weight_decay": "wd", "effective_batch": "batch", "label_smoothing": "smooth", PAIR: ""}
+LONGEST_NAME = 48  # paths are short on Windows
 
 
 class HParams:
@@ -60,6 +68,9 @@ class HParams:
     def __init__(self, search_dir: Path, space: SearchSpace, plan: Plan) -> None:
         self._search_dir = search_dir
         self._domains = _domains(space, plan)
+        self._searched = [name for name in space.space if name != EFFECTIVE_BATCH or space.search.pairs != "all"]
+        if space.search.pairs == "all":
+            self._searched.append(PAIR)
 
     def search_started(self) -> None:
         """Writes which parameters and metrics the search has."""
@@ -78,14 +89,26 @@ class HParams:
 
     def trial_started(self, number: int, trial: Mapping[str, Any]) -> None:
         """Writes the parameters of a trial, given all its settings by name; once, however often it is gone on with."""
-        from tensorboard.plugins.hparams.summary_v2 import hparams_pb
+        from tensorboard.plugins.hparams import plugin_data_pb2
+        from tensorboard.plugins.hparams.metadata import SESSION_START_INFO_TAG
 
-        path = trial_folder(self._search_dir, number) / START
-        if path.exists():
+        run_dir = trial_folder(self._search_dir, number)
+        if (events_folder(run_dir) / START).exists():
             return
         settings = {**trial, PAIR: f"{trial['micro_batch']}x{trial['accumulation']}"}
-        values = {name: _value(settings[name], as_text=_is_text(domain)) for name, domain in self._domains.items()}
-        _write(path, hparams_pb(values, trial_id=path.parent.name, start_time_secs=time.time()))
+        # Without a name for its group of sessions, which would put trials of several searches together.
+        start = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
+        for name, domain in self._domains.items():
+            value = _value(settings[name], as_text=_is_text(domain))
+            if isinstance(value, bool):
+                start.hparams[name].bool_value = value
+            elif isinstance(value, str):
+                start.hparams[name].string_value = value
+            else:
+                start.hparams[name].number_value = value
+        data = plugin_data_pb2.HParamsPluginData(session_start_info=start)
+        name = setting_name({name: settings[name] for name in self._searched})
+        _write(run_dir / name / START, _record(SESSION_START_INFO_TAG, data))
 
     def trial_ended(self, number: int, outcome: str) -> None:
         """Writes how a trial ended: success for finished and pruned ones, failure for the rest.
@@ -99,7 +122,30 @@ class HParams:
         end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
         summary = _record(SESSION_END_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_end_info=end))
         summary.value.add(tag=PRUNED_METRIC, simple_value=float(outcome == PRUNED))
-        _write(trial_folder(self._search_dir, number) / END, summary)
+        _write(events_folder(trial_folder(self._search_dir, number)) / END, summary)
+
+
+def setting_name(parameters: Mapping[str, Any]) -> str:
+    """Returns a setting as the name of a folder, in at most 48 characters: "lr3e-4_norm1_batch64".
+
+    Parameters that find no room are left out, the last ones first.
+    """
+    words = [f"{SHORT.get(name, name)}{_short(value)}" for name, value in parameters.items()]
+    text = re.sub(r"[^A-Za-z0-9_.+-]", "-", words[0] if words else "setting")[:LONGEST_NAME]
+    for word in words[1:]:
+        if len(f"{text}_{word}") > LONGEST_NAME:
+            break
+        text += "_" + re.sub(r"[^A-Za-z0-9_.+-]", "-", word)
+    return text.rstrip(".")
+
+
+def _short(value: Any) -> str:
+    """Returns a value in few characters: 0.0003 is 3e-4, a user's own code its name."""
+    if isinstance(value, float):
+        text = f"{value:.3g}" if value == 0 or 0.001 <= abs(value) < 1000 else f"{value:.3e}"
+        digits, _, power = text.partition("e")
+        return f"{float(digits):g}e{int(power)}" if power else text
+    return str(value).rpartition(":")[2]
 
 
 def _domains(space: SearchSpace, plan: Plan) -> dict[str, Domain | tuple[Any, ...]]:
@@ -121,7 +167,7 @@ def _domains(space: SearchSpace, plan: Plan) -> dict[str, Domain | tuple[Any, ..
     domains["micro_batch"] = tuple(sorted({pair.micro_batch for pair in pairs}))
     domains["accumulation"] = tuple(sorted({pair.accumulation for pair in pairs}))
     trial = space.trial_config()
-    constants = dict.fromkeys([*CONSTANTS, *(name for name in TrialConfig.model_fields if name in space.trial)])
+    constants = dict.fromkeys([*CONSTANTS, *SEARCHABLE])  # another search, shown beside this one, may search any
     return {**{name: (getattr(trial, name),) for name in constants if name not in domains}, **domains}
 
 

@@ -21,6 +21,7 @@ from tune_cropshield.data.preparation import judged_on
 from tune_cropshield.data.windows import Window, training_windows
 from tune_cropshield.errors import DivergedError
 from tune_cropshield.files import raising_disk_full, remove_leftovers, sync_tree
+from tune_cropshield.training.board import ScalarEvents, events_folder
 from tune_cropshield.training.build import build_trainer, window_settings
 from tune_cropshield.training.clock import CHECKPOINT, REPORT, STEP, TrialClock
 from tune_cropshield.training.evaluate import evaluation_batch, split_batches
@@ -33,7 +34,7 @@ from tune_cropshield.training.progress import Progress, TrialReport
 from tune_cropshield.training.retries.out_of_memory import OutOfMemoryPolicy
 from tune_cropshield.training.retries.spilling import SpillPolicy
 from tune_cropshield.training.retries.wider_precision import PrecisionChange, PrecisionPolicy
-from tune_cropshield.training.run_folder import CONFIG, PREPARATION, RunFolder, ScalarEvents, write_json
+from tune_cropshield.training.run_folder import CONFIG, PREPARATION, RunFolder, write_json
 from tune_cropshield.training.trainer import Trainer
 
 # A kill costs at most this much training and the epoch under way, an orderly end only the latter.
@@ -163,7 +164,7 @@ def trial_epochs(
             state = {"trainer": precision.good_state(trainer), "precision": precision.precision}
             run.save_checkpoint({**state, "batches": memory.state(), "progress": progress.state()})
 
-        with _last_line(clock), closing(ScalarEvents(folder, progress.epochs_done + 1)) as events:
+        with _last_line(clock), closing(ScalarEvents(events_folder(folder), progress.epochs_done + 1)) as events:
             saved_at, saved_epoch = time.perf_counter(), progress.epochs_done
             clock.write("setup")
             while not progress.finished(trial):

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from pathlib import Path
@@ -31,8 +30,6 @@ WEIGHTS_DIGEST = "model.sha256"  # of that file, as `sha256sum --check` reads it
 BEST_METRICS = "metrics.json"  # the best epoch's
 CLASSES = "classes.json"
 PREPARATION = "preparation.json"  # how a photograph becomes what the network is judged on
-# The best epoch's figures that are scalars of their own in TensorBoard: best_epoch, best_val_acc, ...
-OF_BEST_EPOCH = ("epoch", "val_acc", "val_loss", "val_macro_f1", "train_loss")
 
 
 class RunFolder:
@@ -176,38 +173,3 @@ def write_weights(path: Path, weights: dict[str, Tensor]) -> str:
         aside.unlink(missing_ok=True)
         raise
     return digest.result().hexdigest()
-
-
-class ScalarEvents:
-    """TensorBoard scalars of one run, under the metrics' own names. Needs no TensorFlow.
-
-    first_epoch: 1, or the epoch a resumed run goes on with: TensorBoard forgets points from there on that a killed run
-    had written.
-    """
-
-    def __init__(self, path: Path, first_epoch: int = 1) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
-
-        self._writer = EventFileWriter(str(path), flush_secs=10)
-        start = SessionLog(status=SessionLog.START)
-        self._writer.add_event(Event(step=first_epoch, wall_time=time.time(), session_log=start))
-
-    def add(self, metrics: EpochMetrics, best: Mapping[str, float | int]) -> None:
-        """Writes one point per metric at step `epoch` and makes it visible at once.
-
-        best: the metrics of the best epoch so far. They become `best_epoch`, `best_val_acc` and the like: tables of
-        runs, as TensorBoard's HParams tab, show a scalar's last point, and the last epoch is not the best.
-        """
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
-        values = metrics.as_dict() | {f"best_{name}": best[name] for name in OF_BEST_EPOCH}
-        step = int(values.pop("epoch"))
-        summary = Summary(value=[Summary.Value(tag=name, simple_value=float(value)) for name, value in values.items()])
-        self._writer.add_event(Event(step=step, wall_time=time.time(), summary=summary))
-        self._writer.flush()
-
-    def close(self) -> None:
-        """Closes the event file."""
-        self._writer.close()

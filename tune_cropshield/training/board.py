@@ -1,0 +1,75 @@
+"""What TensorBoard shows of a run: a point per epoch of every metric, in groups. Needs no TensorFlow."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from tune_cropshield.training.metrics import EpochMetrics
+
+# The group of each metric but `epoch`, which is the step of the others. In files and tables metrics have plain names.
+GROUPS = {
+    "validation": ("val_acc", "val_loss", "val_macro_f1"),
+    "training": ("train_loss", "lr", "updates", "skipped_steps", "loss_scale"),
+    "clipping": ("clip_rate", "grad_norm_p50", "grad_norm_p95"),
+    "speed": ("images_per_s", "data_wait_s", "epoch_s", "peak_vram_mib"),
+}
+GROUP_OF = {name: group for group, names in GROUPS.items() for name in names}
+# The best epoch's figures that are scalars of their own: best_epoch, best_val_acc, ...
+OF_BEST_EPOCH = ("epoch", "val_acc", "val_loss", "val_macro_f1", "train_loss")
+EVENT_FILES = "events.out.tfevents.*"
+
+
+def tag_of(name: str) -> str:
+    """Returns the name of a metric in TensorBoard, with its group before it: "validation/val_acc".
+
+    The best epoch's figures stand beside their own; its number with the validation that has chosen it.
+    """
+    return f"{GROUP_OF.get(name.removeprefix('best_'), 'validation')}/{name}"
+
+
+def events_folder(run_dir: Path) -> Path:
+    """Returns where the TensorBoard events of a run lie, which is what TensorBoard calls the run by.
+
+    A search makes a sub-folder for them whose name says the setting. Otherwise, and in searches of earlier versions, it
+    is the run's own folder.
+    """
+    if next(run_dir.glob(EVENT_FILES), None) is not None:
+        return run_dir
+    return next((path.parent for path in run_dir.glob(f"*/{EVENT_FILES}")), run_dir)
+
+
+class ScalarEvents:
+    """TensorBoard scalars of one run, under the metrics' names with their group (`tag_of`).
+
+    folder: where they are written; see `events_folder`. first_epoch: 1, or the epoch a resumed run goes on with:
+    TensorBoard forgets points from there on that a killed run had written.
+    """
+
+    def __init__(self, folder: Path, first_epoch: int = 1) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        self._writer = EventFileWriter(str(folder), flush_secs=10)
+        start = SessionLog(status=SessionLog.START)
+        self._writer.add_event(Event(step=first_epoch, wall_time=time.time(), session_log=start))
+
+    def add(self, metrics: EpochMetrics, best: Mapping[str, float | int]) -> None:
+        """Writes one point per metric at step `epoch` and makes it visible at once.
+
+        best: the metrics of the best epoch so far. They become `best_epoch`, `best_val_acc` and the like: tables of
+        runs, as TensorBoard's HParams tab, show a scalar's last point, and the last epoch is not the best.
+        """
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        values = metrics.as_dict() | {f"best_{name}": best[name] for name in OF_BEST_EPOCH}
+        step = int(values.pop("epoch"))
+        scalars = [Summary.Value(tag=tag_of(name), simple_value=float(value)) for name, value in values.items()]
+        self._writer.add_event(Event(step=step, wall_time=time.time(), summary=Summary(value=scalars)))
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Closes the event file."""
+        self._writer.close()
