@@ -747,6 +747,133 @@ for i, (x, y) in enumerate(loader):
 """,
         [(3, "zero-grad-in-window")],
     ),
+    "a match in which both cases accumulate": (
+        """
+for i, (x, y) in enumerate(loader):
+    match precision:
+        case "fp16":
+            scaler.scale(criterion(model(x), y)).backward()
+            if (i + 1) % k == 0:
+                scaler.step(optimizer); scaler.update(); optimizer.zero_grad()
+        case "fp32":
+            criterion(model(x), y).backward()
+            if (i + 1) % k == 0:
+                optimizer.step(); optimizer.zero_grad()
+""",
+        [(5, "loss-not-divided"), (9, "loss-not-divided")],
+    ),
+    "means of lists": (
+        """
+def e(loader):
+    for x, y in loader:
+        loss = criterion(model(x), y); loss.backward(); optimizer.step(); optimizer.zero_grad()
+        losses.append(loss.detach())
+    a = np.mean(np.array(losses))
+    b = torch.mean(torch.stack(losses))
+    c = statistics.mean(losses)
+    d = np.array(losses).mean()
+    f = sum(losses) / len(loader)
+    g = np.mean(losses[-10:])
+""",
+        [
+            (6, "mean-of-batch-means"),
+            (7, "mean-of-batch-means"),
+            (8, "mean-of-batch-means"),
+            (9, "mean-of-batch-means"),
+            (10, "mean-of-batch-means"),
+        ],
+    ),
+    "tensors read by functions": (
+        """
+for x, y in loader:
+    loss = criterion(model(x), y)
+    if math.isnan(loss): break
+    optimizer.zero_grad(); loss.backward(); optimizer.step()
+    a = loss.to("cpu")
+    b = np.asarray(loss.detach())
+    c = bool(loss)
+    d = loss.to(device)
+""",
+        [(4, "item-in-loop"), (6, "item-in-loop"), (8, "item-in-loop")],
+    ),
+    "adversarial examples on test data": (
+        """
+def test(model, test_loader):
+    model.eval()
+    for x, y in test_loader:
+        x.requires_grad = True
+        loss = F.nll_loss(model(x), y)
+        model.zero_grad()
+        loss.backward()
+""",
+        [],
+    ),
+    "predictions": (
+        """
+def predict(model, loader):
+    out = []
+    for x in loader:
+        out.append(model(x))
+    return out
+""",
+        [(4, "evaluates-in-training-mode"), (4, "evaluates-with-gradients")],
+    ),
+    "an evaluation that calls a function with a loop": (
+        """
+def accuracy(out, y, topk=(1, 5)):
+    return [hit(out, y, k) / len(y) for k in topk if k] and top(out) / 2
+def topk(out, y):
+    for k in (1, 5):
+        yield_one(out, y, k)
+    return out.sum() / 2
+def validate(val_loader, model, criterion):
+    model.eval()
+    for x, y in val_loader:
+        err = topk(model(x), y)
+def main():
+    validate(loaders["val"], network, criterion)
+""",
+        [(10, "evaluates-with-gradients")],
+    ),
+    "a branch of its own for TPUs": (
+        """
+class Engine:
+    def train(self, loader):
+        for i, data in enumerate(loader):
+            loss = self.model_fn(data, self.device, self.model) / self.k
+            if not self.use_tpu:
+                if self.fp16:
+                    self.scaler.scale(loss).backward()
+                else:
+                    loss.backward()
+                if (i + 1) % self.k == 0:
+                    if self.fp16:
+                        self.scaler.step(self.optimizer)
+                        self.scaler.update()
+                    else:
+                        self.optimizer.step()
+                    self.optimizer.zero_grad()
+            else:
+                loss.backward()
+                xm.optimizer_step(self.optimizer)
+                self.optimizer.zero_grad()
+""",
+        [],
+    ),
+    "a meter of the loss scale, and a tensor on the CPU": (
+        """
+scaler_meter = AverageMeter()
+for x, y in loader:
+    optimizer.zero_grad()
+    loss = criterion(model(x), y)
+    loss.backward()
+    optimizer.step()
+    loss_scale_value = 1.0
+    scaler_meter.update(loss_scale_value)
+    history.append(loss.data.numpy())
+""",
+        [],
+    ),
     "another framework's loop is not judged by PyTorch's rules": (
         """
 import tensorflow as tf

@@ -28,6 +28,12 @@ def conditions_met(test: ast.expr, truth: bool) -> Facts:
     return parts | {(text(test), truth)}
 
 
+def case_met(match: ast.Match, case: ast.match_case) -> Facts:
+    """Returns what holds in a case of a match: that it is this one, and no other."""
+    subject = text(match.subject)
+    return frozenset((f"{subject} is case {number}", each is case) for number, each in enumerate(match.cases))
+
+
 def facts_at(node: ast.AST, inside: ast.AST, syntax: Syntax) -> Facts:
     """Returns what holds at `node` in each run of `inside`, which contains it."""
     found: Facts = frozenset()
@@ -40,6 +46,8 @@ def facts_at(node: ast.AST, inside: ast.AST, syntax: Syntax) -> Facts:
         if isinstance(parent, ast.If | ast.IfExp) and child is not parent.test:
             body = parent.body if isinstance(parent.body, list) else [parent.body]
             found |= conditions_met(parent.test, child in body)
+        elif isinstance(parent, ast.Match) and isinstance(child, ast.match_case):
+            found |= case_met(parent, child)
         child = parent
     return found
 

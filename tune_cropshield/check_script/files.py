@@ -24,7 +24,8 @@ def scripts_in(path: Path) -> list[Path]:
     found = []
     for folder, folders, names in os.walk(path):
         folders[:] = [name for name in folders if not _is_of_others(Path(folder, name))]
-        found += [Path(folder, name) for name in names if name.endswith((".py", ".ipynb")) and name[0] != "."]
+        scripts = [Path(folder, name) for name in names if name.endswith((".py", ".ipynb")) and name[0] != "."]
+        found += [script for script in scripts if script.is_file()]
     if not found:
         raise UserError(f"{path}: no scripts (.py) and no notebooks (.ipynb) in this folder")
     return sorted(found)

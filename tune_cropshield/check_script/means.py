@@ -14,9 +14,9 @@ from tune_cropshield.check_script.values import Values
 Counted = Literal["batches", "samples", ""]  # what a number is the number of; "": not known
 
 NO_MEANS = r"reduction\s*=\s*['\"](sum|none)|size_average\s*=\s*False|reduce\s*=\s*False"
-BATCH_MEAN = r"loss|criterion|cross_entropy|\.mean\(\)"
+BATCH_MEAN = r"loss(?!_?scale)|criterion|cross_entropy|\.mean\(\)"
 BATCH_SUM = r"loss_?sum|sum_?loss|\.sum\(\)"
-COUNTS_SAMPLES = r"\.size\(|\.shape\[|\blen\(|numel\(|batch_size|\bbs\b|\bn\b|num_|count"
+COUNTS_SAMPLES = r"\.size\(|\.shape\[|\blen\(|numel\(|batch_size|\bbs\b|\bn\b|num_|count|repeat"
 BATCH_SIZE = r"\.size\(0\)|\.shape\[0\]|\blen\((?!.*loader)|batch_size"
 MEANS_OF_LISTS = ("mean", "fmean", "average", "nanmean")
 MAKE_TENSORS = ("stack", "cat", "tensor", "as_tensor", "array", "asarray")
@@ -118,14 +118,12 @@ class _Sums:
 
     def _averages(self, call: ast.Call) -> bool:
         """Tells whether `call` is the mean of a list of batch means: np.mean(losses), torch.stack(losses).mean()."""
-        if last_name(call.func) in MEANS_OF_LISTS and call.args:
-            return text(call.args[0]) in self._lists
-        made = call.func.value if isinstance(call.func, ast.Attribute) and call.func.attr == "mean" else None
-        return (
-            isinstance(made, ast.Call)
-            and last_name(made.func) in MAKE_TENSORS
-            and any(text(each) in self._lists for each in made.args)
-        )
+        if last_name(call.func) not in MEANS_OF_LISTS:
+            return False
+        of = call.args[0] if call.args else call.func.value if isinstance(call.func, ast.Attribute) else call.func
+        if isinstance(of, ast.Call) and last_name(of.func) in MAKE_TENSORS and of.args:
+            of = of.args[0]
+        return text(of) in self._lists
 
     def _counted(self, divisor: ast.expr, on_the_way: frozenset[str] = frozenset()) -> Counted:
         """Returns what `divisor` is the number of, in this loop."""

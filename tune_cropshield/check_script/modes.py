@@ -26,9 +26,12 @@ from tune_cropshield.check_script.values import Values, function_around, read_in
 
 WITHOUT_GRADIENTS = r"no_grad|inference_mode|set_grad_enabled\((mode=)?False\)"
 LOADER = r"loader|\b(dl|batches|data|dataset|data_iter)\b"
+NEEDS_GRADIENTS = r"requires_grad|autograd|\.backward\("  # adversarial examples, saliency
 Comprehension = ast.GeneratorExp | ast.ListComp | ast.SetComp | ast.DictComp
 COMPREHENSIONS = (ast.GeneratorExp, ast.ListComp, ast.SetComp, ast.DictComp)
-EVALUATES = re.compile(r"^_?(val|valid|validate|validation|eval|evaluate|evaluation|test)(_|\d|$)", re.I)
+EVALUATES = re.compile(
+    r"^_?(val|valid|validate|validation|eval|evaluate|evaluation|test|predict|infer|inference)(_|\d|$)", re.I
+)
 
 
 def check_modes(actions: Actions, values: Values) -> Iterator[Finding]:
@@ -60,10 +63,13 @@ def evaluation_loops(actions: Actions, values: Values) -> list[Loop | Comprehens
         of_evaluation = EVALUATES.search(function_around(loop, actions.syntax)) is not None
         if not any(values.is_held_out(each) or (of_evaluation and mentions(LOADER, each)) for each in reads):
             continue
-        trains = actions.inside(loop, "backward", *STEPS)
-        forwards = [call for call in within(loop, ast.Call) if _is_forward(call, actions)]
-        inner = any(isinstance(node, LOOPS) and node is not loop for node in within(loop, LOOPS))
-        if forwards and not trains and not inner and (not isinstance(loop, ast.For) or names_in(loop.target)):
+        trains = actions.inside(loop, "backward", *STEPS) or mentions(NEEDS_GRADIENTS, loop)
+        runs = any(
+            _is_forward(call, actions)
+            and (isinstance(loop, COMPREHENSIONS) or actions.syntax.loops(call)[:1] == [loop])
+            for call in within(loop, ast.Call)
+        )
+        if runs and not trains and (not isinstance(loop, ast.For) or names_in(loop.target)):
             found.append(loop)
     return found
 

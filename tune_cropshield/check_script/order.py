@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from tune_cropshield.check_script.actions import Action, Actions
-from tune_cropshield.check_script.conditions import JUMPS, Facts, conditions_met
+from tune_cropshield.check_script.conditions import JUMPS, Facts, case_met, conditions_met
 from tune_cropshield.check_script.rules import Finding
 from tune_cropshield.check_script.syntax import LOOPS, SCOPES, function_in_place, names_in, plain, text, within
 
@@ -89,10 +89,9 @@ class _Walk:
         self._acting = self._around(calls, scope)  # nodes that have a part in the order
         self._jumping = self._around(_own(scope, JUMPS), scope)
         asked: Counter[str] = Counter()
-        for node in _own(scope, (ast.If, ast.IfExp)):
-            assert isinstance(node, ast.If | ast.IfExp)
+        for node in _own(scope, (ast.If, ast.IfExp, ast.Match)):
             if node in self._acting or node in self._jumping:
-                sources = {source for source, _ in conditions_met(node.test, True) | conditions_met(node.test, False)}
+                sources = _asked_by(node)
                 asked.update(sources)
                 if node in self._acting and actions.syntax.loops(node):
                     asked.update(sources)  # in the loop's next run
@@ -150,7 +149,8 @@ class _Walk:
             return self._block(statement.finalbody, self._block(statement.orelse, tried).union(*handled))
         if isinstance(statement, ast.Match):
             states = self._expressions(statement.subject, states)
-            return states.union(*(self._block(case.body, states) for case in statement.cases))
+            cases = (self._block(case.body, self._met(case_met(statement, case), states)) for case in statement.cases)
+            return states.union(*cases)
         states = self._expressions(statement, states)
         if isinstance(statement, ast.Break | ast.Continue) and self._exits:
             (self._exits[-1].breaks if isinstance(statement, ast.Break) else self._exits[-1].continues).update(states)
@@ -203,7 +203,10 @@ class _Walk:
 
     def _branch(self, test: ast.expr, truth: bool, states: PathStates) -> PathStates:
         """Returns the states in which `test` may be `truth`, with that noted where it is asked again."""
-        new = conditions_met(test, truth)
+        return self._met(conditions_met(test, truth), states)
+
+    def _met(self, new: Facts, states: PathStates) -> PathStates:
+        """Returns the states that `new` does not contradict, with it noted where it is asked again."""
         noted = frozenset(each for each in new if each[0] in self._asked_again)
         return frozenset(
             replace(state, conditions=state.conditions | noted)
@@ -313,6 +316,16 @@ def _own(scope: ast.AST, kinds: type[ast.AST] | tuple[type[ast.AST], ...]) -> It
     for child in ast.iter_child_nodes(scope):
         if not isinstance(child, SCOPES):
             yield from within(child, kinds)
+
+
+def _asked_by(node: ast.AST) -> set[str]:
+    """Returns the conditions that an if or a match decides on, as source."""
+    facts: Facts = frozenset()
+    if isinstance(node, ast.If | ast.IfExp):
+        facts = conditions_met(node.test, True) | conditions_met(node.test, False)
+    elif isinstance(node, ast.Match):
+        facts = case_met(node, node.cases[0])
+    return {source for source, _ in facts}
 
 
 def _names_assigned(statement: ast.stmt) -> set[str]:

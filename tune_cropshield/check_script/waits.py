@@ -13,6 +13,7 @@ from tune_cropshield.check_script.rules import Finding, finding_at
 from tune_cropshield.check_script.syntax import Loop, last_name, names_in, text, within
 from tune_cropshield.check_script.values import MADE_ON_CPU, Values
 
+READS_ARGUMENT = re.compile(r"^(float|int|bool|math\.\w+)$")
 LOSS_CALL = re.compile(r"loss|crit|cross_entropy", re.I)
 
 
@@ -45,13 +46,17 @@ def _reads(call: ast.Call, loop: Loop, actions: Actions, values: Values) -> bool
     """Tells whether `call` reads a tensor on the GPU: by .item() what is not known to be on the CPU, by other ways
     only what is known to come from the network or its loss.
     """
-    if isinstance(call.func, ast.Name) and call.func.id in ("float", "int") and len(call.args) == 1:
+    if READS_ARGUMENT.search(actions.syntax.called(call)) and len(call.args) == 1:
         return _is_computed(call.args[0], actions, values)
-    if not isinstance(call.func, ast.Attribute) or call.args or call.keywords:
+    if not isinstance(call.func, ast.Attribute):
+        return False
+    if call.func.attr == "to" and [text(each) for each in call.args] == ["'cpu'"]:
+        return _is_computed(call.func.value, actions, values)
+    if call.args or call.keywords:
         return False
     if call.func.attr == "item":
         return not _is_on_cpu(call.func.value, loop, actions, values)
-    return call.func.attr in ("cpu", "numpy", "tolist") and _is_computed(call.func.value, actions, values)
+    return call.func.attr in ("cpu", "tolist") and _is_computed(call.func.value, actions, values)
 
 
 def _is_computed(value: ast.expr, actions: Actions, values: Values) -> bool:
