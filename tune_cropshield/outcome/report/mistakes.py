@@ -98,8 +98,12 @@ def _matrix(judgement: Judgement) -> Chart:
 
 
 def _short(name: str) -> str:
-    """Returns a name that fits beside a matrix; the tables hold it in full."""
-    return name if len(name) <= MOST_LETTERS else f"{name[: MOST_LETTERS - 1]}…"
+    """Returns a name that fits beside a matrix, without its middle: classes differ in their ends, too.
+
+    The table holds it in full.
+    """
+    half = (MOST_LETTERS - 1) // 2
+    return name if len(name) <= MOST_LETTERS else f"{name[: MOST_LETTERS - 1 - half]}…{name[-half:]}"
 
 
 def _classes(judgement: Judgement) -> Table:
