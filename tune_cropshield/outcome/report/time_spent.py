@@ -24,7 +24,8 @@ def section(record: SearchRecord) -> Section:
     title = "Time"
     if not record.with_result:
         return Section("time", title, [Text("No trial has finished an epoch.")])
-    shares = ledger_shares(record.folder) or time_shares(record)
+    ledger = None if record.running else ledger_shares(record.folder)  # while it runs, there is that of earlier starts
+    shares = ledger or time_shares(record)
     blocks: list[Block] = [
         Text(_saved(record), strong=True),
         Text(_waited(record)),
