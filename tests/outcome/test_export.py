@@ -4,6 +4,7 @@ trained.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -61,6 +62,22 @@ def search_dir(tmp_path: Path) -> Path:
 
 def test_the_best_is_the_first_with_the_highest_accuracy_also_when_it_was_pruned(search_dir: Path) -> None:
     assert best_trial(read_study(search_dir)).number == 1
+
+
+def test_what_evaluate_wrote_stays_with_the_weights_that_it_is_of(search_dir: Path) -> None:
+    digest = hashlib.sha256((search_dir / "t001" / "model.safetensors").read_bytes()).hexdigest()
+    (search_dir / "t001" / "model.sha256").write_text(f"{digest}  model.safetensors\n")
+    best = write_best(search_dir)
+    (best / "evaluation_test.json").write_text(json.dumps({"right": 3, "weights_sha256": digest}))
+    (best / "wrong_test.csv").write_text("photograph,true_class,predicted,probability\n")
+    (best / "evaluation_val.json").write_text(json.dumps({"right": 3, "weights_sha256": "of others"}))
+    (best / "wrong_val.csv").write_text("photograph,true_class,predicted,probability\n")
+
+    write_best(search_dir)  # as a search does that has gone on
+
+    names = {path.name for path in best.iterdir()}
+    assert {"evaluation_test.json", "wrong_test.csv"} < names
+    assert not {"evaluation_val.json", "wrong_val.csv"} & names
 
 
 def test_best_holds_what_trains_it_again(search_dir: Path) -> None:

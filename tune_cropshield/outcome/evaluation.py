@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -99,14 +100,14 @@ def choose_photographs(
         UserError: there are no such photographs.
     """
     from tune_cropshield.data.dataset import unreadable
-    from tune_cropshield.data.preparation import Preparation
+    from tune_cropshield.data.preparation import judged_on
     from tune_cropshield.data.store import open_store
 
     folder = given if given is not None else Path(config.data.dir)
     rows = _trained_on(run_dir, config, cache_dir)
     named = config.data
     scanned = scan_folder(folder, cache_dir / "digests.json", named.class_depth, named.merge, for_training=False)
-    store = open_store(scanned, Preparation(config.trial.final_size), cache_dir, max_bad_share=1.0)
+    store = open_store(scanned, judged_on(config), cache_dir, max_bad_share=1.0)
     own = given is None or (rows is not None and _Sides(rows).are_all(store.digests))
     part = part or (VAL if own else ALL)
     if rows is None and part != ALL:  # a run of an earlier version, whose folder has moved
@@ -244,6 +245,18 @@ def _seen_before(photographs: Photographs) -> list[str]:
     if validated and photographs.part != VAL:
         found.append(f"{validated} of these {count} photographs are those that it was validated and chosen by")
     return found
+
+
+def keep_evaluations(before: Path, folder: Path, weights_sha256: str | None) -> None:
+    """Copies what `evaluate` wrote into the folder `before` to `folder`, where it is of these weights.
+
+    A search that goes on writes best/ anew: the test split, which is meant to be looked at once, stays looked at.
+    """
+    for part in JUDGED_PARTS:
+        found = read_record(before, part)
+        if found is not None and weights_sha256 is not None and found["weights_sha256"] == weights_sha256:
+            for file in before.glob(f"*_{part}.*"):
+                shutil.copyfile(file, folder / file.name)
 
 
 def write_record(folder: Path, figures: Mapping[str, Any], weights: Path) -> None:

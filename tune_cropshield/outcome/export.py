@@ -13,8 +13,17 @@ from tune_cropshield.config.settings import RunConfig, load_config, save_config
 from tune_cropshield.data.split_file import SPLIT_TABLE
 from tune_cropshield.errors import RunFailure
 from tune_cropshield.files import raising_disk_full, sync_names, sync_tree, write_text_atomically
+from tune_cropshield.outcome.evaluation import keep_evaluations
 from tune_cropshield.training.predictions import PREDICTIONS
-from tune_cropshield.training.run_folder import BEST_METRICS, CLASSES, CONFIG, PREPARATION, WEIGHTS, write_json
+from tune_cropshield.training.run_folder import (
+    BEST_METRICS,
+    CLASSES,
+    CONFIG,
+    PREPARATION,
+    WEIGHTS,
+    read_digest,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial  # half a second to import, and not needed where best/ is there
@@ -29,7 +38,8 @@ def write_best(search_dir: Path) -> Path:
 
     config.toml and config.json, model.safetensors of the best epoch, classes.json, preparation.json, metrics.json and
     predictions.csv (that epoch's), split.csv and retrain.sh/.ps1. Raises UserError when no trial of the search has a
-    result, DiskFull when the disk is full, RunFailure when a file of the trial is missing.
+    result, DiskFull when the disk is full, RunFailure when a file of the trial is missing. What `evaluate` wrote of the
+    same weights stays.
     """
     from tune_cropshield.search.folder import trial_folder
     from tune_cropshield.search.journal import best_trial, read_study
@@ -49,6 +59,7 @@ def write_best(search_dir: Path) -> Path:
             for source in (run_dir / PREPARATION, run_dir / PREDICTIONS, search_dir / SPLIT_TABLE):
                 if source.exists():  # searches of earlier versions hold none
                     shutil.copyfile(source, aside / source.name)
+            keep_evaluations(target, aside, read_digest(run_dir))
             for name, text in retrain_scripts(config, trial).items():
                 write_text_atomically(aside / name, text)
             (aside / "retrain.sh").chmod(0o755)
