@@ -245,6 +245,13 @@ def test_after_two_retries_the_trial_is_given_up() -> None:
     assert [(step.before, step.after) for step in run.policy.retries] == [(16, 8), (8, 4)]
 
 
+def test_retries_of_an_evaluation_are_not_counted_to_those_of_training() -> None:
+    run = retrying(Failing(network(), Endless()), micro_batch=16)
+    run.policy.retries.append(OutOfMemoryRetry(1, "evaluation", 16, 8, "CUDA out of memory"))
+    with pytest.raises(OutOfMemory, match="out of memory with micro-batches of 4, after 2 retries with fewer"):
+        trained(run)
+
+
 def test_a_single_image_cannot_be_halved() -> None:
     with pytest.raises(OutOfMemory, match="with micro-batches of 1, after 0 retries with fewer"):
         trained(retrying(Failing(network(), Endless()), micro_batch=1))

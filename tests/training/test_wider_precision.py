@@ -4,6 +4,7 @@ runs too.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from tune_cropshield.config.settings import DataConfig, RunConfig, TrialConfig
 from tune_cropshield.data.dataset import DeviceData, open_data
 from tune_cropshield.errors import DivergedError
 from tune_cropshield.training.build import build_trainer
+from tune_cropshield.training.clock import read_times
 from tune_cropshield.training.loop import run_trial, trial_epochs
 from tune_cropshield.training.models import build_model
 from tune_cropshield.training.progress import TrialReport
@@ -115,6 +117,25 @@ def test_fifty_infinite_gradients_lead_back_to_the_last_good_epoch(data: DeviceD
     assert [line["loss_scale"] for line in lines][1:] == [1.0, 1.0, 1.0]  # no scaler any more
     run_trial(config(**settings), data, tmp_path / "whole", report=lambda report: None)
     assert exact(tmp_path / "hurt")[0] == exact(tmp_path / "whole")[0]  # nothing of the good epoch is lost
+
+
+@pytest.mark.slow
+def test_an_epoch_that_came_to_nothing_is_time_of_steps_and_not_of_evaluation(data: DeviceData, tmp_path: Path) -> None:
+    """Its 24 windows take 30 ms more each."""
+
+    def wait(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        if isinstance(module, nn.Linear) and torch.is_grad_enabled() and torch.is_autocast_enabled("cpu"):
+            time.sleep(0.03)
+
+    handle = register_module_forward_hook(wait)
+    try:
+        with overflowing(range(0, 24)):
+            run_trial(config(effective_batch=4, epochs=1), data, tmp_path, report=lambda report: None)
+    finally:
+        handle.remove()
+    assert [event["after"] for event in read_events(tmp_path)] == ["fp32"]
+    [epoch] = [line for line in read_times(tmp_path) if line["what"] == "epoch"]
+    assert epoch["step"] >= 24 * 0.03 > epoch["evaluation"]
 
 
 @pytest.mark.slow

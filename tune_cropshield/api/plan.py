@@ -42,7 +42,8 @@ class PlanResult:
         """A row per pair; the first of each effective batch is the one a search takes.
 
         A row holds effective_batch, micro_batch, accumulation, peak_allocated_mib, peak_reserved_mib and images_per_s,
-        None where it was not measured.
+        None where it was not measured. What is measured is measured with two micro-batches an update, whatever the
+        accumulation.
         """
         return [
             {

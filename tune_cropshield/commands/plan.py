@@ -49,7 +49,8 @@ def _print(found: PlanResult, why_estimated: str, console: Console) -> None:
     else:
         import torch
 
-        heading = f"Measured on {card.name}, driver {card.driver}, torch {torch.__version__}."
+        how = "with two micro-batches an update, whatever the accumulation"
+        heading = f"Measured on {card.name}, driver {card.driver}, torch {torch.__version__}, {how}."
     console.print(
         f"{trial.model} at {trial.image_size} px, {trial.precision}, {trial.optimizer}, {REFERENCE_CLASSES} classes, "
         f"budget {found.vram}"

@@ -43,17 +43,11 @@ class TrialClock:
         self._seconds[self._part] += now - self._at
         self._at, self._part = now, part
 
-    def epoch_done(self, training_s: float, data_wait_s: float) -> None:
-        """Divides the time that was counted as steps, and counts what follows to reporting.
-
-        training_s: of training, of which it waited `data_wait_s` for data; the rest was evaluation.
-        """
-        started = self._at
-        self.enter(REPORT)
-        evaluation_s = max(self._at - started - training_s, 0.0)
-        for part, seconds in ((EVALUATION, evaluation_s), (DATA_WAIT, data_wait_s)):
-            self._seconds[part] += seconds
-            self._seconds[STEP] -= seconds
+    def trained(self, data_wait_s: float) -> None:
+        """Ends an epoch's steps, which waited `data_wait_s` for data, and counts what follows to evaluation."""
+        self.enter(EVALUATION)
+        self._seconds[DATA_WAIT] += data_wait_s
+        self._seconds[STEP] -= data_wait_s
 
     def write(self, what: str) -> None:
         """Writes a line and begins the next."""

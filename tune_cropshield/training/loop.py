@@ -169,11 +169,10 @@ def trial_epochs(
             clock.write("setup")
             while not progress.finished(trial):
                 epoch = progress.epochs_done + 1
-                clock.enter(STEP)
                 with gpu_errors_named():
                     failure = None
                     try:
-                        metrics, evaluation = _train_and_validate(trial, trainer, memory, data, epoch)
+                        metrics, evaluation = _train_and_validate(trial, trainer, memory, data, epoch, clock)
                     except DivergedError as error:
                         if not precision.can_widen:
                             raise
@@ -181,12 +180,13 @@ def trial_epochs(
                     if failure is not None:
                         del trainer
                         trainer = precision.rebuild_wider(new_trainer, failure)
-                        metrics, evaluation = _train_and_validate(trial, trainer, memory, data, epoch)
+                        metrics, evaluation = _train_and_validate(trial, trainer, memory, data, epoch, clock)
+                    clock.enter(CHECKPOINT)
                     spilling.epoch_ended(trainer, memory, metrics, trial.size_at(epoch - 1), len(train_indices))
                     precision.epoch_was_good(trainer, epoch)
                     _note_eager_steps(trainer, run, notes)
                     is_best = progress.add(metrics, evaluation, trainer)
-                clock.epoch_done(len(train_indices) / metrics.images_per_s, metrics.data_wait_s)
+                clock.enter(REPORT)
                 run.add_metrics(metrics)
                 events.add(metrics, progress.best_metrics)
 
@@ -209,9 +209,10 @@ def trial_epochs(
 
 
 def _train_and_validate(
-    trial: TrialConfig, trainer: Trainer, memory: OutOfMemoryPolicy, data: DeviceData, epoch: int
+    trial: TrialConfig, trainer: Trainer, memory: OutOfMemoryPolicy, data: DeviceData, epoch: int, clock: TrialClock
 ) -> tuple[EpochMetrics, Evaluation]:
     """Trains epoch `epoch` (from 1), evaluates on the validation split, and returns the figures."""
+    clock.enter(STEP)
     started = time.perf_counter()
     if data.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(data.device)
@@ -225,6 +226,7 @@ def _train_and_validate(
 
     trained = memory.train_epoch(trainer, windows_from, epoch)
     data_wait_s = feed.wait_s - waited_before
+    clock.trained(data_wait_s)
     evaluation = memory.validate(trainer, lambda batch: split_batches(trial, data, "val", dtype, batch), epoch)
     updates = trained.updates
     metrics = EpochMetrics(

@@ -15,20 +15,20 @@ class EpochMetrics:
 
     epoch: int  # 1 after the first
     updates: int  # applied ones since the start
-    train_loss: float  # mean over the epoch's samples, with smoothing, class weights and mixing
-    val_loss: float  # plain mean cross-entropy over the validation split
+    train_loss: float  # mean over the samples of applied updates, with smoothing, class weights and mixing
+    val_loss: float  # plain mean cross-entropy over the validation split, whatever the training's loss
     val_acc: float  # share of the validation split classified rightly
     val_macro_f1: float  # mean over classes of 2PR / (P + R); a class never met nor predicted is left out
     lr: float  # of the epoch's last update
-    grad_norm_p50: float  # before clipping, unscaled
+    grad_norm_p50: float  # over applied updates: before clipping, unscaled
     grad_norm_p95: float
     clip_rate: float  # share of applied updates that clipping changed
     skipped_steps: int  # updates left out because a gradient was not finite
     loss_scale: float  # the gradient scaler's; 1 without one
-    images_per_s: float  # training images over the epoch's training time
-    data_wait_s: float  # time the loop stood waiting for images
+    images_per_s: float  # training images over the epoch's training time, waiting and out-of-memory retries included
+    data_wait_s: float  # time the loop stood waiting for training images
     epoch_s: float  # training and evaluation
-    peak_vram_mib: float  # largest reserved by the allocator; 0 on a CPU
+    peak_vram_mib: float  # largest reserved by the allocator in the epoch; 0 on a CPU
 
     def as_dict(self) -> dict[str, float | int]:
         """Returns name -> value, in the order above."""

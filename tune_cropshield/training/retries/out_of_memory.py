@@ -116,13 +116,16 @@ class OutOfMemoryPolicy:
     @property
     def can_halve(self) -> bool:
         """Whether the micro-batch may be halved (again)."""
-        training = sum(retry.part == "training" for retry in self.retries)
-        return self.micro_batch > self._smallest and training < MAX_TRAINING_RETRIES
+        return self.micro_batch > self._smallest and self._training_retries < MAX_TRAINING_RETRIES
+
+    @property
+    def _training_retries(self) -> int:
+        return sum(retry.part == "training" for retry in self.retries)
 
     def halve_micro_batch(self, trainer: Trainer, epoch: int, reason: str) -> None:
         """Goes on with half the micro-batch. Raises OutOfMemory when it cannot be halved (again)."""
         if not self.can_halve:
-            done = f"after {len(self.retries)} retries with fewer"
+            done = f"after {self._training_retries} retries with fewer"
             raise OutOfMemory(f"out of memory with micro-batches of {self.micro_batch}, {done}: {reason}")
         half = max(self.micro_batch // 2, self._smallest)
         half -= half % 2 if self._even else 0
