@@ -23,6 +23,7 @@ from tune_cropshield.config.settings import DataConfig, RunConfig, TrialConfig, 
 from tune_cropshield.data.dataset import DeviceData, open_data
 from tune_cropshield.data.split_file import write_split
 from tune_cropshield.data.windows import epoch_order
+from tune_cropshield.device import cpu_name
 from tune_cropshield.errors import UserError
 from tune_cropshield.outcome.confirm import (
     Candidate,
@@ -271,7 +272,7 @@ def test_runs_on_another_device_or_thread_count_are_kept_apart_and_not_counted(
 
     told = capsys.readouterr().out
     assert "confirm.csv holds 1 run under other conditions, not counted with these: NVIDIA H200, 7 threads" in told
-    assert f"not counted with these: cpu, 7 threads, torch {torch.__version__}, photographs " in told
+    assert f"not counted with these: {cpu_name()}, 7 threads, torch {torch.__version__}, photographs " in told
     assert "4 of 4 runs" in told  # none was taken over
     assert [(row["trial"], row["seed"], row["threads"] == "7", row["folder"]) for row in rows(folder)] == [
         ("0", "1", True, "confirm/t000-s1"),
@@ -282,7 +283,7 @@ def test_runs_on_another_device_or_thread_count_are_kept_apart_and_not_counted(
         ("1", "2", False, "confirm/t001-s2"),
     ]
     content = json.loads((folder / "confirm.json").read_text())
-    assert content["conditions"]["device"] == "cpu"
+    assert content["conditions"]["device"] == cpu_name() != ""
     assert content["conditions"]["threads"] == int(rows(folder)[1]["threads"])
     assert [run["conditions"]["threads"] for run in content["guide"]["runs"]] == [int(rows(folder)[1]["threads"])] * 2
 

@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 from tune_cropshield.config.reference import REFERENCE
 from tune_cropshield.config.settings import RunConfig, load_config
 from tune_cropshield.data.dataset import DeviceData
+from tune_cropshield.device import cpu_name
 from tune_cropshield.errors import DivergedError, OutOfMemory, UserError
 from tune_cropshield.files import write_text_atomically
 from tune_cropshield.search.endings import DIVERGED, FINISHED, OUT_OF_MEMORY
@@ -44,8 +45,9 @@ class Candidate:
 class Conditions:
     """Under what a run was trained, beside its setting and its seed: runs are compared only where these are the same.
 
-    device: "cpu", or the GPU's name. threads: of the CPU. torch: its version. photographs: the beginning of the store's
-    fingerprint, which changes with them and with their preparation. Runs of earlier versions recorded none of it.
+    device: the name of the GPU or of the processor. threads: of the CPU. torch: its version. photographs: the beginning
+    of the store's fingerprint, which changes with them and with their preparation. Runs of earlier versions recorded
+    none of it.
     """
 
     device: str = ""
@@ -61,7 +63,7 @@ class Conditions:
 
 def conditions_of(data: DeviceData, threads: int) -> Conditions:
     """Returns the conditions of runs in this process."""
-    device = torch.cuda.get_device_name(data.device) if data.device.type == "cuda" else data.device.type
+    device = torch.cuda.get_device_name(data.device) if data.device.type == "cuda" else cpu_name()
     return Conditions(device, threads, torch.__version__, data.data.store.fingerprint[:16])
 
 

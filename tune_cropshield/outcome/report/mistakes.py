@@ -27,7 +27,7 @@ def section(record: SearchRecord, judgement: Judgement | str) -> Section:
     )
     blocks: list[Block] = [Text(text, strong=True)]
     searched = record.winner.accuracy if record.winner is not None else None
-    if searched is not None and not math.isclose(judgement.accuracy, searched, abs_tol=1e-9):
+    if searched is not None and not record.running and not math.isclose(judgement.accuracy, searched, abs_tol=1e-9):
         again = (
             f"Evaluated again for this report, its val_acc is {judgement.accuracy:.4f}; in the search it was "
             f"{searched:.4f}"

@@ -138,8 +138,9 @@ def _confirmed(winner: TrialRecord, confirmed: dict[str, Any] | None) -> str:
             "Whether the gain lasts with other seeds is not known yet: the confirm command trains the winner and the "
             "reference setting again with several."
         )
-    seeds = words.counted(len(confirmed["seeds"]), "seed")
-    text = f"Trained again with {seeds} (confirm): {confirmed['verdict']}"
+    seeds, conditions = words.counted(len(confirmed["seeds"]), "seed"), confirmed.get("conditions")
+    where = f" on {conditions['device']}, {conditions['threads']} threads" if conditions is not None else ""
+    text = f"Trained again with {seeds}{where} (confirm): {confirmed['verdict']}"
     if winner.number not in [winner_of["trial"] for winner_of in confirmed["candidates"]]:
         text += f" Trial {winner.number} was not among them: it has become the winner since. Confirm it again."
     return text
