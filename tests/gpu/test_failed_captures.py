@@ -98,16 +98,13 @@ def test_an_own_optimizers_first_step_is_never_captured_in_a_later_trial_either(
 def test_a_micro_step_that_cannot_be_captured_runs_as_it_comes_dropout_included(fault: str, tmp_path: Path) -> None:
     """The second fault spoils the capture itself: PyTorch's generator must not wait for its end."""
     model = network(tmp_path, fault)
-    expected = Run(precision="fp32", model=model, cuda_graphs=False)
     for _ in range(2):  # as two trials of one process
         run, again = Run(precision="fp32", model=model), Run(precision="fp32", model=model, cuda_graphs=False)
         for epoch in range(3):
             assert run.train(epoch) == pytest.approx(again.train(epoch), rel=1e-4)
             run.evaluate()
         assert "capturing failed" in str(run.trainer.step.runner.reason)
-        stream = torch.cuda.current_stream()
-        assert stream == torch.cuda.default_stream()
-    assert expected.train(0) > 0
+        assert torch.cuda.current_stream() == torch.cuda.default_stream()
 
 
 def test_no_room_for_a_graph_is_no_room_for_its_batch(tmp_path: Path) -> None:

@@ -142,8 +142,7 @@ def most_expensive(space: SearchSpace) -> tuple[TrialConfig, dict[str, Any]]:
     """Returns the settings that the memory plan is made for, and what is searched among them.
 
     Every searched setting that changes what a step takes stands at its most expensive value; the second result holds
-    those ({name: value}) whose values differ in that. No trial may have just these settings (as of clipping, at most
-    one kind can be on).
+    those ({name: value}) whose values differ in that.
     """
     domains = {name: space.space[name] for name in MEMORY_COST if name in space.space}
     values = {name: max(domain.ends, key=MEMORY_COST[name]) for name, domain in domains.items()}
@@ -152,4 +151,4 @@ def most_expensive(space: SearchSpace) -> tuple[TrialConfig, dict[str, Any]]:
         for name, domain in domains.items()
         if len({MEMORY_COST[name](end) for end in domain.ends}) > 1
     }
-    return space.trial_config().model_copy(update=values), differ
+    return space.trial_config(values), differ
