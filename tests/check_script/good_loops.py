@@ -425,4 +425,20 @@ for episode in range(1000):
     loss.backward()
     optimizer.step()
 """,
+    "a loss that is reduced over processes": """
+for x, y in loader:
+    loss = criterion(model(x), y)
+    loss = reduce_loss(loss)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+""",
+    "losses that are made of each other": """
+for x, y in loader:
+    first = loss_fn(second)
+    second = loss_fn(first)
+    optimizer.zero_grad()
+    first.backward()
+    optimizer.step()
+""",
 }

@@ -8,11 +8,13 @@ from pathlib import Path
 from tune_cropshield.check_script.accumulation import check_accumulation
 from tune_cropshield.check_script.actions import Actions
 from tune_cropshield.check_script.files import read_source
+from tune_cropshield.check_script.gradients import check_gradients
 from tune_cropshield.check_script.judged import is_for_others, trains, why_no_loop
 from tune_cropshield.check_script.means import check_means
 from tune_cropshield.check_script.modes import check_modes, evaluation_loops
 from tune_cropshield.check_script.order import check_order
 from tune_cropshield.check_script.rules import Finding
+from tune_cropshield.check_script.scalers import check_scalers
 from tune_cropshield.check_script.schedules import check_schedules
 from tune_cropshield.check_script.settings import check_settings
 from tune_cropshield.check_script.source import Source
@@ -64,6 +66,8 @@ def check_source(source: Source) -> Judgement:
             *check_waits(actions, values),
             *check_means(actions, values),
             *check_modes(actions, values),
+            *check_gradients(actions, values),
+            *check_scalers(actions),
             *check_settings(as_written, source),
         }
         no_loop = "" if trains(as_written) else why_no_loop(as_written)

@@ -17,24 +17,20 @@ Node = TypeVar("Node", bound=ast.AST)
 
 MOST_STATEMENTS = 6000  # put in place in one script; beyond, calls stay calls
 DEEPEST = 8  # calls inside calls
-# Calls by which a function matters: the steps of a training loop, what waits for a GPU, what switches modes.
-MATTERS = {
-    *(
-        "backward",
-        "step",
-        "zero_grad",
-        "unscale_",
-        "scale",
-        "update",
-        "item",
-        "cpu",
-        "numpy",
-        "tolist",
-        "train",
-        "eval",
-    ),
-    *("clip_grad_norm_", "clip_grad_value_", "GradScaler", "set_grad_enabled", "no_grad", "inference_mode"),
+# Calls by which a function matters.
+STEPS_OF_A_LOOP = {
+    "backward",
+    "step",
+    "zero_grad",
+    "scale",
+    "unscale_",
+    "update",
+    "clip_grad_norm_",
+    "clip_grad_value_",
 }
+WAITS = {"item", "cpu", "tolist"}
+SWITCHES = {"train", "eval", "set_grad_enabled", "no_grad", "inference_mode", "GradScaler"}
+MATTERS = STEPS | WAITS | SWITCHES
 KEPT_DECORATORS = ("no_grad", "inference_mode", "enable_grad", "set_grad_enabled", "autocast")
 
 

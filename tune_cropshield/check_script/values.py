@@ -19,6 +19,7 @@ from tune_cropshield.check_script.syntax import (
     within,
 )
 
+WITHOUT_GRADIENTS = r"no_grad|inference_mode|set_grad_enabled\((mode=)?False\)"
 _HELD_OUT_PART = r"(val|valid|validation|test|eval|evaluation|dev|holdout)"
 _LOADER_PART = r"(loaders?|dls?|dataloaders?|data_loaders?|batches|generator|iter|iterator|prefetcher)"
 HELD_OUT = re.compile(
