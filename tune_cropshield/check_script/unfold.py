@@ -30,7 +30,7 @@ STEPS_OF_A_LOOP = {
 }
 WAITS = {"item", "cpu", "tolist"}
 SWITCHES = {"train", "eval", "set_grad_enabled", "no_grad", "inference_mode", "GradScaler"}
-MATTERS = STEPS | WAITS | SWITCHES
+MATTERS = STEPS_OF_A_LOOP | WAITS | SWITCHES
 KEPT_DECORATORS = ("no_grad", "inference_mode", "enable_grad", "set_grad_enabled", "autocast")
 
 
