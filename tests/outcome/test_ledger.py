@@ -1,4 +1,4 @@
-"""Where a search's time goes: the clock of a trial, and the ledger that adds the trials up."""
+"""Where a search's time goes: the ledger that adds the trials up."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from tune_cropshield.config.settings import DataConfig, RunConfig, TrialConfig
 from tune_cropshield.data.dataset import DeviceData, open_data
 from tune_cropshield.outcome.ledger import Ledger, Start, ledger_of, sentence, start_seconds, write_ledger
-from tune_cropshield.training.clock import PARTS, TrialClock, read_times
+from tune_cropshield.training.clock import PARTS, read_times
 from tune_cropshield.training.loop import trial_epochs
 from tune_cropshield.training.run_folder import read_metrics
 
@@ -112,20 +112,6 @@ def test_a_start_is_counted_from_the_last_epoch_of_the_trial_before_it_in_the_sa
     second = [line("setup", 32.0), line("epoch", 40.0)]
     elsewhere = [line("setup", 12.0, worker=2), line("epoch", 39.0, worker=2)]
     assert start_seconds([first, elsewhere, second]) == [2.0]
-
-
-def test_a_clock_counts_every_second_once(tmp_path: Path) -> None:
-    clock = TrialClock(tmp_path)
-    clock.write("setup")
-    clock.enter("step")
-    time.sleep(0.2)
-    clock.epoch_done(training_s=0.15, data_wait_s=0.05)
-    clock.write("epoch")
-    first, epoch = read_times(tmp_path)
-    assert epoch["data_wait"] == pytest.approx(0.05)
-    assert epoch["step"] == pytest.approx(0.1, abs=1e-5)
-    assert epoch["evaluation"] == pytest.approx(epoch["ended"] - first["ended"] - 0.15, abs=0.02)
-    assert sum(epoch[part] for part in PARTS) == pytest.approx(epoch["ended"] - first["ended"], abs=1e-4)
 
 
 def test_the_parts_of_a_real_trial_add_up_to_its_time(drawn_leaves: Path, shared_cache: Path, tmp_path: Path) -> None:

@@ -28,3 +28,4 @@ def test_every_second_is_counted_once_and_to_its_part(tmp_path: Path) -> None:
     assert epoch["step"] >= 0.2 - 0.125 - 0.001
     assert epoch["evaluation"] >= 0.1 - 0.001
     assert sum(line[part] for line in (setup, epoch) for part in PARTS) == pytest.approx(took, abs=0.02)
+    assert sum(epoch[part] for part in PARTS) == pytest.approx(epoch["ended"] - setup["ended"], abs=1e-4)
