@@ -110,7 +110,7 @@ def test_copies_on_two_sides_of_the_split_are_counted_before_training(tmp_path: 
         photograph = decode_rgb(path)
         for mark, changed in (("90deg", photograph.rotate(90)), ("flipLR", ImageOps.mirror(photograph))):
             changed.save(path.with_stem(f"{path.stem}_{mark}"), quality=90)
-    (line,) = remarks(open_data(DataConfig(dir=str(root)), {32}, shared_cache))
+    *_, line = remarks(open_data(DataConfig(dir=str(root)), {32}, shared_cache))
     assert line.startswith(
         "9 of 9 validation photographs and 9 of 9 test photographs have a copy on another side of the split (turned, "
         "mirrored, rescaled, compressed or named so), and accuracy flatters: "

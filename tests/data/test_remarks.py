@@ -37,15 +37,42 @@ def given_split(leaves: Path, tmp_path: Path) -> Path:
     return tmp_path / "split"
 
 
-def test_nothing_is_said_of_a_tidy_folder(leaves: Path, shared_cache: Path) -> None:
-    assert remarks(opened(leaves, shared_cache)) == []
+FEW = (
+    "3 validation photographs: one is worth 33.3 points of val_acc, one of the smallest class 100 points of its "
+    "recall; of some classes there are fewer than 5: "
+)
+
+
+def test_of_a_tidy_but_small_folder_only_its_few_validation_photographs_are_told(
+    leaves: Path, shared_cache: Path
+) -> None:
+    (line,) = remarks(opened(leaves, shared_cache))
+    assert line.startswith(FEW)
+
+
+def test_nothing_is_said_of_a_tidy_folder_of_some_size(tmp_path: Path, shared_cache: Path) -> None:
+    root = draw_leaves(tmp_path / "leaves", classes=2, per_class=500, image_size=16)
+    assert remarks(opened(root, shared_cache)) == []
+
+
+def test_classes_of_unequal_size_are_told_with_what_a_network_has_to_beat(leaves: Path, shared_cache: Path) -> None:
+    first, second, third = sorted(leaves.iterdir())
+    for folder in (second, third):
+        for file in sorted(folder.iterdir())[4:]:
+            file.unlink()
+    for index, file in enumerate(sorted(first.iterdir())):
+        shutil.copy(file, first / f"again{index}.jpg")
+    assert remarks(opened(leaves, shared_cache))[0] == (
+        f"classes of unequal size: largest : smallest = 16 {first.name} : 4 {second.name}, 4.0 times as many; saying "
+        f"{first.name} of every photograph scores accuracy 0.667 and macro F1 0.267"
+    )
 
 
 def test_a_given_split_is_used_as_it_is_and_said(given_split: Path, shared_cache: Path) -> None:
     data = opened(given_split, shared_cache)
     assert [len(side) for side in (data.split.train, data.split.val, data.split.test)] == [15, 9, 0]
     assert all(data.store.paths[index].startswith("val/") for index in data.split.val)
-    assert remarks(data) == ["the split is used as the folders give it; it has no test photographs"]
+    assert remarks(data)[1:] == ["the split is used as the folders give it; it has no test photographs"]
     with pytest.raises(DataError, match=r"holds no test photographs: its folders name other sides"):
         DeviceData(data, data.store.images.device).indices("test")
 
@@ -54,7 +81,7 @@ def test_identical_photographs_on_both_sides_of_a_given_split_are_told(given_spl
     source = sorted((given_split / "train").rglob("*.jpg"))[0]
     shutil.copy(source, given_split / "val" / source.parent.name / "copy.jpg")
     name = source.relative_to(given_split).as_posix()
-    assert remarks(opened(given_split, shared_cache))[1:] == [
+    assert remarks(opened(given_split, shared_cache))[2:] == [
         "1 photographs of val and test are identical files to others of the split, so accuracy flatters: "
         f"{name} = val/{source.parent.name}/copy.jpg"
     ]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 from rich.console import Console
 
+from tune_cropshield.data.left_out import LeftOut
 from tune_cropshield.doctor.claims import CLAIMS, Figure, Key
 from tune_cropshield.doctor.examination import Examination
 from tune_cropshield.doctor.loading import Loading
@@ -34,6 +36,10 @@ FOUND = Examination(
         copies=(("rust/1.jpg", "scab/copy.jpg"),),
         files_compared=True,
         across_classes=1,
+        near_copies=(("rust/1.jpg", "rust/1_90deg.jpg"),),
+        left_out=(LeftOut("rust/9.heic", "format", "HEIC is not read", "rust"),),
+        validation={"rust": 4, "scab": 1},
+        given_split=False,
     ),
     drawn=False,
     loading=Loading(50.0, 9000.0, 300.0, 224, 256),
@@ -60,7 +66,14 @@ def test_machine_and_photographs_are_told_with_what_is_wrong_with_them() -> None
     text = printed()
 
     assert "NVIDIA H200, driver 570.1, 143000 of 143771 MiB free" in text
-    assert "2 of 50 files; 4.0 times as many in rust as in scab" in text
+    assert "2 of 50 files; largest : smallest = 40 rust : 10 scab, 4.0 times as many" in text
+    assert "saying rust of every photograph scores accuracy 0.800 and macro F1 0.444" in text
+    assert (
+        "5 validation photographs: one is worth 20.0 points of val_acc, one of the smallest class 100 points of its "
+        "recall; of some classes there are fewer than 5: scab 1, rust 4"
+    ) in text
+    assert "rescaled or recompressed ones: 1 among the 32 decoded: rust/1.jpg ~ rust/1_90deg.jpg" in text
+    assert "left out: 1 .heic in rust (HEIC is not read)" in text
     assert "1 (32 of 50 in a random order were decoded): rust/4.jpg (truncated)" in text
     assert "groups of identical files: 1, 1 of them in more than one class: rust/1.jpg = scab/copy.jpg" in text
     assert 'class_weights = "balanced"' in text
@@ -79,3 +92,13 @@ def test_claims_are_counted_and_those_without_a_figure_left_to_the_json() -> Non
     assert "2 claims with a figure could be checked on this GPU: 0 hold. 95 s." in text
     assert "clip-saves-epochs" not in text
     assert [claim["holds"] for claim in FOUND.as_dict()["claims"]] == [False, None, False]
+
+
+def test_classes_of_one_size_are_not_compared_with_themselves() -> None:
+    out = io.StringIO()
+    found = replace(FOUND, photographs=replace(FOUND.photographs, classes={"healthy": 14, "rust": 14}, files=28))
+    show(found, Console(file=out, width=200, highlight=False))
+
+    assert "2 of 28 files; 14 in each" in out.getvalue()
+    assert "times as many in" not in out.getvalue()
+    assert "class_weights" not in out.getvalue()

@@ -5,6 +5,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from tune_cropshield.data.class_sizes import (
+    always_the_largest_line,
+    is_imbalanced,
+    sizes_line,
+    validation_is_small,
+    validation_line,
+)
 from tune_cropshield.data.dataset import LeafData
 from tune_cropshield.data.layout import side_of as named_side
 from tune_cropshield.data.left_out import left_out_lines
@@ -18,14 +25,25 @@ EXAMPLES = 3
 def remarks(data: LeafData) -> list[str]:
     """Returns what is noteworthy, a sentence each.
 
-    That is what was left out, class names that look alike, a given split with what its sides share, and copies of one
-    photograph on two sides.
+    That is what was left out, class names that look alike, classes of unequal size, few validation photographs, a given
+    split with what its sides share, and copies of one photograph on two sides.
     """
-    counts = torch.bincount(data.store.labels, minlength=len(data.classes)).tolist()
-    lines = left_out_lines(data.left_out) + look_alike_lines(dict(zip(data.classes, counts, strict=True)))
+    classes = _counts(data, data.store.labels)
+    lines = left_out_lines(data.left_out) + look_alike_lines(classes)
+    if is_imbalanced(classes):
+        lines.append(f"classes of unequal size: {sizes_line(classes)}; {always_the_largest_line(classes)}")
+    validation = _counts(data, data.store.labels[torch.from_numpy(data.split.val)])
+    if validation_is_small(validation):
+        lines.append(validation_line(validation))
     if data.given_split:
         lines += [_given(data), *_identical_on_both_sides(data)]
     return [*lines, *_near_copies_on_both_sides(data)]
+
+
+def _counts(data: LeafData, labels: torch.Tensor) -> dict[str, int]:
+    """Returns how many photographs of each class bear these labels."""
+    counts = torch.bincount(labels, minlength=len(data.classes)).tolist()
+    return dict(zip(data.classes, counts, strict=True))
 
 
 def _given(data: LeafData) -> str:

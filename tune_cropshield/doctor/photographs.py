@@ -6,16 +6,31 @@ import hashlib
 import random
 import statistics
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
+from tune_cropshield.config.settings import DataConfig
 from tune_cropshield.data.decode import DecodeError, decode_rgb
-from tune_cropshield.data.folder import list_folder
+from tune_cropshield.data.folder import ListedFolder, list_folder
+from tune_cropshield.data.left_out import LeftOut
+from tune_cropshield.data.near_copies import groups_of_near_copies, thumbnail
+from tune_cropshield.data.split import TRAIN, VAL
 
 CHUNK = 64  # files between two looks at the clock
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was seen of a whole photograph. size: width and height in px."""
+
+    size: tuple[int, int]
+    thumbnail: npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -33,6 +48,10 @@ class Photographs:
     copies: tuple[tuple[str, ...], ...]  # groups of paths with the same bytes
     files_compared: bool  # False where time ran out before all files of equal length were read
     across_classes: int  # groups of copies that lie in more than one class
+    near_copies: tuple[tuple[str, ...], ...]  # groups of paths of one photograph, turned, mirrored, rescaled ...
+    left_out: tuple[LeftOut, ...]  # what lies in the folder and is not used
+    validation: dict[str, int]  # class -> photographs that a search would validate on
+    given_split: bool
 
     @property
     def imbalance(self) -> float:
@@ -51,13 +70,19 @@ def examine_photographs(root: Path, seconds: float, threads: int) -> Photographs
     class_of = {image.path: label for image, label, _ in listed.images}
     until = time.perf_counter() + seconds / 3
     copies, compared = _copies(root, sizes, until)
-    looked_at, sides, broken = _look(root, [path for path, _ in sizes], time.perf_counter() + seconds * 2 / 3, threads)
-    sides.sort(key=lambda side: side[0] * side[1])
+    looks = _look(root, [path for path, _ in sizes], time.perf_counter() + seconds * 2 / 3, threads)
+    sound = sorted(path for path, look in looks.items() if isinstance(look, Look))
+    sides = sorted((look.size for look in looks.values() if isinstance(look, Look)), key=lambda side: side[0] * side[1])
+    broken = [(path, look) for path, look in looks.items() if isinstance(look, str)]
+    identical = {path: group[0] for group in copies for path in group}
+    thumbnails = [look.thumbnail for path in sound if isinstance(look := looks[path], Look)]
+    near = groups_of_near_copies(np.stack(thumbnails), sound) if sound else []
+    groups = [tuple(sound[index] for index in group) for group in near]
     return Photographs(
         folder=str(root),
         classes={name: len(listed.of_class(label)) for label, name in enumerate(listed.classes)},
         files=len(sizes),
-        looked_at=looked_at,
+        looked_at=len(looks),
         broken=tuple(sorted(broken)),
         smallest=sides[0] if sides else None,
         median=(int(statistics.median(w for w, _ in sides)), int(statistics.median(h for _, h in sides)))
@@ -67,7 +92,22 @@ def examine_photographs(root: Path, seconds: float, threads: int) -> Photographs
         copies=tuple(copies),
         files_compared=compared,
         across_classes=sum(len({class_of[path] for path in group}) > 1 for group in copies),
+        near_copies=tuple(group for group in groups if len({identical.get(path, path) for path in group}) > 1),
+        left_out=listed.left_out,
+        validation=_validation(listed),
+        given_split=any(side is not None for _, _, side in listed.images),
     )
+
+
+def _validation(listed: ListedFolder) -> dict[str, int]:
+    """Returns how many photographs of each class a search would validate on, if none were identical."""
+    given = Counter(label for _, label, side in listed.images if side == VAL)
+    trained = Counter(label for _, label, side in listed.images if side in (None, TRAIN))
+    share = DataConfig().val_share
+    return {
+        name: given[label] if given else max(int(trained[label] * share + 0.5), 1)
+        for label, name in enumerate(listed.classes)
+    }
 
 
 def _copies(root: Path, sizes: Iterable[tuple[str, int]], until: float) -> tuple[list[tuple[str, ...]], bool]:
@@ -94,30 +134,28 @@ def _copies(root: Path, sizes: Iterable[tuple[str, int]], until: float) -> tuple
     return sorted(groups), True
 
 
-def _look(
-    root: Path, paths: list[str], until: float, threads: int
-) -> tuple[int, list[tuple[int, int]], list[tuple[str, str]]]:
+def _look(root: Path, paths: list[str], until: float, threads: int) -> dict[str, Look | str]:
     """Decodes files in a random order, the same each time, until the time is up.
 
-    Returns how many, the sides of sound ones, and the broken ones.
+    Returns what was seen of each, and the reason for a broken one.
     """
     random.Random(0).shuffle(paths)
-    done: list[tuple[str, tuple[int, int] | str]] = []
+    done: dict[str, Look | str] = {}
     with ThreadPoolExecutor(threads) as pool:
         for start in range(0, len(paths), CHUNK):
             chunk = paths[start : start + CHUNK]
             if done and time.perf_counter() > until:
                 break
-            done += zip(chunk, pool.map(lambda path: _side_or_reason(root / path), chunk), strict=True)
-    sides = [found for _, found in done if not isinstance(found, str)]
-    return len(done), sides, [(path, found) for path, found in done if isinstance(found, str)]
+            done.update(zip(chunk, pool.map(lambda path: _look_at(root / path), chunk), strict=True))
+    return done
 
 
-def _side_or_reason(path: Path) -> tuple[int, int] | str:
+def _look_at(path: Path) -> Look | str:
     try:
-        return decode_rgb(path).size
+        photograph = decode_rgb(path)
     except DecodeError as error:
         return str(error)
+    return Look(photograph.size, thumbnail(photograph))
 
 
 def most_common_side(photographs: Photographs) -> str:

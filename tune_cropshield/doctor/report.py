@@ -6,6 +6,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tune_cropshield.data.class_sizes import always_the_largest_line, is_imbalanced, sizes_line, validation_line
+from tune_cropshield.data.left_out import left_out_lines
+from tune_cropshield.data.look_alikes import look_alike_lines
 from tune_cropshield.doctor.claims import REFERENCE_WORKERS
 from tune_cropshield.doctor.examination import Examination
 from tune_cropshield.doctor.photographs import Photographs, most_common_side
@@ -63,7 +66,6 @@ def _machine(found: Examination) -> list[tuple[str, str]]:
 
 def _photographs(photographs: Photographs, drawn: bool) -> list[tuple[str, str]]:
     classes = photographs.classes
-    smallest, largest = min(classes, key=lambda name: classes[name]), max(classes, key=lambda name: classes[name])
     whole = (
         "all"
         if photographs.looked_at == photographs.files
@@ -75,15 +77,22 @@ def _photographs(photographs: Photographs, drawn: bool) -> list[tuple[str, str]]
     copies = f"groups of identical files: {len(photographs.copies)}"
     copies += f", {photographs.across_classes} of them in more than one class" if photographs.across_classes else ""
     copies += "" if photographs.files_compared else " so far: there was no time to compare all"
-    imbalance = f"{photographs.imbalance:.1f} times as many in {largest} as in {smallest}"
+    near = f"groups of turned, mirrored, rescaled or recompressed ones: {len(photographs.near_copies)}"
+    near += "" if photographs.looked_at == photographs.files else f" among the {photographs.looked_at} decoded"
+    split = "the folders' own split: " if photographs.given_split else ""
     rows = [
         ("folder", photographs.folder + (" (synthetic: no --data was given)" if drawn else "")),
-        ("classes", f"{len(classes)} of {photographs.files} files; {imbalance}"),
+        ("classes", f"{len(classes)} of {photographs.files} files; {sizes_line(classes)}"),
+        ("to beat", always_the_largest_line(classes)),
+        ("validation", split + validation_line(photographs.validation)),
         ("sizes", most_common_side(photographs)),
         ("broken", broken),
         ("copies", copies + _named([" = ".join(group) for group in photographs.copies])),
+        ("near-copies", near + _named([" ~ ".join(group) for group in photographs.near_copies])),
+        *(("names", line) for line in look_alike_lines(classes)),
+        *(("folder", line) for line in left_out_lines(photographs.left_out)),
     ]
-    if photographs.imbalance >= 3:
+    if is_imbalanced(classes):
         rows.append(
             ("advice", 'class_weights = "balanced" gives small classes their say; macro F1 shows whether it helps')
         )

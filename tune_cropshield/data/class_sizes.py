@@ -1,0 +1,58 @@
+"""What the sizes of classes do to a figure: imbalance, and validation photographs that are few."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+IMBALANCED = 3.0  # times as many in the largest class as in the smallest
+FEW = 100  # validation photographs; below it one of them is worth more than a point of val_acc
+FEW_OF_A_CLASS = 5
+
+
+def sizes_line(classes: Mapping[str, int]) -> str:
+    """Returns how the classes' sizes compare. classes: name -> photographs, at least one class."""
+    smallest, largest = min(classes, key=classes.__getitem__), max(classes, key=classes.__getitem__)
+    low, high = classes[smallest], classes[largest]
+    if low == high:
+        return f"{high} in each"
+    ratio = f", {high / low:.1f} times as many" if low else ""
+    return f"largest : smallest = {high} {largest} : {low} {smallest}{ratio}"
+
+
+def is_imbalanced(classes: Mapping[str, int]) -> bool:
+    """Returns whether the largest class has many times the photographs of the smallest."""
+    return max(classes.values()) >= IMBALANCED * min(classes.values())
+
+
+def always_the_largest(classes: Mapping[str, int]) -> tuple[str, float, float]:
+    """Returns the largest class, and the accuracy and macro F1 of who names it for every photograph."""
+    largest = max(classes, key=classes.__getitem__)
+    share = classes[largest] / sum(classes.values())
+    return largest, share, 2 * share / (1 + share) / len(classes)
+
+
+def always_the_largest_line(classes: Mapping[str, int]) -> str:
+    """Returns what a network has to beat."""
+    largest, accuracy, macro_f1 = always_the_largest(classes)
+    return f"saying {largest} of every photograph scores accuracy {accuracy:.3f} and macro F1 {macro_f1:.3f}"
+
+
+def validation_line(classes: Mapping[str, int]) -> str:
+    """Returns what one validation photograph is worth, and the classes with the fewest.
+
+    classes: name -> validation photographs, one at least.
+    """
+    total = sum(classes.values())
+    by_size = sorted(classes.items(), key=lambda item: item[1])
+    few = [f"{name} {count}" for name, count in by_size if count < FEW_OF_A_CLASS]
+    more = f" and {len(few) - 5} more classes" if len(few) > 5 else ""
+    of_classes = f"; of some classes there are fewer than {FEW_OF_A_CLASS}: {', '.join(few[:5])}{more}" if few else ""
+    return (
+        f"{total} validation photographs: one is worth {100 / total:.1f} points of val_acc, "
+        f"one of the smallest class {100 / min(classes.values()):.0f} points of its recall{of_classes}"
+    )
+
+
+def validation_is_small(classes: Mapping[str, int]) -> bool:
+    """Returns whether a difference of one photograph shows in a validation figure."""
+    return sum(classes.values()) < FEW or min(classes.values()) < FEW_OF_A_CLASS
