@@ -8,6 +8,7 @@ import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import IO
 
@@ -159,3 +160,31 @@ def check_can_be_made(folder: Path, flag: str) -> None:
     )
     if why:
         raise UserError(f"{folder} cannot be used: {place} {why}; give another folder ({flag})")
+
+
+def check_apart(photographs: Path, cache: Path, out: Path) -> None:
+    """Raises UserError when one of our folders lies among the photographs: its pictures would be taken for more."""
+    inside = photographs.resolve()
+    for folder, remedy in (
+        (out, "give a folder elsewhere (--out)"),
+        (cache, "set XDG_CACHE_HOME to a folder elsewhere"),
+    ):
+        if folder.resolve().is_relative_to(inside):
+            raise UserError(f"{folder} lies inside the folder of photographs, {photographs}: {remedy}")
+
+
+def make_free_folder(folder: Path) -> Path:
+    """Makes `folder`, or where it is taken the first free one of `folder`-2, `folder`-3, ..., and returns it.
+
+    Two processes never get the same. Raises UserError when it cannot be made.
+    """
+    for number in count(1):
+        place = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        try:
+            place.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UserError(f"{place} cannot be made ({error.strerror}): give another folder (--out)") from None
+        return place
+    raise AssertionError("unreachable")

@@ -16,7 +16,7 @@ from tune_cropshield.config.space import SearchSpace
 from tune_cropshield.data.folder import check_folder
 from tune_cropshield.device import find_device, gpus_free_mib
 from tune_cropshield.errors import UserError
-from tune_cropshield.files import check_can_be_made, raising_disk_full
+from tune_cropshield.files import check_apart, check_can_be_made, make_free_folder, raising_disk_full
 
 if TYPE_CHECKING:  # half a second to import: a faulty space is told about before
     from tune_cropshield.data.dataset import LeafData
@@ -65,7 +65,8 @@ def search(
         trials_per_gpu: How many trials at once on each GPU (on the CPU, when there is none), or "auto".
         sampler: What proposes the settings: "tpe", "random", "gp", or your own as "file.py:name".
         ray_address: A running Ray cluster to join, which shares the folders.
-        resume: Go on with the search in `out`. Only `trials`, `time_budget` and `trials_per_gpu` may be said anew.
+        resume: Go on with the search in `out`. Only `trials`, `time_budget` and `trials_per_gpu` may be said anew, and
+            `data` where the photographs have moved.
         progress: True shows a live table on a terminal and in Jupyter (with ipywidgets), and lines elsewhere; False
             shows nothing; a SearchView shows it in another way.
 
@@ -96,16 +97,17 @@ def search(
     if ray_address is not None and not (isinstance(ray_address, str) and ray_address):
         raise UserError(f"--ray-address: must be an address like host:port, but got {ray_address!r}")
     found = resumed_space(folder, given) if resume else new_space(given)
+    named = folder is not None
     if folder is None:
         folder = Path("results/runs") / f"{_name(space, found)}-{time.strftime('%Y%m%d-%H%M%S')}"
-    _check_before_anything_starts(found, folder, resume)
+    _check_before_anything_starts(found, folder, resume, named)
     view = view_of(progress)
     if not resume and (note := borrowed_ranges(given)) is not None:
         view.note(note)
     said = {**given, "space": space if isinstance(space, str | Path) else None}
     command = command_line("search", **said, out=out, ray_address=ray_address, resume=resume)
     with raising_disk_full(folder):
-        return _search(found, folder, view, resume, command, ray_address)
+        return _search(found, folder, named, view, resume, command, ray_address)
 
 
 def _name(space: AnySpace | None, found: SearchSpace) -> str:
@@ -113,7 +115,7 @@ def _name(space: AnySpace | None, found: SearchSpace) -> str:
     return Path(space if isinstance(space, str | Path) else found.trial.get("model", "search")).stem
 
 
-def _check_before_anything_starts(space: SearchSpace, folder: Path, resume: bool) -> None:
+def _check_before_anything_starts(space: SearchSpace, folder: Path, resume: bool, named: bool) -> None:
     """Raises UserError for a folder, photographs or a device that cannot be used."""
     from tune_cropshield.search.folder import check_new, locked
 
@@ -121,7 +123,10 @@ def _check_before_anything_starts(space: SearchSpace, folder: Path, resume: bool
         with locked(folder):  # a search that runs there is told about before photographs are decoded beside it
             pass
     else:
-        check_new(folder)
+        if space.data.dir:
+            check_apart(Path(space.data.dir), cache_dir(), folder)
+        if named:
+            check_new(folder)
         check_can_be_made(folder, "--out")
     if space.data.dir:
         check_folder(Path(space.data.dir), space.data.class_depth, space.data.merge)
@@ -130,9 +135,15 @@ def _check_before_anything_starts(space: SearchSpace, folder: Path, resume: bool
 
 
 def _search(
-    space: SearchSpace, shown: Path, view: SearchView, resume: bool, command: Sequence[str], ray_address: str | None
+    space: SearchSpace,
+    shown: Path,
+    named: bool,
+    view: SearchView,
+    resume: bool,
+    command: Sequence[str],
+    ray_address: str | None,
 ) -> SearchResults:
-    """Runs the search. shown: its folder as the user named it."""
+    """Runs the search. shown: its folder as the user named it, or where it is not `named`, as far as it is free."""
     from tune_cropshield.outcome.export import write_best
     from tune_cropshield.outcome.ledger import write_ledger
     from tune_cropshield.search import folder as files
@@ -140,8 +151,11 @@ def _search(
     from tune_cropshield.search.prepare import prepare
     from tune_cropshield.search.run import ended_by_signals, has_result, run_search
 
-    began, folder = time.time(), shown.absolute()
+    began = time.time()
     prepared = prepare(space, cache_dir(), view)
+    if not named:
+        shown = make_free_folder(shown)
+    folder = shown.absolute()
     files.make_folder(folder)
     with files.locked(folder):
         if not resume:

@@ -15,7 +15,7 @@ from tune_cropshield.errors import UserError
 AnySpace = AnyPath | Mapping[str, Any] | SearchSpace
 OF_SEARCH = ("trials", "epochs", "time_budget", "seed", "device", "sampler", "vram", "trials_per_gpu")
 OF_TRIAL = ("model", "image_size")
-MAY_CHANGE_ON_RESUME = ("trials", "time_budget", "trials_per_gpu")
+MAY_CHANGE_ON_RESUME = ("trials", "time_budget", "trials_per_gpu", "data")
 
 
 def new_space(given: Mapping[str, Any]) -> SearchSpace:
@@ -56,7 +56,9 @@ def borrowed_ranges(given: Mapping[str, Any]) -> str | None:
 
 
 def resumed_space(out: Path | None, given: Mapping[str, Any]) -> SearchSpace:
-    """Returns the space of the search in `out`. Only how long it goes on, and how many trials at once, may be new.
+    """Returns the space of the search in `out`.
+
+    Only how long it goes on, how many trials at once, and where its photographs lie may be new.
 
     Raises UserError where there is no such search, or other settings are given.
     """
@@ -69,4 +71,10 @@ def resumed_space(out: Path | None, given: Mapping[str, Any]) -> SearchSpace:
     others = [f"--{name.replace('_', '-')}" for name in given if name not in MAY_CHANGE_ON_RESUME]
     if others:
         raise UserError(f"--resume takes the search's settings from {out / SETTINGS}: leave out {' '.join(others)}")
-    return load_space(out / SETTINGS, {"search": dict(given)})
+    data = {"dir": str(path_of(given["data"], "--data").absolute())} if "data" in given else {}
+    space = load_space(
+        out / SETTINGS, {"search": {name: given[name] for name in given if name != "data"}, "data": data}
+    )
+    if not Path(space.data.dir).is_dir() and not data:
+        raise UserError(f"the photographs of this search are no longer in {space.data.dir}: say where (--data DIR)")
+    return space

@@ -15,7 +15,7 @@ from tune_cropshield.config.settings import RunConfig, load_config
 from tune_cropshield.config.toml_files import without_none
 from tune_cropshield.device import find_device
 from tune_cropshield.errors import DivergedError, UserError
-from tune_cropshield.files import check_can_be_made
+from tune_cropshield.files import check_apart, check_can_be_made, make_free_folder
 from tune_cropshield.training.run_folder import CHECKPOINT, CONFIG, METRICS, WEIGHTS
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import: faulty arguments are told about before
@@ -86,11 +86,11 @@ def train(
     folder = (
         path_of(out, "--out") if out is not None else Path("results/runs") / f"train-{time.strftime('%Y%m%d-%H%M%S')}"
     )
-    _check_folder(folder, run, resume)
+    _check_folder(folder, out is not None, run, resume)
     from tune_cropshield.training.model_checks import check_network
 
     check_network(run.trial)
-    return _train(run, folder, resume, profile, find_device(device), view_of(progress))
+    return _train(run, folder, out is not None, resume, profile, find_device(device), view_of(progress))
 
 
 def _config(
@@ -108,13 +108,16 @@ def _config(
     return validated(RunConfig, *overridden(without_none(tables), over, "config"))
 
 
-def _train(config: RunConfig, out: Path, resume: bool, profile: bool, device: str, view: SearchView) -> TrainResult:
+def _train(
+    config: RunConfig, out: Path, named: bool, resume: bool, profile: bool, device: str, view: SearchView
+) -> TrainResult:
+    """Trains. out: its folder, or where it is not `named` by the user, as far as it is free."""
     import torch
 
     from tune_cropshield.data.dataset import DeviceData, open_data
     from tune_cropshield.data.left_out import write_left_out
     from tune_cropshield.data.remarks import remarks
-    from tune_cropshield.data.split_file import SPLIT_TABLE, write_split
+    from tune_cropshield.data.split_file import SPLIT_TABLE, read_split, split_rows, what_changed, write_split
     from tune_cropshield.training.loop import run_trial
     from tune_cropshield.training.model_checks import check_pretrained
 
@@ -129,7 +132,15 @@ def _train(config: RunConfig, out: Path, resume: bool, profile: bool, device: st
         f"up to {trial.epochs} epochs"
     )
 
-    out.mkdir(parents=True, exist_ok=True)
+    if resume and (changed := what_changed(read_split(out) or split_rows(data), data.store)):
+        raise UserError(
+            f"{data.store.root}: since this training was begun, {changed}. Put them back as they were, or start a new "
+            "training with another --out"
+        )
+    if named:
+        out.mkdir(parents=True, exist_ok=True)
+    else:
+        out = make_free_folder(out)
     if not (out / SPLIT_TABLE).exists():
         write_split(out, data)
 
@@ -182,9 +193,12 @@ def _train(config: RunConfig, out: Path, resume: bool, profile: bool, device: st
     return TrainResult(out, last.metrics.as_dict(), last.best_epoch, last.best_val_acc, stopped_early)
 
 
-def _check_folder(out: Path, config: RunConfig, resume: bool) -> None:
-    """Raises UserError when `out` cannot take this training."""
+def _check_folder(out: Path, named: bool, config: RunConfig, resume: bool) -> None:
+    """Raises UserError when `out` cannot take this training. One that is not `named` by the user may be taken."""
     if not resume:
+        check_apart(Path(config.data.dir), cache_dir(), out)
+        if not named:
+            return check_can_be_made(out, "--out")
         if (out / METRICS).exists() or (out / CHECKPOINT).exists():
             raise UserError(f"{out} already holds a training: go on with it (--resume) or give another folder (--out)")
         check_can_be_made(out, "--out")

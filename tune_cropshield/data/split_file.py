@@ -7,6 +7,7 @@ wherever they have moved, and tells them from others.
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,9 +18,11 @@ from tune_cropshield.files import read_csv, write_csv
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import: who copies the file does not need it
     from tune_cropshield.data.dataset import LeafData
+    from tune_cropshield.data.store import Store
 
 SPLIT_TABLE = "split.csv"
 COLUMNS = ("photograph", "class", "split", "sha256")
+MOST_NAMED = 3  # of the photographs that have changed
 LEVELS_ABOVE = 2  # of a run in a search: OUT/best, OUT/t003, OUT/confirm/t003-s1
 
 
@@ -71,3 +74,25 @@ def find_split(run_dir: Path) -> list[SplitRow] | None:
         if (rows := read_split(folder)) is not None:
             return rows
     return None
+
+
+def what_changed(rows: Sequence[SplitRow], store: Store) -> str:
+    """Returns which photographs of `store` are not those of `rows`, "" where all are the same.
+
+    In words like "1 photograph is gone: rust/a.jpg; 2 photographs are new: rust/b.jpg, rust/c.jpg".
+    """
+    before = {row.photograph: row.digest for row in rows}
+    now = dict(zip(store.paths, store.digests, strict=True))
+    parts = (
+        _counted([path for path in before if path not in now], "is gone", "are gone"),
+        _counted([path for path in now if path not in before], "is new", "are new"),
+        _counted([path for path in now if before.get(path, now[path]) != now[path]], "has changed", "have changed"),
+    )
+    return "; ".join(part for part in parts if part)
+
+
+def _counted(paths: Sequence[str], one: str, several: str) -> str:
+    if not paths:
+        return ""
+    named = ", ".join(paths[:MOST_NAMED]) + (", ..." if len(paths) > MOST_NAMED else "")
+    return f"1 photograph {one}: {named}" if len(paths) == 1 else f"{len(paths)} photographs {several}: {named}"

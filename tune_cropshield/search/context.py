@@ -21,22 +21,21 @@ from tune_cropshield.search import folder as files
 from tune_cropshield.search.early_end import EarlyEnd
 from tune_cropshield.search.endings import complete_endings
 from tune_cropshield.search.hparams import HParams
-from tune_cropshield.search.journal import check_same, num_started, open_study, quiet_optuna
+from tune_cropshield.search.journal import num_started, open_study, quiet_optuna
 from tune_cropshield.search.launches import note_start
 from tune_cropshield.search.plan_file import save_plan
 from tune_cropshield.search.prepare import Prepared
 from tune_cropshield.search.pruning import PruningRule, build_pruning
 from tune_cropshield.search.resources import Resources
+from tune_cropshield.search.same_search import check_journal, check_same
 from tune_cropshield.search.samplers import build_sampler
 from tune_cropshield.search.start_points import start_points
-from tune_cropshield.search.trial_settings import pair_of, settings_mark, trial_config
+from tune_cropshield.search.trial_settings import pair_of, trial_config
 from tune_cropshield.search.views.view import SearchView, TrialLine
 from tune_cropshield.training.run_folder import best_so_far, read_metrics
 
 if TYPE_CHECKING:
     from tune_cropshield.device import Card
-
-FORMAT = "4"  # of trials' settings, checkpoints and metrics: raised when an older search can no longer be gone on with
 
 
 @dataclass
@@ -124,13 +123,13 @@ def begin_search(
         DiskFull: something cannot be written.
     """
     space, plan = prepared.space, prepared.plan
-    marks = {"data": prepared.data.store.fingerprint[:16], "format": FORMAT, "settings": settings_mark(space)}
     pruning = build_pruning(space.search)
     with raising_disk_full(folder):
         for place in (folder, *folder.glob("t[0-9]*")):  # of trials that nobody goes on with, too
             remove_leftovers(place)
         if resume:
-            check_same(open_study(folder), marks)
+            check_journal(folder)
+            check_same(open_study(folder), folder, space, prepared.data.store)
         files.save_settings(folder, space, f"python -m tune_cropshield search --space {files.SETTINGS}")
         save_plan(folder, plan)
         write_left_out(folder, prepared.data.left_out)
@@ -138,7 +137,7 @@ def begin_search(
             write_split(folder, prepared.data)
         note_start(folder, command, prepared.data, prepared.resources, prepared.card)
         study = open_study(folder)
-        check_same(study, marks)
+        check_same(study, folder, space, prepared.data.store)
 
     num_existing = num_started(study)
     study.sampler = build_sampler(space.search.sampler, space.search.seed, num_existing, space.search.trials)

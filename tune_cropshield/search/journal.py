@@ -74,21 +74,6 @@ class _Journal(JournalFileBackend):
                 raise
 
 
-def check_same(study: optuna.Study, marks: dict[str, str]) -> None:
-    """Writes `marks` into a new study; raises UserError where an old one's differ.
-
-    marks: what a search must have in common with its resumption.
-    """
-    for name, mark in marks.items():
-        before = study.user_attrs.get(name)
-        if before is None:
-            study.set_user_attr(name, mark)
-        elif before != mark:
-            raise UserError(
-                f"this search was begun with another {name} ({before}, now {mark}): start a new one with another --out"
-            )
-
-
 def _drop_half_line(path: Path) -> None:
     try:
         with open(path, "rb+") as file:

@@ -35,22 +35,37 @@ def distributions(space: SearchSpace, plan: Plan) -> dict[str, BaseDistribution]
     return result
 
 
-def settings_mark(space: SearchSpace) -> str:
-    """Returns what tells apart spaces whose trials cannot be compared.
+def comparable_settings(space: SearchSpace) -> dict[str, Any]:
+    """Returns, as JSON has it, what two spaces must have in common for their trials to be compared.
 
     That is what is trained, searched, split and stopped, not for how long or on what. A user's own code counts with
-    what stands in its file.
+    what stands in its file: `code` holds a digest for each of `own_names`.
     """
     search, trial = space.search, space.trial_config()
-    code = (trial.model, trial.loss, trial.optimizer, trial.schedule, search.pruning)
-    what = {
+    return {
         "trial": trial.model_dump(mode="json"),
-        "code": [source_digest(name) for name in code],
+        "code": [source_digest(name) for name in own_names(space).values()],
         "space": {name: domain.describe() for name, domain in space.space.items()},
         "data": space.data.model_dump(mode="json", exclude={"dir"}),
         "search": [search.epochs, search.grace_epochs, search.reduction_factor, search.pairs, search.pruning],
     }
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def own_names(space: SearchSpace) -> dict[str, str]:
+    """Returns {setting: name} of the settings that may name a user's own code, in the order of `code` above."""
+    trial = space.trial_config()
+    return {
+        "model": trial.model,
+        "loss": trial.loss,
+        "optimizer": trial.optimizer,
+        "schedule": trial.schedule,
+        "pruning": space.search.pruning,
+    }
+
+
+def settings_mark(space: SearchSpace) -> str:
+    """Returns what tells apart spaces whose trials cannot be compared."""
+    return hashlib.sha256(json.dumps(comparable_settings(space), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def as_begun(found: dict[str, BaseDistribution], study: optuna.Study) -> dict[str, BaseDistribution]:

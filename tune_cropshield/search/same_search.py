@@ -1,0 +1,116 @@
+"""Whether a search that is gone on with is still the one that was begun: its photographs, its settings, its files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from tune_cropshield.config.space import SearchSpace
+from tune_cropshield.data.split_file import read_split, what_changed
+from tune_cropshield.data.store import Store
+from tune_cropshield.errors import UserError
+from tune_cropshield.search.journal import JOURNAL, num_started
+from tune_cropshield.search.trial_settings import comparable_settings, own_names, settings_mark
+
+FORMAT = "4"  # of trials' settings, checkpoints and metrics: raised when an older search can no longer be gone on with
+SPELLED = "spelled_settings"  # user attribute of the study
+NEW_ONE = "start a new search with another --out"
+
+
+def check_journal(folder: Path) -> None:
+    """Raises UserError where a search's folder holds trials and no journal: they would be trained over."""
+    journal, trials = folder / JOURNAL, sorted(path.name for path in folder.glob("t[0-9]*") if path.is_dir())
+    if trials and not (journal.is_file() and journal.stat().st_size):
+        raise UserError(
+            f"{folder} holds trials ({trials[0]} to {trials[-1]}), but what is known of them ({JOURNAL}) is missing: "
+            f"put it back, or {NEW_ONE}"
+        )
+
+
+def check_same(study: optuna.Study, folder: Path, space: SearchSpace, store: Store) -> None:
+    """Writes down what a search must have in common with its resumption; raises UserError where an old one's differs.
+
+    Args:
+        study: the search's, new or with trials.
+        store: its photographs, decoded.
+    """
+    check_trials(study, folder)
+    marks = {"format": FORMAT, "data": store.fingerprint[:16], "settings": settings_mark(space)}
+    for name, mark in marks.items():
+        before = study.user_attrs.get(name)
+        if before is None:
+            study.set_user_attr(name, mark)
+        elif before != mark:
+            raise UserError(f"{_why(name, study, folder, space, store)}, or {NEW_ONE}")
+    if SPELLED not in study.user_attrs:
+        study.set_user_attr(SPELLED, json.dumps(comparable_settings(space)))
+
+
+def check_trials(study: optuna.Study, folder: Path) -> None:
+    """Raises UserError where there are folders of trials that the journal does not know: they would be trained over."""
+    known = num_started(study)
+    numbers = (path.name[1:] for path in folder.glob("t[0-9]*") if path.is_dir())
+    unknown = sorted(int(number) for number in numbers if number.isdecimal() and int(number) >= known)
+    if unknown:
+        raise UserError(
+            f"{folder / JOURNAL} knows only {known} of the trials, t{unknown[0]:03d} is there too: put this search's "
+            f"whole journal back, or {NEW_ONE}"
+        )
+
+
+def _why(name: str, study: optuna.Study, folder: Path, space: SearchSpace, store: Store) -> str:
+    """Returns a sentence on what differs, and how it could be the same again."""
+    if name == "format":
+        return "this search was begun by another version of tune_cropshield, whose trials differ: go on with that one"
+    if name == "data":
+        return f"{store.root}: {_photographs_differ(folder, store)}"
+    spelled = study.user_attrs.get(SPELLED)
+    differ = settings_differ(json.loads(spelled), space) if spelled is not None else []
+    if differ:
+        return f"this search was begun with other settings: {'; '.join(differ)}. Set them back"
+    own = [value for value in own_names(space).values() if ":" in value]
+    also = f" ({', '.join(own)} may have changed)" if own else ""
+    told = "this search was begun with other settings, or by a version in which they meant something else"
+    return f"{told}{also}: set them back"
+
+
+def settings_differ(before: Mapping[str, Any], space: SearchSpace) -> list[str]:
+    """Returns what differs between settings of `comparable_settings` and a space's, in a few words each."""
+    now = json.loads(json.dumps(comparable_settings(space)))
+    differ = [
+        f"{name} has changed"
+        for name, old, new in zip(own_names(space).values(), before["code"], now["code"], strict=True)
+        if old != new
+    ]
+    for table in ("trial", "space", "data"):
+        for name in dict.fromkeys([*before[table], *now[table]]):
+            old, new = before[table].get(name), now[table].get(name)
+            if old != new:
+                differ.append(f"{table}.{name} ({_said(old)} then, {_said(new)} now)")
+    names = ("epochs", "grace_epochs", "reduction_factor", "pairs", "pruning")
+    differ += [
+        f"search.{name} ({old} then, {new} now)"
+        for name, old, new in zip(names, before["search"], now["search"], strict=True)
+        if old != new
+    ]
+    return differ
+
+
+def _said(value: Any) -> str:
+    return "nothing" if value is None else str(value)
+
+
+def _photographs_differ(folder: Path, store: Store) -> str:
+    rows = read_split(folder)
+    if rows is None:
+        return "the photographs are not those that this search was begun on. Put them back"
+    told = what_changed(rows, store)
+    if not told:
+        return (
+            "the photographs are the same, but this version of tune_cropshield or Pillow reads them otherwise: go back"
+        )
+    return f"since this search was begun, {told}. Put them back as they were"
