@@ -90,7 +90,7 @@ def test_what_confirm_and_the_test_split_say_stands_in_place_of_the_advice(
     confirmed = {"seeds": [1, 2, 3], "verdict": said, "test": "a t-test", "guide": guide, "candidates": [other]}
     (tmp_path / "s" / "confirm.json").write_text(json.dumps(confirmed))
     digest = hashlib.sha256((tmp_path / "s" / "t001" / "model.safetensors").read_bytes()).hexdigest()
-    tested = {"right": 20, "photographs": 24, "accuracy": 20 / 24, "weights_sha256": digest}
+    tested = {"right": 20, "photographs": 24, "expected": 24, "accuracy": 20 / 24, "weights_sha256": digest}
     (tmp_path / "s" / "t001" / "evaluation_test.json").write_text(json.dumps(tested))
     after = read(write_report(tmp_path / "s", shared_cache))
 
@@ -101,6 +101,11 @@ def test_what_confirm_and_the_test_split_say_stands_in_place_of_the_advice(
         "interval 64.1 to 93.3 %, -8.3 points against val_acc."
     ) in after
     assert "the confirm command" not in after and "evaluate --split test does" not in after
+
+    (tmp_path / "s" / "t001" / "evaluation_test.json").write_text(json.dumps({**tested, "expected": 26}))
+    assert "it is right on 20 of 24 photographs (2 of its 26 were not there): test_acc" in read(
+        write_report(tmp_path / "s", shared_cache)
+    )
 
 
 def test_test_figures_of_other_weights_are_not_taken(tmp_path: Path, drawn_leaves: Path, shared_cache: Path) -> None:

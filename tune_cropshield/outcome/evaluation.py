@@ -108,8 +108,8 @@ def choose_photographs(
     named = config.data
     scanned = scan_folder(folder, cache_dir / "digests.json", named.class_depth, named.merge, for_training=False)
     store = open_store(scanned, judged_on(config), cache_dir, max_bad_share=1.0)
-    own = given is None or (rows is not None and _Sides(rows).are_all(store.digests))
-    part = part or (VAL if own else ALL)
+    own = _Sides(rows).are_all(store.digests) if rows is not None else given is None
+    part = part or (VAL if own or given is None else ALL)
     if rows is None and part != ALL:  # a run of an earlier version, whose folder has moved
         rows = _split_of(config.data.model_copy(update={"dir": str(folder)}), config.trial.final_size, cache_dir)
     sides = _Sides(rows or [])

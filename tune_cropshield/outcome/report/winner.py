@@ -151,8 +151,10 @@ def _tested(tested: dict[str, Any] | None, winner: TrialRecord) -> str:
         return "On the test split, which no trial has used, it was not evaluated yet: evaluate --split test does, once."
     right, count = tested["right"], tested["photographs"]
     drop = tested["accuracy"] - (winner.accuracy or 0.0)
+    gone = tested["expected"] - count
+    missing = f" ({gone} of its {tested['expected']} were not there)" if gone else ""
     return (
-        f"On the test split, which no trial has used, it is right on {right} of {count} photographs: test_acc "
+        f"On the test split, which no trial has used, it is right on {right} of {count} photographs{missing}: test_acc "
         f"{words.accuracy(tested['accuracy'])}, 95 % interval {words.share_interval(interval(right, count))}, "
         f"{words.points(drop)} points against val_acc."
     )
