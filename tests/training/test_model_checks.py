@@ -6,7 +6,7 @@ import pytest
 
 import tune_cropshield as tc
 from tune_cropshield.config.settings import TrialConfig
-from tune_cropshield.errors import ConfigError
+from tune_cropshield.errors import ConfigError, DeviceError
 from tune_cropshield.training.model_checks import check_network, check_sizes, smallest_micro_batch
 
 
@@ -46,7 +46,17 @@ def test_training_on_single_images_is_refused_where_it_would_fail() -> None:
         check_network(TrialConfig(model="resnet18", image_size=32, effective_batch=1))
     with pytest.raises(ConfigError, match=message):
         tc.plan(model="resnet18", image_size=32, micro_batch=1, estimate=True)
+    with pytest.raises(ConfigError, match="effective_batch: resnet18 at 32 px cannot be trained on single images"):
+        tc.plan(model="resnet18", image_size=32, effective_batch=1, estimate=True)
     check_network(TrialConfig(model="resnet18", image_size=64, effective_batch=4, micro_batch=1))
+
+
+def test_a_plan_leaves_single_images_out_where_they_cannot_be_trained_on() -> None:
+    """4,099 has no divisors but 1 and itself, and 4,099 images at once are too many."""
+    found = tc.plan(model="resnet18", image_size=64, vram="1500MB", effective_batch=4099, estimate=True)
+    assert [(row["micro_batch"], row["accumulation"]) for row in found.pairs] == [(1, 4099)]
+    with pytest.raises(DeviceError, match="no trial of resnet18 at 32 px fits the budget"):
+        tc.plan(model="resnet18", image_size=32, vram="1500MB", effective_batch=4099, estimate=True)
 
 
 def test_adaptive_clipping_of_nothing_is_refused() -> None:

@@ -194,3 +194,31 @@ def test_another_file_of_the_same_name_is_told_apart(own: Path) -> None:
     own.write_text(OWN + "\n# changed\n", encoding="utf-8")
     assert registry.source_digest(f"{own}:Small") != before
     assert registry.source_digest("tiny_cnn") is None
+
+
+DRAWING = """
+import random
+import numpy as np
+from torch import nn
+from tune_cropshield.training.cnn import tiny_cnn
+
+class Drawing(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.network, self.scale = tiny_cnn(num_classes), float(np.random.rand())
+
+    def forward(self, images):
+        return self.network(images) * self.scale * (0.5 + random.random() if self.training else 1.0)
+"""
+
+
+def test_a_network_that_draws_from_numpy_and_python_is_trained_alike_whatever_ran_before(
+    data: DeviceData, tmp_path: Path
+) -> None:
+    (tmp_path / "drawing.py").write_text(DRAWING, encoding="utf-8")
+    model = f"{tmp_path / 'drawing.py'}:Drawing"
+    runs = [trained(data, tmp_path / str(number), model=model, epochs=1)[0] for number in range(2)]
+    assert runs[0]["train_loss"] == runs[1]["train_loss"]
+    assert runs[0]["val_loss"] == runs[1]["val_loss"]
+    other = trained(data, tmp_path / "other", model=model, epochs=1, seed=1)[0]
+    assert other["val_loss"] != runs[0]["val_loss"]

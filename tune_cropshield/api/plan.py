@@ -110,8 +110,7 @@ def plan(
     from tune_cropshield.memory.choose.budget import resolve_budget
     from tune_cropshield.training.model_checks import check_micro_batch
 
-    if micro_batch is not None:
-        check_micro_batch(trial)
+    check_micro_batch(trial)
     # An estimate for a given amount is one for any GPU, not for this one's; with `estimate` it is left alone.
     card = find_card() if not estimate else None
     budget = resolve_budget(vram, card)
@@ -148,7 +147,7 @@ def _effective_batches(effective_batch: int | None, micro_batch: int | None) -> 
 
 def _estimated_plan(trial: TrialConfig, batches: list[int], budget: Budget, micro_batch: int | None) -> Plan:
     """Returns the plan without a GPU."""
-    from tune_cropshield.memory.choose.for_gpu import estimate_for
+    from tune_cropshield.memory.choose.for_gpu import allowed_micro_batches, estimate_for
     from tune_cropshield.memory.choose.plans import plan_from_estimate
 
     try:
@@ -156,8 +155,9 @@ def _estimated_plan(trial: TrialConfig, batches: list[int], budget: Budget, micr
     except EstimateUnavailable as error:
         raise UserError(f"{error}; on a machine with a GPU, plan without --estimate measures it") from None
     subject = f"{trial.model} at {trial.image_size} px"
+    allowed = allowed_micro_batches(trial)
     return plan_from_estimate(
-        estimate, batches, budget.share_mib(), budget.context_mib, subject=subject, only=micro_batch
+        estimate, batches, budget.share_mib(), budget.context_mib, allowed, subject, only=micro_batch
     )
 
 

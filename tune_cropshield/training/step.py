@@ -11,9 +11,11 @@ capture it (see graphs.py).
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd import profiler
@@ -223,8 +225,10 @@ def named(name: str) -> AbstractContextManager[object]:
 
 
 def seed_everything(seed: int) -> None:
-    """Seeds torch's CPU and GPU generators."""
+    """Seeds torch's CPU and GPU generators, and those of Python and NumPy, which a user's own network may draw from."""
     torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed)
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
