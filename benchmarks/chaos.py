@@ -1,12 +1,16 @@
 """Is anything lost when a search is killed, its disk fills up, or its files are damaged?
 
-    python benchmarks/chaos.py PART... --out DIR [--kills 21] [--worker-kills 10] [--seed 0] [--only CASE...]
+    python benchmarks/chaos.py PART... --out DIR [--kills 21] [--stops 15] [--worker-kills 10] [--seed 0]
+                               [--only CASE...]
 
 Parts, all of 12-trial searches of a tiny network on synthetic leaves, one trial at a time on the CPU:
 
   driver   SIGKILL of the search at random moments (before the first trial, while a checkpoint is written, between
            trials, while best/ is written, at any time), alone or with all of its processes; each search is then
            resumed to its end and compared with one that nobody disturbed
+  stop     SIGTERM to the search's process group, a hang-up of its terminal, or a reader of its output that goes, at the
+           same moments; it must end in order with its best network and its report (or, without a reader, go on), leave
+           no process after 5 s, and go on as above
   worker   SIGKILL of the process that trains, twice a search
   faults   each fault of chaos_faults.py
 
@@ -31,10 +35,12 @@ from typing import Any
 from chaos_faults import FAULTS
 from chaos_search import (
     EPOCHS,
+    STOPS,
     TRIALS,
     Ending,
     Search,
     alive,
+    descendants,
     differences,
     endings,
     epochs_trained,
@@ -46,6 +52,7 @@ from vram_harness import Results
 from tune_cropshield.data.generated import draw_leaves
 from tune_cropshield.training.run_folder import read_metrics
 
+GONE_AFTER_S = 5.0  # that Ray's processes have, after the search has ended
 MOMENTS = ("start", "checkpoint", "between trials", "export", "any")
 
 
@@ -139,6 +146,44 @@ def kill_driver(results: Results, home: Path, leaves: Path, arguments: argparse.
         )
 
 
+def stop_search(results: Results, home: Path, leaves: Path, arguments: argparse.Namespace) -> None:
+    """Ends the search in each way at its moments; each is then resumed at once."""
+    reference, timing = undisturbed(home, leaves)
+    for number in range(arguments.stops):
+        chance = random.Random(f"{arguments.seed}-stop-{number}")
+        how, moment = STOPS[number % len(STOPS)], MOMENTS[number % len(MOMENTS)]
+        search = Search(home, leaves, home / f"stop-{number}", into_pipe=how == "reader gone")
+        met = wait_for_moment(search, moment, timing, chance)
+        processes, stopped_at = descendants(search.process.pid), time.monotonic()
+        search.stop(how)
+        code = search.wait()
+        ended_s = time.monotonic() - stopped_at
+        while alive(processes) and time.monotonic() - stopped_at < ended_s + GONE_AFTER_S:
+            time.sleep(0.05)
+        left = len(alive(processes))
+        before = endings(search.out)
+        has_result = any(ending.values for ending in before.values())
+        written = all((search.out / name).exists() for name in ("best/model.safetensors", "report.html"))
+        whole = len(before) == TRIALS and all(ending.state != "RUNNING" for ending in before.values())
+        ends = {0} if how == "reader gone" else {0, 130} if whole else {130}
+        if not search.out.exists():  # the program had not come to hear signals
+            ends |= {-signal.SIGTERM, -signal.SIGHUP}
+        in_order = code in ends and (written or not has_result) and not left
+        resumed = Search(home, leaves, search.out, resume=(search.out / "search.toml").exists())
+        row = outcome_of(search.out, before, reference, resumed.wait())
+        row["right"] = row["right"] and in_order
+        add(
+            results,
+            f"{how}, {moment} ({number})",
+            row,
+            moment_met=met,
+            stopped_code=code,
+            ended_s=round(ended_s, 1),
+            processes_left=left,
+            best_and_report=written,
+        )
+
+
 def outcome_of(out: Path, before: dict[int, Ending], reference: dict[int, Ending], code: int) -> dict[str, Any]:
     """Returns what a disturbed search came to. Its trials that had all their parameters must end as in the undisturbed
     one.
@@ -196,9 +241,10 @@ def add(results: Results, case: str, row: dict[str, Any], **more: Any) -> None:
 def main() -> None:
     """Runs the parts and says whether every case was right."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="+", choices=("driver", "worker", "faults"))
+    parser.add_argument("parts", nargs="+", choices=("driver", "stop", "worker", "faults"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--kills", type=int, default=21)
+    parser.add_argument("--stops", type=int, default=15)
     parser.add_argument("--worker-kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", choices=tuple(FAULTS), default=tuple(FAULTS), help="faults")
@@ -211,6 +257,8 @@ def main() -> None:
             results = Results(arguments.out, part, time.perf_counter())
             if part == "driver":
                 kill_driver(results, home, leaves, arguments)
+            elif part == "stop":
+                stop_search(results, home, leaves, arguments)
             elif part == "worker":
                 kill_workers(results, home, leaves, arguments)
             else:

@@ -50,6 +50,7 @@ lr = 1e-3
 """
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 PATIENCE_S = 400
+STOPS = ("SIGTERM to the group", "hang-up", "reader gone")
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,14 @@ class Search:
     """The real command in a session of its own, its output in a file."""
 
     def __init__(
-        self, home: Path, leaves: Path, out: Path, *flags: str, resume: bool = False, space: str = SPACE
+        self,
+        home: Path,
+        leaves: Path,
+        out: Path,
+        *flags: str,
+        resume: bool = False,
+        space: str = SPACE,
+        into_pipe: bool = False,
     ) -> None:
         self.out, self.log = out, home / f"{out.name}.log"
         (home / "space.toml").write_text(space)
@@ -93,8 +101,9 @@ class Search:
         environment = {**os.environ, "XDG_CACHE_HOME": str(home / "cache")}
         self.started = time.monotonic()
         with open(self.log, "w", encoding="utf-8") as log:
+            said = subprocess.PIPE if into_pipe else log
             self.process = subprocess.Popen(
-                command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=environment
+                command, stdout=said, stderr=subprocess.STDOUT, start_new_session=True, env=environment
             )
 
     def wait(self) -> int:
@@ -123,6 +132,19 @@ class Search:
                 os.kill(process, signal.SIGKILL)
         self.process.wait()
         return others
+
+    def stop(self, how: str) -> None:
+        """Asks the search to end in one of the ways of `STOPS`, or takes its reader away."""
+        if how == "reader gone":
+            assert self.process.stdout is not None
+            self.process.stdout.close()
+            return
+        with contextlib.suppress(ProcessLookupError):
+            if how == "SIGTERM to the group":  # as `timeout` does it
+                os.kill(self.process.pid, signal.SIGTERM)
+                os.killpg(self.process.pid, signal.SIGTERM)
+            else:
+                os.killpg(self.process.pid, signal.SIGHUP)
 
     def seconds(self) -> float:
         return time.monotonic() - self.started
