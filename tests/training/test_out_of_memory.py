@@ -17,7 +17,7 @@ from tune_cropshield.data.mixing import Mixing
 from tune_cropshield.data.windows import EvaluationBatch, Window, WindowSettings, evaluation_batches, training_windows
 from tune_cropshield.errors import DeadContextError, DivergedError, FailedAssertion, OutOfMemory
 from tune_cropshield.training.clipping import Clipping
-from tune_cropshield.training.gpu_errors import gpu_errors_named, is_dead_context
+from tune_cropshield.training.gpu_errors import gpu_errors_named, what_killed_context
 from tune_cropshield.training.losses import CrossEntropy
 from tune_cropshield.training.metrics import Evaluation
 from tune_cropshield.training.models import correct_momentum
@@ -306,7 +306,7 @@ def test_a_dead_context_is_not_tried_again(error: Exception) -> None:
 @pytest.mark.parametrize("kind", [torch.AcceleratorError, RuntimeError])
 def test_a_failed_assertion_is_the_programs_fault(kind: type[RuntimeError]) -> None:
     error = kind("CUDA error: device-side assert triggered\nCUDA kernel errors might be reported asynchronously")
-    assert is_dead_context(error)
+    assert what_killed_context(error) is error
     with (
         pytest.raises(
             FailedAssertion, match=r"^the program failed on the GPU: CUDA error: device-side assert triggered$"
@@ -327,7 +327,7 @@ def test_a_failed_assertion_is_the_programs_fault(kind: type[RuntimeError]) -> N
     ],
 )
 def test_an_error_of_cuda_after_which_the_process_can_go_on_stays_what_it_is(text: str) -> None:
-    assert not is_dead_context(torch.AcceleratorError(text))
+    assert what_killed_context(torch.AcceleratorError(text)) is None
     with pytest.raises(torch.AcceleratorError, match=text), gpu_errors_named():
         raise torch.AcceleratorError(text)
 

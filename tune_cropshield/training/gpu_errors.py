@@ -57,13 +57,22 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and not isinstance(error, RunFailure) and _holds(error, OUT_OF_MEMORY_TEXTS)
 
 
-def is_dead_context(error: BaseException) -> bool:
-    """Tells whether the GPU takes no more work from this process after `error`, whoever's fault it is."""
-    return _kills(error, (*DEAD_CARD_TEXTS, FAILED_ASSERTION_TEXT))
+def what_killed_context(error: BaseException) -> BaseException | None:
+    """Returns the error after which the GPU takes no more work from this process; None where it still does.
 
-
-def _kills(error: BaseException, texts: tuple[str, ...]) -> bool:
-    return isinstance(error, RuntimeError) and not is_out_of_memory(error) and _holds(error, texts)
+    A library that meets a dead context says so in its own words (CUBLAS_STATUS_EXECUTION_FAILED), often long before
+    PyTorch does: the GPU itself is asked.
+    """
+    if not isinstance(error, RuntimeError) or isinstance(error, RunFailure) or is_out_of_memory(error):
+        return None
+    if _holds(error, (*DEAD_CARD_TEXTS, FAILED_ASSERTION_TEXT)):
+        return error
+    if torch.cuda.is_initialized():
+        try:
+            torch.cuda.synchronize()
+        except RuntimeError as first:
+            return first if _holds(first, (*DEAD_CARD_TEXTS, FAILED_ASSERTION_TEXT)) else None
+    return None
 
 
 def _holds(error: BaseException, texts: tuple[str, ...]) -> bool:
@@ -88,10 +97,11 @@ def gpu_errors_named() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if _kills(error, (FAILED_ASSERTION_TEXT,)):
-            raise FailedAssertion(f"the program failed on the GPU: {first_line(error)}") from error
-        if is_dead_context(error):
-            raise DeadContextError(f"the GPU takes no more work from this process: {first_line(error)}") from error
+        cause = what_killed_context(error)
+        if cause is not None and _holds(cause, (FAILED_ASSERTION_TEXT,)):
+            raise FailedAssertion(f"the program failed on the GPU: {first_line(cause)}") from error
+        if cause is not None:
+            raise DeadContextError(f"the GPU takes no more work from this process: {first_line(cause)}") from error
         if is_out_of_memory(error):
             raise OutOfMemory(f"out of memory outside a window: {first_line(error)}") from error
         raise

@@ -63,7 +63,7 @@ def measured(messages: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         measure_step,
     )
     from tune_cropshield.memory.measure.trial_step import TrialStep
-    from tune_cropshield.training.gpu_errors import first_line, is_dead_context
+    from tune_cropshield.training.gpu_errors import first_line, what_killed_context
 
     request = next(messages)
     trial, num_classes = TrialConfig.model_validate(request["trial"]), request["num_classes"]
@@ -92,8 +92,9 @@ def measured(messages: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             point = point_at(message["micro_batch"])
             context_mib = context() if context_mib is None else context_mib
         except Exception as error:
-            dead = is_dead_context(error)
-            yield {"failure": first_line(error) if dead else traceback.format_exc(), "dead": dead}
+            cause = what_killed_context(error)
+            failure = first_line(cause) if cause is not None else traceback.format_exc()
+            yield {"failure": failure, "dead": cause is not None}
             return
         yield {"point": asdict(point), "context_mib": context_mib}
 
