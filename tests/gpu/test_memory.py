@@ -53,3 +53,15 @@ def test_a_process_is_held_to_its_share_until_the_cap_is_lifted() -> None:
     assert tensor.nbytes == 200 * 2**20
     del tensor
     assert give_back(CUDA) <= before_mib
+
+
+def test_an_average_of_the_weights_takes_the_networks_memory_once_more() -> None:
+    """ResNet-18 of 22 classes: 42.7 MiB of weights and statistics; moving their average takes nothing."""
+    peaks = []
+    for decay in (0.0, 0.999):
+        trial = TrialConfig(model="resnet18", image_size=64, ema=decay)
+        with Probe(Request(trial, 22, share_mib=4000.0)) as probe:
+            peaks.append(probe.measure(32).peak_allocated_mib)
+    none, averaged = peaks
+    assert none is not None and averaged is not None
+    assert averaged - none == pytest.approx(42.7, abs=4)

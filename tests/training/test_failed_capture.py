@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_step import BATCH, POISON, make_update, step_for
+from test_step import BATCH, step_for
 from torch import Tensor, nn
 
 from tune_cropshield.config.settings import Precision
@@ -107,7 +107,7 @@ def window() -> Window:
     return Window(targets, 4, (part for part in parts))
 
 
-def trained(runner: Eager, precision: Precision, optimizer: str) -> WindowStep:
+def step_of(runner: Eager, precision: Precision, optimizer: str) -> WindowStep:
     model = network()
     step = step_for(
         model,
@@ -120,6 +120,12 @@ def trained(runner: Eager, precision: Precision, optimizer: str) -> WindowStep:
     )
     if isinstance(runner, FailsToCapture):
         runner.step = step
+    return step
+
+
+def trained(runner: Eager, precision: Precision, optimizer: str) -> WindowStep:
+    """Returns a step that has made two updates."""
+    step = step_of(runner, precision, optimizer)
     for _ in range(2):
         step.remember()
         step.train_window(window())
@@ -150,15 +156,34 @@ def test_a_capture_that_fails_at_any_operation_leaves_no_trace(name: str, precis
     assert places > 10
 
 
+class RunsOut(FailsToCapture):
+    """Runs out of memory where the work that could not be captured is to run as it comes."""
+
+    def run(self, name: str, work: Callable[..., None], *inputs: Any, undo: Callable[[], None] = nothing) -> None:
+        def out_of_memory(*inputs: Any) -> None:
+            if self.failed:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            work(*inputs)
+
+        super().run(name, out_of_memory if name == self.name else work, *inputs, undo=undo)
+
+
 def test_after_a_failed_capture_memory_may_run_out_and_the_window_is_gone_back_on() -> None:
     """Were the step still thought to be changing the weights, the trial would be lost."""
-    step = trained(FailsToCapture("update", 5), "fp16", "adamw")
-    before = [tensor.clone() for tensor in step.model.state_dict().values()]
-    step.remember()
-    step.micro_step(BATCH[0], Targets(BATCH[1]), torch.tensor(4.0))
-    step.go_back()
-    assert all(torch.equal(now, then) for now, then in zip(step.model.state_dict().values(), before, strict=True))
-    step.train_window(window())
-    assert int(step.updates) == 3
-    make_update(step, *POISON)
-    assert int(step.updates) == 3
+    for most in range(MORE_THAN_ALL):
+        runner = RunsOut("update", most)
+        step = step_of(runner, "fp16", "adamw")
+        before = [tensor.clone() for tensor in step.model.state_dict().values()]
+        step.remember()
+        try:
+            step.train_window(window())
+        except torch.OutOfMemoryError:
+            assert not step.updating
+            step.go_back()
+        if not runner.failed:
+            break
+        assert all(torch.equal(now, then) for now, then in zip(step.model.state_dict().values(), before, strict=True))
+        step.runner = InPlace()
+        step.train_window(window())
+        assert int(step.updates) == 1
+    assert most > 10

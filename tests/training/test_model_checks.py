@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import torch
 
 import tune_cropshield as tc
 from tune_cropshield.config.settings import TrialConfig
@@ -31,6 +34,24 @@ def test_a_single_image_can_be_trained_on_where_no_batch_norm_sees_a_single_numb
 ) -> None:
     trial = TrialConfig(model=model, image_size=image_size, freeze_backbone=freeze_backbone)
     assert smallest_micro_batch(trial) == smallest
+
+
+def test_asking_a_network_of_ones_own_leaves_torchs_generator_as_it_was(tmp_path: Path) -> None:
+    """It is asked while a trial is under way, when memory has run out."""
+    code = """
+from torch import nn
+
+class Pooled(nn.Sequential):
+    def __init__(self, num_classes):
+        norm = nn.BatchNorm1d(8)
+        super().__init__(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), norm, nn.Linear(8, num_classes))
+"""
+    (tmp_path / "pooled.py").write_text(code, encoding="utf-8")
+    torch.manual_seed(3)
+    expected = torch.rand(3)
+    torch.manual_seed(3)
+    assert smallest_micro_batch(TrialConfig(model=f"{tmp_path / 'pooled.py'}:Pooled", image_size=32)) == 2
+    assert torch.equal(torch.rand(3), expected)
 
 
 def test_the_smallest_of_all_its_image_sizes_counts() -> None:

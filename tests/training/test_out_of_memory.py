@@ -136,7 +136,7 @@ def retrying(
         average=None,
         log=UpdateLog(10, CPU),
     )
-    policy = OutOfMemoryPolicy(EFFECTIVE_BATCH, micro_batch, eval_batch, even=even, smallest=smallest)
+    policy = OutOfMemoryPolicy(EFFECTIVE_BATCH, micro_batch, eval_batch, even=even, smallest=lambda: smallest)
     return Retrying(Trainer(step, CLASSES, None), policy)
 
 

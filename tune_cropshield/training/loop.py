@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -115,7 +116,7 @@ def trial_epochs(
             trial.pair[0],
             evaluation_batch(trial),
             even=trial.mixes,
-            smallest=smallest_micro_batch(trial),
+            smallest=partial(smallest_micro_batch, trial),
             note=lambda retry: run.add_event({"event": "out of memory", **asdict(retry)}),
         )
         precision = PrecisionPolicy(

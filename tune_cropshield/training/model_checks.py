@@ -81,10 +81,13 @@ def check_pretrained(trial: TrialConfig, num_classes: int) -> None:
 @cache
 def _fault(model: str, size: int, images: int = 2, freeze_backbone: bool = False) -> str | None:
     """Returns why a training step's forward pass cannot run on `images` of `size`, None when it can."""
-    network = _network(model, freeze_backbone)
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # a user's own network draws its weights on the CPU: a trial may be under way
+        network = _network(model, freeze_backbone)
     device = next(network.parameters()).device
     try:
-        with torch.no_grad():
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
             logits_BK = network(torch.zeros(images, 3, size, size, device=device))
     except Exception as error:  # every network fails in its own way
         return " ".join(str(error).split())[:120].rstrip(".")

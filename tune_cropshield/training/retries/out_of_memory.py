@@ -50,7 +50,7 @@ class OutOfMemoryPolicy:
         micro_batch: images that the trainers handed in were built to work on at once.
         eval_batch: images evaluated at once.
         even: keep the micro-batch even, as mixing neighbours demands.
-        smallest: the fewest images that the network can be trained on at once.
+        smallest: returns the fewest images that the network can be trained on at once; called where it matters.
         note: called with each retry.
     """
 
@@ -61,13 +61,12 @@ class OutOfMemoryPolicy:
         eval_batch: int,
         *,
         even: bool = False,
-        smallest: int = 1,
+        smallest: Callable[[], int] = lambda: 1,
         note: Callable[[OutOfMemoryRetry], object] = lambda retry: None,
     ) -> None:
         self.effective_batch, self.micro_batch, self.eval_batch = effective_batch, micro_batch, eval_batch
         self.retries: list[OutOfMemoryRetry] = []
-        self._planned, self._even, self._note = micro_batch, even, note
-        self._smallest = max(smallest, 2 if even else 1)
+        self._planned, self._even, self._smallest, self._note = micro_batch, even, smallest, note
         self._failure: str | None = None  # why the window under way could not be trained
 
     def train_epoch(self, trainer: Trainer, windows_from: WindowsFrom, epoch: int) -> TrainedEpoch:
@@ -116,7 +115,14 @@ class OutOfMemoryPolicy:
     @property
     def can_halve(self) -> bool:
         """Whether the micro-batch may be halved (again)."""
-        return self.micro_batch > self._smallest and self._training_retries < MAX_TRAINING_RETRIES
+        return self._half < self.micro_batch and self._training_retries < MAX_TRAINING_RETRIES
+
+    @property
+    def _half(self) -> int:
+        """Half the micro-batch, or as many images as it takes at least."""
+        half = self.micro_batch // 2
+        half -= half % 2 if self._even else 0
+        return half if half > 1 else max(self._smallest(), 2 if self._even else 1)
 
     @property
     def _training_retries(self) -> int:
@@ -127,8 +133,7 @@ class OutOfMemoryPolicy:
         if not self.can_halve:
             done = f"after {self._training_retries} retries with fewer"
             raise OutOfMemory(f"out of memory with micro-batches of {self.micro_batch}, {done}: {reason}")
-        half = max(self.micro_batch // 2, self._smallest)
-        half -= half % 2 if self._even else 0
+        half = self._half
         retry = OutOfMemoryRetry(epoch, "training", self.micro_batch, half, reason)
         self._set_micro_batch(trainer, half)
         self._retried(trainer, retry)
