@@ -9,11 +9,9 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
 
-from tune_cropshield.check_script.syntax import LOOPS, SCOPES, Function, function_in_place, within
-
-Node = TypeVar("Node", bound=ast.AST)
+from tune_cropshield.check_script.copies import bound_in, copied, expression, located
+from tune_cropshield.check_script.syntax import LOOPS, SCOPES, Function, function_in_place
 
 MOST_STATEMENTS = 6000  # put in place in one script; beyond, calls stay calls
 DEEPEST = 8  # calls inside calls
@@ -79,14 +77,15 @@ class _Unfolding:
         self._statements = 0
         self._in_place: set[Function] = set()
         self._kept: set[Function] = set()
+        self._origins: dict[ast.AST, Function] = {}  # definition in the copy -> in the script
 
     def module(self) -> ast.Module:
         module = ast.Module(self._block(self._tree.body, _Place(self._functions, None)), [])
-        gone = self._in_place - self._kept
+        gone: set[Function | None] = {*(self._in_place - self._kept)}
         for node in list(ast.walk(module)):
             for block in (getattr(node, name, None) for name in ("body", "orelse", "finalbody")):
                 if isinstance(block, list):
-                    block[:] = [each for each in block if self._origin(each) not in gone] or block[:1]
+                    block[:] = [each for each in block if self._origins.get(each) not in gone] or block[:1]
         return module
 
     def _find_mattering(self) -> set[str]:
@@ -111,20 +110,15 @@ class _Unfolding:
 
     def _definition(self, node: ast.stmt, place: _Place) -> ast.stmt:
         assert isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-        new = _copy(node, {}, blocks=False)
+        new = copied(node, {}, blocks=False)
         assert isinstance(new, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
         if isinstance(node, ast.ClassDef):
             new.body = self._block(node.body, _Place(place.functions, node.name, place.inside))
         else:
             inner = _Place({**place.functions, **_functions_in(node.body)}, place.owner, (*place.inside, node))
             new.body = self._block(node.body, inner)
-            new.origin = node  # type: ignore[union-attr]
+            self._origins[new] = node
         return new
-
-    @staticmethod
-    def _origin(node: ast.AST) -> Function | None:
-        origin = getattr(node, "origin", None)
-        return origin if isinstance(origin, ast.FunctionDef | ast.AsyncFunctionDef) else None
 
     # statements
 
@@ -145,19 +139,19 @@ class _Unfolding:
                 self._kept.add(function)
                 continue
             before.append(inlined)
-            replaced[call] = _located(ast.Name(function_in_place(inlined), ast.Load()), call)
+            replaced[call] = located(ast.Name(function_in_place(inlined), ast.Load()), call)
         for function in self._functions_called_elsewhere(statement, replaced, place):
             self._kept.add(function)
         if isinstance(statement, ast.Expr) and statement.value in replaced:
             return before
-        new = _copy(statement, {}, replaced, blocks=False)
+        new = copied(statement, {}, replaced, blocks=False)
         assert isinstance(new, ast.stmt)
         for name, block in ast.iter_fields(statement):
             if isinstance(block, list) and block and isinstance(block[0], ast.stmt):
                 setattr(new, name, self._block(block, place))
             elif name in ("handlers", "cases") and isinstance(block, list):
-                for old, copied in zip(block, getattr(new, name), strict=True):
-                    copied.body = self._block(old.body, place)
+                for old, part in zip(block, getattr(new, name), strict=True):
+                    part.body = self._block(old.body, place)
         return [*before, new]
 
     def _functions_called_elsewhere(
@@ -218,25 +212,25 @@ class _Unfolding:
         number = self._calls
         self._in_place.add(function)
         given = self._given(call, function, replaced)
-        names: dict[str, ast.expr] = {name: ast.Name(f"{name}@{number}", ast.Load()) for name in _bound_in(function)}
+        names: dict[str, ast.expr] = {name: ast.Name(f"{name}@{number}", ast.Load()) for name in bound_in(function)}
         names |= {name: value for name, value in given.items() if _is_chain(value)}
         names.pop("self", None)
         body: list[ast.stmt] = []
         for name, value in given.items():
             if not _is_chain(value):
-                target = _located(ast.Name(f"{name}@{number}", ast.Store()), call)
-                body.append(_located(ast.Assign([target], value), call))
-        copied = [_copy(each, names) for each in function.body]
+                target = located(ast.Name(f"{name}@{number}", ast.Store()), call)
+                body.append(located(ast.Assign([target], value), call))
+        copies = [copied(each, names) for each in function.body]
         owner = place.owner if isinstance(call.func, ast.Attribute) else None
         if isinstance(call.func, ast.Attribute) and not _is_self(call.func.value):
             owner = next((name for name, each in self._classes.items() if function in each.methods.values()), None)
-        statements_copied = [each for each in copied if isinstance(each, ast.stmt)]
-        known = {**self._functions, **place.functions, **_functions_in(statements_copied)}
+        own = [each for each in copies if isinstance(each, ast.stmt)]
+        known = {**self._functions, **place.functions, **_functions_in(own)}
         inner = _Place(known, owner, (*place.inside, function))
         result = f"{function.name}@{number}"
-        body += _with_results(self._block(statements_copied, inner), result)
-        itself = ast.withitem(_located(ast.Name(result, ast.Load()), call), None)
-        return _located(ast.With([itself, *_decorators(function)], body), call)
+        body += _with_results(self._block(own, inner), result)
+        itself = ast.withitem(located(ast.Name(result, ast.Load()), call), None)
+        return located(ast.With([itself, *_decorators(function)], body), call)
 
     def _given(self, call: ast.Call, function: Function, replaced: Mapping[ast.AST, ast.expr]) -> dict[str, ast.expr]:
         """Returns the parameters that `call` gives, with their values."""
@@ -250,7 +244,7 @@ class _Unfolding:
             given[parameter] = value
         known = {*parameters, *(each.arg for each in function.args.kwonlyargs)}
         given |= {each.arg: each.value for each in call.keywords if each.arg in known and each.arg is not None}
-        return {name: _expression(_copy(value, {}, replaced)) for name, value in given.items()}
+        return {name: expression(copied(value, {}, replaced)) for name, value in given.items()}
 
 
 def _functions_in(body: list[ast.stmt]) -> dict[str, Function]:
@@ -306,25 +300,10 @@ def _is_chain(value: ast.expr) -> bool:
     return isinstance(value, ast.Name)
 
 
-def _bound_in(function: Function) -> set[str]:
-    """Returns the names that belong to `function`: its parameters, and what it gives values to."""
-    args = function.args
-    every = [*args.posonlyargs, *args.args, *args.kwonlyargs, *(each for each in (args.vararg, args.kwarg) if each)]
-    names = {each.arg for each in every}
-    outer: set[str] = set()
-    for statement in function.body:
-        for node in within(statement, (ast.Name, ast.Global, ast.Nonlocal)):
-            if isinstance(node, ast.Global | ast.Nonlocal):
-                outer |= set(node.names)
-            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                names.add(node.id)
-    return names - outer
-
-
 def _decorators(function: Function) -> list[ast.withitem]:
     """Returns the decorators that are contexts too: torch.no_grad() and the like."""
     kept = [each for each in function.decorator_list if any(name in ast.unparse(each) for name in KEPT_DECORATORS)]
-    return [ast.withitem(_expression(_copy(each, {})), None) for each in kept]
+    return [ast.withitem(expression(copied(each, {})), None) for each in kept]
 
 
 def _with_results(body: list[ast.stmt], result: str) -> list[ast.stmt]:
@@ -332,8 +311,8 @@ def _with_results(body: list[ast.stmt], result: str) -> list[ast.stmt]:
     new: list[ast.stmt] = []
     for statement in body:
         if isinstance(statement, ast.Return) and statement.value is not None:
-            target = _located(ast.Name(result, ast.Store()), statement)
-            new.append(_located(ast.Assign([target], statement.value), statement))
+            target = located(ast.Name(result, ast.Store()), statement)
+            new.append(located(ast.Assign([target], statement.value), statement))
             statement.value = None
         elif not isinstance(statement, SCOPES) and not function_in_place(statement):
             for block in _blocks(statement):
@@ -348,48 +327,3 @@ def _blocks(statement: ast.stmt) -> Iterator[list[ast.stmt]]:
             yield value
         elif name in ("handlers", "cases") and isinstance(value, list):
             yield from (each.body for each in value)
-
-
-def _expression(node: ast.AST) -> ast.expr:
-    assert isinstance(node, ast.expr)
-    return node
-
-
-def _located(new: Node, at: ast.AST) -> Node:
-    return ast.copy_location(new, at)
-
-
-def _copy(
-    node: ast.AST,
-    names: Mapping[str, ast.expr],
-    replaced: Mapping[ast.AST, ast.expr] | None = None,
-    *,
-    blocks: bool = True,
-) -> ast.AST:
-    """Returns a copy of a tree with other expressions for some names, and for some nodes.
-
-    blocks: whether the statements inside a statement are copied too, or left out.
-    """
-    if replaced is not None and node in replaced:
-        return replaced[node]
-    if isinstance(node, ast.Name) and node.id in names:
-        new = _copy(names[node.id], {})
-        new.ctx = node.ctx  # type: ignore[attr-defined]
-        return _located(new, node)
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-        hidden = {each.arg for each in ast.walk(node.args) if isinstance(each, ast.arg)}
-        if not isinstance(node, ast.Lambda):
-            hidden |= _bound_in(node)
-        names = {name: value for name, value in names.items() if name not in hidden}
-    copied = type(node)()
-    for name, value in ast.iter_fields(node):
-        if isinstance(value, list):
-            if not blocks and value and isinstance(value[0], ast.stmt):
-                value = []
-            value = [
-                _copy(each, names, replaced, blocks=blocks) if isinstance(each, ast.AST) else each for each in value
-            ]
-        elif isinstance(value, ast.AST) and not isinstance(value, ast.expr_context):
-            value = _copy(value, names, replaced, blocks=blocks)
-        setattr(copied, name, value)
-    return _located(copied, node)
