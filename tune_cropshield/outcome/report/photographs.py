@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from tune_cropshield.data.class_sizes import always_the_largest, validation_is_small, validation_line
 from tune_cropshield.data.dataset import LeafData
 from tune_cropshield.data.left_out import Kind, LeftOut, left_out_lines, read_left_out
+from tune_cropshield.data.look_alikes import look_alike_lines
 from tune_cropshield.data.split import TEST, TRAIN, VAL
 from tune_cropshield.data.split_file import SplitRow, read_split, split_rows
 from tune_cropshield.errors import UserError
@@ -17,8 +19,6 @@ from tune_cropshield.outcome.report.search_record import SearchRecord
 
 TITLE = "The photographs"
 MOST_EXAMPLES = 60  # classes; a picture takes 3 to 5 kB of the page
-FEW_TO_VALIDATE = 10  # photographs of a class; its recall then moves in steps of 10 points and more
-MOST_NAMED = 5
 MOST_LEFT_OUT = 200  # rows of the table
 LOST: tuple[Kind, ...] = ("unreadable", "format")  # photographs, as against whatever else lies there
 
@@ -36,19 +36,25 @@ def section(record: SearchRecord, data: LeafData | str) -> Section:
     sizes = Counter(row.class_name for row in rows)
     sides = Counter((row.class_name, row.side) for row in rows)
     classes = sorted(sizes)
-    blocks: list[Block] = [Text(_counts(rows, sizes), strong=True), Text(_imbalance(sizes, sides))]
-    if few := [name for name in classes if sides[name, VAL] < FEW_TO_VALIDATE]:
-        blocks.append(Text(_few(few, sides)))
+    validated = {name: sides[name, VAL] for name in classes if sides[name, VAL]}
+    blocks: list[Block] = [Text(_counts(rows, sizes), strong=True), Text(_imbalance(sizes, validated))]
+    if validation_is_small(validated):
+        blocks.append(_sentence(validation_line(validated)))
+    blocks += map(_sentence, look_alike_lines(sizes))
     if isinstance(data, str):
         blocks.append(Text(f"There are no pictures of them: {data}."))
     left_out = read_left_out(record.folder) or (data.left_out if isinstance(data, LeafData) else ())
-    blocks += [Text(f"{line[0].upper()}{line[1:]}.") for line in left_out_lines(left_out)]
+    blocks += map(_sentence, left_out_lines(left_out))
     blocks.append(_table(classes, sizes, sides, Counter(thing.class_name for thing in left_out if thing.kind in LOST)))
     if left_out:
         blocks.append(_left_out_table(left_out))
     if isinstance(data, LeafData):
         blocks.append(_examples(classes, rows, data))
     return Section("photographs", TITLE, blocks)
+
+
+def _sentence(line: str) -> Text:
+    return Text(f"{line[0].upper()}{line[1:]}.")
 
 
 def _counts(rows: Sequence[SplitRow], sizes: Counter[str]) -> str:
@@ -59,8 +65,8 @@ def _counts(rows: Sequence[SplitRow], sizes: Counter[str]) -> str:
     )
 
 
-def _imbalance(sizes: Counter[str], sides: Counter[tuple[str, str]]) -> str:
-    """Returns how unequal the classes are, and what knowing only the largest would score."""
+def _imbalance(sizes: Mapping[str, int], validated: Mapping[str, int]) -> str:
+    """Returns how unequal the classes are, and what naming only the largest would score."""
     largest, smallest = max(sizes, key=lambda name: sizes[name]), min(sizes, key=lambda name: sizes[name])
     if sizes[largest] == sizes[smallest]:
         equal = f"All classes have the same number of photographs, {sizes[largest]}."
@@ -70,16 +76,10 @@ def _imbalance(sizes: Counter[str], sides: Counter[tuple[str, str]]) -> str:
             f"{words.number(sizes[largest] / sizes[smallest])} times as many as the smallest, {smallest}, with "
             f"{sizes[smallest]}."
         )
-    validated = sum(count for (_, side), count in sides.items() if side == VAL)
-    guess = sides[largest, VAL] / validated if validated else None
-    return f"{equal} Always answering {largest} would be right on {words.percent(guess)} of the validation photographs."
-
-
-def _few(few: Sequence[str], sides: Counter[tuple[str, str]]) -> str:
-    named = ", ".join(f"{name} ({sides[name, VAL]})" for name in few[:MOST_NAMED])
-    more = f" and {len(few) - MOST_NAMED} more" if len(few) > MOST_NAMED else ""
+    named, accuracy, macro_f1 = always_the_largest(validated)
     return (
-        f"Fewer than {FEW_TO_VALIDATE} validation photographs, so that their recall is a rough figure: {named}{more}."
+        f"{equal} Always answering {named} would be right on {words.percent(accuracy)} of the validation photographs "
+        f"(macro F1 {macro_f1:.3f})."
     )
 
 
