@@ -874,6 +874,92 @@ for x, y in loader:
 """,
         [],
     ),
+    "a trainer with a method for each step, run at the end": (
+        """
+import torch
+from torch.cuda.amp import GradScaler, autocast
+
+class Trainer:
+    def __init__(self, cfg):
+        self.cfg = cfg
+        self.net = build(cfg)
+        self.opt = torch.optim.AdamW(self.net.parameters(), lr=cfg.lr)
+        self.scaler = GradScaler() if cfg.amp else None
+
+    def _forward(self, batch):
+        x, y = batch["image"].cuda(), batch["label"].cuda()
+        with autocast(enabled=self.cfg.amp):
+            logits = self.net(x)
+            loss = self.criterion(logits, y)
+        return loss, logits, y
+
+    def _backward(self, loss):
+        if self.scaler is not None:
+            self.scaler.scale(loss).backward()
+        else:
+            loss.backward()
+
+    def _step(self):
+        if self.scaler is not None:
+            torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+            self.scaler.step(self.opt)
+            self.scaler.update()
+        else:
+            torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+            self.opt.step()
+        self.opt.zero_grad()
+
+    def train_epoch(self, loader):
+        self.net.train()
+        self.opt.zero_grad()
+        running = 0
+        for i, batch in enumerate(loader):
+            loss, logits, y = self._forward(batch)
+            self._backward(loss)
+            if (i + 1) % self.cfg.accum == 0:
+                self._step()
+            running += loss.item()
+        return running / len(loader)
+
+    def validate(self, loader):
+        self.net.eval()
+        losses = []
+        for batch in loader:
+            loss, logits, y = self._forward(batch)
+            losses.append(loss.item())
+        return sum(losses) / len(losses)
+
+    def fit(self, train_loader, val_loader):
+        for epoch in range(self.cfg.epochs):
+            print(self.train_epoch(train_loader), self.validate(val_loader))
+
+Trainer(cfg).fit(a, b)
+""",
+        [
+            (3, "deprecated-cuda-amp"),
+            (21, "loss-not-divided"),
+            (23, "loss-not-divided"),
+            (27, "clip-before-unscale"),
+            (42, "last-window-dropped"),
+            (44, "item-in-loop"),
+            (45, "mean-of-batch-means"),
+            (50, "evaluates-with-gradients"),
+            (53, "mean-of-batch-means"),
+        ],
+    ),
+    "a loss without gradients from a function": (
+        """
+@torch.no_grad()
+def forward(model, x, y):
+    return criterion(model(x), y)
+for x, y in loader:
+    loss = forward(net, x, y)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+""",
+        [(2, "trains-without-gradients")],
+    ),
     "another framework's loop is not judged by PyTorch's rules": (
         """
 import tensorflow as tf

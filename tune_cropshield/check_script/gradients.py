@@ -48,7 +48,7 @@ def _check_gradients(backward: Action, actions: Actions, values: Values) -> Iter
             pairs = [(node.target, node.value)] if isinstance(node, ast.AugAssign) else assigned(node)
             for target, value in pairs:
                 is_one = any(isinstance(each, ast.Name) and each.id in names for each in ast.walk(target))
-                computes = any(isinstance(each, ast.Call) for each in ast.walk(value))
+                computes = isinstance(value, ast.Name) or any(isinstance(each, ast.Call) for each in ast.walk(value))
                 if is_one and computes and not exclude_each_other(facts_at(node, root, syntax), facts):
                     off = _switched_off(node, facts, actions, values)
                     if off is None and (outputs := _outputs_judged(value, actions) - names - on_the_way):
@@ -63,7 +63,12 @@ def _check_gradients(backward: Action, actions: Actions, values: Values) -> Iter
 
 
 def _outputs_judged(value: ast.expr, actions: Actions) -> set[str]:
-    """Returns the name of the output in criterion(output, labels), where nothing else could have gradients."""
+    """Returns the name of the output in criterion(output, labels), where nothing else could have gradients.
+
+    Of a plain name, that is the name itself.
+    """
+    if isinstance(value, ast.Name):
+        return {value.id}
     is_loss = (
         isinstance(value, ast.Call)
         and NAMED_LOSS.search(last_name(value.func)) is not None

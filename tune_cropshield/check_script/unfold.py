@@ -7,6 +7,7 @@ method of `self`, or of an object that the script made of a class of its own.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -29,6 +30,9 @@ STEPS_OF_A_LOOP = {
 WAITS = {"item", "cpu", "tolist"}
 SWITCHES = {"train", "eval", "set_grad_enabled", "no_grad", "inference_mode", "GradScaler"}
 MATTERS = STEPS_OF_A_LOOP | WAITS | SWITCHES
+RUNS_A_NETWORK = re.compile(r"^(model|net|network)$")
+# A parameter that keeps its name, which tells what it is: the loader of a function called with `vl`.
+NAMED_LOADER = re.compile(r"loader|(^|_)(dl|batches|data|dataset|iter|iterator)(_|$)", re.I)
 KEPT_DECORATORS = ("no_grad", "inference_mode", "enable_grad", "set_grad_enabled", "autocast")
 
 
@@ -100,7 +104,8 @@ class _Unfolding:
             called.setdefault(node.name, set()).update(names)
             divides = any(isinstance(each, ast.Div) for each in inner)
             returns = any(isinstance(each, ast.Return) and each.value is not None for each in inner)
-            if names & MATTERS or (divides and returns) or any(isinstance(each, LOOPS) for each in inner):
+            runs = any(map(RUNS_A_NETWORK.search, names))
+            if runs or names & MATTERS or (divides and returns) or any(isinstance(each, LOOPS) for each in inner):
                 found.add(node.name)
         while more := {name for name, names in called.items() if name not in found and names & found}:
             found |= more
@@ -213,11 +218,12 @@ class _Unfolding:
         self._in_place.add(function)
         given = self._given(call, function, replaced)
         names: dict[str, ast.expr] = {name: ast.Name(f"{name}@{number}", ast.Load()) for name in bound_in(function)}
-        names |= {name: value for name, value in given.items() if _is_chain(value)}
+        stands = {name for name, value in given.items() if _is_chain(value) and not NAMED_LOADER.search(name)}
+        names |= {name: given[name] for name in stands}
         names.pop("self", None)
         body: list[ast.stmt] = []
         for name, value in given.items():
-            if not _is_chain(value):
+            if name not in stands:
                 target = located(ast.Name(f"{name}@{number}", ast.Store()), call)
                 body.append(located(ast.Assign([target], value), call))
         copies = [copied(each, names) for each in function.body]
