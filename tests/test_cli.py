@@ -80,6 +80,7 @@ def run_dir(home: Path) -> Path:
         RunConfig(data=DataConfig(), trial=TrialConfig(model="tiny_cnn", image_size=32)), folder / "config.toml"
     )
     (folder / "classes.json").write_text('["a", "b", "c"]')
+    (folder / "preparation.json").write_text("{}")
     save_file(build_model("tiny_cnn", 3).state_dict(), folder / "model.safetensors")
     return Path("run")
 
@@ -477,7 +478,9 @@ def test_weights_of_another_network_are_refused(capsys: pytest.CaptureFixture[st
 def test_evaluate_wants_photographs_of_the_same_classes(capsys: pytest.CaptureFixture[str], run_dir: Path) -> None:
     assert refused(capsys, "evaluate", run_dir) == ["run/config.toml names no photographs: give --data DIR"]
     (told,) = refused(capsys, "evaluate", run_dir, "--data", draw(Path("data"), 2, 4))
-    assert told.endswith("are not those it was trained on: a, b, c, class0, class1 differ")
+    assert told.endswith(
+        "data holds none of the network's classes: it knows a, b, c, and the folders are class0, class1"
+    )
 
 
 def test_predict_names_what_it_cannot_read(capsys: pytest.CaptureFixture[str], run_dir: Path) -> None:

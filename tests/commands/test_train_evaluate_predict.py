@@ -60,7 +60,9 @@ def test_train_tells_every_epoch_in_a_line_and_the_best_at_the_end(
     assert train(config, home / "run") == 0
 
     told = capsys.readouterr().out.splitlines()
-    assert told[:2] == ["decoding photographs", "training tiny_cnn on cpu: 84 photographs, 4 classes, up to 4 epochs"]
+    assert told[0] == "decoding photographs"
+    assert told[1].startswith("12 validation photographs: one is worth 8.3 points of val_acc")
+    assert told[2] == "training tiny_cnn on cpu: 84 photographs, 4 classes, up to 4 epochs"
     epochs = [line for line in told if line.startswith("epoch ")]
     assert [line.split()[1] for line in epochs] == ["1/4", "2/4", "3/4", "4/4"]
     lines = read_metrics(home / "run")
