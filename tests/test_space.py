@@ -250,3 +250,45 @@ def test_a_domain_holds_only_what_can_be_proposed() -> None:
     assert not Domain(int=(1, 3)).holds(True)
     assert not Domain(choice=(0, 1)).holds(True)
     assert not Domain(log=(0.1, 1.0)).holds("0.5")
+
+
+FITS = """
+[space]
+fit = {choice = ["crop", "pad", "squash"]}
+lr = {log = [1e-4, 1e-2]}
+[search]
+epochs = 3
+grace_epochs = 1
+"""
+
+
+def test_how_long_photographs_are_fitted_is_searched_though_it_stands_in_data(tmp_path: Path) -> None:
+    (tmp_path / "space.toml").write_text(FITS)
+    space = load_space(tmp_path / "space.toml", {})
+    assert space.fits == ("crop", "pad", "squash")
+    assert space.data_config({"fit": "pad", "lr": 1e-3}).fit == "pad"
+    assert space.trial_config({"fit": "pad", "lr": 1e-3}).lr == 1e-3
+    assert start_points(space, plan_for_cpu((32,)))[0]["fit"] == "crop"  # the reference setting's
+
+    save_settings(tmp_path, space, "search")
+    assert load_space(tmp_path / "search.toml", {}).fits == ("crop", "pad", "squash")
+    assert load_space(SPACES / "demo.toml", {}).fits == ("crop",)
+    fixed = load_space(SPACES / "demo.toml", {"data": {"fit": "squash"}})
+    assert fixed.fits == ("squash",)
+    assert settings_mark(fixed) != settings_mark(load_space(SPACES / "demo.toml", {}))
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (
+            '[space]\nfit = {choice = ["crop", "stretch"]}',
+            "space.fit: must be one of 'crop', 'pad' or 'squash', but got \"stretch\"",
+        ),
+        ('[data]\nfit = "pad"\n[space]\nfit = {choice = ["crop", "pad"]}', "space.fit: stands in [data] too"),
+        ('[data]\nfit = "cut"', "data.fit: must be one of 'crop', 'pad' or 'squash', but got \"cut\""),
+        ("[space]\nfit = {log = [0.1, 1.0]}", "space.fit: must be one of 'crop', 'pad' or 'squash', but got 0.1"),
+    ],
+)
+def test_a_wrong_fit_is_told(tmp_path: Path, text: str, fault: str) -> None:
+    assert any(found.startswith(fault) for found in faults(tmp_path, text)), faults(tmp_path, text)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tune_cropshield.config.settings import DataConfig
-from tune_cropshield.data.dataset import open_data
+from tune_cropshield.data.dataset import DeviceData, open_data
 from tune_cropshield.errors import DataError
 
 MakeFolder = Callable[[Mapping[str, int]], Path]
@@ -59,3 +59,16 @@ def test_a_photograph_that_is_lost_between_two_sizes_shifts_no_label(
     again = open_data(DataConfig(dir=str(root)), {16, 24}, tmp_path / "cache")
     assert len(again.store_for(16)) == len(again.store_for(24)) == 59
     assert again.store_for(16).paths == again.store_for(24).paths
+
+
+def test_each_fit_has_pictures_of_its_own_of_the_same_photographs(make_folder: MakeFolder, tmp_path: Path) -> None:
+    root = make_folder({"a": 10, "b": 10})
+    data = open_data(DataConfig(dir=str(root)), {16, 24}, tmp_path / "cache", fits=("squash", "crop"))
+    assert len(data.stores) == 4
+    assert len({store.fingerprint for store in data.stores.values()}) == 4
+    assert {store.paths for store in data.stores.values()} == {data.store.paths}
+
+    on_device = DeviceData(data, torch.device("cpu"))
+    cropped, squashed = (next(on_device.of_fit(fit).feed(24).stream([torch.arange(3)])) for fit in ("crop", "squash"))
+    assert (cropped.shape, squashed.shape) == ((3, 28, 28, 3), (3, 24, 24, 3))
+    assert on_device.of_fit("crop").feed(24) is on_device.of_fit("crop").feed(24)  # made once for all trials

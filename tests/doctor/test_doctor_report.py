@@ -33,6 +33,7 @@ FOUND = Examination(
         smallest=(40, 30),
         median=(256, 256),
         largest=(4000, 3000),
+        long=(),
         copies=(("rust/1.jpg", "scab/copy.jpg"),),
         files_compared=True,
         across_classes=1,

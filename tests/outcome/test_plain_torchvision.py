@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torchvision import models
 
 from tune_cropshield.cli import main
-from tune_cropshield.config.settings import DataConfig, RunConfig, TrialConfig, save_config
+from tune_cropshield.config.settings import DataConfig, Fit, RunConfig, TrialConfig, save_config
 from tune_cropshield.data.preparation import Preparation, judged_on
 from tune_cropshield.outcome.onnx import write_onnx
 from tune_cropshield.outcome.predict import predict
@@ -32,12 +32,16 @@ def lines_of_the_page(number: int) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with best/, of a network that nobody trained."""
+    return write_best(tmp_path, "crop")
+
+
+def write_best(tmp_path: Path, fit: Fit) -> Path:
+    """Returns a folder with best/, of a network that nobody trained."""
     best = tmp_path / "best"
     best.mkdir()
     torch.manual_seed(0)
     network = models.resnet18(num_classes=len(CLASSES)).eval()
-    config = RunConfig(data=DataConfig(dir=str(tmp_path)), trial=TrialConfig(model="resnet18", image_size=64))
+    config = RunConfig(data=DataConfig(dir=str(tmp_path), fit=fit), trial=TrialConfig(model="resnet18", image_size=64))
     save_config(config, best / "config.toml")
     (best / "classes.json").write_text(json.dumps(CLASSES))
     (best / "preparation.json").write_text(json.dumps(judged_on(config).as_dict()))
@@ -71,12 +75,15 @@ def assert_the_lines_say_what_predict_says(lines: str, folder: Path, most: float
     )  # else everything would be close to everything
 
 
-def test_plain_torchvision_gives_predicts_probabilities(folder: Path) -> None:
-    assert_the_lines_say_what_predict_says(lines_of_the_page(0), folder, most=1e-5)
+@pytest.mark.parametrize("fit", ["crop", "pad", "squash"])
+def test_plain_torchvision_gives_predicts_probabilities(tmp_path: Path, fit: Fit) -> None:
+    assert_the_lines_say_what_predict_says(lines_of_the_page(0), write_best(tmp_path, fit), most=1e-5)
 
 
 @pytest.mark.slow
-def test_the_onnx_file_gives_them_too(folder: Path) -> None:
+@pytest.mark.parametrize("fit", ["crop", "pad", "squash"])
+def test_the_onnx_file_gives_them_too(tmp_path: Path, fit: Fit) -> None:
+    folder = write_best(tmp_path, fit)
     write_onnx(folder / "best", folder / "best" / "model.onnx")
     assert_the_lines_say_what_predict_says(lines_of_the_page(1), folder, most=1e-4)
 
@@ -112,3 +119,9 @@ def test_the_file_says_all_that_is_done() -> None:
         "std": [0.229, 0.224, 0.225],
         "layout": "NCHW",
     }
+    padded, squashed = Preparation(224, "pad").as_dict(), Preparation(224, "squash").as_dict()
+    assert [padded[key] for key in ("fit", "resized_side", "resize", "crop")] == ["pad", "longer", 224, None]
+    assert padded["fill"] == [124, 116, 104]
+    assert [squashed[key] for key in ("fit", "resized_side", "resize", "crop", "fill")] == [
+        *("squash", "both", 224, None, None)
+    ]

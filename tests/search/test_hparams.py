@@ -67,7 +67,8 @@ def settings(space: SearchSpace, number: int) -> dict[str, Any]:
         "warmup_epochs": 0.5,
         "effective_batch": 128,
     }
-    return space.trial_config({**searched, "micro_batch": 64, "accumulation": 2}).model_dump()
+    trial = space.trial_config({**searched, "micro_batch": 64, "accumulation": 2})
+    return {**space.data_config(searched).model_dump(), **trial.model_dump()}
 
 
 def write_search(out: Path, text: str = SPACE, accuracies: dict[int, list[float]] = ACCURACIES) -> None:

@@ -22,7 +22,7 @@ from tune_cropshield.api.arguments import (
 )
 from tune_cropshield.api.report import write_again
 from tune_cropshield.config.places import cache_dir
-from tune_cropshield.config.settings import DataConfig, TrialConfig
+from tune_cropshield.config.settings import DataConfig, Fit, TrialConfig
 from tune_cropshield.device import find_device
 from tune_cropshield.errors import ConfigError, RunFailure, UserError
 from tune_cropshield.search.resources import divide
@@ -128,7 +128,7 @@ def confirm(
     view = view_of(progress)
     trial = space.trial_config()
     with locked(folder):
-        opened = _open(photographs, trial, view)
+        opened = _open(photographs, trial, space.fits, view)
         _check_same_photographs(folder, study.user_attrs.get("data"), opened)
         num_judged = len(opened.split.val)
         labels = ", ".join(f"t{each.trial:03d}" for each in chosen[1:])
@@ -137,7 +137,7 @@ def confirm(
             f"{labels}, each with the seeds {', '.join(map(str, new_seeds))}; one split, {num_judged} photographs to "
             "judge by"
         )
-        moved = [_with_photographs(candidate, photographs) for candidate in chosen]
+        moved = [_with_photographs(candidate, photographs.dir) for candidate in chosen]
         on_device, threads = DeviceData(opened, torch.device(used)), divide(used, 1, 1).threads
         conditions = conditions_of(on_device, threads)
         for others, count in under_other_conditions(table, conditions).items():
@@ -154,14 +154,15 @@ def confirm(
     return ConfirmResult(folder, new_seeds, num_judged, judged, verdict(judged).removeprefix("verdict: "))
 
 
-def _open(photographs: DataConfig, trial: TrialConfig, view: SearchView) -> LeafData:
+def _open(photographs: DataConfig, trial: TrialConfig, fits: Sequence[Fit], view: SearchView) -> LeafData:
     """Returns the photographs, decoded."""
     from tune_cropshield.data.dataset import open_data
     from tune_cropshield.data.left_out import left_out_lines
     from tune_cropshield.training.model_checks import check_pretrained
 
     with view.steps("decoding photographs") as decoded:
-        data = open_data(photographs, {trial.image_size, *trial.progressive_sizes.values()}, cache_dir(), decoded)
+        sizes = {trial.image_size, *trial.progressive_sizes.values()}
+        data = open_data(photographs, sizes, cache_dir(), decoded, fits)
     check_pretrained(trial, len(data.classes))
     for line in left_out_lines(data.left_out):
         view.note(line)
@@ -229,6 +230,7 @@ def _train_all(
     return runs
 
 
-def _with_photographs(candidate: Candidate, photographs: DataConfig) -> Candidate:
+def _with_photographs(candidate: Candidate, folder: str) -> Candidate:
     """Returns `candidate` trained on a folder that may have moved."""
-    return replace(candidate, config=candidate.config.model_copy(update={"data": photographs}))
+    data = candidate.config.data.model_copy(update={"dir": folder})
+    return replace(candidate, config=candidate.config.model_copy(update={"data": data}))

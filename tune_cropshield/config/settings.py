@@ -28,7 +28,7 @@ Side = Annotated[int, Field(ge=16, le=1024)]  # px
 Batch = Annotated[int, Field(ge=1, le=65536)]  # images; no optimizer has use for more
 Epochs = Annotated[int, Field(le=100_000)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what every random generator takes
-Fit = Literal["crop", "pad", "squash"]  # what becomes of a photograph that is not square: see data/preparation.py
+Fit = Literal["crop", "pad", "squash"]
 ESCAPES = {"\t": r"\t", "\n": r"\n", "\b": r"\b", "\f": r"\f", "\r": r"\r"}  # what TOML makes of a path's backslashes
 Weights = Annotated[bool | str, described_as("true, false or the path of a state dict")]
 
@@ -66,6 +66,10 @@ class DataConfig(Settings):
     split_seed: Seed = 0  # not the trial's seed: every trial and every confirming run shares one split
     # More unreadable photographs than this are an error; fewer are listed and left out.
     max_bad_share: float = Field(0.05, ge=0, le=1)
+
+    # What becomes of a photograph that is not square. crop: its middle is cut out, the rest is not seen. pad: all of it
+    # is seen, with a border in the mean colour. squash: all of it is seen, pressed to a square.
+    fit: Fit = "crop"
 
     # How many folders make a class's name: 1 for DATA/rust, 2 for DATA/apple/rust; left out: 1 where that is plain.
     class_depth: Literal[1, 2] | None = None

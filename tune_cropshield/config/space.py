@@ -27,7 +27,7 @@ from tune_cropshield.config.faults import (
     shown,
 )
 from tune_cropshield.config.registry import checked_name
-from tune_cropshield.config.settings import DataConfig, Epochs, Seed, TrialConfig
+from tune_cropshield.config.settings import DataConfig, Epochs, Fit, Seed, TrialConfig
 from tune_cropshield.config.toml_files import read_toml
 from tune_cropshield.config.units import parse_budget, parse_duration
 from tune_cropshield.errors import ConfigError
@@ -42,7 +42,11 @@ OWNED_BY_SEARCH = {
     "micro_batch": "the plan",
     "accumulation": "the plan",
 }
-SEARCHABLE = [name for name in TrialConfig.model_fields if name not in FIXED and name not in OWNED_BY_SEARCH]
+OF_PHOTOGRAPHS = ("fit",)  # of [data]; what else is searched is of [trial]
+SEARCHABLE = [
+    *(name for name in TrialConfig.model_fields if name not in FIXED and name not in OWNED_BY_SEARCH),
+    *OF_PHOTOGRAPHS,
+]
 TrialsAtOnce = Annotated[
     Annotated[int, Field(ge=1, le=1024)] | Literal["auto"], described_as('a whole number from 1 to 1024, or "auto"')
 ]
@@ -136,7 +140,17 @@ class SearchSpace(Settings):
         return TrialConfig.model_validate(self._trial_values(values or {}))
 
     def _trial_values(self, values: dict[str, Any]) -> dict[str, Any]:
-        return {**self.trial, "epochs": self.search.epochs, "seed": self.search.seed, **values}
+        own = {name: value for name, value in values.items() if name not in OF_PHOTOGRAPHS}
+        return {**self.trial, "epochs": self.search.epochs, "seed": self.search.seed, **own}
+
+    def data_config(self, values: dict[str, Any]) -> DataConfig:
+        """Returns which photographs a trial is trained on, and how they are prepared, with the searched `values`."""
+        return self.data.model_copy(update={name: values[name] for name in OF_PHOTOGRAPHS if name in values})
+
+    @property
+    def fits(self) -> tuple[Fit, ...]:
+        """How photographs that are not square are fitted: what is searched, or what is set."""
+        return self.space["fit"].ends if "fit" in self.space else (self.data.fit,)  # type: ignore[return-value]
 
 
 def load_space(path: Path, overrides: dict[str, dict[str, Any]] | None = None) -> SearchSpace:
@@ -190,6 +204,8 @@ def _misplaced(space: SearchSpace, origin: Origin) -> list[str]:
             faults.append(f"{origin.of(('space', name))}: {why}; known here: {', '.join(SEARCHABLE)}")
         elif name in space.trial:
             faults.append(f"{origin.of(('space', name))}: stands in [trial] too")
+        elif name in OF_PHOTOGRAPHS and getattr(space.data, name) != DataConfig.model_fields[name].default:
+            faults.append(f"{origin.of(('space', name))}: stands in [data] too")
     return faults
 
 
@@ -198,7 +214,8 @@ def _faults_of_ends(space: SearchSpace, origin: Origin) -> tuple[list[str], set[
     faults, wrong = [], set()
     for name, domain in space.space.items():
         for value in domain.ends:
-            _, found, _ = checked_fields(TrialConfig, {name: value}, origin.inside("space"))
+            settings = DataConfig if name in OF_PHOTOGRAPHS else TrialConfig
+            _, found, _ = checked_fields(settings, {name: value}, origin.inside("space"))
             if found:
                 faults += found
                 wrong.add(name)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from tune_cropshield.config.settings import DataConfig
+from tune_cropshield.config.settings import DataConfig, Fit
 from tune_cropshield.data.feed import ImageFeed
 from tune_cropshield.data.folder import ImageFolder, scan_folder
 from tune_cropshield.data.left_out import LeftOut
@@ -24,13 +26,15 @@ class LeafData:
     """The stores, one for each preparation, and the split. Pickles as paths: cheap to send to a worker.
 
     All stores hold the same photographs in the same order. left_out: everything in the folder that is not used,
-    unreadable photographs among it. given_split: the folders name the split; it was not made here.
+    unreadable photographs among it. given_split: the folders name the split; it was not made here. fit: of the stores
+    that `store_for` gives, where there are several.
     """
 
     stores: dict[Preparation, Store]
     split: Split
     left_out: tuple[LeftOut, ...] = ()
     given_split: bool = False
+    fit: Fit = "crop"
 
     @property
     def store(self) -> Store:
@@ -43,29 +47,38 @@ class LeafData:
 
     def store_for(self, image_size: int) -> Store:
         """Returns the store that holds pictures for training at `image_size`."""
-        return self.stores[Preparation(image_size)]
+        return self.stores[Preparation(image_size, self.fit)]
 
 
 def open_data(
-    config: DataConfig, image_sizes: Iterable[int], cache_dir: Path, progress: Callable[[int, int], None] | None = None
+    config: DataConfig,
+    image_sizes: Iterable[int],
+    cache_dir: Path,
+    progress: Callable[[int, int], None] | None = None,
+    fits: Iterable[Fit] = (),
 ) -> LeafData:
     """Returns the photographs of `config`, split, and decoded under `cache_dir` once for each of `image_sizes`.
 
     The folder is read once, for all sizes.
 
+    Args:
+        fits: where several are needed; left out, that of `config`.
+
     Raises DataError when they cannot be trained on, or a file became unreadable while they were decoded.
     """
+    fits = sorted(set(fits)) or [config.fit]
     folder = scan_folder(Path(config.dir), cache_dir / "digests.json", config.class_depth, config.merge)
     stores = {
         preparation: open_store(folder, preparation, cache_dir, max_bad_share=config.max_bad_share, progress=progress)
-        for preparation in [Preparation(size) for size in sorted(set(image_sizes))]
+        for preparation in [Preparation(*each) for each in product(sorted(set(image_sizes)), fits)]
     }
     _check_same_photographs(folder.root, list(stores.values()))
     store = next(iter(stores.values()))
     sides = {file.path: file.side for file in folder.files}
     given = [side for path in store.paths if (side := sides.get(path)) is not None]
     split = _split(config, store, given)
-    return LeafData(stores, split, (*folder.left_out, *unreadable(folder, store)), given_split=bool(given))
+    left_out = (*folder.left_out, *unreadable(folder, store))
+    return LeafData(stores, split, left_out, given_split=bool(given), fit=fits[0])
 
 
 def _split(config: DataConfig, store: Store, given: list[str]) -> Split:
@@ -110,24 +123,34 @@ class DeviceData:
 
         A store that does not fit what is left of `resident_bytes` is streamed.
         """
-        self.data, self.device, self._room = data, device, resident_bytes if device.type == "cuda" else 0
+        self.data, self.device = data, device
+        self._for_stores = resident_bytes if device.type == "cuda" else 0
         self.labels_N = data.store.labels.to(device)
         self._feeds: dict[Preparation, ImageFeed] = {}
 
     def feed(self, image_size: int) -> ImageFeed:
         """Returns the feed of pictures for training at `image_size`."""
-        preparation = Preparation(image_size)
+        preparation = Preparation(image_size, self.data.fit)
         if preparation not in self._feeds:
             images = self.data.stores[preparation].images
-            resident = images.numel() <= self._room
-            self._room -= images.numel() if resident else 0
+            resident = images.numel() <= self._for_stores - self._stores_bytes
             self._feeds[preparation] = ImageFeed(images, self.device, resident)
         return self._feeds[preparation]
+
+    def of_fit(self, fit: Fit) -> DeviceData:
+        """Returns the same data, whose feeds hold pictures of `fit`. What lies on the device is shared."""
+        other = copy.copy(self)
+        other.data = replace(self.data, fit=fit)
+        return other
 
     @property
     def resident_bytes(self) -> int:
         """What lies on the device for all trials: the stores' copies so far, and the labels."""
-        return self.labels_N.nbytes + sum(
+        return self.labels_N.nbytes + self._stores_bytes
+
+    @property
+    def _stores_bytes(self) -> int:
+        return sum(
             self.data.stores[preparation].images.numel() for preparation, feed in self._feeds.items() if feed.resident
         )
 

@@ -135,4 +135,4 @@ class Preparation:
 
 def judged_on(config: RunConfig) -> Preparation:
     """Returns the preparation of what a run's network is judged on, and used on afterwards."""
-    return Preparation(config.trial.final_size)
+    return Preparation(config.trial.final_size, config.data.fit)

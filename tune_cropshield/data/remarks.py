@@ -15,6 +15,7 @@ from tune_cropshield.data.class_sizes import (
 from tune_cropshield.data.dataset import LeafData
 from tune_cropshield.data.layout import side_of as named_side
 from tune_cropshield.data.left_out import left_out_lines
+from tune_cropshield.data.long_photographs import long_photographs_lines
 from tune_cropshield.data.look_alikes import look_alike_lines
 from tune_cropshield.data.near_copies import groups_of_near_copies
 from tune_cropshield.data.split import TEST, TRAIN, VAL
@@ -25,8 +26,8 @@ EXAMPLES = 3
 def remarks(data: LeafData) -> list[str]:
     """Returns what is noteworthy, a sentence each.
 
-    That is what was left out, class names that look alike, classes of unequal size, few validation photographs, a given
-    split with what its sides share, and copies of one photograph on two sides.
+    That is what was left out, class names that look alike, classes of unequal size, few validation photographs, long
+    photographs that are cropped, a given split with what its sides share, and copies of one photograph on two sides.
     """
     classes = _counts(data, data.store.labels)
     lines = left_out_lines(data.left_out) + look_alike_lines(classes)
@@ -35,6 +36,8 @@ def remarks(data: LeafData) -> list[str]:
     validation = _counts(data, data.store.labels[torch.from_numpy(data.split.val)])
     if validation_is_small(validation):
         lines.append(validation_line(validation))
+    if {preparation.fit for preparation in data.stores} == {"crop"}:
+        lines += long_photographs_lines(data.store.sizes)
     if data.given_split:
         lines += [_given(data), *_identical_on_both_sides(data)]
     return [*lines, *_near_copies_on_both_sides(data)]

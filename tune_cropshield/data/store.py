@@ -54,7 +54,8 @@ class Store:
     Attributes:
         images: (N, size, size, 3) uint8 on the CPU, mapped read-only: writing to it in place crashes the process.
         labels: (N,) int64, indices into `classes`.
-        paths, digests: N each; paths are relative to `root`, with forward slashes, digests are SHA-256 in hex.
+        paths, digests, sizes: N each; paths are relative to `root`, with forward slashes, digests are SHA-256 in hex,
+            sizes are the upright photographs' widths and heights in px.
         unreadable: (path, reason) of each image that was left out.
     """
 
@@ -65,6 +66,7 @@ class Store:
     classes: tuple[str, ...]
     paths: tuple[str, ...]
     digests: tuple[str, ...]
+    sizes: tuple[tuple[int, int], ...]
     unreadable: tuple[tuple[str, str], ...]
     labels: Tensor
     images: Tensor
@@ -103,6 +105,7 @@ class Store:
             classes=tuple(index["classes"]),
             paths=tuple(index["paths"]),
             digests=tuple(index["digests"]),
+            sizes=tuple((width, height) for width, height in index["sizes"]),
             unreadable=tuple((name, reason) for name, reason in index["unreadable"]),
             labels=torch.tensor(labels, dtype=torch.int64),
             images=_read_only_tensor(mapped),

@@ -49,7 +49,7 @@ def build_store(
     aside.mkdir()
     try:
         with (aside / IMAGES).open("wb") as sink, (aside / THUMBNAILS).open("wb") as small:
-            kept, bad = _decode_into(sink, small, folder, preparation, progress, workers)
+            kept, sizes, bad = _decode_into(sink, small, folder, preparation, progress, workers)
             _sync(sink)
             _sync(small)
         unreadable = tuple((name, reason) for name, reason, _ in bad)
@@ -65,6 +65,7 @@ def build_store(
             "labels": [file.label for file in kept],
             "paths": [file.path for file in kept],
             "digests": [file.digest for file in kept],
+            "sizes": sizes,
             "unreadable": unreadable,
             "try_again": [name for name, _, may_succeed in bad if may_succeed],
             "images_crc32": sampled_crc32(aside / IMAGES),
@@ -87,44 +88,44 @@ def _decode_into(
     preparation: Preparation,
     progress: Progress | None,
     workers: int,
-) -> tuple[list[ImageFile], list[tuple[str, str, bool]]]:
+) -> tuple[list[ImageFile], list[tuple[int, int]], list[tuple[str, str, bool]]]:
     """Appends each readable image's picture to `sink` and its thumbnail to `small`.
 
-    Returns their files and what is wrong with the others.
-
-    Of the others: (path, reason, whether another try may succeed).
+    Returns their files, their widths and heights, and what is wrong with the others: (path, reason, whether another try
+    may succeed).
 
     Plain writes in order, not stores into a mapping: a full disk raises here, where a mapping would kill the process
     (SIGBUS), and an unreadable image leaves no hole. A few images per thread are decoded ahead, so memory stays small
     whatever the folder holds.
     """
     kept: list[ImageFile] = []
+    sizes: list[tuple[int, int]] = []
     bad: list[tuple[str, str, bool]] = []
     waiting = iter(folder.files)
-    ahead: deque[tuple[ImageFile, Future[tuple[Pixels, Pixels]]]] = deque()
+    ahead: deque[tuple[ImageFile, Future[tuple[Pixels, Pixels, tuple[int, int]]]]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         for done in range(1, len(folder.files) + 1):
             while len(ahead) < 4 * workers and (next_file := next(waiting, None)) is not None:
-                ahead.append(
-                    (next_file, pool.submit(_picture_and_thumbnail, preparation, folder.root / next_file.path))
-                )
+                ahead.append((next_file, pool.submit(_decoded, preparation, folder.root / next_file.path)))
             file, future = ahead.popleft()
             try:
-                picture, thumb = future.result()
+                picture, thumb, size = future.result()
                 sink.write(picture.data)
                 small.write(thumb.data)
                 kept.append(file)
+                sizes.append(size)
             except DecodeError as error:
                 reason = VANISHED if isinstance(error.__cause__, FileNotFoundError) else str(error)
                 bad.append((file.path, reason, isinstance(error, FileReadError)))
             if progress is not None:
                 progress(done, len(folder.files))
-    return kept, bad
+    return kept, sizes, bad
 
 
-def _picture_and_thumbnail(preparation: Preparation, path: Path) -> tuple[Pixels, Pixels]:
+def _decoded(preparation: Preparation, path: Path) -> tuple[Pixels, Pixels, tuple[int, int]]:
+    """Returns a photograph's picture, its thumbnail, and its width and height. Raises DecodeError."""
     photograph = decode_rgb(path)
-    return preparation.picture(photograph), thumbnail(photograph)
+    return preparation.picture(photograph), thumbnail(photograph), photograph.size
 
 
 def check_readable(

@@ -9,7 +9,7 @@ from typing import Any
 
 from tune_cropshield.errors import RunFailure
 
-FORMAT_VERSION = 2  # raise when the layout of a store changes
+FORMAT_VERSION = 3  # raise when the layout of a store changes
 IMAGES, THUMBNAILS, INDEX = "images.u8", "thumbnails.u8", "index.json"
 CHECKED_BLOCKS, BLOCK_BYTES = 64, 64 * 1024  # 4 MiB are read to trust a store of any size
 

@@ -19,6 +19,7 @@ from tune_cropshield.config.settings import DataConfig
 from tune_cropshield.data.decode import DecodeError, decode_rgb
 from tune_cropshield.data.folder import ListedFolder, list_folder
 from tune_cropshield.data.left_out import LeftOut
+from tune_cropshield.data.long_photographs import long_photographs_lines
 from tune_cropshield.data.near_copies import groups_of_near_copies, thumbnail
 from tune_cropshield.data.split import TRAIN, VAL
 
@@ -45,6 +46,7 @@ class Photographs:
     smallest: tuple[int, int] | None  # width, height in px of those that are whole
     median: tuple[int, int] | None
     largest: tuple[int, int] | None
+    long: tuple[str, ...]  # what a crop to a square leaves out, where that is much
     copies: tuple[tuple[str, ...], ...]  # groups of paths with the same bytes
     files_compared: bool  # False where time ran out before all files of equal length were read
     across_classes: int  # groups of copies that lie in more than one class
@@ -89,6 +91,7 @@ def examine_photographs(root: Path, seconds: float, threads: int) -> Photographs
         if sides
         else None,
         largest=sides[-1] if sides else None,
+        long=tuple(long_photographs_lines(sides)),
         copies=tuple(copies),
         files_compared=compared,
         across_classes=sum(len({class_of[path] for path in group}) > 1 for group in copies),

@@ -92,6 +92,7 @@ def _photographs(photographs: Photographs, drawn: bool) -> list[tuple[str, str]]
         *(("names", line) for line in look_alike_lines(classes)),
         *(("folder", line) for line in left_out_lines(photographs.left_out)),
     ]
+    rows += [("advice", line) for line in photographs.long]
     if is_imbalanced(classes):
         rows.append(
             ("advice", 'class_weights = "balanced" gives small classes their say; macro F1 shows whether it helps')

@@ -87,7 +87,7 @@ class Search:
 
     def run_config(self, parameters: dict[str, Any]) -> RunConfig:
         """Returns the settings of a trial together with the photographs that it is trained on."""
-        return RunConfig(data=self.space.data, trial=self.trial_config(parameters))
+        return RunConfig(data=self.space.data_config(parameters), trial=self.trial_config(parameters))
 
     def trial_line(self, number: int) -> TrialLine:
         """Returns what a view shows of a trial before its first epoch in this run of the search."""

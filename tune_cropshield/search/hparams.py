@@ -166,9 +166,9 @@ def _domains(space: SearchSpace, plan: Plan) -> dict[str, Domain | tuple[Any, ..
     domains[EFFECTIVE_BATCH] = tuple(sorted({pair.effective_batch for pair in pairs}))
     domains["micro_batch"] = tuple(sorted({pair.micro_batch for pair in pairs}))
     domains["accumulation"] = tuple(sorted({pair.accumulation for pair in pairs}))
-    trial = space.trial_config()
+    settings = {**space.data.model_dump(), **space.trial_config().model_dump()}
     constants = dict.fromkeys([*CONSTANTS, *SEARCHABLE])  # another search, shown beside this one, may search any
-    return {**{name: (getattr(trial, name),) for name in constants if name not in domains}, **domains}
+    return {**{name: (settings[name],) for name in constants if name not in domains}, **domains}
 
 
 def _is_text(domain: Domain | tuple[Any, ...]) -> bool:

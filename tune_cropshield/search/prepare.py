@@ -67,7 +67,8 @@ def prepare(space: SearchSpace, cache_dir: Path, view: SearchView) -> Prepared:
         view.note(f"no --data given: searching on synthetic leaves in {leaves}")
         space = space.model_copy(update={"data": space.data.model_copy(update={"dir": str(leaves)})})
     with view.steps("decoding photographs") as progress:
-        data = open_data(space.data, {trial.image_size, *trial.progressive_sizes.values()}, cache_dir, progress)
+        sizes = {trial.image_size, *trial.progressive_sizes.values()}
+        data = open_data(space.data, sizes, cache_dir, progress, space.fits)
     check_pretrained(trial, len(data.classes))
     for line in remarks(data):
         view.note(line)

@@ -102,7 +102,7 @@ class StudySearcher(Searcher):
     def _worker_config(self, number: int, parameters: dict[str, Any]) -> dict[str, Any]:
         """Returns what the trial's worker gets, and writes the trial's settings for TensorBoard."""
         run = self._search.run_config(parameters).model_dump()
-        self._search.hparams.trial_started(number, run["trial"])
+        self._search.hparams.trial_started(number, {**run["data"], **run["trial"]})
         return {"number": number, "folder": str(self._search.trial_folder(number)), "run": run}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from tune_cropshield.config.domain import NO_BOUND, Domain
 from tune_cropshield.config.reference import recommended
 from tune_cropshield.config.settings import TrialConfig
-from tune_cropshield.config.space import SearchSpace
+from tune_cropshield.config.space import OF_PHOTOGRAPHS, SearchSpace
 from tune_cropshield.memory.choose.pairs import Plan
 from tune_cropshield.search.trial_settings import EFFECTIVE_BATCH, PAIR
 from tune_cropshield.search.views.view import short
@@ -35,7 +35,8 @@ def reference_point(space: SearchSpace) -> dict[str, Any]:
 
 def _advice(space: SearchSpace) -> dict[str, Any]:
     trial = space.trial_config()
-    return {name: getattr(trial, name) for name in TrialConfig.model_fields} | recommended(trial)
+    own = {name: getattr(trial, name) for name in TrialConfig.model_fields}
+    return own | {name: getattr(space.data, name) for name in OF_PHOTOGRAPHS} | recommended(trial)
 
 
 def _nearest(name: str, domain: Domain, advised: Any) -> Any:

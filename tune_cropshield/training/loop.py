@@ -99,7 +99,7 @@ def trial_epochs(
         DiskFull: nothing more can be written; everything so far is whole.
         RunFailure: the checkpoint is of another version.
     """
-    trial = config.trial
+    trial, data = config.trial, data.of_fit(config.data.fit)
     with raising_disk_full(folder):
         folder.mkdir(parents=True, exist_ok=True)
         clock = TrialClock(folder)

@@ -23,7 +23,7 @@ from tune_cropshield.training.run_folder import BEST_METRICS
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tune_cropshield.config.settings import TrialConfig
+    from tune_cropshield.config.settings import RunConfig
 
 EARLIER_PREDICTIONS = "predictions.safetensors"  # what earlier versions kept: numbers in the order of the split
 THUMBNAIL_PX = 112
@@ -105,7 +105,7 @@ def judge(run_dir: Path, data: LeafData | None, device_name: Literal["auto", "cp
             raise UserError("neither its predictions nor the photographs are there")
         if list(data.classes) != classes:
             raise UserError(f"the classes of {config.data.dir} are no longer those it was trained on")
-        rows = _predictions_now(config.trial, classes, weights, data, device_name)
+        rows = _predictions_now(config, classes, weights, data, device_name)
     wrong = sorted((row for row in rows if not row.right), key=lambda row: -row.probability)[:MOST_MISTAKES]
     pictures = _pictures(run_dir, [row.photograph for row in wrong], data, config.trial.final_size)
     mistakes = tuple(Mistake(row, pictures.get(row.photograph)) for row in wrong)
@@ -138,14 +138,15 @@ def kept_predictions(run_dir: Path, data: LeafData | None) -> list[Judged] | Non
 
 
 def _predictions_now(
-    trial: TrialConfig, classes: Sequence[str], weights: Path, data: LeafData, device_name: Literal["auto", "cpu"]
+    config: RunConfig, classes: Sequence[str], weights: Path, data: LeafData, device_name: Literal["auto", "cpu"]
 ) -> list[Judged]:
     import torch
 
+    trial, fit = config.trial, config.data.fit
     device = torch.device(find_device(device_name))
     precision = resolve_precision(trial.precision, device)
     network = load_trained(trial, len(classes), weights, device)
-    batches = split_batches(trial, DeviceData(data, device), "val", DTYPES[precision])
+    batches = split_batches(trial, DeviceData(data, device).of_fit(fit), "val", DTYPES[precision])
     found = Evaluator(network, len(classes), precision, device).evaluate(batches)
     return _named(found.predicted_N, found.probability_N, data)
 

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tune_cropshield.config.reference import REFERENCE
 from tune_cropshield.config.settings import RunConfig, load_config
-from tune_cropshield.config.space import SearchSpace, load_space
+from tune_cropshield.config.space import OF_PHOTOGRAPHS, SearchSpace, load_space
 from tune_cropshield.errors import UserError
 from tune_cropshield.memory.choose.pairs import Pair, Plan
 from tune_cropshield.outcome.report.theme import RUNNING, UNFINISHED
@@ -77,7 +77,9 @@ class TrialRecord:
 
     def setting(self, name: str) -> Any:
         """Returns a setting of the trial, searched or not; None where it is not known."""
-        return getattr(self.config.trial, name) if self.config is not None else self.parameters.get(name)
+        if self.config is None:
+            return self.parameters.get(name)
+        return getattr(self.config.data if name in OF_PHOTOGRAPHS else self.config.trial, name)
 
 
 @dataclass(frozen=True)
