@@ -141,6 +141,18 @@ def test_a_search_that_is_asked_to_end_leaves_its_best_and_its_report_and_no_pro
     assert read_study(out).trials[0].state.name == "RUNNING"
 
 
+def test_a_signal_while_the_results_are_written_does_not_take_them_away(search: Start, home: Path) -> None:
+    out = home / "out"
+    process = search(stdout=subprocess.DEVNULL)
+    while not (out / ".best.tmp").exists() and not (out / "best").exists() and process.poll() is None:
+        time.sleep(0.001)
+
+    group(process.pid)
+
+    assert process.wait(timeout=60) == 0  # all trials had ended
+    assert (out / "best" / "model.safetensors").is_file() and (out / "report.html").is_file()
+
+
 def test_after_a_kill_of_the_search_alone_nothing_of_ray_is_left(search: Start, home: Path) -> None:
     process = search("--epochs", "3000", stdout=subprocess.DEVNULL)
     wait_for_an_epoch(process, home / "out")

@@ -172,7 +172,8 @@ def _joined(address: str, otherwise: str) -> Iterator[None]:
     try:
         yield
     finally:
-        ray.shutdown()
+        with ending_afterwards():  # it takes the handler of SIGTERM away
+            ray.shutdown()
 
 
 def _check_answers(address: str) -> None:
