@@ -81,9 +81,8 @@ def check_pretrained(trial: TrialConfig, num_classes: int) -> None:
 @cache
 def _fault(model: str, size: int, images: int = 2, freeze_backbone: bool = False) -> str | None:
     """Returns why a training step's forward pass cannot run on `images` of `size`, None when it can."""
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # a user's own network draws its weights on the CPU: a trial may be under way
+    # A user's own network draws its weights on the CPU, and a trial may be under way.
+    with torch.random.fork_rng(devices=[]):
         network = _network(model, freeze_backbone)
     device = next(network.parameters()).device
     try:
