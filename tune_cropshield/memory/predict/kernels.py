@@ -90,15 +90,21 @@ def _copied_bytes(
     """Returns the bytes of images, result and weights copied to cuDNN's own layout.
 
     Three channels are read as they are by kernels of up to 3 x 3; larger ones copy them, in fp32 whatever the layout.
+    Groups whose width is no power of two are copied to the next wider ones.
     """
-    kernel = weight.shape[2:].numel()
+    kernel, width = weight.shape[2:].numel(), weight.shape[1]
     of_colours = images_BCHW.shape[1] == 3
-    if channels_last:
-        copied = of_colours and kernel > 9 and backward and images_BCHW.dtype == torch.float32
-    else:
+    num_bytes = images_BCHW.nbytes + result_BKHW.nbytes + weight.nbytes
+    if _is_depthwise(images_BCHW, groups):
+        return 0
+    if not channels_last:
         pointwise = kernel == 1 and set(stride) == {1}
-        copied = not (pointwise or _is_depthwise(images_BCHW, groups) or (of_colours and kernel <= 9))
-    return images_BCHW.nbytes + result_BKHW.nbytes + weight.nbytes if copied else 0
+        return 0 if pointwise or (of_colours and kernel <= 9) else num_bytes
+    if groups > 1:
+        wider = 1 << (width - 1).bit_length()
+        few = not backward and groups <= 4 and width >= 16
+        return num_bytes * wider // width if wider > width or few else 0
+    return num_bytes if of_colours and kernel > 9 and backward and images_BCHW.dtype == torch.float32 else 0
 
 
 def _is_depthwise(images_BCHW: Tensor, groups: int) -> bool:
