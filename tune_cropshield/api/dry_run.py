@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tune_cropshield.api.space import borrowed_ranges, new_space, resumed_space
+from tune_cropshield.config.places import cache_dir
 from tune_cropshield.config.space import SearchSpace
+from tune_cropshield.data.folder import check_folder
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import: a faulty space is told about before
+    from tune_cropshield.api.expectation import Expectation
     from tune_cropshield.memory.choose.pairs import Plan
     from tune_cropshield.search.resources import Resources
 
@@ -19,7 +22,8 @@ class DryRun:
     """What a search would do.
 
     plan: the pairs that trials may take; on a GPU only estimated. starts: the settings that are tried first.
-    note: a sentence on whose ranges these are, where none are shipped for the model asked for.
+    note: a sentence on whose ranges these are, where none are shipped for the model asked for. expected: what it would
+    find in the photographs and take of disk and time; None without photographs.
     """
 
     space: SearchSpace
@@ -27,18 +31,22 @@ class DryRun:
     plan: Plan
     starts: list[dict[str, Any]]
     note: str | None
+    expected: Expectation | None
 
 
 def dry_run(given: dict[str, Any], out: Path | None = None, *, resume: bool = False) -> DryRun:
     """Returns what `search` would do with the arguments `given` (those that are not None), without doing it.
 
-    Raises ConfigError with every fault of the space and the arguments, UserError where nothing fits the memory.
+    Raises ConfigError with every fault of the space and the arguments, UserError where nothing fits the memory,
+    DataError where the photographs cannot be trained on.
     """
     space = resumed_space(out, given) if resume else new_space(given)
+    if space.data.dir:  # before anything heavy is imported
+        check_folder(Path(space.data.dir), space.data.class_depth, space.data.merge)
     from tune_cropshield.search.prepare import device_and_card, plan_for
     from tune_cropshield.search.resources import divide
     from tune_cropshield.search.start_points import start_points
-    from tune_cropshield.search.trial_settings import most_expensive
+    from tune_cropshield.search.trial_settings import most_expensive, pair_of
     from tune_cropshield.search.views.view import SearchView
     from tune_cropshield.training.model_checks import check_network
 
@@ -46,4 +54,10 @@ def dry_run(given: dict[str, Any], out: Path | None = None, *, resume: bool = Fa
     device, card = device_and_card(space)
     resources = divide(device, space.search.trials_per_gpu, space.search.trials)
     plan = plan_for(space, resources, card, None, SearchView())
-    return DryRun(space, resources, plan, start_points(space, plan), None if resume else borrowed_ranges(given))
+    starts = start_points(space, plan)
+    expected = None
+    if space.data.dir:
+        from tune_cropshield.api.expectation import expect
+
+        expected = expect(space, resources, pair_of(starts[0], space, plan), cache_dir())
+    return DryRun(space, resources, plan, starts, None if resume else borrowed_ranges(given), expected)

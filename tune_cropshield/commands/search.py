@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.text import Text
 
 from tune_cropshield.errors import UserError
 
@@ -64,7 +65,7 @@ def _pruning(settings: SearchSettings) -> str:
 
 
 def _print(planned: DryRun, console: Console) -> None:
-    """Prints what would be searched: space, pairs, pruning steps, worst case."""
+    """Prints what would be searched: space, pairs, pruning steps, worst case; and on what, with which disk and time."""
     from tune_cropshield.search.views.view import short
 
     space, plan, resources = planned.space, planned.plan, planned.resources
@@ -92,3 +93,9 @@ def _print(planned: DryRun, console: Console) -> None:
         f"worst case: {settings.trials} trials x {settings.epochs} epochs = {settings.trials * settings.epochs} "
         "epochs, were none pruned"
     )
+    if planned.expected is None:
+        console.print("no --data given: photographs, disk and time are not looked at")
+        return
+    expected = planned.expected
+    for line in (expected.photographs, *expected.remarks, expected.disk, expected.time):
+        console.print(Text(line))

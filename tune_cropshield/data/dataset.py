@@ -76,19 +76,26 @@ def open_data(
     store = next(iter(stores.values()))
     sides = {file.path: file.side for file in folder.files}
     given = [side for path in store.paths if (side := sides.get(path)) is not None]
-    split = _split(config, store, given)
+    split = split_photographs(config, store.classes, store.labels.tolist(), store.digests, given)
     left_out = (*folder.left_out, *unreadable(folder, store))
     return LeafData(stores, split, left_out, given_split=bool(given), fit=fits[0])
 
 
-def _split(config: DataConfig, store: Store, given: list[str]) -> Split:
-    """Returns the split that is given, a side for each photograph; by content where none is given."""
-    labels = store.labels.tolist()
+def split_photographs(
+    config: DataConfig, classes: Sequence[str], labels: Sequence[int], digests: Sequence[str], given: Sequence[str]
+) -> Split:
+    """Returns the split of photographs: the given one, by content where none is given.
+
+    Args:
+        labels, digests: one per photograph.
+        given: its side, "train", "val" or "test"; empty where the folders name none.
+
+    Raises:
+        DataError: a class has too few photographs.
+    """
     if given:
-        return split_as_given(labels, store.digests, store.classes, given, config.split_seed, config.val_share)
-    return split_by_content(
-        labels, store.digests, store.classes, config.split_seed, config.val_share, config.test_share
-    )
+        return split_as_given(labels, digests, classes, given, config.split_seed, config.val_share)
+    return split_by_content(labels, digests, classes, config.split_seed, config.val_share, config.test_share)
 
 
 def unreadable(folder: ImageFolder, store: Store) -> list[LeftOut]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+
 import numpy as np
-import torch
 
 from tune_cropshield.data.class_sizes import (
     always_the_largest_line,
@@ -13,12 +15,13 @@ from tune_cropshield.data.class_sizes import (
     validation_line,
 )
 from tune_cropshield.data.dataset import LeafData
+from tune_cropshield.data.folder import ImageFolder
 from tune_cropshield.data.layout import side_of as named_side
 from tune_cropshield.data.left_out import left_out_lines
 from tune_cropshield.data.long_photographs import long_photographs_lines
 from tune_cropshield.data.look_alikes import look_alike_lines
 from tune_cropshield.data.near_copies import groups_of_near_copies
-from tune_cropshield.data.split import TEST, TRAIN, VAL
+from tune_cropshield.data.split import TEST, TRAIN, VAL, Split
 
 EXAMPLES = 3
 
@@ -29,41 +32,69 @@ def remarks(data: LeafData) -> list[str]:
     That is what was left out, class names that look alike, classes of unequal size, few validation photographs, long
     photographs that are cropped, a given split with what its sides share, and copies of one photograph on two sides.
     """
-    classes = _counts(data, data.store.labels)
-    lines = left_out_lines(data.left_out) + look_alike_lines(classes)
+    store = data.store
+    known = _known(data.classes, store.labels.tolist(), store.paths, store.digests, data.split, data.given_split)
+    fits = {preparation.fit for preparation in data.stores}
+    long = long_photographs_lines(store.sizes) if fits == {"crop"} else []
+    return [*left_out_lines(data.left_out), *known, *long, *_near_copies_on_both_sides(data)]
+
+
+def remarks_before_decoding(folder: ImageFolder, split: Split) -> list[str]:
+    """Returns the remarks that need no photograph decoded: all but those on unreadable ones and on near-copies.
+
+    split: of the folder's files.
+    """
+    files = folder.files
+    labels, paths, digests = (
+        [file.label for file in files],
+        [file.path for file in files],
+        [file.digest for file in files],
+    )
+    given = any(file.side is not None for file in files)
+    return [*left_out_lines(folder.left_out), *_known(folder.classes, labels, paths, digests, split, given)]
+
+
+def _known(
+    names: Sequence[str],
+    labels: Sequence[int],
+    paths: Sequence[str],
+    digests: Sequence[str],
+    split: Split,
+    given_split: bool,
+) -> list[str]:
+    """Returns the remarks that classes, files and the split give rise to."""
+    classes = _counts(names, labels)
+    lines = look_alike_lines(classes)
     if is_imbalanced(classes):
         lines.append(f"classes of unequal size: {sizes_line(classes)}; {always_the_largest_line(classes)}")
-    validation = _counts(data, data.store.labels[torch.from_numpy(data.split.val)])
+    validation = _counts(names, [labels[index] for index in split.val])
     if validation_is_small(validation):
         lines.append(validation_line(validation))
-    if {preparation.fit for preparation in data.stores} == {"crop"}:
-        lines += long_photographs_lines(data.store.sizes)
-    if data.given_split:
-        lines += [_given(data), *_identical_on_both_sides(data)]
-    return [*lines, *_near_copies_on_both_sides(data)]
+    if given_split:
+        lines += [_given(split), *_identical_on_both_sides(split, paths, digests)]
+    return lines
 
 
-def _counts(data: LeafData, labels: torch.Tensor) -> dict[str, int]:
+def _counts(names: Sequence[str], labels: Sequence[int]) -> dict[str, int]:
     """Returns how many photographs of each class bear these labels."""
-    counts = torch.bincount(labels, minlength=len(data.classes)).tolist()
-    return dict(zip(data.classes, counts, strict=True))
+    counts = Counter(labels)
+    return {name: counts[label] for label, name in enumerate(names)}
 
 
-def _given(data: LeafData) -> str:
-    has_test = "" if len(data.split.test) else "; it has no test photographs"
+def _given(split: Split) -> str:
+    has_test = "" if len(split.test) else "; it has no test photographs"
     return f"the split is used as the folders give it{has_test}"
 
 
-def _identical_on_both_sides(data: LeafData) -> list[str]:
+def _identical_on_both_sides(split: Split, paths: Sequence[str], digests: Sequence[str]) -> list[str]:
     """Returns a sentence where identical files lie on two sides of a given split, which a split by content prevents."""
     first: dict[str, tuple[str, str]] = {}  # digest -> side, path
     pairs = []
-    for side, indices in ((TRAIN, data.split.train), (VAL, data.split.val), (TEST, data.split.test)):
+    for side, indices in ((TRAIN, split.train), (VAL, split.val), (TEST, split.test)):
         for index in indices.tolist():
-            path = data.store.paths[index]
-            known_side, known_path = first.setdefault(data.store.digests[index], (side, path))
+            known_side, known_path = first.setdefault(digests[index], (side, paths[index]))
             if known_side != side:
-                pairs.append(f"{known_path} = {path}")
+                pairs.append(f"{known_path} = {paths[index]}")
     if not pairs:
         return []
     return [

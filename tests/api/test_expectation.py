@@ -1,0 +1,67 @@
+"""`search --dry-run` with photographs: the same faults and remarks as a search, and what it would take."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tune_cropshield.api.expectation import _epochs_when_pruned
+from tune_cropshield.cli import main
+from tune_cropshield.config.space import SearchSettings
+from tune_cropshield.data.generated import draw_leaves
+
+FLAGS = ("--dry-run", "--model", "tiny_cnn", "--image-size", "32", "--device", "cpu")
+
+
+def test_a_dry_run_looks_at_the_photographs_and_tells_disk_and_time(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = draw_leaves(home / "leaves", classes=3, per_class=20, image_size=24)
+    first = sorted(root.iterdir())[0]
+    (first / "notes.txt").write_text("")
+    first.rename(root / "leaf_mold")
+    sorted(path for path in root.iterdir() if path.name != "leaf_mold")[0].rename(root / "Leaf_mould")
+
+    assert main(["search", "--data", str(root), *FLAGS]) == 0
+
+    told = capsys.readouterr().out.splitlines()
+    assert told[-6].startswith("60 photographs, 3 classes: 48 to train, 6 to validate, 6 to test (fewer where some")
+    assert told[-5] == "no photographs, passed over: 1 .txt"
+    assert "differ only in one letter" in told[-4]
+    assert told[-3].startswith("6 validation photographs: one is worth 16.7 points of val_acc")
+    # 60 pictures of 36 x 36 px and thumbnails of 16 x 16 px are 0.3 MiB
+    assert re.match(r"disk: 1 MiB for decoded photographs .* at most about \d+ MiB in the search's folder", told[-2])
+    assert re.match(
+        r"time: about .* for 96 epochs if no trial is pruned; about .* from [\d.e+]+ images/s of 3 plain", told[-1]
+    )
+    assert sorted(path.name for path in home.rglob("*") if path.name in ("images.u8", "t000")) == []
+
+
+def test_a_dry_run_refuses_photographs_that_a_search_would_refuse(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["search", "--data", str(home / "gone"), *FLAGS]) == 2
+    assert capsys.readouterr().err == f"error: there is no folder {str(home / 'gone')!r}\n"
+    root = draw_leaves(home / "leaves", classes=2, per_class=3, image_size=24)
+    sorted(root.rglob("*.jpg"))[0].unlink()
+    assert main(["search", "--data", str(root), *FLAGS]) == 2
+    assert "too few distinct images to split into train, test, val" in capsys.readouterr().err
+
+
+def test_a_dry_run_without_photographs_says_so(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["search", *FLAGS]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == ("no --data given: photographs, disk and time are not looked at")
+
+
+@pytest.mark.parametrize(
+    ("trials", "epochs", "grace", "expected"),
+    [
+        (9, 9, 1, 9 * 1 + 3 * 2 + 1 * 6),  # after epochs 1 and 3 a third goes on
+        (12, 8, 2, 12 * 2 + 4 * 4 + 3),  # 1.33 trials for the last 2 epochs are 2.67
+        (5, 4, 4, 5 * 4),
+    ],
+)
+def test_epochs_are_counted_as_pruning_leaves_them(trials: int, epochs: int, grace: int, expected: int) -> None:
+    assert _epochs_when_pruned(SearchSettings(trials=trials, epochs=epochs, grace_epochs=grace)) == expected

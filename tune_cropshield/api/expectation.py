@@ -1,0 +1,148 @@
+"""What a search would find in its photographs, and about what disk space and time it would take."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tune_cropshield.config.space import SearchSettings, SearchSpace
+from tune_cropshield.config.units import MIB
+
+if TYPE_CHECKING:  # PyTorch takes seconds to import: a faulty space is told about before
+    from tune_cropshield.data.folder import ImageFolder
+    from tune_cropshield.data.split import Split
+    from tune_cropshield.memory.choose.pairs import Pair
+    from tune_cropshield.search.resources import Resources
+
+STEPS_TIMED = 3
+# Of the weights' size: a checkpoint holds them, AdamW's two averages, the average of the weights where there is one,
+# and the checkpoint before is kept.
+CHECKPOINTS_OVER_WEIGHTS = 8
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What a search would find and take.
+
+    photographs: how many, in words. remarks: on them, as a search makes them before its first trial. disk, time: a
+    sentence each.
+    """
+
+    photographs: str
+    remarks: list[str]
+    disk: str
+    time: str
+
+
+def expect(space: SearchSpace, resources: Resources, pair: Pair, cache_dir: Path) -> Expectation:
+    """Returns what to expect of a search of `space`. Files are read, but no photograph is decoded.
+
+    pair: of the trial whose steps are timed.
+
+    Raises DataError where a search could not train on the photographs.
+    """
+    from tune_cropshield.data.dataset import split_photographs
+    from tune_cropshield.data.folder import scan_folder
+    from tune_cropshield.data.remarks import remarks_before_decoding
+
+    config = space.data
+    folder = scan_folder(Path(config.dir), cache_dir / "digests.json", config.class_depth, config.merge)
+    labels, digests = [file.label for file in folder.files], [file.digest for file in folder.files]
+    given = [file.side for file in folder.files if file.side is not None]
+    split = split_photographs(config, folder.classes, labels, digests, given)
+    return Expectation(
+        f"{len(folder.files)} photographs, {len(folder.classes)} classes: {len(split.train)} to train, "
+        f"{len(split.val)} to validate, {len(split.test)} to test (fewer where some cannot be read, which shows when a "
+        "search decodes them)",
+        remarks_before_decoding(folder, split),
+        _disk(space, resources, folder),
+        _time(space, resources, pair, split),
+    )
+
+
+def _disk(space: SearchSpace, resources: Resources, folder: ImageFolder) -> str:
+    """Returns what a search would write: decoded photographs, the best trials' weights, checkpoints."""
+    from tune_cropshield.data.near_copies import THUMBNAIL_SIDE
+    from tune_cropshield.data.preparation import Preparation
+    from tune_cropshield.search.folder import WEIGHTS_BUDGET_BYTES
+    from tune_cropshield.training.models import build_model
+
+    trial = space.trial_config()
+    sizes = {trial.image_size, *trial.progressive_sizes.values()}
+    sides = [Preparation(size, fit).store_side for size in sizes for fit in space.fits]
+    store = len(folder.files) * 3 * sum(side**2 + THUMBNAIL_SIDE**2 for side in sides)
+    model = build_model(trial.model, len(folder.classes), dropout=trial.dropout)
+    weights = sum(tensor.nbytes for tensor in model.state_dict().values())
+    kept = min(space.search.trials * weights, max(WEIGHTS_BUDGET_BYTES, weights))
+    running = resources.concurrent_trials * CHECKPOINTS_OVER_WEIGHTS * weights
+    return (
+        f"disk: {_mib(store)} for decoded photographs in the cache folder, once for all searches; at most about "
+        f"{_mib(kept + running)} in the search's folder, for the best trials' weights ({_mib(weights)} each) and the "
+        "checkpoints of those that run"
+    )
+
+
+def _time(space: SearchSpace, resources: Resources, pair: Pair, split: Split) -> str:
+    """Returns how long the training steps would take, by steps that are timed now."""
+    try:
+        rate, how = _images_per_s(space, resources, pair)
+    except RuntimeError as error:  # no memory left beside other programs
+        return f"time: not known, as a training step could not be timed ({' '.join(str(error).split())})"
+    search = space.search
+    most, least = search.trials * search.epochs, _epochs_when_pruned(search)
+    seconds = len(split.train) / rate / resources.concurrent_trials
+    pruned = f"; {_duration(least * seconds)} if pruning goes by its rule" if least < most else ""
+    return (
+        f"time: {_duration(most * seconds)} for {most} epochs if no trial is pruned{pruned}. This is an estimate from "
+        f"{rate:.3g} images/s of {how}, and {resources.concurrent_trials} trials at once taken as so many times "
+        "as fast; start-up, decoding and validation come on top"
+    )
+
+
+def _images_per_s(space: SearchSpace, resources: Resources, pair: Pair) -> tuple[float, str]:
+    """Returns the speed of plain training steps on random images, timed on the device, and what was timed."""
+    import statistics
+
+    import torch
+
+    from tune_cropshield.doctor.plain_step import PlainStep, StepSettings
+    from tune_cropshield.memory.measure.step_driver import seconds_of
+    from tune_cropshield.training.precision import resolve_precision
+
+    trial, device = space.trial_config(), torch.device(resources.device)
+    precision = resolve_precision(trial.precision, device)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(resources.threads)
+    try:
+        settings = StepSettings(
+            trial.model, trial.image_size, precision, trial.channels_last, pair.micro_batch, pair.accumulation
+        )
+        step = PlainStep(settings, device)
+        step.window()
+        seconds = statistics.median(seconds_of(step.window, device) for _ in range(STEPS_TIMED))
+    finally:
+        torch.set_num_threads(threads)
+    graphs = ", without the CUDA graphs of a trial" if device.type == "cuda" else ""
+    how = f"{STEPS_TIMED} plain steps of {pair}, timed now on this {device.type} in {precision}{graphs}"
+    return step.images_per_window / seconds, how
+
+
+def _epochs_when_pruned(search: SearchSettings) -> int:
+    """Returns the epochs of all trials together when as few go on from each pruning step as its rule says."""
+    left, before, total = float(search.trials), 0, 0.0
+    for step in (*search.pruning_steps, search.epochs):
+        total += left * (step - before)
+        left, before = left / search.reduction_factor, step
+    return math.ceil(total)
+
+
+def _mib(count: float) -> str:
+    return f"{count / 1024 / MIB:.1f} GiB" if count >= 1024 * MIB else f"{math.ceil(count / MIB)} MiB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"about {max(seconds, 1):.0f} s"
+    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
