@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,11 @@ from hypothesis import HealthCheck, settings
 
 from tune_cropshield.data.generated import draw_leaves
 from tune_cropshield.search.ray_runtime import ENVIRONMENT
+
+# A shell that starts pytest in the background, or nohup, ignores these, and so would the commands that tests start.
+for name, handler in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
+    if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is signal.SIG_IGN:
+        signal.signal(getattr(signal, name), handler)
 
 os.environ.update(ENVIRONMENT)  # before any test module imports Ray, which reads it then
 

@@ -124,8 +124,11 @@ print(results.interrupted, results.stopped, len(results.curves) > 0, results.bes
     while not has_a_result(home / "out") and script.poll() is None and time.monotonic() < deadline:
         time.sleep(0.2)
 
-    script.send_signal(signal.SIGINT)
-    out, err = script.communicate(timeout=60)
+    try:
+        script.send_signal(signal.SIGINT)
+        out, err = script.communicate(timeout=60)
+    finally:
+        script.kill()
 
     assert script.returncode == 0, err
     assert out == "True interrupted True True\n"

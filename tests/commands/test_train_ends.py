@@ -49,9 +49,12 @@ def test_a_training_that_is_asked_to_end_says_how_to_go_on(drawn_leaves: Path, h
     while len(read_metrics(home / "out")) < 2 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.1)
 
-    os.kill(process.pid, number)
-    os.killpg(process.pid, number)  # as `timeout` does
-    said, _ = process.communicate(timeout=60)
+    try:
+        os.kill(process.pid, number)
+        os.killpg(process.pid, number)  # as `timeout` does
+        said, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
 
     assert process.returncode == 130, said
     assert f"go on: the same command with --out {home / 'out'} --resume" in said
