@@ -199,3 +199,45 @@ def test_a_class_of_which_nothing_is_left_by_its_depth_is_told(tmp_path: Path) -
     listed = list_folder(leaves(tmp_path, "apple/scab", "apple/rot", "corn"), 2)
     assert listed.classes == ("apple/rot", "apple/scab")
     assert [it.path for it in listed.left_out if it.kind == "no class"] == ["corn/0.jpg", "corn/1.jpg"]
+
+
+@pytest.mark.parametrize("for_training", [True, False])
+def test_a_class_depth_that_no_photograph_lies_as_deep_as_is_refused_in_words(
+    tmp_path: Path, for_training: bool
+) -> None:
+    root = leaves(tmp_path, "healthy", "rust")
+    for merge in ({}, {"healthy": "rust"}):
+        with pytest.raises(DataError) as caught:
+            list_folder(root, 2, merge, for_training=for_training)
+        assert str(caught.value) == (
+            f"class_depth = 2 under [data] makes DATA/apple/scab a class, but no photograph of {str(root)!r} lies that "
+            "deep (as healthy/0.jpg does not): leave class_depth out, or lay the folders out as DATA/apple/scab"
+        )
+
+
+def test_crops_that_share_their_diseases_are_offered_as_classes(tmp_path: Path) -> None:
+    root = leaves(tmp_path, "apple/healthy", "apple/rust", "corn/healthy", "corn/rust")
+    assert refusal(root) == (
+        "apple and corn in DATA hold folders of the same names (healthy and rust), so they are variants or parts of "
+        "one data set, or crops, and no classes: give --data DATA/apple (2 folders, 4 photographs) or --data DATA/corn "
+        "(2 folders, 4 photographs); if they are crops with the classes apple/healthy, apple/rust, corn/healthy and "
+        "corn/rust, say class_depth = 2 under [data]; if apple and corn are the classes, say class_depth = 1 under "
+        "[data]"
+    )
+    assert list_folder(root, 2).classes == ("apple/healthy", "apple/rust", "corn/healthy", "corn/rust")
+    variants = leaves(tmp_path / "variants", "color/healthy", "color/rust", "gray/healthy", "gray/rust")
+    assert "class_depth = 2" not in refusal(variants)
+
+
+def test_empty_class_folders_of_a_split_and_of_crops_are_named(tmp_path: Path) -> None:
+    split = leaves(tmp_path / "split", "train/a", "train/b", "val/a", "val/b")
+    crops = leaves(tmp_path / "crops", "apple/scab", "corn/rust")
+    (split / "train" / "blank").mkdir()
+    (split / "train" / "a" / "day1").mkdir()  # part of a class
+    (crops / "apple" / "blank").mkdir()
+    (crops / "pear" / "blank").mkdir(parents=True)  # named once, as pear
+    assert [(it.path, it.kind) for it in list_folder(split).left_out] == [("train/blank/", "empty")]
+    assert [(it.path, it.kind) for it in list_folder(crops, 2).left_out] == [
+        ("apple/blank/", "empty"),
+        ("pear/", "empty"),
+    ]

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from tune_cropshield.data.digests import file_digests
-from tune_cropshield.data.layout import EXPECTED, deeper, find_layout
+from tune_cropshield.data.layout import EXPECTED, Layout, deeper, find_layout
 from tune_cropshield.data.left_out import LeftOut, left_out_lines
 from tune_cropshield.data.listing import ListedImage, Listing, list_below, list_file, sorted_entries
 from tune_cropshield.data.split import check_given_split
@@ -136,6 +136,8 @@ def list_folder(
         for thing in listing.left_out:
             place = layout.place(thing.path)
             left_out.append(replace(thing, class_name=merge.get(place[0], place[0]) if place is not None else ""))
+    left_out += _empty_class_folders(tops, layout)
+    _check_there_are_classes(root, layout, tops)
     classes = tuple(sorted({name for _, name, _ in images}))
     if for_training:
         _check_merged(root, merge, folders)
@@ -173,6 +175,36 @@ def _check_there_are_photographs(root: Path, tops: Mapping[str, Listing], outsid
     left_out = [replace(thing, class_name=name) for name, listing in tops.items() for thing in listing.left_out]
     there = "".join(f"; {line}" for line in left_out_lines(left_out))
     raise DataError(f"no images in the sub-folders of {str(root)!r}{there}; {EXPECTED}")
+
+
+def _check_there_are_classes(root: Path, layout: Layout, tops: Mapping[str, Listing]) -> None:
+    """Raises DataError where a `class_depth` was said that no photograph lies as deep as."""
+    photographs = [image for listing in tops.values() for image in listing.photographs]
+    if any(layout.place(image.path) is not None for image in photographs):
+        return
+    depth = len(layout.class_parts)
+    raise DataError(
+        f"class_depth = {depth} under [data] makes DATA/apple/scab a class, but no photograph of {str(root)!r} lies "
+        f"that deep (as {photographs[0].path} does not): leave class_depth out, or lay the folders out as "
+        "DATA/apple/scab"
+    )
+
+
+def _empty_class_folders(tops: Mapping[str, Listing], layout: Layout) -> list[LeftOut]:
+    """Returns the folders inside the sub-folders that would be a class, or its side of a split, but are empty."""
+    depth = max(*layout.class_parts, layout.side_part or 0) + 1
+    empty = []
+    for listing in tops.values():
+        filled = {"/".join(image.path.split("/")[:depth]) for image in listing.photographs}
+        empty += [
+            LeftOut(f"{folder}/", "empty", "no photograph in it")
+            for folder in listing.folders
+            if listing.photographs
+            and folder.count("/") + 1 == depth
+            and layout.place(f"{folder}/x") is not None
+            and folder not in filled
+        ]
+    return empty
 
 
 def _check_merged(root: Path, merge: Mapping[str, str], folders: set[str]) -> None:

@@ -144,11 +144,17 @@ def _refuse_what_are_no_classes(root: Path, tops: Mapping[str, _Top], sides: Map
     alike = [name for name, top in with_folders.items() if len(set(shared) & set(top.inner)) > 1]
     telling = [name for name in shared if name in set().union(*(top.named for top in tops.values()))]
     by_name = [name for name in alike if FOLD.fullmatch(name) or name.lower() in VARIANTS]
+    pairs = [f"{name}/{inner}" for name, top in tops.items() if not top.direct for inner in sorted(top.inner)]
     if len(alike) > 1 and (len(telling) > 1 or len(by_name) > 1):
         given = " (train and val alone, with test or without, are taken as a given split)" if sides else ""
+        or_crops, as_crops = "", ""
+        if pairs and not sides and not by_name:
+            or_crops = ", or crops,"
+            as_crops = f"if they are crops with the classes {_listed(pairs)}, say class_depth = 2 under [data]; "
         raise DataError(
             f"{_listed(alike)} in {str(root)!r} hold folders of the same names ({_listed(shared)}), so they are "
-            f"variants or parts of one data set and no classes: {_choices(root, with_folders)}{given}; {anyway}"
+            f"variants or parts of one data set{or_crops} and no classes: "
+            f"{_choices(root, with_folders)}{given}; {as_crops}{anyway}"
         )
     beside = {name: sorted(set(top.inner) & (tops.keys() - {name})) for name, top in tops.items()}
     doubled = next((name for name, same in beside.items() if len(same) > 1 or (same and name in sides)), None)
@@ -165,7 +171,6 @@ def _refuse_what_are_no_classes(root: Path, tops: Mapping[str, _Top], sides: Map
         )
     crops = {name: top for name, top in with_folders.items() if not top.direct and len(top.named) > 1}
     if len(crops) > 1:
-        pairs = [f"{name}/{inner}" for name, top in crops.items() for inner in sorted(top.inner)]
         raise DataError(
             f"{_listed(sorted(crops))} in {str(root)!r} hold folders with photographs of their own: "
             f"{_choices(root, crops)}; for all of them with the classes {_listed(pairs)}, say class_depth = 2 under "

@@ -29,6 +29,9 @@ class Listing:
 
     photographs: list[ListedImage] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
+    folders: list[str] = field(
+        default_factory=list
+    )  # that were looked into, itself first; as the paths of photographs are
 
 
 def photographs_below(folder: Path) -> tuple[list[Path], list[LeftOut]]:
@@ -59,6 +62,7 @@ def list_below(folder: str, prefix: str) -> Listing:
             read.append(target)
         else:
             folder, prefix = waiting.popleft()
+        found.folders.append(prefix)
         for entry in sorted_entries(folder):
             path = entry.name if prefix == "." else f"{prefix}/{entry.name}"
             if list_file(entry, path, found):
