@@ -175,7 +175,39 @@ def test_what_cannot_be_read_does_not_keep_the_rest_from_being_read(
 
     error = f"error: {broken}:1: not Python: invalid syntax\n"
     assert told(capsys, broken, sound) == (2, f"{sound}: none of the known mistakes\n", error)
-    assert told(capsys, tmp_path, "--json") == (2, "[]\n", error)
+    code, out, err = told(capsys, tmp_path, "--json")
+    assert (code, err) == (2, error)
+    assert json.loads(out) == [
+        {
+            "file": str(broken),
+            "line": 1,
+            "rule": "not-judged",
+            "wrong": f"{broken}:1: not Python: invalid syntax",
+            "right": "",
+        }
+    ]
+
+
+def test_a_folder_is_not_told_clean_of_files_that_could_not_be_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken, sound, faulty = tmp_path / "broken.py", tmp_path / "sound.py", tmp_path / "faulty.py"
+    broken.write_text("x = 1\nfor x in\n")
+    none_read = f"{tmp_path}: 1 script or notebook, none of them could be read: nothing was judged\n"
+    assert told(capsys, tmp_path)[:2] == (2, none_read)
+    (entry,) = json.loads(told(capsys, broken, "--json")[1])
+    assert (entry["line"], entry["rule"]) == (2, "not-judged")
+
+    sound.write_text(LOOP)
+    clean = (
+        f"{tmp_path}: 2 scripts and notebooks, none of the known mistakes in what was judged; could not be read: 1\n"
+    )
+    assert told(capsys, tmp_path)[:2] == (2, clean)
+
+    faulty.write_text(SCRIPT + LOOP)
+    assert told(capsys, tmp_path)[1].splitlines()[-1] == (
+        f"{tmp_path}: 3 scripts and notebooks, places to look at: 1 in 1 of them; could not be read: 1"
+    )
 
 
 @pytest.mark.parametrize(

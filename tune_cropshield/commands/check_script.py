@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     """Prints a line per finding, or with --json one list.
 
     Findings are results, not failures: the exit code is 0, and 2 where a file could not be read. The others are read
-    all the same.
+    all the same, and what could not be read is an object of the list too.
     """
     from tune_cropshield.check_script import check, scripts_in
 
@@ -44,9 +45,10 @@ def run(args: argparse.Namespace) -> int:
                     judged[script] = check(script)
                 except UserError as error:
                     refused[script] = str(error)
-    if args.json and (judged or not refused):
-        print(json.dumps([each for path, told in judged.items() for each in _as_json(path, told)], indent=2))
-    elif not args.json:
+    if args.json:
+        entries = [each for path, told in judged.items() for each in _as_json(path, told)]
+        print(json.dumps([*entries, *(_refused_as_json(path, why) for path, why in refused.items())], indent=2))
+    else:
         console = Console(soft_wrap=True, highlight=False)
         for path, told in judged.items():
             named = path in args.scripts
@@ -71,6 +73,12 @@ def _as_json(path: Path, told: Judgement) -> list[dict[str, object]]:
         place: dict[str, object] = {"line": line} if cell is None else {"cell": cell, "line": in_cell}
         found.append({"file": str(path), **place, "rule": rule, "wrong": wrong, "right": right})
     return found
+
+
+def _refused_as_json(path: Path, why: str) -> dict[str, object]:
+    """Returns the object of a file or folder that could not be read, with the line that `why` names, else 1."""
+    place = re.match(re.escape(f"{path}:") + r"(\d+): ", why)
+    return {"file": str(path), "line": int(place[1]) if place else 1, "rule": "not-judged", "wrong": why, "right": ""}
 
 
 def _print(path: Path, told: Judgement, console: Console) -> None:
@@ -98,14 +106,23 @@ def _summary(told: Judgement) -> str:
 
 
 def _folder_told(folder: Path, told: list[Judgement], scripts: int) -> str:
+    number = f"{scripts} scripts and notebooks" if scripts > 1 else "1 script or notebook"
+    if not told:
+        return f"{folder}: {number}, none of them could be read: nothing was judged"
     places = sum(len(each.findings) for each in told)
+    unjudged = sum(len(each.unjudged) for each in told)
+    unread = scripts - len(told)
     files = sum(bool(each.findings) for each in told)
     without = sum(bool(each.no_loop) and not each.evaluates for each in told)
     found = f"places to look at: {places} in {files} of them" if places else NOTHING_FOUND
+    if not places and (unjudged or unread):
+        found += " in what was judged"
     if without == len(told):
         found = f"{found}; no PyTorch training loop found" if places else "no PyTorch training loop found"
     elif without:
         found += f"; no PyTorch training loop in {without}"
-    if unjudged := sum(len(each.unjudged) for each in told):
-        found += f"; not judged: {unjudged} parts"
-    return f"{folder}: {scripts} scripts and notebooks, {found}"
+    if unjudged:
+        found += f"; not judged: {unjudged} part{'s' if unjudged > 1 else ''}"
+    if unread:
+        found += f"; could not be read: {unread}"
+    return f"{folder}: {number}, {found}"
