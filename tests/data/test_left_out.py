@@ -140,6 +140,28 @@ def test_linked_folders_inside_a_class_are_followed_once(tmp_path: Path) -> None
     ]
 
 
+@posix_only
+def test_a_link_to_another_class_or_the_folder_itself_is_told_and_not_read_again(tmp_path: Path) -> None:
+    for path in ("leaves/healthy/1.jpg", "leaves/rust/2.jpg", "elsewhere/scab/3.jpg"):
+        photograph(tmp_path / path)
+    for link, target in (
+        ("healthy/also", "../rust"),  # before rust is listed
+        ("rust/other", "../healthy"),
+        ("rust/all", ".."),
+        ("aaa", "healthy"),
+        ("scab", "../elsewhere/scab"),
+        ("scab2", "../elsewhere"),
+        ("rust/scab", "../../elsewhere/scab"),
+    ):
+        (tmp_path / "leaves" / link).symlink_to(target)
+    folder = scan_folder(tmp_path / "leaves", None)
+    assert [file.path for file in folder.files] == ["healthy/1.jpg", "rust/2.jpg", "scab/3.jpg"]
+    assert left_out_lines(folder.left_out) == [
+        "left out: 6 links (to photographs that are read already): aaa/, healthy/also/, rust/all/, rust/other/, "
+        "rust/scab/ and 1 more"
+    ]
+
+
 def test_what_is_left_out_is_told_in_a_few_lines(two_classes: Path) -> None:
     for name in ("a/1.heic", "a/2.HEIC", "b/3.heic"):
         (two_classes / name).write_bytes(HEIC_HEAD)

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from tune_cropshield.data.digests import file_digests
 from tune_cropshield.data.layout import EXPECTED, Layout, deeper, find_layout
 from tune_cropshield.data.left_out import LeftOut, left_out_lines
-from tune_cropshield.data.listing import ListedImage, Listing, list_below, list_file, sorted_entries
+from tune_cropshield.data.listing import ListedImage, Listing, follow, list_below, list_file, sorted_entries
 from tune_cropshield.data.split import check_given_split
 from tune_cropshield.errors import DataError
 
@@ -155,10 +155,11 @@ def _list_tops(root: Path) -> tuple[dict[str, Listing], Listing]:
         raise DataError(f"there is no folder {str(root)!r}")
     if not root.is_dir():
         raise DataError(f"{str(root)!r} is not a folder; {EXPECTED}")
-    tops, outside = {}, Listing()
-    for entry in sorted_entries(str(root)):
-        if list_file(entry, entry.name, outside):
-            tops[entry.name] = list_below(entry.path, entry.name)
+    outside = Listing()
+    folders = [entry for entry in sorted_entries(str(root)) if list_file(entry, entry.name, outside)]
+    read = [os.path.realpath(entry.path) for entry in folders if not entry.is_symlink()]
+    folders = [entry for entry in folders if not entry.is_symlink() or follow(entry.path, entry.name, read, outside)]
+    tops = {entry.name: list_below(entry.path, entry.name, read) for entry in folders}  # no photograph in two of them
     loose = [LeftOut(image.path, "no class", "in no class folder") for image in outside.photographs]
     outside.left_out.extend(loose)
     return tops, outside

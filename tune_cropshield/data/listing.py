@@ -43,23 +43,24 @@ def photographs_below(folder: Path) -> tuple[list[Path], list[LeftOut]]:
     return sorted(folder / image.path for image in listing.photographs), listing.left_out
 
 
-def list_below(folder: str, prefix: str) -> Listing:
+def list_below(folder: str, prefix: str, read: list[str] | None = None) -> Listing:
     """Returns what lies below `folder` at any depth; paths begin with `prefix` ("." for none).
 
     Links to folders are followed, but none into a folder that is read anyway, so that no photograph is there twice and
     no circle is walked. Raises PermissionError where a folder may not be looked into.
+
+    Args:
+        read: the real paths of all folders that are read, `folder` among them; links that are followed are added. Left
+            out, `folder` alone is.
     """
     found = Listing()
-    read = [os.path.realpath(folder)]
+    read = [os.path.realpath(folder)] if read is None else read
     waiting, links = deque([(folder, prefix)]), deque[tuple[str, str]]()
     while waiting or links:
         if not waiting:  # links come last: what lies in the folder itself keeps its own name
             folder, prefix = links.popleft()
-            target = os.path.realpath(folder)
-            if any(_is_inside(target, other) or _is_inside(other, target) for other in read):
-                found.left_out.append(LeftOut(f"{prefix}/", "link", READ_ALREADY))
+            if not follow(folder, prefix, read, found):
                 continue
-            read.append(target)
         else:
             folder, prefix = waiting.popleft()
         found.folders.append(prefix)
@@ -68,6 +69,16 @@ def list_below(folder: str, prefix: str) -> Listing:
             if list_file(entry, path, found):
                 (waiting if entry.is_dir(follow_symlinks=False) else links).append((entry.path, path))
     return found
+
+
+def follow(link: str, path: str, read: list[str], found: Listing) -> bool:
+    """Returns whether a linked folder is to be read, and adds it to what is `read`, or `path` to what is left out."""
+    target = os.path.realpath(link)
+    if any(_is_inside(target, other) or _is_inside(other, target) for other in read):
+        found.left_out.append(LeftOut(f"{path}/", "link", READ_ALREADY))
+        return False
+    read.append(target)
+    return True
 
 
 def sorted_entries(folder: str) -> Iterator[os.DirEntry[str]]:
