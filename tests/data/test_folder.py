@@ -69,7 +69,7 @@ def test_folders_without_images_and_images_without_class_are_named(tmp_path: Pat
         ([], "no images"),
         (["a/readme.txt"], "expected one sub-folder per class, as in DATA/healthy/1.jpg"),
         (["1.jpg", "2.jpg"], "the 2 images of .* lie directly in it, so they have no class"),
-        (["rust/1.jpg"], "at least two classes are needed, but .* has one: 'rust' with 1 images$"),
+        (["rust/1.jpg"], "at least two classes are needed, but .* has one: 'rust' with 1 image$"),
         (["color/rust/1.jpg", "color/healthy/2.jpg"], "has sub-folders itself: was '.*color' meant"),
     ],
 )

@@ -82,8 +82,31 @@ def test_identical_photographs_on_both_sides_of_a_given_split_are_told(given_spl
     shutil.copy(source, given_split / "val" / source.parent.name / "copy.jpg")
     name = source.relative_to(given_split).as_posix()
     assert remarks(opened(given_split, shared_cache))[2:] == [
-        "1 photographs of val and test are identical files to others of the split, so accuracy flatters: "
+        "1 photograph of val and test is identical to others of the split, so accuracy flatters: "
         f"{name} = val/{source.parent.name}/copy.jpg"
+    ]
+
+
+def test_validation_that_is_cut_from_train_is_no_split_as_given(given_split: Path, shared_cache: Path) -> None:
+    (given_split / "val").rename(given_split / "test")
+    data = opened(given_split, shared_cache)
+    assert [len(side) for side in (data.split.train, data.split.val, data.split.test)] == [12, 3, 9]
+    assert remarks(data)[1:] == [
+        "the folders give no validation photographs: 3 photographs of train, chosen by content, are for it"
+    ]
+
+
+def test_identical_photographs_in_two_classes_are_told(leaves: Path, shared_cache: Path) -> None:
+    first, second, third = sorted(leaves.iterdir())
+    one, other = sorted(first.iterdir())[:2]
+    shutil.copy(one, second / "same.jpg")
+    shutil.copy(one, third / "same.jpg")
+    shutil.copy(other, second / "other.jpg")
+    shutil.copy(other, first / "x.jpg")  # in its own class
+    assert remarks(opened(leaves, shared_cache))[1:] == [
+        "2 photographs lie in more than one class as identical files, of which one label at most is right: "
+        f"{first.name}/{one.name} = {second.name}/same.jpg = {third.name}/same.jpg, "
+        f"{first.name}/{other.name} = {second.name}/other.jpg; keep each in its class only"
     ]
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tune_cropshield.data.left_out import counted
+
 IMBALANCED = 3.0  # times as many in the largest class as in the smallest
 FEW = 100  # validation photographs; below it one of them is worth more than a point of val_acc
 FEW_OF_A_CLASS = 5
@@ -48,7 +50,7 @@ def validation_line(classes: Mapping[str, int]) -> str:
     more = f" and {len(few) - 5} more classes" if len(few) > 5 else ""
     of_classes = f"; of some classes there are fewer than {FEW_OF_A_CLASS}: {', '.join(few[:5])}{more}" if few else ""
     return (
-        f"{total} validation photographs: one is worth {100 / total:.1f} points of val_acc, "
+        f"{counted(total, 'validation photograph')}: one is worth {100 / total:.1f} points of val_acc, "
         f"one of the smallest class {100 / min(classes.values()):.0f} points of its recall{of_classes}"
     )
 

@@ -26,14 +26,14 @@ class LeafData:
     """The stores, one for each preparation, and the split. Pickles as paths: cheap to send to a worker.
 
     All stores hold the same photographs in the same order. left_out: everything in the folder that is not used,
-    unreadable photographs among it. given_split: the folders name the split; it was not made here. fit: of the stores
-    that `store_for` gives, where there are several.
+    unreadable photographs among it. given_sides: the sides of the split that the folders name, none where it was made
+    here. fit: of the stores that `store_for` gives, where there are several.
     """
 
     stores: dict[Preparation, Store]
     split: Split
     left_out: tuple[LeftOut, ...] = ()
-    given_split: bool = False
+    given_sides: frozenset[str] = frozenset()
     fit: Fit = "crop"
 
     @property
@@ -78,7 +78,7 @@ def open_data(
     given = [side for path in store.paths if (side := sides.get(path)) is not None]
     split = split_photographs(config, store.classes, store.labels.tolist(), store.digests, given)
     left_out = (*folder.left_out, *unreadable(folder, store))
-    return LeafData(stores, split, left_out, given_split=bool(given), fit=fits[0])
+    return LeafData(stores, split, left_out, given_sides=frozenset(given), fit=fits[0])
 
 
 def split_photographs(

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from tune_cropshield.data.digests import file_digests
 from tune_cropshield.data.layout import EXPECTED, Layout, deeper, find_layout
-from tune_cropshield.data.left_out import LeftOut, left_out_lines
+from tune_cropshield.data.left_out import LeftOut, counted, left_out_lines
 from tune_cropshield.data.listing import ListedImage, Listing, follow, list_below, list_file, sorted_entries
 from tune_cropshield.data.split import check_given_split
 from tune_cropshield.errors import DataError
@@ -169,10 +169,9 @@ def _check_there_are_photographs(root: Path, tops: Mapping[str, Listing], outsid
     if any(listing.photographs for listing in tops.values()):
         return
     if outside.photographs:
-        raise DataError(
-            f"the {len(outside.photographs)} images of {str(root)!r} lie directly in it, so they have no class; "
-            f"{EXPECTED}"
-        )
+        count = len(outside.photographs)
+        lie = "lies directly in it and has" if count == 1 else "lie directly in it, so they have"
+        raise DataError(f"the {counted(count, 'image')} of {str(root)!r} {lie} no class; {EXPECTED}")
     left_out = [replace(thing, class_name=name) for name, listing in tops.items() for thing in listing.left_out]
     there = "".join(f"; {line}" for line in left_out_lines(left_out))
     raise DataError(f"no images in the sub-folders of {str(root)!r}{there}; {EXPECTED}")
@@ -224,6 +223,6 @@ def _check_there_are_two(
         meant = deeper(root, [image.path for image, _, _ in images])
         hint = f"; it has sub-folders itself: was {meant!r} meant?" if meant is not None else ""
         raise DataError(
-            f"at least two classes are needed, but {str(root)!r} has one: {classes[0]!r} with {len(images)} "
-            f"images{hint}"
+            f"at least two classes are needed, but {str(root)!r} has one: {classes[0]!r} with "
+            f"{counted(len(images), 'image')}{hint}"
         )

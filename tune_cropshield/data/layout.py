@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tune_cropshield.data.left_out import counted
 from tune_cropshield.data.split import TEST, TRAIN, VAL
 from tune_cropshield.errors import DataError
 
@@ -127,7 +128,7 @@ def _split_outside(root: Path, tops: Mapping[str, _Top], sides: Mapping[str, str
         )
     classes, lie = tops[names[TRAIN]].inner, tops[names[TRAIN]].direct
     if len(classes) < 2:
-        loose = f"; {lie} photographs lie directly in it" if lie else ""
+        loose = f"; {counted(lie, 'photograph')} {'lies' if lie == 1 else 'lie'} directly in it" if lie else ""
         raise DataError(
             f"at least two classes are needed, but {str(root / names[TRAIN])!r} has {len(classes)}{loose}; a given "
             "split is laid out as in DATA/train/healthy/1.jpg and DATA/val/healthy/2.jpg"
@@ -197,7 +198,8 @@ def deeper(root: Path, paths: Sequence[str]) -> str | None:
 def _choices(root: Path, tops: Mapping[str, _Top]) -> str:
     """Returns the folders to give instead, with what they hold."""
     offers = [
-        f"--data {root / name} ({len(top.inner)} folders, {top.direct + top.inner.total()} photographs)"
+        f"--data {root / name} ({counted(len(top.inner), 'folder')}, "
+        f"{counted(top.direct + top.inner.total(), 'photograph')})"
         for name, top in list(tops.items())[:OFFERED_AT_MOST]
     ]
     more = len(tops) - OFFERED_AT_MOST

@@ -62,12 +62,12 @@ def left_out_lines(left_out: Iterable[LeftOut]) -> list[str]:
         ("empty", "folder", "without photographs"),
     ):
         if things := of_kind.get(kind):
-            lines.append(f"left out: {_count(len(things), noun)} {what}: {_named([it.path for it in things])}")
+            lines.append(f"left out: {counted(len(things), noun)} {what}: {_named([it.path for it in things])}")
     links: dict[str, list[LeftOut]] = {}
     for thing in of_kind.get("link", []):
         links.setdefault(thing.reason, []).append(thing)
     lines += [
-        f"left out: {_count(len(things), 'link')} ({reason}): {_named([it.path for it in things])}"
+        f"left out: {counted(len(things), 'link')} ({reason}): {_named([it.path for it in things])}"
         for reason, things in links.items()
     ]
     passed_over = [
@@ -119,7 +119,8 @@ def _by_suffix(things: Sequence[LeftOut]) -> str:
     return _named([f"{count} {suffix}" for suffix, count in Counter(thing.suffix for thing in things).most_common()])
 
 
-def _count(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """Returns "1 photograph", "2 photographs"."""
     return f"{number} {noun}" + ("s" if number != 1 else "")
 
 

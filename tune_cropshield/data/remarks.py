@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from tune_cropshield.data.class_sizes import (
 from tune_cropshield.data.dataset import LeafData
 from tune_cropshield.data.folder import ImageFolder
 from tune_cropshield.data.layout import side_of as named_side
-from tune_cropshield.data.left_out import left_out_lines
+from tune_cropshield.data.left_out import counted, left_out_lines
 from tune_cropshield.data.long_photographs import long_photographs_lines
 from tune_cropshield.data.look_alikes import look_alike_lines
 from tune_cropshield.data.near_copies import groups_of_near_copies
@@ -30,10 +30,11 @@ def remarks(data: LeafData) -> list[str]:
     """Returns what is noteworthy, a sentence each.
 
     That is what was left out, class names that look alike, classes of unequal size, few validation photographs, long
-    photographs that are cropped, a given split with what its sides share, and copies of one photograph on two sides.
+    photographs that are cropped, identical files in two classes, a given split with what its sides share, and copies
+    of one photograph on two sides.
     """
     store = data.store
-    known = _known(data.classes, store.labels.tolist(), store.paths, store.digests, data.split, data.given_split)
+    known = _known(data.classes, store.labels.tolist(), store.paths, store.digests, data.split, data.given_sides)
     fits = {preparation.fit for preparation in data.stores}
     long = long_photographs_lines(store.sizes) if fits == {"crop"} else []
     return [*left_out_lines(data.left_out), *known, *long, *_near_copies_on_both_sides(data)]
@@ -50,7 +51,7 @@ def remarks_before_decoding(folder: ImageFolder, split: Split) -> list[str]:
         [file.path for file in files],
         [file.digest for file in files],
     )
-    given = any(file.side is not None for file in files)
+    given = {file.side for file in files if file.side is not None}
     return [*left_out_lines(folder.left_out), *_known(folder.classes, labels, paths, digests, split, given)]
 
 
@@ -60,7 +61,7 @@ def _known(
     paths: Sequence[str],
     digests: Sequence[str],
     split: Split,
-    given_split: bool,
+    given_sides: Collection[str],
 ) -> list[str]:
     """Returns the remarks that classes, files and the split give rise to."""
     classes = _counts(names, labels)
@@ -70,8 +71,9 @@ def _known(
     validation = _counts(names, [labels[index] for index in split.val])
     if validation_is_small(validation):
         lines.append(validation_line(validation))
-    if given_split:
-        lines += [_given(split), *_identical_on_both_sides(split, paths, digests)]
+    lines += _identical_in_two_classes(labels, paths, digests)
+    if given_sides:
+        lines += [_given(split, given_sides), *_identical_on_both_sides(split, paths, digests)]
     return lines
 
 
@@ -81,9 +83,27 @@ def _counts(names: Sequence[str], labels: Sequence[int]) -> dict[str, int]:
     return {name: counts[label] for label, name in enumerate(names)}
 
 
-def _given(split: Split) -> str:
+def _given(split: Split, given_sides: Collection[str]) -> str:
     has_test = "" if len(split.test) else "; it has no test photographs"
+    if VAL not in given_sides:
+        drawn = counted(len(split.val), "photograph")
+        return f"the folders give no validation photographs: {drawn} of train, chosen by content, are for it{has_test}"
     return f"the split is used as the folders give it{has_test}"
+
+
+def _identical_in_two_classes(labels: Sequence[int], paths: Sequence[str], digests: Sequence[str]) -> list[str]:
+    """Returns a sentence where identical files lie in more than one class, of which one label at most is right."""
+    of_content: dict[str, dict[int, str]] = {}  # digest -> class -> the first path
+    for label, path, digest in zip(labels, paths, digests, strict=True):
+        of_content.setdefault(digest, {}).setdefault(label, path)
+    groups = [list(in_classes.values()) for in_classes in of_content.values() if len(in_classes) > 1]
+    if not groups:
+        return []
+    lie = "lies" if len(groups) == 1 else "lie"
+    return [
+        f"{counted(len(groups), 'photograph')} {lie} in more than one class as identical files, of which one label at "
+        f"most is right: {', '.join(' = '.join(group) for group in groups[:EXAMPLES])}; keep each in its class only"
+    ]
 
 
 def _identical_on_both_sides(split: Split, paths: Sequence[str], digests: Sequence[str]) -> list[str]:
@@ -98,8 +118,8 @@ def _identical_on_both_sides(split: Split, paths: Sequence[str], digests: Sequen
     if not pairs:
         return []
     return [
-        f"{len(pairs)} photographs of val and test are identical files to others of the split, so accuracy flatters: "
-        + ", ".join(pairs[:EXAMPLES])
+        f"{counted(len(pairs), 'photograph')} of val and test {'is' if len(pairs) == 1 else 'are'} identical to others "
+        f"of the split, so accuracy flatters: {', '.join(pairs[:EXAMPLES])}"
     ]
 
 
