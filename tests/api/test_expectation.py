@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tune_cropshield.api.expectation import _epochs_when_pruned
 from tune_cropshield.cli import main
@@ -37,6 +38,31 @@ def test_a_dry_run_looks_at_the_photographs_and_tells_disk_and_time(
         r"time: about .* for 96 epochs if no trial is pruned; about .* from [\d.e+]+ images/s of 3 plain", told[-1]
     )
     assert sorted(path.name for path in home.rglob("*") if path.name in ("images.u8", "t000")) == []
+
+
+def test_a_dry_run_tells_of_long_photographs_and_of_what_trial_0_takes_instead_of_the_reference(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for label in ("rust", "scab"):
+        (home / "leaves" / label).mkdir(parents=True)
+        for index in range(6):
+            Image.effect_noise((64, 36), 60).convert("RGB").save(home / "leaves" / label / f"{index}.jpg")
+    (home / "leaves" / "rust" / "broken.jpg").write_bytes(b"no image")
+    space = '[trial]\nmodel = "tiny_cnn"\nimage_size = 32\n[space]\nmax_norm = {choice = [0.1, 1.0]}\n'
+    (home / "space.toml").write_text(space)
+    (home / "pad.toml").write_text(space + '[data]\nfit = "pad"\n')
+    flags = ("--data", str(home / "leaves"), "--dry-run", "--device", "cpu")
+
+    assert main(["search", "--space", str(home / "space.toml"), *flags]) == 0
+    told = capsys.readouterr().out
+    assert "half of the photographs are 1.78 times as long as wide, or longer: the centre crop leaves out 44%" in told
+    assert (
+        '  (trial 0 takes max_norm = 1, the loosest bound there is: the space holds no "none", which the reference '
+        "setting has (no clipping))\n"
+    ) in told
+
+    assert main(["search", "--space", str(home / "pad.toml"), *flags]) == 0
+    assert "times as long as wide" not in capsys.readouterr().out
 
 
 def test_a_dry_run_refuses_photographs_that_a_search_would_refuse(

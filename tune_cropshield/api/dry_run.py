@@ -21,15 +21,17 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import: a faulty space is told abo
 class DryRun:
     """What a search would do.
 
-    plan: the pairs that trials may take; on a GPU only estimated. starts: the settings that are tried first.
-    note: a sentence on whose ranges these are, where none are shipped for the model asked for. expected: what it would
-    find in the photographs and take of disk and time; None without photographs.
+    plan: the pairs that trials may take; on a GPU only estimated. starts: the settings that are tried first. reference:
+    sentences on what trial 0 takes instead of the reference setting. note: a sentence on whose ranges these are, where
+    none are shipped for the model asked for. expected: what it would find in the photographs and take of disk and time;
+    None without photographs.
     """
 
     space: SearchSpace
     resources: Resources
     plan: Plan
     starts: list[dict[str, Any]]
+    reference: list[str]
     note: str | None
     expected: Expectation | None
 
@@ -45,7 +47,7 @@ def dry_run(given: dict[str, Any], out: Path | None = None, *, resume: bool = Fa
         check_folder(Path(space.data.dir), space.data.class_depth, space.data.merge)
     from tune_cropshield.search.prepare import device_and_card, plan_for
     from tune_cropshield.search.resources import divide
-    from tune_cropshield.search.start_points import start_points
+    from tune_cropshield.search.start_points import reference_notes, start_points
     from tune_cropshield.search.trial_settings import most_expensive, pair_of
     from tune_cropshield.search.views.view import SearchView
     from tune_cropshield.training.model_checks import check_network
@@ -60,4 +62,5 @@ def dry_run(given: dict[str, Any], out: Path | None = None, *, resume: bool = Fa
         from tune_cropshield.api.expectation import expect
 
         expected = expect(space, resources, pair_of(starts[0], space, plan), cache_dir())
-    return DryRun(space, resources, plan, starts, None if resume else borrowed_ranges(given), expected)
+    note = None if resume else borrowed_ranges(given)
+    return DryRun(space, resources, plan, starts, reference_notes(space), note, expected)

@@ -56,7 +56,7 @@ def expect(space: SearchSpace, resources: Resources, pair: Pair, cache_dir: Path
         f"{len(folder.files)} photographs, {len(folder.classes)} classes: {len(split.train)} to train, "
         f"{len(split.val)} to validate, {len(split.test)} to test (fewer where some cannot be read, which shows when a "
         "search decodes them)",
-        remarks_before_decoding(folder, split),
+        remarks_before_decoding(folder, split, space.fits),
         _disk(space, resources, folder),
         _time(space, resources, pair, split),
     )

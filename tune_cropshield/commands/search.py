@@ -88,6 +88,8 @@ def _print(planned: DryRun, console: Console) -> None:
     console.print("tried first:")
     for number, start in enumerate(planned.starts):
         console.print(f"  trial {number}: " + ", ".join(f"{name} {short(value)}" for name, value in start.items()))
+    for note in planned.reference:
+        console.print(Text(f"  ({note})"))
     console.print(_pruning(settings))
     console.print(
         f"worst case: {settings.trials} trials x {settings.epochs} epochs = {settings.trials * settings.epochs} "

@@ -81,6 +81,20 @@ def content_of(path: str) -> Content:
             return Content.OTHER
 
 
+def size_in_header(path: Path) -> tuple[int, int] | None:
+    """Returns width and height of an image in px, as it lies in the file, without decoding it.
+
+    None where the file's first bytes say none. No warnings; safe in threads.
+    """
+    try:
+        with _filters_lock, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            with Image.open(path, formats=FORMATS) as image:
+                return image.size
+    except Exception:  # as in content_of
+        return None
+
+
 def _is_heic(first_bytes: bytes) -> bool:
     return first_bytes[4:8] == b"ftyp" and first_bytes[8:12] in HEIC_BRANDS
 

@@ -47,8 +47,7 @@ def groups_of_near_copies(
 
     Args:
         names: the paths of the photographs; see `unmarked`.
-        asked: the photographs whose copies are looked for; all where it is None. A fifth of them takes a fifth of the
-            time: 4 s of 22,000 photographs, on one core.
+        asked: the photographs whose copies are looked for; all where it is None.
     """
     return _joined(len(thumbnails), [*_alike(thumbnails, asked), *_named_alike(names)])
 

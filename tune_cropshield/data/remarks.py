@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
+from tune_cropshield.config.settings import Fit
 from tune_cropshield.data.class_sizes import (
     always_the_largest_line,
     is_imbalanced,
@@ -15,6 +16,7 @@ from tune_cropshield.data.class_sizes import (
     validation_line,
 )
 from tune_cropshield.data.dataset import LeafData
+from tune_cropshield.data.decode import size_in_header
 from tune_cropshield.data.folder import ImageFolder
 from tune_cropshield.data.layout import side_of as named_side
 from tune_cropshield.data.left_out import counted, left_out_lines
@@ -40,10 +42,12 @@ def remarks(data: LeafData) -> list[str]:
     return [*left_out_lines(data.left_out), *known, *long, *_near_copies_on_both_sides(data)]
 
 
-def remarks_before_decoding(folder: ImageFolder, split: Split) -> list[str]:
+def remarks_before_decoding(folder: ImageFolder, split: Split, fits: Collection[Fit]) -> list[str]:
     """Returns the remarks that need no photograph decoded: all but those on unreadable ones and on near-copies.
 
-    split: of the folder's files.
+    Args:
+        split: of the folder's files.
+        fits: how photographs become squares in the trials.
     """
     files = folder.files
     labels, paths, digests = (
@@ -52,7 +56,10 @@ def remarks_before_decoding(folder: ImageFolder, split: Split) -> list[str]:
         [file.digest for file in files],
     )
     given = {file.side for file in files if file.side is not None}
-    return [*left_out_lines(folder.left_out), *_known(folder.classes, labels, paths, digests, split, given)]
+    known = _known(folder.classes, labels, paths, digests, split, given)
+    sizes = [size_in_header(folder.root / path) for path in paths] if set(fits) == {"crop"} else []
+    long = long_photographs_lines([size for size in sizes if size is not None])
+    return [*left_out_lines(folder.left_out), *known, *long]
 
 
 def _known(
