@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 LOOP = "for i, (x, y) in enumerate(loader):\n"
+STEP_LOOP = (
+    "\nfor x, y in loader:\n    out = model(x)\n    loss = criterion(out, y)\n    loss.backward()\n"
+    "    optimizer.step(); optimizer.zero_grad()\n"
+)
 
 # rule -> [(line of the finding, script)]
 WRONG: dict[str, list[tuple[int, str]]] = {
@@ -480,7 +484,24 @@ for x, y in loader:
     seen += loss.item() * len(y)
     optimizer.zero_grad()
 """,
-        )
+        ),
+        # a tensor's .float() is still on the GPU
+        (7, STEP_LOOP + "    hits += (out.argmax(1) == y).float().mean().cpu().numpy()\n"),
+        # an if that ends the loop does not make what follows rare
+        (9, STEP_LOOP + "    if loss > 10:\n        break\n    outputs.append(out.cpu())\n"),
+        # a loop that counts, and reads its batches with next()
+        (
+            8,
+            """
+batches = iter(leaves)
+for _ in range(len(leaves)):
+    x, y = next(batches)
+    loss = criterion(model(x), y)
+    loss.backward()
+    optimizer.step(); optimizer.zero_grad()
+    total += loss.item()
+""",
+        ),
     ],
     "mean-of-batch-means": [
         (
@@ -647,6 +668,11 @@ RIGHT: dict[str, list[str]] = {
         "    optimizer.zero_grad()\n    if i % 100 == 0:\n        print(loss.item())\n",
         "for epoch in range(100):\n    loss = criterion(model(x), y)\n    loss.backward()\n"
         "    optimizer.step()\n    optimizer.zero_grad()\n    seen.append(loss.item())\n",
+        # not each time
+        STEP_LOOP + "    if quiet:\n        continue\n    outputs.append(out.cpu())\n",
+        # only the images are moved
+        "batches = iter(leaves)\nfor _ in range(len(leaves)):\n    x, y = next(batches)\n    loss = criterion(model(x.cuda()), y)\n"
+        "    loss.backward()\n    optimizer.step()\n    optimizer.zero_grad()\n    rust += (y == 1).sum().item()\n",
     ],
     "trains-in-evaluation-mode": [
         # switched back by the caller, in each epoch

@@ -20,7 +20,17 @@ from tune_cropshield.check_script.actions import Action, Actions, Kind
 from tune_cropshield.check_script.conditions import facts_at
 from tune_cropshield.check_script.division import divisions, may_be_divided
 from tune_cropshield.check_script.rules import Finding, finding_at
-from tune_cropshield.check_script.syntax import LOOPS, Loop, argument, assigned, mentions, names_in, text, within
+from tune_cropshield.check_script.syntax import (
+    LOOPS,
+    Loop,
+    argument,
+    assigned,
+    function_in_place,
+    mentions,
+    names_in,
+    text,
+    within,
+)
 
 WEIGHTED_LOSSES = re.compile(r"(CrossEntropyLoss|NLLLoss|BCEWithLogitsLoss|cross_entropy|nll_loss)$")
 
@@ -61,10 +71,12 @@ def check_accumulation(actions: Actions) -> Iterator[Finding]:
 def accompanies(node: ast.AST, backward: Action, loop: Loop, actions: Actions) -> bool:
     """Tells whether `node` is run each time that `backward` is, in `loop`, and in every micro-batch.
 
-    A condition on whether its subject is there at all does not count.
+    A condition on whether its subject is there at all does not count, nor does one that ends the loop.
     """
     subject = set(NAMES.findall(text(node))) | {"None", "is", "not"}
-    facts = facts_at(node, loop, actions.syntax)
+    around = itertools.takewhile(lambda parent: parent is not loop, actions.syntax.ancestors(node))
+    returns_here = any(function_in_place(parent) for parent in around)  # to the loop, which goes on
+    facts = facts_at(node, loop, actions.syntax, (ast.Continue, ast.Return) if returns_here else (ast.Continue,))
     if any("%" in source for source, _ in facts):
         return False  # a GAN's generator, trained on every fifth batch
     more = facts - facts_at(backward.call, loop, actions.syntax)

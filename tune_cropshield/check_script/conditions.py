@@ -7,7 +7,7 @@ import ast
 from tune_cropshield.check_script.syntax import Syntax, text
 
 Facts = frozenset[tuple[str, bool]]  # conditions as source, each in its positive form, and whether it holds
-JUMPS = (ast.Continue, ast.Break, ast.Return, ast.Raise)
+JUMPS: tuple[type[ast.stmt], ...] = (ast.Continue, ast.Break, ast.Return, ast.Raise)
 
 
 def conditions_met(test: ast.expr, truth: bool) -> Facts:
@@ -34,13 +34,16 @@ def case_met(match: ast.Match, case: ast.match_case) -> Facts:
     return frozenset((f"{subject} is case {number}", each is case) for number, each in enumerate(match.cases))
 
 
-def facts_at(node: ast.AST, inside: ast.AST, syntax: Syntax) -> Facts:
-    """Returns what holds at `node` in each run of `inside`, which contains it."""
+def facts_at(node: ast.AST, inside: ast.AST, syntax: Syntax, jumps: tuple[type[ast.stmt], ...] = JUMPS) -> Facts:
+    """Returns what holds at `node` in each run of `inside`, which contains it.
+
+    It holds by the ifs around `node`, and by the ifs before it that would have jumped away; only `jumps` count.
+    """
     found: Facts = frozenset()
     child = node
     for parent in syntax.ancestors(node):
         if isinstance(child, ast.stmt):
-            found |= _facts_of_jumps(child, syntax)
+            found |= _facts_of_jumps(child, syntax, jumps)
         if parent is inside:
             break
         if isinstance(parent, ast.If | ast.IfExp) and child is not parent.test:
@@ -52,16 +55,16 @@ def facts_at(node: ast.AST, inside: ast.AST, syntax: Syntax) -> Facts:
     return found
 
 
-def _facts_of_jumps(statement: ast.stmt, syntax: Syntax) -> Facts:
+def _facts_of_jumps(statement: ast.stmt, syntax: Syntax, jumps: tuple[type[ast.stmt], ...]) -> Facts:
     """Returns what holds because an if before `statement` would have jumped away."""
     found: Facts = frozenset()
     for earlier in syntax.block(statement):
         if earlier is statement:
             break
         if isinstance(earlier, ast.If):
-            if isinstance(earlier.body[-1], JUMPS):
+            if isinstance(earlier.body[-1], jumps):
                 found |= conditions_met(earlier.test, False)
-            elif earlier.orelse and isinstance(earlier.orelse[-1], JUMPS):
+            elif earlier.orelse and isinstance(earlier.orelse[-1], jumps):
                 found |= conditions_met(earlier.test, True)
     return found
 

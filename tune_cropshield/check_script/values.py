@@ -31,7 +31,9 @@ MADE_ON_CPU = re.compile(
     r"^(torch\.(rand|randn|randint|randperm|tensor|zeros|ones|arange|empty|full|bernoulli|normal|distributions)\b"
     r"|(numpy|np|random|math|time)\.)"
 )
-READ_ALREADY = ("item", "cpu", "numpy", "tolist", "size", "numel", "dim", "len", "float", "int", "isinstance")
+# Calls whose results are no tensors on the GPU: methods, and Python's own functions. A tensor's .float() is one still.
+READ_ALREADY = ("item", "cpu", "numpy", "tolist", "size", "numel", "dim")
+READ_ALREADY_BY = ("len", "float", "int", "bool", "isinstance")
 
 
 class Values:
@@ -71,7 +73,7 @@ class Values:
         while waiting:
             node = waiting.pop()
             yield node
-            if isinstance(node, ast.Call) and last_name(node.func) in READ_ALREADY and node is not value:
+            if isinstance(node, ast.Call) and node is not value and _is_read_already(node):
                 continue
             if isinstance(node, ast.Attribute) and node.attr in ("shape", "device", "dtype"):
                 continue
@@ -103,6 +105,10 @@ class Values:
         return False
 
 
+def _is_read_already(call: ast.Call) -> bool:
+    return last_name(call.func) in (READ_ALREADY if isinstance(call.func, ast.Attribute) else READ_ALREADY_BY)
+
+
 def _pairs(target: ast.expr, value: ast.expr) -> Iterator[tuple[ast.expr, ast.expr]]:
     if isinstance(target, ast.Tuple | ast.List):
         for index, each in enumerate(target.elts):
@@ -115,16 +121,22 @@ def _pairs(target: ast.expr, value: ast.expr) -> Iterator[tuple[ast.expr, ast.ex
 
 
 def read_in(loop: ast.AST, syntax: Syntax) -> list[ast.expr]:
-    """Returns what a loop reads its batches from: what it runs over, or what next() is called with."""
+    """Returns what a loop reads its batches from: what it runs over, and what next() is called with in it."""
     if isinstance(loop, ast.GeneratorExp | ast.ListComp | ast.SetComp | ast.DictComp):
         return [loop.generators[0].iter]
-    if isinstance(loop, ast.For | ast.AsyncFor):
-        return [loop.iter]
-    found: list[ast.expr] = []
-    for call in within(loop, ast.Call):
-        if isinstance(call, ast.Call) and last_name(call.func) == "next" and syntax.loops(call)[:1] == [loop]:
-            found += call.args[:1] or ([call.func.value] if isinstance(call.func, ast.Attribute) else [])
+    found: list[ast.expr] = [loop.iter] if isinstance(loop, ast.For | ast.AsyncFor) else []
+    for call in nexts_in(loop, syntax):
+        found += call.args[:1] or ([call.func.value] if isinstance(call.func, ast.Attribute) else [])
     return found
+
+
+def nexts_in(loop: ast.AST, syntax: Syntax) -> list[ast.Call]:
+    """Returns the calls of next() in a loop, in no loop inside it."""
+    return [
+        call
+        for call in within(loop, ast.Call)
+        if isinstance(call, ast.Call) and last_name(call.func) == "next" and syntax.loops(call)[:1] == [loop]
+    ]
 
 
 def function_around(node: ast.AST, syntax: Syntax) -> str:

@@ -10,8 +10,8 @@ from tune_cropshield.check_script.accumulation import accompanies
 from tune_cropshield.check_script.accumulation_loops import directly_in, is_over_micro_batches, training_loops
 from tune_cropshield.check_script.actions import Actions
 from tune_cropshield.check_script.rules import Finding, finding_at
-from tune_cropshield.check_script.syntax import Loop, last_name, names_in, text, within
-from tune_cropshield.check_script.values import MADE_ON_CPU, Values
+from tune_cropshield.check_script.syntax import Loop, assigned, last_name, names_in, text, within
+from tune_cropshield.check_script.values import MADE_ON_CPU, Values, nexts_in
 
 READS_ARGUMENT = re.compile(r"^(float|int|bool|math\.\w+)$")
 LOSS_CALL = re.compile(r"loss|crit|cross_entropy", re.I)
@@ -20,7 +20,7 @@ LOSS_CALL = re.compile(r"loss|crit|cross_entropy", re.I)
 def check_waits(actions: Actions, values: Values) -> Iterator[Finding]:
     """Yields where a training loop reads a tensor each time that it goes backward."""
     for loop in training_loops(actions):
-        if _only_counts(loop) and not is_over_micro_batches(loop):
+        if _only_counts(loop) and not is_over_micro_batches(loop) and not nexts_in(loop, actions.syntax):
             continue
         backwards = directly_in(actions, loop, "backward")
         for call in within(loop, ast.Call):
@@ -77,6 +77,9 @@ def _is_on_cpu(value: ast.expr, loop: Loop, actions: Actions, values: Values) ->
     if any(_moves(node) or actions.is_model(node.func) for node in calls):
         return False
     of_batch = names_in(loop.target) if isinstance(loop, ast.For | ast.AsyncFor) else set()
+    nexts = nexts_in(loop, actions.syntax)
+    for node in within(loop, (ast.Assign, ast.AnnAssign)) if nexts else ():
+        of_batch = of_batch.union(*(names_in(target) for target, value in assigned(node) if value in nexts))
     names = {node.id for node in parts if isinstance(node, ast.Name)}
     if names & of_batch:
         return bool(moved) and not any(names & of_batch & names_in(node) for node in moved)
