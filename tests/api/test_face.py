@@ -32,7 +32,7 @@ print(tc.search.__module__)
 import tune_cropshield.search.folder
 print(tc.search.__module__)
 from tune_cropshield import search
-from tune_cropshield.search.folder import SETTINGS
+from tune_cropshield.config.space import SETTINGS
 print(search is tc.search, SETTINGS)
 """
     assert run_python(code).split() == ["tune_cropshield.api.search"] * 2 + ["True", "search.toml"]

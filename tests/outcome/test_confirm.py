@@ -37,6 +37,7 @@ from tune_cropshield.outcome.confirm import (
     under_other_conditions,
 )
 from tune_cropshield.outcome.confirm_verdict import judge, verdict, verdict_lines
+from tune_cropshield.outcome.trained import read_config
 from tune_cropshield.search.journal import open_study, read_study
 from tune_cropshield.training.run_folder import read_metrics
 
@@ -139,6 +140,19 @@ def test_the_reference_and_the_best_others_are_chosen_and_equal_settings_once(ma
         (4, 3e-3, 0.6),
     ]
     assert fresh_seeds(found[0], 3) == [1, 2, 3]  # the search's own is 0
+
+
+def test_the_photographs_are_looked_for_where_the_search_was_gone_on_with_last(
+    make_search: Callable[..., Path], drawn_leaves: Path, home: Path
+) -> None:
+    folder = make_search((0.5, 1e-3))
+    moved = home / "moved"
+    (folder / "search.toml").write_text(f"{SPACE}[data]\ndir = '{moved}'\n")
+
+    assert [each.config.data.dir for each in candidates(folder, read_study(folder), 3)] == [str(moved)] * 2
+
+    again = shutil.copytree(folder / "t000", folder / "retrained")  # it may have been trained on others
+    assert read_config(again).data.dir == str(drawn_leaves)
 
 
 def test_a_search_of_the_reference_alone_has_nothing_to_confirm(make_search: Callable[..., Path]) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -54,12 +55,13 @@ lr = 1e-3
 
 @pytest.fixture
 def search(drawn_leaves: Path, home: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts `search` on the drawn leaves with a space of its own; kills what is left of it afterwards."""
+    """Starts `search` on a copy of the drawn leaves with a space of its own; kills what is left of it afterwards."""
     started: list[subprocess.Popen[str]] = []
+    leaves = shutil.copytree(drawn_leaves, home / "leaves")
 
     def start(*arguments: str, space: str = SPACE, out: Path = home / "out") -> subprocess.Popen[str]:
         (home / "space.toml").write_text(space)
-        given = [] if "--resume" in arguments else ["--space", str(home / "space.toml"), "--data", str(drawn_leaves)]
+        given = [] if "--resume" in arguments else ["--space", str(home / "space.toml"), "--data", str(leaves)]
         command = [sys.executable, "-m", "tune_cropshield", "search", *given, "--out", str(out), *arguments]
         environment = {**os.environ, "HOME": str(home)}  # Ray's secret is there
         process = subprocess.Popen(
@@ -248,7 +250,8 @@ def test_a_search_interrupted_then_killed_has_lost_and_repeated_nothing_and_can_
     assert {number: between[number] for number in before} == before  # nothing finished is touched
     parameters = {trial.number: trial.params for trial in study.trials if trial.params}
 
-    process = search("--resume", "--trials", "7")
+    moved = (home / "leaves").rename(home / "moved")
+    process = search("--resume", "--trials", "7", "--data", str(moved))
     output, _ = process.communicate(timeout=200)
     assert process.returncode == 0, output
     study = read_study(out)
@@ -260,6 +263,21 @@ def test_a_search_interrupted_then_killed_has_lost_and_repeated_nothing_and_can_
         assert [line["epoch"] for line in read_metrics(out / f"t{trial.number:03d}")] == sorted(
             trial.intermediate_values
         )
+
+    # All of it looks for the photographs where they were moved to, also the trials that had ended before.
+    assert json.loads((out / "best" / "config.json").read_text())["data"]["dir"] == str(moved)
+    for command in (["evaluate", "best"], ["evaluate", "t000", "--split", "test"], ["report", "."], ["confirm", "."]):
+        more = ["--top", "1", "--seeds", "2", "--device", "cpu"] if command[0] == "confirm" else []
+        arguments = [command[0], str(out / command[1]), *command[2:], *more]
+        done = subprocess.run(
+            [sys.executable, "-m", "tune_cropshield", *arguments], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert f"{home / 'leaves'}" not in done.stdout
+        page = (out / "report.html").read_text(encoding="utf-8").replace("<wbr>", "")
+        assert f"from {moved}" in page
+        assert "cannot be shown" not in page
+        assert "data:image/jpeg" in page
 
 
 @pytest.fixture(scope="module")

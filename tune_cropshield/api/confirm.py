@@ -97,7 +97,7 @@ def confirm(
         raise ConfigError(faults)
     if device is not None:
         check_choice("--device", device, DEVICES)
-    from tune_cropshield.config.space import load_space
+    from tune_cropshield.config.space import SETTINGS, load_space
     from tune_cropshield.outcome import words
     from tune_cropshield.outcome.confirm import (
         candidates,
@@ -106,7 +106,7 @@ def confirm(
         read_table,
         under_other_conditions,
     )
-    from tune_cropshield.search.folder import SETTINGS, locked
+    from tune_cropshield.search.folder import locked
     from tune_cropshield.search.journal import read_study
 
     folder = path_of(search_dir, "SEARCH_DIR")

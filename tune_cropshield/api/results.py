@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from tune_cropshield.api.arguments import AnyPath, path_of
-from tune_cropshield.config.settings import RunConfig, load_config
-from tune_cropshield.config.space import SearchSpace, load_space
+from tune_cropshield.config.settings import RunConfig
+from tune_cropshield.config.space import SETTINGS, SearchSpace, load_space
 from tune_cropshield.errors import UserError
-from tune_cropshield.training.run_folder import CONFIG, read_metrics
+from tune_cropshield.outcome.trained import read_config
+from tune_cropshield.training.run_folder import read_metrics
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def read_results(
     folder: Path, *, stopped: str | None = None, interrupted: bool = False, failed: bool = False
 ) -> SearchResults:
     """Returns the results of the search in `folder`; how it ended is as in `SearchResults`."""
-    from tune_cropshield.search.folder import SETTINGS, trial_folder, trial_rows
+    from tune_cropshield.search.folder import trial_folder, trial_rows
     from tune_cropshield.search.journal import best_trial, best_value, read_study
 
     study = read_study(folder)
@@ -88,7 +89,7 @@ def read_results(
 
 def _best(folder: Path, number: int, parameters: dict[str, Any], val_acc: float) -> BestTrial:
     try:
-        config = load_config(folder / CONFIG)
+        config = read_config(folder)
     except UserError:
         config = None
     return BestTrial(number, parameters, val_acc, config, folder)

@@ -8,7 +8,7 @@ from typing import Any
 
 from tune_cropshield.api.arguments import AnyPath, path_of
 from tune_cropshield.config.places import find_space, is_made_for
-from tune_cropshield.config.space import SearchSpace, load_space, space_from
+from tune_cropshield.config.space import SETTINGS, SearchSpace, load_space, space_from
 from tune_cropshield.config.toml_files import without_none
 from tune_cropshield.errors import UserError
 
@@ -62,8 +62,6 @@ def resumed_space(out: Path | None, given: Mapping[str, Any]) -> SearchSpace:
 
     Raises UserError where there is no such search, or other settings are given.
     """
-    from tune_cropshield.search.folder import SETTINGS
-
     if out is None:
         raise UserError("--resume needs --out: the folder of the search to go on with")
     if not (out / SETTINGS).exists():

@@ -32,6 +32,8 @@ from tune_cropshield.config.toml_files import read_toml
 from tune_cropshield.config.units import parse_budget, parse_duration
 from tune_cropshield.errors import ConfigError
 
+SETTINGS = "search.toml"  # in a search's folder: its space, as it was run
+
 # Settings that cannot be searched: the memory plan is made for one model, size and precision, and the rest is the
 # search's own business.
 FIXED = ("model", "image_size", "progressive_sizes", "precision", "channels_last", "freeze_backbone", "pretrained")

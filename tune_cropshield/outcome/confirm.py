@@ -15,17 +15,18 @@ import torch
 from optuna.trial import TrialState
 
 from tune_cropshield.config.reference import REFERENCE
-from tune_cropshield.config.settings import RunConfig, load_config
+from tune_cropshield.config.settings import RunConfig
 from tune_cropshield.data.dataset import DeviceData
 from tune_cropshield.device import cpu_name
 from tune_cropshield.errors import DivergedError, OutOfMemory, UserError
 from tune_cropshield.files import write_text_atomically
+from tune_cropshield.outcome.trained import read_config
 from tune_cropshield.search.endings import DIVERGED, FINISHED, OUT_OF_MEMORY
 from tune_cropshield.search.folder import trial_folder
 from tune_cropshield.search.journal import best_value
 from tune_cropshield.training.loop import run_trial
 from tune_cropshield.training.progress import TrialReport
-from tune_cropshield.training.run_folder import CONFIG, RunFolder, best_epoch, read_metrics, write_json
+from tune_cropshield.training.run_folder import RunFolder, best_epoch, read_metrics, write_json
 
 TABLE = "confirm.csv"
 RUNS = "confirm"  # folder of the runs
@@ -102,7 +103,7 @@ def candidates(search_dir: Path, study: optuna.Study, top: int) -> list[Candidat
         raise UserError(f"trial {REFERENCE} of {search_dir} (the reference setting) has no result to compare with")
     chosen: list[Candidate] = []
     for trial in sorted(with_result, key=lambda trial: (trial.number != REFERENCE, -best_value(trial), trial.number)):
-        config = load_config(trial_folder(search_dir, trial.number) / CONFIG)
+        config = read_config(trial_folder(search_dir, trial.number))
         if all(config.trial != other.config.trial for other in chosen):
             chosen.append(Candidate(trial.number, config, best_value(trial)))
     if len(chosen) < 2:

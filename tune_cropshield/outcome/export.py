@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from tune_cropshield.config.reference import train_py_command
 from tune_cropshield.config.settings import RunConfig, load_config, save_config
-from tune_cropshield.config.space import load_space
 from tune_cropshield.data.split_file import SPLIT_TABLE
-from tune_cropshield.errors import RunFailure, UserError
+from tune_cropshield.errors import RunFailure
 from tune_cropshield.files import raising_disk_full, sync_names, sync_tree, write_text_atomically
 from tune_cropshield.outcome.evaluation import keep_evaluations
+from tune_cropshield.outcome.trained import BEST, read_config
 from tune_cropshield.training.predictions import PREDICTIONS
 from tune_cropshield.training.run_folder import (
     BEST_METRICS,
@@ -29,7 +29,6 @@ from tune_cropshield.training.run_folder import (
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial  # half a second to import, and not needed where best/ is there
 
-BEST = "best"
 # Into a folder beside best/, which a resumed search writes anew.
 RETRAIN = "-m tune_cropshield train --config config.toml --out ../retrained"
 
@@ -47,7 +46,7 @@ def write_best(search_dir: Path) -> Path:
 
     trial = best_trial(read_study(search_dir))
     run_dir = trial_folder(search_dir, trial.number)
-    config = _where_photographs_lie_now(load_config(run_dir / CONFIG), search_dir)
+    config = read_config(run_dir)
     aside, target = search_dir / f".{BEST}.tmp", search_dir / BEST
     shutil.rmtree(aside, ignore_errors=True)
     try:
@@ -73,19 +72,6 @@ def write_best(search_dir: Path) -> Path:
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return target
-
-
-def _where_photographs_lie_now(config: RunConfig, search_dir: Path) -> RunConfig:
-    """Returns a trial's settings with the folder of photographs that its search was gone on with last."""
-    from tune_cropshield.search.folder import SETTINGS
-
-    try:
-        now = load_space(search_dir / SETTINGS).data.dir
-    except UserError:  # written by a version whose settings were others
-        now = ""
-    if not now:
-        return config
-    return config.model_copy(update={"data": config.data.model_copy(update={"dir": now})})
 
 
 def retrain_scripts(config: RunConfig, trial: FrozenTrial) -> dict[str, str]:

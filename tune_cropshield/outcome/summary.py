@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tune_cropshield.config.reference import REFERENCE
 from tune_cropshield.outcome import words
-from tune_cropshield.outcome.export import BEST
+from tune_cropshield.outcome.trained import BEST
 from tune_cropshield.search.endings import OUTCOME
 from tune_cropshield.search.folder import TABLE, trial_folder
 from tune_cropshield.search.journal import best_trial, best_value

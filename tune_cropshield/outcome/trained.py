@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tune_cropshield.config.settings import RunConfig, TrialConfig, load_config
-from tune_cropshield.errors import UserError
+from tune_cropshield.config.space import SETTINGS
+from tune_cropshield.config.toml_files import read_toml
+from tune_cropshield.errors import ConfigError, UserError
 from tune_cropshield.training.run_folder import CLASSES, CONFIG, PREPARATION, WEIGHTS
 
 if TYPE_CHECKING:
     import torch  # seconds to import: a wrong folder is told about at once
     from torch import nn
+
+BEST = "best"  # in a search's folder: its winner
 
 
 def read_run(run_dir: Path) -> tuple[RunConfig, list[str], Path]:
@@ -25,7 +30,27 @@ def read_run(run_dir: Path) -> tuple[RunConfig, list[str], Path]:
         raise UserError(
             f"{run_dir} is no trained run: {', '.join(missing)} missing (give a folder like OUT/best or OUT/t000)"
         )
-    return load_config(run_dir / CONFIG), _read_classes(run_dir / CLASSES), run_dir / WEIGHTS
+    return read_config(run_dir), _read_classes(run_dir / CLASSES), run_dir / WEIGHTS
+
+
+def read_config(run_dir: Path) -> RunConfig:
+    """Returns the settings of a trained run; of a search's trial or best/, with the photographs where they lie now.
+
+    Where a search was gone on with after they had moved stands in its search.toml; trials that had ended keep what was.
+
+    Raises ConfigError when config.toml is missing or damaged.
+    """
+    config = load_config(run_dir / CONFIG)
+    whole = run_dir.absolute()
+    if not re.fullmatch(rf"{BEST}|t\d{{3,}}", whole.name):  # what else lies in a search's folder has its own
+        return config
+    try:
+        now = read_toml(whole.parent / SETTINGS)["data"]["dir"]
+    except (ConfigError, KeyError, TypeError):
+        return config
+    if not (isinstance(now, str) and now):
+        return config
+    return config.model_copy(update={"data": config.data.model_copy(update={"dir": now})})
 
 
 def earlier_preparation(run_dir: Path) -> list[str]:

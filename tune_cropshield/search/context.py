@@ -11,7 +11,7 @@ import optuna
 
 from tune_cropshield.config.registry import own_code
 from tune_cropshield.config.settings import RunConfig, TrialConfig
-from tune_cropshield.config.space import SearchSpace
+from tune_cropshield.config.space import SETTINGS, SearchSpace
 from tune_cropshield.data.dataset import LeafData
 from tune_cropshield.data.left_out import write_left_out
 from tune_cropshield.data.split_file import SPLIT_TABLE, write_split
@@ -130,7 +130,7 @@ def begin_search(
         if resume:
             check_journal(folder)
             check_same(open_study(folder), folder, space, prepared.data.store)
-        files.save_settings(folder, space, f"python -m tune_cropshield search --space {files.SETTINGS}")
+        files.save_settings(folder, space, f"python -m tune_cropshield search --space {SETTINGS}")
         save_plan(folder, plan)
         write_left_out(folder, prepared.data.left_out)
         if not (folder / SPLIT_TABLE).exists():

@@ -15,7 +15,7 @@ import tomli_w
 from filelock import FileLock, Timeout
 from optuna.trial import FrozenTrial, TrialState
 
-from tune_cropshield.config.space import SearchSpace
+from tune_cropshield.config.space import SETTINGS, SearchSpace
 from tune_cropshield.config.toml_files import without_none
 from tune_cropshield.errors import UserError
 from tune_cropshield.files import is_leftover, sync_names, sync_tree, write_text_atomically
@@ -24,7 +24,6 @@ from tune_cropshield.search.journal import JOURNAL, best_value
 from tune_cropshield.training.metrics import METRIC_NAMES
 from tune_cropshield.training.run_folder import WEIGHTS, RunFolder, best_epoch, read_digest, read_metrics
 
-SETTINGS = "search.toml"
 TABLE = "trials.csv"
 LOCK = ".lock"
 # trials.csv holds the metrics of the best epoch; `lr` there is the parameter, so the metric takes another name.

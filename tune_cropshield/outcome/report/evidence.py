@@ -9,10 +9,10 @@ from tune_cropshield.data.dataset import LeafData
 from tune_cropshield.errors import UserError
 from tune_cropshield.outcome.confirm_verdict import read_verdict
 from tune_cropshield.outcome.evaluation import read_record
-from tune_cropshield.outcome.export import BEST
 from tune_cropshield.outcome.report.judgement import Judgement, judge, kept_predictions
 from tune_cropshield.outcome.report.search_record import SearchRecord
 from tune_cropshield.outcome.shares import OnSamePhotographs, on_same_photographs
+from tune_cropshield.outcome.trained import BEST
 from tune_cropshield.training.run_folder import read_digest
 
 

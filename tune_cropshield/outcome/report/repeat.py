@@ -5,11 +5,11 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
+from tune_cropshield.config.space import SETTINGS
 from tune_cropshield.outcome import words
-from tune_cropshield.outcome.export import BEST
 from tune_cropshield.outcome.report.page import Block, Command, Section, Table, Text
 from tune_cropshield.outcome.report.search_record import SearchRecord
-from tune_cropshield.search.folder import SETTINGS
+from tune_cropshield.outcome.trained import BEST
 
 
 def trials_section(record: SearchRecord) -> Section:

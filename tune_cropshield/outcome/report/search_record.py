@@ -11,17 +11,18 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from tune_cropshield.config.reference import REFERENCE
-from tune_cropshield.config.settings import RunConfig, load_config
-from tune_cropshield.config.space import OF_PHOTOGRAPHS, SearchSpace, load_space
+from tune_cropshield.config.settings import RunConfig
+from tune_cropshield.config.space import OF_PHOTOGRAPHS, SETTINGS, SearchSpace, load_space
 from tune_cropshield.errors import UserError
 from tune_cropshield.memory.choose.pairs import Pair, Plan
 from tune_cropshield.outcome.report.theme import RUNNING, UNFINISHED
+from tune_cropshield.outcome.trained import read_config
 from tune_cropshield.search.endings import FINISHED, OUTCOME, PRUNED, REASON
-from tune_cropshield.search.folder import SETTINGS, trial_folder
+from tune_cropshield.search.folder import trial_folder
 from tune_cropshield.search.journal import best_trial, quiet_optuna, read_study
 from tune_cropshield.search.launches import read_starts
 from tune_cropshield.search.plan_file import load_plan
-from tune_cropshield.training.run_folder import CONFIG, best_epoch, read_events, read_metrics
+from tune_cropshield.training.run_folder import best_epoch, read_events, read_metrics
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ def read_search(search_dir: Path, *, running: bool = False) -> SearchRecord:
 
 def _read_trial(folder: Path, trial: FrozenTrial, running: bool) -> TrialRecord:
     try:
-        config = load_config(folder / CONFIG)
+        config = read_config(folder)
     except UserError:
         config = None
     return TrialRecord(trial, folder, read_metrics(folder), read_events(folder), config, running)
