@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 import tune_cropshield as tc
+from tune_cropshield.cli import main
 
 CLASSES = ["blight", "healthy", "leaf_spot", "rust"]
 
@@ -160,6 +162,33 @@ def test_another_folder_that_shares_photographs_says_how_many(run: Path, drawn_l
         "7 of these 87 photographs are training photographs of this network (equal content): the accuracy on new "
         "photographs will be lower"
     ]
+
+
+def test_only_of_new_photographs_it_is_said_how_sure_the_accuracy_on_others_is(
+    run: Path, drawn_leaves: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = other_photographs(drawn_leaves, home / "external", CLASSES)
+    said = {}
+    for name, more in (
+        ("val", []),
+        ("test", ["--split", "test"]),
+        ("all", ["--split", "all"]),
+        ("other", ["--data", str(other)]),
+    ):
+        assert main(["evaluate", str(run), *more, "--to", str(home / name)]) == 0
+        said[name] = next(line for line in capsys.readouterr().out.splitlines() if " right" in line)
+
+    lies = re.compile(
+        r"\d+ of (24|80) right; the accuracy on other photographs of the same kind lies within .* \(95 % .*\)"
+    )
+    assert lies.fullmatch(said["test"])
+    assert lies.fullmatch(said["other"])
+    assert re.fullmatch(r"\d+ of 120 right", said["all"])  # 84 of them are training photographs
+    assert re.fullmatch(
+        r"\d+ of 12 right; its epoch, and in a search its trial, was chosen by these photographs: expect less on "
+        r"others",
+        said["val"],
+    )
 
 
 def test_a_part_of_its_own_that_is_not_there_is_refused(run: Path, drawn_leaves: Path, home: Path) -> None:

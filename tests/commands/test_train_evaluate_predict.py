@@ -68,8 +68,8 @@ def test_train_tells_every_epoch_in_a_line_and_the_best_at_the_end(
     lines = read_metrics(home / "run")
     accuracies = [line["val_acc"] for line in lines]
     best = accuracies.index(max(accuracies)) + 1
-    assert (
-        told[-2] == f"best: val_acc {max(accuracies)!r} in epoch {best}, the last one (epoch 4) has {accuracies[-1]!r}"
+    assert told[-2] == (
+        f"best: val_acc {max(accuracies):.4f} in epoch {best}, the last one (epoch 4) has {accuracies[-1]:.4f}"
     )
     assert told[-1] == f"the best epoch's weights: {home / 'run' / 'model.safetensors'}"
 
@@ -87,7 +87,7 @@ def test_evaluate_gives_the_accuracy_that_training_reported(
     assert told[0] == f"val: 12 of 12 photographs in {drawn_leaves}"
     assert told[1].split() == ["class", "precision", "recall", "F1", "photographs"]
     assert [line.split()[0] for line in told[2:6]] == ["blight", "healthy", "leaf_spot", "rust"]
-    assert f"val_acc {best['val_acc']!r}" in told
+    assert f"val_acc {best['val_acc']:.4f}" in told
     assert f"macro F1 {best['val_macro_f1']:.4f}   loss {best['val_loss']:.4f}" in told
     assert told[-1] == f"confusion matrix: {home / 'confusion_val.csv'} and confusion_val.png"
 
@@ -102,6 +102,8 @@ def test_evaluate_prints_one_object_for_programs(run_dir: Path, home: Path, caps
         "own",
         "photographs",
         "expected",
+        "trained",
+        "validated",
         "right",
         "accuracy",
         "accuracy_interval",

@@ -362,6 +362,16 @@ def test_a_gain_within_the_scatter_is_not_called_a_win_and_the_detectable_gain_i
     ) in told
 
 
+def test_so_few_runs_that_no_gain_could_have_been_detected_are_said_to_be_too_few() -> None:
+    told = judged_from([0.50, 0.75], [0.75, 0.50])  # gains +25 and -25 points
+
+    assert (
+        "could be chance (+0.0 points of val_acc, 95 % interval -100.0 to +100.0, p = 1). With 2 seeds that differ as "
+        "much as these, no gain could have been detected: it would have had to be 317.7 points, and only 37.5 were "
+        "left to gain; more seeds (--seeds) can detect one."
+    ) in told
+
+
 def test_a_loss_beyond_chance_says_keep_the_reference_setting() -> None:
     assert (
         "t001 is worse than the reference setting (-10.0 points of val_acc, 95 % interval -10.4 to -9.7, p = 7.7e-05): "

@@ -25,6 +25,7 @@ from tune_cropshield.config.places import cache_dir
 from tune_cropshield.config.settings import DataConfig, Fit, TrialConfig
 from tune_cropshield.device import find_device
 from tune_cropshield.errors import ConfigError, RunFailure, UserError
+from tune_cropshield.outcome import words
 from tune_cropshield.search.resources import divide
 
 if TYPE_CHECKING:  # half a second and more to import: faulty arguments are told about before
@@ -98,7 +99,6 @@ def confirm(
     if device is not None:
         check_choice("--device", device, DEVICES)
     from tune_cropshield.config.space import SETTINGS, load_space
-    from tune_cropshield.outcome import words
     from tune_cropshield.outcome.confirm import (
         candidates,
         conditions_of,
@@ -133,9 +133,9 @@ def confirm(
         num_judged = len(opened.split.val)
         labels = ", ".join(f"t{each.trial:03d}" for each in chosen[1:])
         view.note(
-            f"{len(chosen) * len(new_seeds)} runs of {trial.epochs} epochs on {used}: the reference setting and "
-            f"{labels}, each with the seeds {', '.join(map(str, new_seeds))}; one split, {num_judged} photographs to "
-            "judge by"
+            f"{len(chosen) * len(new_seeds)} runs of {words.counted(trial.epochs, 'epoch')} on {used}: the reference "
+            f"setting and {labels}, each with the seeds {', '.join(map(str, new_seeds))}; one split, "
+            f"{words.counted(num_judged, 'photograph')} to judge by"
         )
         moved = [_with_photographs(candidate, photographs.dir) for candidate in chosen]
         on_device, threads = DeviceData(opened, torch.device(used)), divide(used, 1, 1).threads
@@ -217,11 +217,12 @@ def _train_all(
         try:
             for done in confirm(folder, chosen, seeds, threads, data, started):
                 runs.append(done)
-                value = f"best val_acc {done.best_val_acc:.4f}" if done.best_val_acc is not None else "no result"
+                known = done.best_val_acc is not None
+                value = f"best val_acc {words.accuracy(done.best_val_acc)}" if known else "no result"
                 shown(len(runs) * epochs, num_runs * epochs)
                 view.note(
-                    f"t{done.trial:03d} seed {done.seed} {done.outcome} after {done.epochs} epochs, {value}; "
-                    f"{len(runs)} of {num_runs} runs"
+                    f"t{done.trial:03d} seed {done.seed} {done.outcome} after {words.counted(done.epochs, 'epoch')}, "
+                    f"{value}; {len(runs)} of {num_runs} runs"
                 )
         except (KeyboardInterrupt, RunFailure):
             go_on = f"python -m tune_cropshield {shlex.join(again)}"

@@ -28,7 +28,9 @@ class EvaluationResult:
 
     split: "val", "test", or "all" of a folder. data: the folder. own: whether it holds what the network was trained
     on, and nothing else. classes: their names, in the order of the rows and columns of `evaluation.confusion_KK` (rows
-    are true classes). photographs: what it says of each. expected: how many there would be if none were left out.
+    are true classes). judged: what it says of each photograph. expected: how many there would be if none were left out.
+    trained, validated: how many of them have the content of a photograph that it was trained on, or validated on only;
+    None where that is not known.
     remarks: sentences on what was left out, on photographs that it was trained on, and on a run of an earlier version.
     table, picture: the confusion matrix as .csv and .png. predictions, wrong: all photographs with what they were taken
     for, and those taken for another class, the most confident first, as .csv. report: the search's report.html that was
@@ -42,6 +44,8 @@ class EvaluationResult:
     evaluation: Evaluation = field(repr=False)
     judged: Sequence[Judged] = field(repr=False)
     expected: int
+    trained: int | None
+    validated: int | None
     remarks: list[str]
     table: Path
     picture: Path
@@ -66,10 +70,15 @@ class EvaluationResult:
 
     @property
     def accuracy_interval(self) -> tuple[float, float]:
-        """Wilson's 95 % interval of the accuracy."""
+        """Wilson's 95 % interval of the accuracy, which speaks for other photographs only where these are `new`."""
         from tune_cropshield.outcome.shares import interval
 
         return interval(self.right, self.photographs)
+
+    @property
+    def new(self) -> bool:
+        """Whether the network was neither trained on any of these photographs nor chosen by it, as far as is known."""
+        return self.trained == self.validated == 0
 
     @property
     def macro_f1(self) -> float:
@@ -117,6 +126,8 @@ class EvaluationResult:
             "own": self.own,
             "photographs": self.photographs,
             "expected": self.expected,
+            "trained": self.trained,
+            "validated": self.validated,
             "right": self.right,
             "accuracy": self.accuracy,
             "accuracy_interval": list(self.accuracy_interval),
@@ -175,6 +186,8 @@ def evaluate(
         evaluation=evaluation,
         judged=rows,
         expected=photographs.expected,
+        trained=photographs.trained,
+        validated=photographs.validated,
         remarks=[*earlier_preparation(run_dir), *remarks(photographs, classes, rows)],
         table=folder / f"confusion_{part}.csv",
         picture=folder / f"confusion_{part}.png",

@@ -16,6 +16,7 @@ from tune_cropshield.config.toml_files import without_none
 from tune_cropshield.device import find_device
 from tune_cropshield.errors import DivergedError, UserError
 from tune_cropshield.files import check_apart, check_can_be_made, make_free_folder
+from tune_cropshield.outcome import words
 from tune_cropshield.training.run_folder import CHECKPOINT, CONFIG, METRICS, WEIGHTS
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import: faulty arguments are told about before
@@ -128,8 +129,8 @@ def _train(
     for line in remarks(data):
         view.note(line)
     view.note(
-        f"training {trial.model} on {device}: {len(data.split.train)} photographs, {len(data.classes)} classes, "
-        f"up to {trial.epochs} epochs"
+        f"training {trial.model} on {device}: {words.counted(len(data.split.train), 'photograph')}, "
+        f"{len(data.classes)} classes, up to {words.counted(trial.epochs, 'epoch')}"
     )
 
     if resume and (changed := what_changed(read_split(out) or split_rows(data), data.store)):
@@ -183,10 +184,10 @@ def _train(
         view.note(f"trace, for ui.perfetto.dev: {out / TRACE}{eager}")
     stopped_early = last.metrics.epoch < trial.epochs
     if stopped_early:
-        view.note(f"ended early: no better val_acc in {trial.early_stopping} epochs")
+        view.note(f"ended early: no better val_acc in {words.counted(trial.early_stopping, 'epoch')}")
     lines = [
-        f"best: val_acc {last.best_val_acc!r} in epoch {last.best_epoch}, the last one (epoch {last.metrics.epoch}) "
-        f"has {last.metrics.val_acc!r}",
+        f"best: val_acc {words.accuracy(last.best_val_acc)} in epoch {last.best_epoch}, the last one (epoch "
+        f"{last.metrics.epoch}) has {words.accuracy(last.metrics.val_acc)}",
         f"the best epoch's weights: {out / WEIGHTS}",
     ]
     view.result(lines, {})

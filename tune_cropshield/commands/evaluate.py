@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tune_cropshield.data.split import VAL
 from tune_cropshield.outcome import words
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ def _print(result: EvaluationResult) -> None:
     console = Console(soft_wrap=True, highlight=False)
     if not console.is_terminal:
         console.width = PIPE_WIDTH
-    console.print(Text(f"{result.split}: {result.photographs} of {result.expected} photographs in {result.data}"))
+    expected = words.counted(result.expected, "photograph")
+    console.print(Text(f"{result.split}: {result.photographs} of {expected} in {result.data}"))
     for remark in result.remarks:
         console.print(Text(remark))
     table = Table(box=None)
@@ -50,11 +52,8 @@ def _print(result: EvaluationResult) -> None:
         shares = ["-" if row[name] is None else f"{row[name]:.4f}" for name in ("precision", "recall", "F1")]
         table.add_row(Text(row["class"]), *shares, str(row["photographs"]))
     console.print(table)
-    console.print(f"{result.split}_acc {result.accuracy!r}")
-    console.print(
-        f"{result.right} of {result.photographs} right; the accuracy on other photographs of the same kind lies within "
-        f"{words.share_interval(result.accuracy_interval)} (95 % interval by Wilson)"
-    )
+    console.print(f"{result.split}_acc {words.accuracy(result.accuracy)}")
+    console.print(f"{result.right} of {result.photographs} right{_on_others(result)}")
     present = result.classes_present
     over = "" if present == len(result.classes) else f" over the {present} classes that have photographs here"
     console.print(f"macro F1 {result.macro_f1:.4f}{over}   loss {result.loss:.4f}")
@@ -65,3 +64,15 @@ def _print(result: EvaluationResult) -> None:
     console.print(Text(f"confusion matrix: {result.table} and {result.picture.name}"))
     if result.report is not None:
         console.print(Text(f"report: {result.report}"))
+
+
+def _on_others(result: EvaluationResult) -> str:
+    """Returns what this says of photographs that the network has not met; "" where a remark has said it."""
+    if result.split == VAL:
+        return "; its epoch, and in a search its trial, was chosen by these photographs: expect less on others"
+    if not result.new:
+        return ""
+    return (
+        "; the accuracy on other photographs of the same kind lies within "
+        f"{words.share_interval(result.accuracy_interval)} (95 % interval by Wilson)"
+    )

@@ -99,7 +99,7 @@ def verdict_lines(judged: Sequence[Confirmed], num_judged: int) -> list[str]:
             f"{'':4}seed {run.seed}: {run.outcome} ({run.reason})" for run in confirmed.runs if run.outcome != FINISHED
         ]
     lines.append(
-        f"gains in points of val_acc on the same {num_judged} validation photographs (one is "
+        f"gains in points of val_acc on the same {words.counted(num_judged, 'validation photograph')} (one is "
         f"{words.one_in(num_judged)} points); {TEST}"
     )
     return [*lines, verdict(judged)]
@@ -124,9 +124,19 @@ def verdict(judged: Sequence[Confirmed]) -> str:
     else:
         said = (
             f"{winner.label}'s difference from the reference setting could be chance ({size}). With {found.num_pairs} "
-            f"seeds that differ as much as these, a gain of {_unsigned(found.smallest_gain_shown)} points would have "
-            "been detectable; more seeds (--seeds) detect smaller ones."
+            "seeds that differ as much as these, "
         )
+        room = 1 - fmean(reference.values)  # above the reference setting
+        if found.smallest_gain_shown > room:
+            said += (
+                f"no gain could have been detected: it would have had to be {_unsigned(found.smallest_gain_shown)} "
+                f"points, and only {_unsigned(room)} were left to gain; more seeds (--seeds) can detect one."
+            )
+        else:
+            said += (
+                f"a gain of {_unsigned(found.smallest_gain_shown)} points would have been detectable; more seeds "
+                "(--seeds) detect smaller ones."
+            )
     promised = winner.candidate.searched - reference.candidate.searched
     said += f" In the search the difference was {words.points(promised)}."
     highest = max(tested, key=lambda label: tested[label].gain)
@@ -173,7 +183,7 @@ def read_verdict(search_dir: Path) -> dict[str, Any] | None:
 def _as_dict(confirmed: Confirmed) -> dict[str, Any]:
     values = confirmed.values
     found = confirmed.comparison
-    comparison = {**asdict(found), "smallest_gain_shown": found.smallest_gain_shown} if found is not None else None
+    comparison = asdict(found) if found is not None else None
     return {
         "trial": confirmed.candidate.trial,
         "searched_val_acc": confirmed.candidate.searched,

@@ -22,7 +22,11 @@ STEP_SPREAD = 1 / math.sqrt(6)
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a setting gains over another, as a share (0.01 is one point). low, high: the 95 % interval of the gain."""
+    """What a setting gains over another, as a share (0.01 is one point).
+
+    low, high: the 95 % interval of the gain, as far as accuracies can differ (-1 to 1). smallest_gain_shown: the
+    smallest gain that would have been detectable, given the spread over the seeds; above 1, none would have been.
+    """
 
     num_pairs: int
     gain: float
@@ -30,11 +34,7 @@ class Comparison:
     low: float
     high: float
     p_value: float  # two-sided, of this comparison alone
-
-    @property
-    def smallest_gain_shown(self) -> float:
-        """The smallest gain that would have been detectable, given the spread over the seeds."""
-        return self.high - self.gain
+    smallest_gain_shown: float
 
 
 def compare(values: Sequence[float], baseline: Sequence[float], step: float) -> Comparison | None:
@@ -54,7 +54,8 @@ def compare(values: Sequence[float], baseline: Sequence[float], step: float) -> 
     freedom = len(differences) - 1
     reach = float(stats.t.ppf(1 - ALPHA / 2, freedom)) * error
     p_value = float(2 * stats.t.sf(abs(gain) / error, freedom))
-    return Comparison(len(differences), gain, spread, gain - reach, gain + reach, p_value)
+    low, high = max(gain - reach, -1.0), min(gain + reach, 1.0)
+    return Comparison(len(differences), gain, spread, low, high, p_value, reach)
 
 
 def in_sequence(p_values: Sequence[float]) -> list[float]:
