@@ -239,8 +239,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--data",
         type=_path,
         metavar="DIR",
-        help="one sub-folder of photographs per class; left out, a synthetic data set",
+        help="one sub-folder of photographs per class; left out, that of the file, or a synthetic data set",
     )
+    doctor.add_argument(
+        "--config", type=_path, metavar="FILE.toml", help="read the photographs as its [data] says, as train does"
+    )
+    doctor.add_argument("--space", metavar="FILE.toml", help="the same with a search space, as search does")
     doctor.add_argument(
         "--model",
         metavar="NAME",

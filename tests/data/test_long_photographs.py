@@ -49,4 +49,4 @@ def test_a_start_and_doctor_tell_it_and_only_where_photographs_are_cropped(tmp_p
         open_data(data, {32}, cache, fits=("crop", "squash")),
     ):
         assert not [line for line in remarks(others) if "the centre crop" in line]
-    assert examine_photographs(root, 10.0, 1).long == (WIDE,)
+    assert examine_photographs(DataConfig(dir=str(root)), 10.0, 1).long == (WIDE,)

@@ -10,7 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
+from tune_cropshield.api.doctor import chosen_photographs
 from tune_cropshield.cli import main
+from tune_cropshield.config.settings import DataConfig
 from tune_cropshield.doctor.claims import Figure, Key, claims_about
 from tune_cropshield.doctor.loading import measure_loading
 from tune_cropshield.doctor.memory_figures import EstimatedMemory, Peak, memory_figures
@@ -60,10 +62,10 @@ def untidy(tmp_path: Path) -> Path:
 
 
 def test_broken_and_identical_photographs_are_found(untidy: Path) -> None:
-    found = examine_photographs(untidy, seconds=30, threads=2)
+    found = examine_photographs(DataConfig(dir=str(untidy)), seconds=30, threads=2)
 
-    assert found.classes == {"rust": 5, "scab": 2}
-    assert found.imbalance == 2.5
+    assert found.classes == {"rust": 4, "scab": 2}  # the broken one is none of them
+    assert found.imbalance == 2.0
     assert (found.files, found.looked_at) == (7, 7)
     assert [path for path, _ in found.broken] == ["rust/4.jpg"]
     assert found.copies == (("rust/1.jpg", "scab/copy.jpg"),)
@@ -74,7 +76,7 @@ def test_broken_and_identical_photographs_are_found(untidy: Path) -> None:
 
 
 def test_loading_is_measured_over_what_can_be_decoded(untidy: Path) -> None:
-    loading = measure_loading(untidy, 32, CPU, seconds=1.0)
+    loading = measure_loading(DataConfig(dir=str(untidy)), 32, CPU, seconds=1.0)
 
     assert loading.images == 6
     assert min(loading.stock_images_per_s, loading.store_images_per_s, loading.decode_images_per_s) > 0
@@ -86,7 +88,53 @@ def test_a_folder_of_which_nothing_can_be_read_is_told_about(tmp_path: Path) -> 
         (tmp_path / label / "0.jpg").write_text("no image")
 
     with pytest.raises(DataError, match=r"none of 2 photographs in .* can be read"):
-        measure_loading(tmp_path, 32, CPU, seconds=1.0)
+        measure_loading(DataConfig(dir=str(tmp_path)), 32, CPU, seconds=1.0)
+
+
+def test_a_broken_photograph_is_no_validation_photograph_and_a_class_of_broken_ones_is_refused(tmp_path: Path) -> None:
+    for label in ("rust", "scab"):
+        (tmp_path / label).mkdir()
+        for index in range(15):
+            Image.effect_noise((40, 30), 60).convert("RGB").save(tmp_path / label / f"{index}.jpg")
+    (tmp_path / "rust" / "3.jpg").write_bytes(b"no image")
+    data = DataConfig(dir=str(tmp_path))
+    assert examine_photographs(data, seconds=30, threads=2).validation == {"rust": 1, "scab": 2}
+    for file in (tmp_path / "rust").iterdir():
+        file.write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"no photograph of 'rust' in .* can be read: rust/0.jpg \(not an image\)"):
+        examine_photographs(data, seconds=30, threads=2)
+
+
+def test_photographs_are_read_as_a_configuration_or_a_space_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "leaves"
+    for crop in ("apple", "corn"):
+        for disease in ("healthy", "rust"):
+            (root / crop / disease).mkdir(parents=True)
+            Image.effect_noise((64, 32), 60).convert("RGB").save(root / crop / disease / "0.jpg")
+    said = '[data]\nclass_depth = 2\nmerge = {"corn/healthy" = "apple/healthy"}\n'
+    (tmp_path / "config.toml").write_text(said)
+    (tmp_path / "space.toml").write_text(said + '[space]\nfit = {choice = ["crop", "pad"]}\n')
+
+    of_config, fits = chosen_photographs(root, tmp_path / "config.toml", None)
+    found = examine_photographs(of_config, 30, 2, fits)
+    assert found.classes == {"apple/healthy": 2, "apple/rust": 1, "corn/rust": 1}
+    assert len(found.long) == 1
+    assert measure_loading(of_config, 32, CPU, seconds=0.5).images == 4
+    assert examine_photographs(of_config.model_copy(update={"fit": "pad"}), 30, 2).long == ()
+    of_space, fits = chosen_photographs(root, None, tmp_path / "space.toml")
+    assert fits == ("crop", "pad")
+    assert examine_photographs(of_space, 30, 2, fits).long == ()
+
+    both = ["--config", str(tmp_path / "config.toml"), "--space", str(tmp_path / "space.toml")]
+    assert main(["doctor", "--data", str(root), *both]) == 2
+    assert capsys.readouterr().err == (
+        "error: --config and --space both say how photographs are read: give one of them\n"
+    )
+    (tmp_path / "config.toml").write_text("[data]\nclass_depth = 3\n")
+    assert main(["doctor", "--data", str(root), "--config", str(tmp_path / "config.toml")]) == 2
+    assert "class_depth" in capsys.readouterr().err
 
 
 class KnownMemory:
@@ -175,7 +223,7 @@ def test_copies_that_are_no_identical_files_a_given_split_and_what_is_left_out_a
     mirrored.save(tmp_path / "val" / "rust" / "0.png")
     (tmp_path / "val" / "rust" / "notes.txt").write_text("")
 
-    found = examine_photographs(tmp_path, seconds=30, threads=2)
+    found = examine_photographs(DataConfig(dir=str(tmp_path)), seconds=30, threads=2)
 
     assert found.near_copies == (("train/rust/0.png", "val/rust/0.png"),)
     assert found.copies == ()

@@ -3,42 +3,75 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tune_cropshield.api.arguments import AnyPath, path_of
+from tune_cropshield.api.space import new_space
 from tune_cropshield.config.faults import command_line, validated
 from tune_cropshield.config.places import cache_dir
-from tune_cropshield.config.settings import TrialConfig
+from tune_cropshield.config.settings import DataConfig, Fit, TrialConfig, load_config
 from tune_cropshield.data.folder import check_folder
 from tune_cropshield.data.generated import generated_leaves
 from tune_cropshield.device import find_device, num_cores
+from tune_cropshield.errors import UserError
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import: faulty arguments are told about before
     from tune_cropshield.doctor.examination import Examination
 
 
 def examine(
-    *, data: AnyPath | None = None, model: str | None = None, tell: Callable[[str], object] = lambda what: None
+    *,
+    data: AnyPath | None = None,
+    config: AnyPath | None = None,
+    space: AnyPath | None = None,
+    model: str | None = None,
+    tell: Callable[[str], object] = lambda what: None,
 ) -> Examination:
     """Returns what was found out about the machine, the photographs and published rules of thumb on this device.
 
     Args:
-        data: One sub-folder of photographs per class; left out, a small synthetic data set.
+        data: One sub-folder of photographs per class; left out, that of `config` or `space`, or a small synthetic data
+            set.
+        config: A config.toml whose [data] says how the photographs are read, as `train` does.
+        space: A search space whose [data] does, as `search` does; one of the two at most.
         model: The network to measure with; left out, those that the rules speak of.
         tell: Called with what is measured next.
 
     Raises:
+        ConfigError: With every fault of `config` or `space`.
         UserError: The model is not known, or the photographs cannot be trained on.
     """
     if model is not None:
         validated(TrialConfig, {"model": model}, command_line("trial", {"model": model}))
-    if data is not None:
-        check_folder(path_of(data, "--data"))  # before anything heavy is imported
-    root = path_of(data, "--data").absolute() if data is not None else generated_leaves(cache_dir())
+    photographs, fits = chosen_photographs(data, config, space)
+    drawn = not photographs.dir
+    if drawn:
+        photographs = photographs.model_copy(update={"dir": str(generated_leaves(cache_dir()))})
+    check_folder(Path(photographs.dir), photographs.class_depth, photographs.merge)  # before heavy imports
     device = find_device("auto")
     import torch
 
     from tune_cropshield.doctor import examination
 
     gpu_or_cpu = torch.device("cuda", 0) if device == "cuda" else torch.device("cpu")
-    return examination.examine(root, data is None, model, gpu_or_cpu, num_cores(), cache_dir(), tell)
+    return examination.examine(photographs, fits, drawn, model, gpu_or_cpu, num_cores(), cache_dir(), tell)
+
+
+def chosen_photographs(
+    data: AnyPath | None, config: AnyPath | None, space: AnyPath | None
+) -> tuple[DataConfig, tuple[Fit, ...]]:
+    """Returns which photographs and how they are split, and how they may become squares.
+
+    Raises as `examine` does.
+    """
+    if config is not None and space is not None:
+        raise UserError("--config and --space both say how photographs are read: give one of them")
+    if space is not None:
+        searched = new_space({"space": space} | ({"data": data} if data is not None else {}))
+        return searched.data, searched.fits
+    folder = str(path_of(data, "--data").absolute()) if data is not None else ""
+    if config is None:
+        return DataConfig(dir=folder), ("crop",)
+    found = load_config(path_of(config, "--config"), {"data": {"dir": folder} if folder else {}}).data
+    return found, (found.fit,)

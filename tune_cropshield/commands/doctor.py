@@ -15,7 +15,13 @@ def run(args: argparse.Namespace) -> int:
     from tune_cropshield.api.doctor import examine
 
     with Console(stderr=True).status("looking") as status:
-        found = examine(data=args.data, model=args.model, tell=lambda what: status.update(f"measuring {what}"))
+        found = examine(
+            data=args.data,
+            config=args.config,
+            space=args.space,
+            model=args.model,
+            tell=lambda what: status.update(f"measuring {what}"),
+        )
     if args.json:
         print(json.dumps(found.as_dict(), indent=2))
         return 0

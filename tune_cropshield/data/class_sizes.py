@@ -42,16 +42,18 @@ def always_the_largest_line(classes: Mapping[str, int]) -> str:
 def validation_line(classes: Mapping[str, int]) -> str:
     """Returns what one validation photograph is worth, and the classes with the fewest.
 
-    classes: name -> validation photographs, one at least.
+    classes: name -> validation photographs, one at least in all.
     """
     total = sum(classes.values())
     by_size = sorted(classes.items(), key=lambda item: item[1])
     few = [f"{name} {count}" for name, count in by_size if count < FEW_OF_A_CLASS]
     more = f" and {len(few) - 5} more classes" if len(few) > 5 else ""
     of_classes = f"; of some classes there are fewer than {FEW_OF_A_CLASS}: {', '.join(few[:5])}{more}" if few else ""
+    smallest = by_size[0][1]
+    of_smallest = f", one of the smallest class {100 / smallest:.0f} points of its recall" if smallest else ""
     return (
-        f"{counted(total, 'validation photograph')}: one is worth {100 / total:.1f} points of val_acc, "
-        f"one of the smallest class {100 / min(classes.values()):.0f} points of its recall{of_classes}"
+        f"{counted(total, 'validation photograph')}: one is worth {100 / total:.1f} points of val_acc{of_smallest}"
+        f"{of_classes}"
     )
 
 

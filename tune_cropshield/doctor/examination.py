@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from tune_cropshield.config.reference import REFERENCE_CLASSES
+from tune_cropshield.config.settings import DataConfig, Fit
 from tune_cropshield.device import find_card
 from tune_cropshield.doctor.claims import (
     REFERENCE_IMAGE_SIZE,
@@ -64,7 +65,8 @@ class Examination:
 
 
 def examine(
-    root: Path,
+    data: DataConfig,
+    fits: Iterable[Fit],
     drawn: bool,
     model: str | None,
     device: torch.device,
@@ -78,7 +80,8 @@ def examine(
     a CPU the claims about memory are answered by the estimate.
 
     Args:
-        root: the photographs' folder.
+        data: which photographs, and how they are read and split.
+        fits: how they may become squares.
         drawn: they are generated ones.
         model: the network to measure; None: the two that the rules are about.
         device: what to measure on.
@@ -94,10 +97,10 @@ def examine(
     card = find_card() if device.type == "cuda" else None
     machine = examine_machine(card, cores, cache_dir)
     tell("the photographs")
-    photographs = examine_photographs(root, PHOTOGRAPHS_S, cores)
+    photographs = examine_photographs(data, PHOTOGRAPHS_S, cores, fits)
     tell("loading")
     loading = measure_loading(
-        root, REFERENCE_IMAGE_SIZE if device.type == "cuda" else 2 * CPU_IMAGE_SIZE, device, LOADING_S
+        data, REFERENCE_IMAGE_SIZE if device.type == "cuda" else 2 * CPU_IMAGE_SIZE, device, LOADING_S
     )
     models = (model,) if model is not None else REFERENCE_MODELS
     claims = claims_about(models)

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+from tune_cropshield.config.settings import DataConfig
 from tune_cropshield.data.decode import DecodeError
 from tune_cropshield.data.feed import ImageFeed
 from tune_cropshield.data.folder import list_folder
@@ -75,12 +76,13 @@ class _Photographs(Dataset[tuple[Tensor, int]]):
                 return self._transform(image.convert("RGB")), 0
 
 
-def measure_loading(root: Path, image_size: int, device: torch.device, seconds: float) -> Loading:
+def measure_loading(data: DataConfig, image_size: int, device: torch.device, seconds: float) -> Loading:
     """Returns the speeds over a sample of the photographs, in about `seconds`.
 
     Files that cannot be decoded are passed over.
     """
-    paths = [root / image.path for image, _, _ in list_folder(root).images]
+    listed = list_folder(Path(data.dir), data.class_depth, data.merge)
+    paths = [listed.root / image.path for image, _, _ in listed.images]
     random.Random(0).shuffle(paths)
     started = time.perf_counter()
     pictures, sound = [], []
@@ -93,7 +95,7 @@ def measure_loading(root: Path, image_size: int, device: torch.device, seconds: 
         if len(sound) >= BATCH and time.perf_counter() - started > seconds / 4:
             break
     if not sound:
-        raise DataError(f"none of {min(len(paths), SAMPLE)} photographs in {str(root)!r} can be read")
+        raise DataError(f"none of {min(len(paths), SAMPLE)} photographs in {data.dir!r} can be read")
     decode = len(sound) / (time.perf_counter() - started)
     stock = _stock(sound, image_size, seconds / 2)
     store = _store(torch.from_numpy(np.stack(pictures)), image_size, device, seconds / 4)

@@ -7,7 +7,7 @@ import random
 import statistics
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +15,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from tune_cropshield.config.settings import DataConfig
+from tune_cropshield.config.settings import DataConfig, Fit
 from tune_cropshield.data.decode import DecodeError, decode_rgb
 from tune_cropshield.data.folder import ListedFolder, list_folder
 from tune_cropshield.data.left_out import LeftOut
 from tune_cropshield.data.long_photographs import long_photographs_lines
 from tune_cropshield.data.near_copies import groups_of_near_copies, thumbnail
 from tune_cropshield.data.split import TRAIN, VAL
+from tune_cropshield.errors import DataError
 
 CHUNK = 64  # files between two looks at the clock
 
@@ -39,8 +40,8 @@ class Photographs:
     """The state of a folder of photographs."""
 
     folder: str
-    classes: dict[str, int]  # name -> files
-    files: int
+    classes: dict[str, int]  # name -> files, without those that are broken
+    files: int  # the broken ones among them
     looked_at: int  # how many, of a random order, were decoded
     broken: tuple[tuple[str, str], ...]  # (path, reason) of those
     smallest: tuple[int, int] | None  # width, height in px of those that are whole
@@ -53,7 +54,7 @@ class Photographs:
     near_copies: tuple[tuple[str, ...], ...]  # groups of paths of one photograph, turned, mirrored, rescaled ...
     left_out: tuple[LeftOut, ...]  # what lies in the folder and is not used
     validation: dict[str, int]  # class -> photographs that a search would validate on
-    given_split: bool
+    given_split: bool  # the folders name the validation photographs
 
     @property
     def imbalance(self) -> float:
@@ -61,13 +62,17 @@ class Photographs:
         return max(self.classes.values()) / min(self.classes.values())
 
 
-def examine_photographs(root: Path, seconds: float, threads: int) -> Photographs:
-    """Returns the state of the photographs in `root`, in about `seconds`: what that is too short for is said.
+def examine_photographs(data: DataConfig, seconds: float, threads: int, fits: Iterable[Fit] = ()) -> Photographs:
+    """Returns the state of the photographs of `data`, in about `seconds`: what that is too short for is said.
+
+    Args:
+        fits: how photographs may become squares, where it is more than one way; left out, that of `data`.
 
     Raises:
         DataError: a search would not train on them.
     """
-    listed = list_folder(root)
+    root = Path(data.dir)
+    listed = list_folder(root, data.class_depth, data.merge)
     sizes = [(image.path, image.size) for image, _, _ in listed.images]
     class_of = {image.path: label for image, label, _ in listed.images}
     until = time.perf_counter() + seconds / 3
@@ -75,38 +80,47 @@ def examine_photographs(root: Path, seconds: float, threads: int) -> Photographs
     looks = _look(root, [path for path, _ in sizes], time.perf_counter() + seconds * 2 / 3, threads)
     sound = sorted(path for path, look in looks.items() if isinstance(look, Look))
     sides = sorted((look.size for look in looks.values() if isinstance(look, Look)), key=lambda side: side[0] * side[1])
-    broken = [(path, look) for path, look in looks.items() if isinstance(look, str)]
+    broken = dict(sorted((path, look) for path, look in looks.items() if isinstance(look, str)))
+    classes = {
+        name: sum(image.path not in broken for image in listed.of_class(label))
+        for label, name in enumerate(listed.classes)
+    }
+    if emptied := [name for name, count in classes.items() if not count]:
+        first = next(path for path in broken if listed.classes[class_of[path]] in emptied)
+        raise DataError(
+            f"no photograph of {', '.join(map(repr, emptied))} in {str(root)!r} can be read: {first} ({broken[first]})"
+        )
     identical = {path: group[0] for group in copies for path in group}
     thumbnails = [look.thumbnail for path in sound if isinstance(look := looks[path], Look)]
     near = groups_of_near_copies(np.stack(thumbnails), sound) if sound else []
     groups = [tuple(sound[index] for index in group) for group in near]
     return Photographs(
         folder=str(root),
-        classes={name: len(listed.of_class(label)) for label, name in enumerate(listed.classes)},
+        classes=classes,
         files=len(sizes),
         looked_at=len(looks),
-        broken=tuple(sorted(broken)),
+        broken=tuple(broken.items()),
         smallest=sides[0] if sides else None,
         median=(int(statistics.median(w for w, _ in sides)), int(statistics.median(h for _, h in sides)))
         if sides
         else None,
         largest=sides[-1] if sides else None,
-        long=tuple(long_photographs_lines(sides)),
+        long=tuple(long_photographs_lines(sides)) if (set(fits) or {data.fit}) == {"crop"} else (),
         copies=tuple(copies),
         files_compared=compared,
         across_classes=sum(len({class_of[path] for path in group}) > 1 for group in copies),
         near_copies=tuple(group for group in groups if len({identical.get(path, path) for path in group}) > 1),
         left_out=listed.left_out,
-        validation=_validation(listed),
-        given_split=any(side is not None for _, _, side in listed.images),
+        validation=_validation(listed, broken, data.val_share),
+        given_split=any(side == VAL for _, _, side in listed.images),
     )
 
 
-def _validation(listed: ListedFolder) -> dict[str, int]:
+def _validation(listed: ListedFolder, broken: Collection[str], share: float) -> dict[str, int]:
     """Returns how many photographs of each class a search would validate on, if none were identical."""
-    given = Counter(label for _, label, side in listed.images if side == VAL)
-    trained = Counter(label for _, label, side in listed.images if side in (None, TRAIN))
-    share = DataConfig().val_share
+    whole = [(label, side) for image, label, side in listed.images if image.path not in broken]
+    given = Counter(label for label, side in whole if side == VAL)
+    trained = Counter(label for label, side in whole if side in (None, TRAIN))
     return {
         name: given[label] if given else max(int(trained[label] * share + 0.5), 1)
         for label, name in enumerate(listed.classes)

@@ -82,7 +82,7 @@ def _photographs(photographs: Photographs, drawn: bool) -> list[tuple[str, str]]
     split = "the folders' own split: " if photographs.given_split else ""
     rows = [
         ("folder", photographs.folder + (" (synthetic: no --data was given)" if drawn else "")),
-        ("classes", f"{len(classes)} of {photographs.files} files; {sizes_line(classes)}"),
+        ("classes", f"{len(classes)} of {sum(classes.values())} files; {sizes_line(classes)}"),
         ("to beat", always_the_largest_line(classes)),
         ("validation", split + validation_line(photographs.validation)),
         ("sizes", most_common_side(photographs)),
