@@ -266,6 +266,12 @@ optimizer.step()
     "grad-may-be-none": [
         (2, "\nprint(max(p.grad.abs().max() for p in model.parameters()))\n"),
         (4, "\ntotal = 0.0\nfor name, weight in net.named_parameters():\n    total += weight.grad.norm() ** 2\n"),
+        (7, STEP_LOOP + "    print(sum(p.grad.norm() for p in model.parameters()))\n"),
+        (
+            5,
+            "\nfor p in model.features.parameters():\n    p.requires_grad = False\nloss.backward()\n"
+            "print(max(p.grad.norm() for p in model.parameters()))\n",
+        ),
     ],
     "plateau-without-metric": [
         (
@@ -445,6 +451,16 @@ for x, y in loader:
     optimizer.step(); optimizer.zero_grad()
 """,
         ),
+        # switched off for good, before the loop
+        (2, "\ntorch.set_grad_enabled(False)" + STEP_LOOP),
+        (
+            3,
+            "\nimport torch\ntorch.autograd.set_grad_enabled(mode=False)"
+            + STEP_LOOP
+            + "torch.set_grad_enabled(True)\n",
+        ),
+        (2, "\ntorch.inference_mode().__enter__()" + STEP_LOOP),
+        (3, "\noff = torch.no_grad()\noff.__enter__()" + STEP_LOOP),
     ],
     "new-scaler-per-epoch": [
         (
@@ -652,6 +668,8 @@ RIGHT: dict[str, list[str]] = {
     "grad-may-be-none": [
         "max(p.grad.abs().max() for p in model.parameters() if p.grad is not None)\n",
         "for p in model.parameters():\n    if p.grad is not None:\n        p.grad.mul_(0.5)\n",
+        # right after backward, and nothing is frozen
+        "loss.backward()\nfor p in model.parameters():\n    p.grad.mul_(0.5)\n",
     ],
     "plateau-without-metric": [
         "scheduler = ReduceLROnPlateau(optimizer)\nscheduler.step(val_loss)\n",
@@ -691,6 +709,13 @@ RIGHT: dict[str, list[str]] = {
         "            if phase == 'train':\n                loss.backward()\n                optimizer.step()\n                optimizer.zero_grad()\n",
         "for x, y in loader:\n    if train:\n        loss = criterion(model(x), y)\n        loss.backward()\n        optimizer.step()\n        optimizer.zero_grad()\n"
         "    else:\n        with torch.no_grad():\n            loss = criterion(model(x), y)\n",
+        # switched on again, or not switched off where it trains
+        "torch.set_grad_enabled(False)\nevaluate()\ntorch.set_grad_enabled(True)" + STEP_LOOP,
+        "off = torch.no_grad()\noff.__enter__()\nevaluate()\noff.__exit__(None, None, None)" + STEP_LOOP,
+        "if test_only:\n    torch.set_grad_enabled(False)" + STEP_LOOP,
+        "torch.set_grad_enabled(False)\nwith torch.enable_grad():\n    for x, y in loader:\n"
+        "        criterion(model(x), y).backward()\n        optimizer.step()\n        optimizer.zero_grad()\n",
+        STEP_LOOP + "torch.set_grad_enabled(False)\nevaluate()\n",
     ],
     "new-scaler-per-epoch": [
         # one for each fold, whose network is new too

@@ -3,33 +3,64 @@
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Iterator
 
 from tune_cropshield.check_script.actions import NAMED_LOSS, Action, Actions
 from tune_cropshield.check_script.conditions import Facts, conditions_met, exclude_each_other, facts_at
 from tune_cropshield.check_script.rules import Finding, finding_at
-from tune_cropshield.check_script.syntax import SCOPES, assigned, last_name, mentions, text, within
+from tune_cropshield.check_script.syntax import SCOPES, assigned, last_name, mentions, within
 from tune_cropshield.check_script.values import WITHOUT_GRADIENTS, Values
+
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+SWITCHES_ON = r"set_grad_enabled\((?!(mode=)?False)|enable_grad|__exit__"
 
 
 def check_gradients(actions: Actions, values: Values) -> Iterator[Finding]:
     """Yields where a loss that goes backward is made without gradients."""
     for backward in actions.of("backward"):
         yield from _check_gradients(backward, actions, values)
-    yield from _check_gradients_left_off(actions)
+    yield from _check_gradients_left_off(actions, values)
 
 
-def _check_gradients_left_off(actions: Actions) -> Iterator[Finding]:
-    """torch.set_grad_enabled(False) in a loop that trains, and nothing that switches them on again."""
+def _check_gradients_left_off(actions: Actions, values: Values) -> Iterator[Finding]:
+    """Gradients switched off for good in a loop that trains or before one, and nothing that switches them on again."""
     syntax = actions.syntax
     for call in syntax.calls:
-        if not re.search(rf"^(torch\.)?(autograd\.)?{WITHOUT_GRADIENTS}$", text(call)):
+        if not isinstance(syntax.parents[call], ast.Expr) or not _switches_off_for_good(call, values):
             continue
-        if isinstance(syntax.parents[call], ast.Expr) and "set_grad_enabled" in text(call):
-            around = next((loop for loop in syntax.loops(call) if actions.inside(loop, "backward")), None)
-            if around is not None and not mentions(r"set_grad_enabled\((?!(mode=)?False)|enable_grad", around):
+        around = next((loop for loop in syntax.loops(call) if actions.inside(loop, "backward")), None)
+        if around is not None:
+            if not mentions(SWITCHES_ON, around):
                 yield finding_at("trains-without-gradients", call)
+        elif any(_stays_off(call, backward.call, actions) for backward in actions.of("backward")):
+            yield finding_at("trains-without-gradients", call)
+
+
+def _switches_off_for_good(call: ast.Call, values: Values) -> bool:
+    """Tells whether a statement is torch.set_grad_enabled(False), or enters torch.no_grad() without a with."""
+    if isinstance(call.func, ast.Attribute) and call.func.attr == "__enter__":
+        context = call.func.value
+        return any(mentions(WITHOUT_GRADIENTS, each) for each in (context, *values.of(context)))
+    return last_name(call.func) == "set_grad_enabled" and mentions(WITHOUT_GRADIENTS, call)
+
+
+def _stays_off(off: ast.Call, backward: ast.Call, actions: Actions) -> bool:
+    """Tells whether gradients are surely still off at `backward`, when `off` has switched them off before it."""
+    syntax = actions.syntax
+    scope = syntax.scope(off)
+    if not syntax.is_after(backward, off) or scope not in syntax.ancestors(backward):
+        return False
+    if not facts_at(off, scope, syntax) <= facts_at(backward, scope, syntax):
+        return False
+    around = [parent for parent in syntax.ancestors(backward) if isinstance(parent, FUNCTIONS)]
+    if any(mentions(SWITCHES_ON, decorator) for function in around for decorator in function.decorator_list):
+        return False
+    return not any(
+        mentions(SWITCHES_ON, call.func if last_name(call.func) != "set_grad_enabled" else call)
+        and syntax.is_after(call, off)
+        and (not syntax.is_after(call, backward) or set(syntax.loops(call)) & set(syntax.loops(backward)))
+        for call in syntax.calls
+    )
 
 
 def _check_gradients(backward: Action, actions: Actions, values: Values) -> Iterator[Finding]:

@@ -158,8 +158,25 @@ def _check_gradients_that_are_none(actions: Actions) -> Iterator[Finding]:
                 and inner.value.id in names
             )
             if is_grad and isinstance(actions.syntax.parents[inner], ast.Attribute):
-                yield finding_at("grad-may-be-none", inner)
+                if not _all_have_gradients(node, actions):
+                    yield finding_at("grad-may-be-none", inner)
                 break
+
+
+def _all_have_gradients(node: ast.AST, actions: Actions) -> bool:
+    """Tells whether `node` comes right after a backward, in a script that freezes nothing: no gradient is None."""
+    syntax = actions.syntax
+    if mentions(r"requires_grad|freeze|frozen", syntax.tree):
+        return False
+    statement = next(each for each in (node, *syntax.ancestors(node)) if isinstance(each, ast.stmt))
+    block = syntax.block(statement)
+    before = [
+        action
+        for action in actions.of("backward", "zero grad")
+        for earlier in block[: block.index(statement)]
+        if action.call in within(earlier, ast.Call)
+    ]
+    return bool(before) and before[-1].kind == "backward"
 
 
 def _check_blank_images(actions: Actions) -> Iterator[Finding]:
