@@ -210,9 +210,26 @@ def test_a_class_depth_that_no_photograph_lies_as_deep_as_is_refused_in_words(
         with pytest.raises(DataError) as caught:
             list_folder(root, 2, merge, for_training=for_training)
         assert str(caught.value) == (
-            f"class_depth = 2 under [data] makes DATA/apple/scab a class, but no photograph of {str(root)!r} lies that "
-            "deep (as healthy/0.jpg does not): leave class_depth out, or lay the folders out as DATA/apple/scab"
+            f"class_depth = 2 under [data] means DATA/apple/scab/1.jpg, but no photograph of {str(root)!r} lies that "
+            "deep (as healthy/0.jpg does not): leave class_depth out, or put each class into a folder of its crop"
         )
+
+
+def test_crops_with_diseases_inside_a_split_keep_their_side(tmp_path: Path) -> None:
+    root = leaves(tmp_path / "crops", "train/corn/rust", "train/fig/rot", "val/corn/rust", "val/fig/rot")
+    (root / "val" / "fig" / "blank").mkdir()
+    listed = list_folder(root, 2)
+    assert listed.classes == ("corn/rust", "fig/rot")
+    assert [(image.path, label, side) for image, label, side in listed.images if image.path.endswith("0.jpg")] == [
+        ("train/corn/rust/0.jpg", 0, "train"),
+        ("train/fig/rot/0.jpg", 1, "train"),
+        ("val/corn/rust/0.jpg", 0, "val"),
+        ("val/fig/rot/0.jpg", 1, "val"),
+    ]
+    assert [it.path for it in listed.left_out] == ["val/fig/blank/"]
+    too_flat = leaves(tmp_path / "flat", "train/a", "train/b", "val/a", "val/b")
+    assert refusal(too_flat, 2).startswith("class_depth = 2 under [data] means DATA/train/apple/scab/1.jpg, but no")
+    assert list_folder(too_flat, 1).classes == ("train", "val")
 
 
 def test_crops_that_share_their_diseases_are_offered_as_classes(tmp_path: Path) -> None:

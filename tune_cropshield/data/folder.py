@@ -183,10 +183,10 @@ def _check_there_are_classes(root: Path, layout: Layout, tops: Mapping[str, List
     if any(layout.place(image.path) is not None for image in photographs):
         return
     depth = len(layout.class_parts)
+    meant = "DATA/apple/scab/1.jpg" if layout.side_part is None else "DATA/train/apple/scab/1.jpg"
     raise DataError(
-        f"class_depth = {depth} under [data] makes DATA/apple/scab a class, but no photograph of {str(root)!r} lies "
-        f"that deep (as {photographs[0].path} does not): leave class_depth out, or lay the folders out as "
-        "DATA/apple/scab"
+        f"class_depth = {depth} under [data] means {meant}, but no photograph of {str(root)!r} lies that deep (as "
+        f"{photographs[0].path} does not): leave class_depth out, or put each class into a folder of its crop"
     )
 
 

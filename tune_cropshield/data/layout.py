@@ -72,13 +72,16 @@ def find_layout(root: Path, photographs: Mapping[str, Sequence[str]], class_dept
 
     Args:
         photographs: each sub-folder's name, with the paths of its photographs, relative to `root`; none is empty.
-        class_depth: 1 or 2 where it was said how many folders make a class's name.
+        class_depth: 1 or 2 where it was said how many folders make a class's name; with 2, train/apple/scab and
+            val/apple/scab are a given split, with 1 train and val are classes.
 
     Raises:
         DataError: it cannot be told, or the folders are no classes; with what to give instead.
     """
     if class_depth is not None:
-        return Layout(tuple(range(class_depth)))
+        named = [side_of(name) for name in photographs]
+        is_split = None not in named and TRAIN in named and len(set(named)) == len(named) > 1
+        return Layout((1, 2), 0) if is_split and class_depth == 2 else Layout(tuple(range(class_depth)))
     tops = {name: _Top.of(paths) for name, paths in sorted(photographs.items())}
     if len(tops) == 1:
         return Layout((0,))
