@@ -17,9 +17,13 @@ from tune_cropshield.api.search import report_line
 from tune_cropshield.cli import main
 from tune_cropshield.data.generated import draw_leaves
 from tune_cropshield.errors import RunFailure, UserError
+from tune_cropshield.files import append_line
 from tune_cropshield.outcome.report import write_report
+from tune_cropshield.outcome.summary import summary_lines
 from tune_cropshield.search.endings import PRUNED
-from tune_cropshield.search.journal import open_study
+from tune_cropshield.search.folder import trial_folder
+from tune_cropshield.search.journal import open_study, read_study
+from tune_cropshield.training.run_folder import read_metrics
 
 
 class Visible(HTMLParser):
@@ -116,6 +120,26 @@ def test_an_interrupted_search_shows_what_it_has(tmp_path: Path, drawn_leaves: P
 
     assert "2 trials: 0 trained to the end, 1 pruned, 1 interrupted, with what they had reached." in text
     assert "Pruning saved 24 more, 89 % of the epochs of a search without it" in text
+
+
+def test_the_terminal_tells_of_an_interrupted_trial_what_the_report_tells(
+    tmp_path: Path, drawn_leaves: Path, cache: Path
+) -> None:
+    trials = [InventedTrial(settings(), [0.25, 0.5], None), InventedTrial(settings(lr=1e-3), [0.5, 0.875, 0.75])]
+    invent_search(tmp_path / "s", drawn_leaves, cache, trials)
+    folder = trial_folder(tmp_path / "s", 0)
+    last = read_metrics(folder)[-1]
+    append_line(folder / "metrics.jsonl", json.dumps({**last, "epoch": 3, "val_acc": 0.75}))  # the journal lacks it
+
+    told = summary_lines(read_study(tmp_path / "s"), tmp_path / "s", tmp_path / "s")
+
+    assert told[0] == "2 trials: 1 unfinished, 1 finished; 6 epochs trained"
+    assert told[2] == (
+        "the reference setting (trial 0, unfinished after 3 epochs): val_acc 0.7500; the winner gains 12.5 points"
+    )
+    assert "the reference setting (trial 0, unfinished after 3 epochs) reached 0.7500: a gain of 12.5 points" in read(
+        write_report(tmp_path / "s", cache)
+    )
 
 
 @pytest.mark.slow

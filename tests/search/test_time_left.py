@@ -41,7 +41,7 @@ class Course:
     def result(self, number: int, epoch: int) -> dict[str, Any]:
         accuracy = self.quality[number] * (1 - 0.8**epoch)
         metrics = {**dict.fromkeys(METRIC_NAMES, 1.0), "epoch": epoch, "val_acc": accuracy}
-        return {**metrics, "best_val_acc": accuracy, "images_per_s": 1.0, "peak_vram_mib": 0.0}
+        return {**metrics, "best_val_acc": accuracy, "best_epoch": epoch, "images_per_s": 1.0, "peak_vram_mib": 0.0}
 
     def play(self, view: SearchView, told: Callable[[float], None], until_s: float = 1e9) -> list[tuple[int, int]]:
         """Plays it, calling `told` with the clock after each result; returns the trials under way at `until_s`."""

@@ -41,6 +41,7 @@ def epoch(number: int, val_acc: float, best: float, vram_mib: float = 0.0) -> di
         "epoch": number,
         "val_acc": val_acc,
         "best_val_acc": best,
+        "best_epoch": number if val_acc == best else 1,
         "images_per_s": 12345.6,
         "peak_vram_mib": vram_mib,
     }
@@ -215,6 +216,23 @@ def test_a_resumed_search_knows_its_best_before_a_trial_has_run() -> None:
 
     assert view.best_text() == "best so far: t000 val_acc 0.5000 (lr=0.1)"
     assert view.outcomes == {"finished": 1, "failed": 1}
+
+
+def test_a_trial_that_goes_on_is_not_told_as_the_best_again(capsys: pytest.CaptureFixture[str]) -> None:
+    view = JsonLinesView()
+    view.begin(4, 0)
+    known = {"epoch": 50, "best_val_acc": 0.5}
+    view.recall(TrialLine(0, {"lr": 0.1}, "", 100, **known), None)
+    view.trial_started(TrialLine(1, {"lr": 0.2}, "32x1", 100))
+    view.epoch_done(1, epoch(1, 0.4, 0.4))
+    view.trial_started(TrialLine(0, {"lr": 0.1}, "32x1", 100, **known))
+    view.epoch_done(0, epoch(51, 0.3, 0.5))
+    view.epoch_done(0, {**epoch(52, 0.3, 0.75), "best_epoch": 49})  # its journal was a little behind
+
+    events = [json.loads(told) for told in capsys.readouterr().out.splitlines()]
+    best = [event for event in events if event["event"] == "best"]
+    assert best == [{"event": "best", "trial": 0, "best_val_acc": 0.75, "epoch": 49}]
+    assert view.outcomes == {}
 
 
 def test_a_long_preparation_shows_how_far_it_has_come() -> None:

@@ -15,7 +15,7 @@ from tune_cropshield.outcome.trained import BEST
 from tune_cropshield.search.endings import OUTCOME
 from tune_cropshield.search.folder import TABLE, trial_folder
 from tune_cropshield.search.journal import best_trial, best_value
-from tune_cropshield.training.run_folder import read_metrics
+from tune_cropshield.training.run_folder import best_epoch, read_metrics
 
 
 def summary_lines(
@@ -29,21 +29,25 @@ def summary_lines(
     """
     trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
     outcomes = Counter(str(trial.user_attrs.get(OUTCOME, "unfinished")) for trial in trials)
-    epochs = sum(len(read_metrics(trial_folder(search_dir, trial.number))) for trial in trials)
+    lines_of = {trial.number: read_metrics(trial_folder(search_dir, trial.number)) for trial in trials}
+    epochs = sum(len(lines) for lines in lines_of.values())
     ended = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common())
-    lines = [f"{len(trials)} trials: {ended}; {epochs} epochs trained"]
+    lines = [f"{words.counted(len(trials), 'trial')}: {ended}; {words.counted(epochs, 'epoch')} trained"]
     if not any(trial.intermediate_values for trial in trials):
         return [*lines, "no trial has a result"]
     best, reference = best_trial(study), trials[REFERENCE]
     settings = ", ".join(
         f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in best.params.items()
     )
-    lines.append(f"best: trial {best.number}, val_acc {words.accuracy(best_value(best))} ({settings})")
+    reached = _accuracy(search_dir, best)
+    lines.append(f"best: trial {best.number}, val_acc {words.accuracy(reached)} ({settings})")
     if reference.intermediate_values:
-        gain = words.points(best_value(best) - best_value(reference)).removeprefix("+")
-        how = f"{reference.user_attrs.get(OUTCOME, 'unfinished')} after {max(reference.intermediate_values)} epochs"
+        start = _accuracy(search_dir, reference)
+        gain = words.points(reached - start).removeprefix("+")
+        trained = words.counted(len(lines_of[REFERENCE]), "epoch")
+        how = f"{reference.user_attrs.get(OUTCOME, 'unfinished')} after {trained}"
         lines.append(
-            f"{reference_name} (trial {REFERENCE}, {how}): val_acc {words.accuracy(best_value(reference))}; "
+            f"{reference_name} (trial {REFERENCE}, {how}): val_acc {words.accuracy(start)}; "
             + (f"the winner gains {gain} points" if best.number != reference.number else "it is the winner")
         )
     lines.append(f"best configuration and weights: {shown_dir / BEST}    all trials: {shown_dir / TABLE}")
@@ -61,10 +65,19 @@ def summary_facts(study: optuna.Study, search_dir: Path) -> dict[str, Any]:
         "dir": str(search_dir),
         "trials": len(trials),
         "outcomes": dict(Counter(str(trial.user_attrs.get(OUTCOME, "unfinished")) for trial in trials)),
-        "best": _facts(best_trial(study)) if worked else None,
-        "guide": _facts(trials[REFERENCE]) if trials and trials[REFERENCE].intermediate_values else None,
+        "best": _facts(search_dir, best_trial(study)) if worked else None,
+        "guide": _facts(search_dir, trials[REFERENCE]) if trials and trials[REFERENCE].intermediate_values else None,
     }
 
 
-def _facts(trial: FrozenTrial) -> dict[str, Any]:
-    return {"trial": trial.number, "best_val_acc": best_value(trial), "parameters": trial.params}
+def _facts(search_dir: Path, trial: FrozenTrial) -> dict[str, Any]:
+    return {"trial": trial.number, "best_val_acc": _accuracy(search_dir, trial), "parameters": trial.params}
+
+
+def _accuracy(search_dir: Path, trial: FrozenTrial) -> float:
+    """Returns a trial's best accuracy by its metrics.jsonl, as the report has it.
+
+    Of an interrupted trial the study may lack the last epoch, and of an earlier version's the file may be gone.
+    """
+    best = best_epoch(read_metrics(trial_folder(search_dir, trial.number)))
+    return best_value(trial) if best is None else float(best["val_acc"])

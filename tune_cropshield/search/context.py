@@ -93,8 +93,10 @@ class Search:
         """Returns what a view shows of a trial before its first epoch in this run of the search."""
         known = self.study.get_trials(deepcopy=False)[number]
         trial, pair = self.trial_config(known.params), pair_of(known.params, self.space, self.plan)
-        epoch = max(known.intermediate_values, default=0)
-        return TrialLine(number, known.params, str(pair), self.space.search.epochs, trial.lr, trial.max_norm, epoch)
+        line = TrialLine(number, known.params, str(pair), self.space.search.epochs, trial.lr, trial.max_norm)
+        if values := known.intermediate_values:
+            line.epoch, line.best_val_acc = max(values), max(values.values())
+        return line
 
 
 def begin_search(

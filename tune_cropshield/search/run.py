@@ -80,7 +80,7 @@ def run_search(search: Search, worker: Callable[[], type[Any]] = trial_worker) -
             ray = stack.enter_context(ray_runtime(num_cpus, resources.gpus, search.ray_address))
         search.view.begin(num_trials, num_existing - num_unfinished)
         search.view.pruned_shares = search.space.search.pruned_shares
-        _recall_ended_trials(search)
+        _recall_trials(search)
         if not search.early_end.is_due():  # it may have been interrupted while Ray was starting
             _run_trials(search, ray, worker)
         interrupted = search.early_end.interrupted
@@ -92,16 +92,19 @@ def run_search(search: Search, worker: Callable[[], type[Any]] = trial_worker) -
     return SearchOutcome(study, search.early_end.reason, interrupted, search.early_end.failed)
 
 
-def _recall_ended_trials(search: Search) -> None:
-    """Shows trials of earlier runs in TensorBoard's table, and tells the view of them.
+def _recall_trials(search: Search) -> None:
+    """Tells the view of the trials of earlier runs, and shows those that have ended in TensorBoard's table.
 
     A kill may have come before they were written there.
     """
     search.hparams.search_started()
-    ended = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-    for trial in search.study.get_trials(deepcopy=False, states=ended):
-        outcome = str(trial.user_attrs.get(OUTCOME, FAILED))
-        search.hparams.trial_ended(trial.number, outcome)
+    for trial in search.study.get_trials(deepcopy=False):
+        if trial.state == TrialState.WAITING:
+            continue
+        outcome = None
+        if trial.state.is_finished():
+            outcome = str(trial.user_attrs.get(OUTCOME, FAILED))
+            search.hparams.trial_ended(trial.number, outcome)
         values = trial.intermediate_values
         best, epoch = max(values.values(), default=math.nan), max(values, default=0)
         line = TrialLine(trial.number, trial.params, "", search.space.search.epochs, epoch=epoch, best_val_acc=best)

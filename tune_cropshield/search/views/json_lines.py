@@ -47,7 +47,7 @@ class JsonLinesView(SearchView):
         super().epoch_done(number, metrics)
 
     def new_best(self, line: TrialLine) -> None:
-        write_line("best", trial=line.number, best_val_acc=line.best_val_acc, epoch=line.epoch)
+        write_line("best", trial=line.number, best_val_acc=line.best_val_acc, epoch=line.best_epoch)
 
     def trial_ended(self, number: int, outcome: str, reason: str | None) -> None:
         line = self.running[number]

@@ -29,6 +29,7 @@ class TrialLine:
     epoch: int = 0
     val_acc: float = math.nan
     best_val_acc: float = math.nan
+    best_epoch: int = 0  # the epoch of best_val_acc, once this run has reported one
     images_per_s: float = math.nan
     vram_mib: float = 0.0
 
@@ -68,15 +69,16 @@ class SearchView:
         """The search begins; `num_ended` trials ended in earlier runs."""
         self.num_trials, self.ended, self.started = num_trials, num_ended, self.clock()
 
-    def recall(self, line: TrialLine, outcome: str) -> None:
-        """A trial ended so in an earlier run of the search."""
-        self.outcomes[outcome] += 1
-        self._note_length(line)
+    def recall(self, line: TrialLine, outcome: str | None) -> None:
+        """A trial came so far in an earlier run of the search. outcome: how it ended; None where it goes on now."""
+        if outcome is not None:
+            self.outcomes[outcome] += 1
+            self._note_length(line)
         self._judge(line)
 
     def trial_started(self, line: TrialLine) -> None:
         """A trial begins, or goes on after the epoch that its line tells."""
-        self.running[line.number] = line
+        self.running[line.number], self.epochs = line, line.epochs
         self.pace.running(len(self.running), self.clock())
 
     def epoch_done(self, number: int, metrics: dict[str, Any]) -> None:
@@ -85,6 +87,7 @@ class SearchView:
         if int(metrics["epoch"]) > line.epoch:  # else one that was trained before is told again
             self.pace.epoch(self.clock())
         line.epoch, line.val_acc, line.best_val_acc = int(metrics["epoch"]), metrics["val_acc"], metrics["best_val_acc"]
+        line.best_epoch = int(metrics["best_epoch"])
         line.images_per_s, line.vram_mib = metrics["images_per_s"], metrics["peak_vram_mib"]
         if self._judge(line):
             self.new_best(line)
@@ -147,9 +150,7 @@ class SearchView:
         return f"{how} {describe_seconds(left)} left"
 
     def _seconds_left(self, seconds_per_epoch: float) -> float:
-        lines = list(self.running.values())
-        epochs = max((line.epochs for line in lines), default=self.epochs)
-        self.epochs = epochs
+        lines, epochs = list(self.running.values()), self.epochs
         others = [line.epoch for line in lines if line.number != REFERENCE]
         shares = surviving_shares(self.lengths, others, epochs, self.pruned_shares)
 
