@@ -191,6 +191,18 @@ def test_only_of_new_photographs_it_is_said_how_sure_the_accuracy_on_others_is(
     )
 
 
+def test_what_is_written_of_two_other_folders_stands_side_by_side(run: Path, drawn_leaves: Path, home: Path) -> None:
+    copy = shutil.copytree(run, home / "run")
+    found = [
+        tc.evaluate(copy, data=other_photographs(drawn_leaves, home / name, CLASSES, count))
+        for name, count in (("field a", 3), ("field b", 5))
+    ]
+
+    assert [len(rows_of(each.predictions)) for each in found] == [12, 20]
+    assert [each.predictions.name for each in found] == ["predictions_all_field_a.csv", "predictions_all_field_b.csv"]
+    assert (copy / "evaluation_all_field_a.json").exists()
+
+
 def test_a_part_of_its_own_that_is_not_there_is_refused(run: Path, drawn_leaves: Path, home: Path) -> None:
     other = other_photographs(drawn_leaves, home / "external", CLASSES)
 
@@ -222,11 +234,11 @@ def test_every_photograph_is_listed_with_its_class_and_the_wrong_ones_by_themsel
     found = tc.evaluate(run, data=other, to=home / "to")
 
     assert sorted(path.name for path in (home / "to").iterdir()) == [
-        "confusion_all.csv",
-        "confusion_all.png",
-        "evaluation_all.json",
-        "predictions_all.csv",
-        "wrong_all.csv",
+        "confusion_all_external.csv",
+        "confusion_all_external.png",
+        "evaluation_all_external.json",
+        "predictions_all_external.csv",
+        "wrong_all_external.csv",
     ]
     rows, wrong = rows_of(found.predictions), rows_of(found.wrong)
     assert list(rows[0]) == list(wrong[0]) == ["photograph", "true_class", "predicted", "probability"]

@@ -70,13 +70,15 @@ def test_what_evaluate_wrote_stays_with_the_weights_that_it_is_of(search_dir: Pa
     best = write_best(search_dir)
     (best / "evaluation_test.json").write_text(json.dumps({"right": 3, "weights_sha256": digest}))
     (best / "wrong_test.csv").write_text("photograph,true_class,predicted,probability\n")
+    (best / "evaluation_all_field.json").write_text(json.dumps({"right": 3, "weights_sha256": digest}))
+    (best / "confusion_all_field.png").write_bytes(b"")
     (best / "evaluation_val.json").write_text(json.dumps({"right": 3, "weights_sha256": "of others"}))
     (best / "wrong_val.csv").write_text("photograph,true_class,predicted,probability\n")
 
     write_best(search_dir)  # as a search does that has gone on
 
     names = {path.name for path in best.iterdir()}
-    assert {"evaluation_test.json", "wrong_test.csv"} < names
+    assert {"evaluation_test.json", "wrong_test.csv", "evaluation_all_field.json", "confusion_all_field.png"} < names
     assert not {"evaluation_val.json", "wrong_val.csv"} & names
 
 

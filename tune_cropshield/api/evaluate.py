@@ -156,7 +156,7 @@ def evaluate(
             they have moved; "test" is meant to be read once, for the winner. "all" is a whole folder. Left out, "val"
             for the folder it was trained on, and "all" for another one.
         to: The folder for confusion_SPLIT.csv and .png, predictions_SPLIT.csv, wrong_SPLIT.csv and
-            evaluation_SPLIT.json; left out, `run_dir`.
+            evaluation_SPLIT.json; left out, `run_dir`. Of another folder the files end on all_FOLDER.
 
     Raises:
         UserError: `run_dir` is no trained run or damaged, there are no such photographs, or `to` cannot be written to.
@@ -177,7 +177,7 @@ def evaluate(
 
     photographs = choose_photographs(run_dir, config, classes, given, split, cache_dir())
     evaluation, rows = evaluate_on(photographs, config, classes, weights)
-    part = photographs.part
+    part, name = photographs.part, photographs.name
     result = EvaluationResult(
         split=part,
         data=photographs.store.root,
@@ -189,27 +189,30 @@ def evaluate(
         trained=photographs.trained,
         validated=photographs.validated,
         remarks=[*earlier_preparation(run_dir), *remarks(photographs, classes, rows)],
-        table=folder / f"confusion_{part}.csv",
-        picture=folder / f"confusion_{part}.png",
-        predictions=folder / f"predictions_{part}.csv",
-        wrong=folder / f"wrong_{part}.csv",
+        table=folder / f"confusion_{name}.csv",
+        picture=folder / f"confusion_{name}.png",
+        predictions=folder / f"predictions_{name}.csv",
+        wrong=folder / f"wrong_{name}.csv",
     )
     try:
-        _write(result, folder, weights)
+        _write(result, folder, weights, name)
     except OSError as error:
         raise UserError(f"{folder} cannot be written to ({error.strerror}): give another folder (--to)") from None
     return replace(result, report=_report_again(result, run_dir, folder, weights)) if part == TEST else result
 
 
-def _write(result: EvaluationResult, folder: Path, weights: Path) -> None:
-    """Writes all files of an evaluation into `folder`, which is made where it is missing."""
+def _write(result: EvaluationResult, folder: Path, weights: Path, name: str) -> None:
+    """Writes all files of an evaluation into `folder`, which is made where it is missing.
+
+    name: what their names end on.
+    """
     from tune_cropshield.outcome.confusion import write_confusion
 
-    write_confusion(folder, result.split, result.evaluation.confusion_KK.numpy(), result.classes)
+    write_confusion(folder, name, result.evaluation.confusion_KK.numpy(), result.classes)
     write_judged(result.predictions, result.judged)
     wrong = sorted((row for row in result.judged if not row.right), key=lambda row: -row.probability)
     write_judged(result.wrong, wrong)
-    write_record(folder, result.as_dict(), weights)
+    write_record(folder, name, result.as_dict(), weights)
 
 
 def _report_again(result: EvaluationResult, run_dir: Path, folder: Path, weights: Path) -> Path | None:
@@ -224,5 +227,5 @@ def _report_again(result: EvaluationResult, run_dir: Path, folder: Path, weights
         return None
     if folder.absolute() != run_dir.absolute():
         with suppress(OSError, UserError):
-            write_record(run_dir, result.as_dict(), weights)  # where the report looks for it
+            write_record(run_dir, TEST, result.as_dict(), weights)  # where the report looks for it
     return write_again(search_dir)

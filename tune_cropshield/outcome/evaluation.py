@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +23,7 @@ from tune_cropshield.data.left_out import LeftOut, left_out_lines
 from tune_cropshield.data.split import TEST, TRAIN, VAL
 from tune_cropshield.data.split_file import SplitRow, find_split, split_rows
 from tune_cropshield.errors import UserError
+from tune_cropshield.outcome import words
 from tune_cropshield.training.predictions import Judged, judged
 from tune_cropshield.training.run_folder import write_json
 
@@ -32,6 +34,13 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import: a wrong folder is told abo
 ALL = "all"
 JUDGED_PARTS = (VAL, TEST, ALL)
 RECORD = "evaluation_{}.json"
+WRITTEN = (
+    ("evaluation", "json"),
+    ("confusion", "csv"),
+    ("confusion", "png"),
+    ("predictions", "csv"),
+    ("wrong", "csv"),
+)
 UNKNOWN_CLASS = -1
 LIKE = 0.85  # of difflib's ratio: names that differ by a letter or two, or by case
 
@@ -58,6 +67,13 @@ class Photographs:
     validated: int | None
     unknown: Mapping[str, int]
     left_out: Sequence[LeftOut]
+
+    @property
+    def name(self) -> str:
+        """What the names of the files about them end on: the part; of another folder, its name behind it."""
+        if self.part != ALL or self.own:
+            return self.part
+        return f"{ALL}_" + re.sub(r"[^\w.-]+", "_", self.store.root.name)
 
 
 class _Sides:
@@ -211,9 +227,8 @@ def remarks(photographs: Photographs, classes: Sequence[str], rows: Sequence[Jud
     found = []
     if photographs.unknown:
         named = ", ".join(f"{name} ({count}{_meant(name, classes)})" for name, count in photographs.unknown.items())
-        found.append(
-            f"left out: {sum(photographs.unknown.values())} photographs of classes that it was not trained on: {named}"
-        )
+        left_out = words.counted(sum(photographs.unknown.values()), "photograph")
+        found.append(f"left out: {left_out} of classes that it was not trained on: {named}")
     found += left_out_lines(photographs.left_out)
     met = {row.true_class for row in rows}
     if lacking := [name for name in classes if name not in met]:
@@ -252,24 +267,26 @@ def keep_evaluations(before: Path, folder: Path, weights_sha256: str | None) -> 
 
     A search that goes on writes best/ anew: the test split, which is meant to be looked at once, stays looked at.
     """
-    for part in JUDGED_PARTS:
-        found = read_record(before, part)
+    for record in before.glob(RECORD.format("*")):
+        name = record.stem.removeprefix(RECORD.split("{")[0])
+        found = read_record(before, name)
         if found is not None and weights_sha256 is not None and found["weights_sha256"] == weights_sha256:
-            for file in before.glob(f"*_{part}.*"):
-                shutil.copyfile(file, folder / file.name)
+            for kind, suffix in WRITTEN:
+                if (file := before / f"{kind}_{name}.{suffix}").exists():
+                    shutil.copyfile(file, folder / file.name)
 
 
-def write_record(folder: Path, figures: Mapping[str, Any], weights: Path) -> None:
-    """Writes evaluation_PART.json: the figures, and the SHA-256 of the weights that they are of. Raises DiskFull."""
+def write_record(folder: Path, name: str, figures: Mapping[str, Any], weights: Path) -> None:
+    """Writes evaluation_NAME.json: the figures, and the SHA-256 of the weights that they are of. Raises DiskFull."""
     with open(weights, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    write_json(folder / RECORD.format(figures["split"]), {**figures, "weights_sha256": digest})
+    write_json(folder / RECORD.format(name), {**figures, "weights_sha256": digest})
 
 
-def read_record(folder: Path, part: str) -> dict[str, Any] | None:
-    """Returns evaluation_PART.json as it stands in `folder`; None where there is none, or it is damaged."""
+def read_record(folder: Path, name: str) -> dict[str, Any] | None:
+    """Returns evaluation_NAME.json as it stands in `folder`; None where there is none, or it is damaged."""
     try:
-        content: dict[str, Any] = json.loads((folder / RECORD.format(part)).read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads((folder / RECORD.format(name)).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return content
