@@ -35,7 +35,7 @@ def test_a_dry_run_looks_at_the_photographs_and_tells_disk_and_time(
     # 60 pictures of 36 x 36 px and thumbnails of 16 x 16 px are 0.3 MiB
     assert re.match(r"disk: 1 MiB for decoded photographs .* at most about \d+ MiB in the search's folder", told[-2])
     assert re.match(
-        r"time: about .* for 96 epochs if no trial is pruned; about .* from [\d.e+]+ images/s of 3 plain", told[-1]
+        r"time: about .* for 96 epochs if no trial is pruned; about .* from [\d.,]+ images/s of 3 plain", told[-1]
     )
     assert sorted(path.name for path in home.rglob("*") if path.name in ("images.u8", "t000")) == []
 
@@ -50,7 +50,7 @@ def test_a_dry_run_tells_of_long_photographs_and_of_what_trial_0_takes_instead_o
     (home / "leaves" / "rust" / "broken.jpg").write_bytes(b"no image")
     space = '[trial]\nmodel = "tiny_cnn"\nimage_size = 32\n[space]\nmax_norm = {choice = [0.1, 1.0]}\n'
     (home / "space.toml").write_text(space)
-    (home / "pad.toml").write_text(space + '[data]\nfit = "pad"\n')
+    (home / "pad.toml").write_text(space + '[data]\nfit = "pad"\n[search]\ngrace_epochs = 1\n')
     flags = ("--data", str(home / "leaves"), "--dry-run", "--device", "cpu")
 
     assert main(["search", "--space", str(home / "space.toml"), *flags]) == 0
@@ -61,8 +61,12 @@ def test_a_dry_run_tells_of_long_photographs_and_of_what_trial_0_takes_instead_o
         "setting has (no clipping))\n"
     ) in told
 
-    assert main(["search", "--space", str(home / "pad.toml"), *flags]) == 0
-    assert "times as long as wide" not in capsys.readouterr().out
+    assert main(["search", "--space", str(home / "pad.toml"), *flags, "--trials", "1", "--epochs", "1"]) == 0
+    told = capsys.readouterr().out
+    assert "times as long as wide" not in told
+    assert "px on cpu, 1 trial at once\n" in told
+    assert "worst case: 1 trial x 1 epoch = 1 epoch, were none pruned\n" in told
+    assert "for 1 epoch if no trial is pruned. This is an estimate" in told and "trials at once taken" not in told
 
 
 def test_a_dry_run_refuses_photographs_that_a_search_would_refuse(

@@ -67,6 +67,7 @@ def test_machine_and_photographs_are_told_with_what_is_wrong_with_them() -> None
     text = printed()
 
     assert "NVIDIA H200, driver 570.1, 143000 of 143771 MiB free" in text
+    assert "16 cores for us, Linux" in text
     assert "2 of 50 files; largest : smallest = 40 rust : 10 scab, 4.0 times as many" in text
     assert "saying rust of every photograph scores accuracy 0.800 and macro F1 0.444" in text
     assert (
@@ -79,6 +80,16 @@ def test_machine_and_photographs_are_told_with_what_is_wrong_with_them() -> None
     assert "groups of identical files: 1, 1 of them in more than one class: rust/1.jpg = scab/copy.jpg" in text
     assert 'class_weights = "balanced"' in text
     assert "median 256 x 256 px, from 40 x 30 to 4000 x 3000" in text
+
+
+def test_one_core_is_one_core() -> None:
+    out = io.StringIO()
+    show(
+        replace(FOUND, machine=replace(FOUND.machine, cores=1), verdicts=FOUND.verdicts[:1]),
+        Console(file=out, width=200, highlight=False),
+    )
+    assert "1 core for us, Linux" in out.getvalue()
+    assert "1 claim with a figure could be checked on this GPU: 0 hold." in out.getvalue()
 
 
 def test_a_starving_gpu_is_told_about() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tune_cropshield.config.space import SearchSettings, SearchSpace
 from tune_cropshield.config.units import MIB
+from tune_cropshield.outcome import words
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import: a faulty space is told about before
     from tune_cropshield.data.folder import ImageFolder
@@ -92,12 +93,14 @@ def _time(space: SearchSpace, resources: Resources, pair: Pair, split: Split) ->
         return f"time: not known, as a training step could not be timed ({' '.join(str(error).split())})"
     search = space.search
     most, least = search.trials * search.epochs, _epochs_when_pruned(search)
-    seconds = len(split.train) / rate / resources.concurrent_trials
+    concurrent = resources.concurrent_trials
+    seconds = len(split.train) / rate / concurrent
+    at_once = f", and {concurrent} trials at once taken as so many times as fast" if concurrent > 1 else ""
     pruned = f"; {_duration(least * seconds)} if pruning goes by its rule" if least < most else ""
     return (
-        f"time: {_duration(most * seconds)} for {most} epochs if no trial is pruned{pruned}. This is an estimate from "
-        f"{rate:.3g} images/s of {how}, and {resources.concurrent_trials} trials at once taken as so many times "
-        "as fast; start-up, decoding and validation come on top"
+        f"time: {_duration(most * seconds)} for {words.counted(most, 'epoch')} if no trial is pruned{pruned}. This is "
+        f"an estimate from {words.number(rate)} images/s of {how}{at_once}; start-up, decoding and validation come on "
+        "top"
     )
 
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tune_cropshield.errors import UserError
+from tune_cropshield.outcome import words
 
 if TYPE_CHECKING:
     from tune_cropshield.api.dry_run import DryRun
@@ -72,7 +73,7 @@ def _print(planned: DryRun, console: Console) -> None:
     trial, settings = space.trial_config(), space.search
     if planned.note is not None:
         console.print(planned.note)
-    at_once = f"{resources.concurrent_trials} trials at once"
+    at_once = f"{words.counted(resources.concurrent_trials, 'trial')} at once"
     console.print(f"{trial.model} at {trial.image_size} px on {resources.device}, {at_once}")
     console.print("searched:")
     for name, domain in space.space.items():
@@ -92,8 +93,8 @@ def _print(planned: DryRun, console: Console) -> None:
         console.print(Text(f"  ({note})"))
     console.print(_pruning(settings))
     console.print(
-        f"worst case: {settings.trials} trials x {settings.epochs} epochs = {settings.trials * settings.epochs} "
-        "epochs, were none pruned"
+        f"worst case: {words.counted(settings.trials, 'trial')} x {words.counted(settings.epochs, 'epoch')} = "
+        f"{words.counted(settings.trials * settings.epochs, 'epoch')}, were none pruned"
     )
     if planned.expected is None:
         console.print("no --data given: photographs, disk and time are not looked at")

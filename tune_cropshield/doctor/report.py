@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tune_cropshield.data.class_sizes import always_the_largest_line, is_imbalanced, sizes_line, validation_line
-from tune_cropshield.data.left_out import left_out_lines
+from tune_cropshield.data.left_out import counted, left_out_lines
 from tune_cropshield.data.look_alikes import look_alike_lines
 from tune_cropshield.doctor.claims import REFERENCE_WORKERS
 from tune_cropshield.doctor.examination import Examination
@@ -33,7 +33,8 @@ def show(found: Examination, console: Console) -> None:
     console.print()
     device = "GPU" if found.device == "cuda" else "CPU"
     console.print(
-        f"{len(judged)} claims with a figure could be checked on this {device}: {sum(judged)} hold. "
+        f"{counted(len(judged), 'claim')} with a figure could be checked on this {device}: {sum(judged)} "
+        f"{'holds' if sum(judged) == 1 else 'hold'}. "
         f"{found.seconds:.0f} s."
     )
     if found.device == "cpu":
@@ -53,7 +54,7 @@ def _machine(found: Examination) -> list[tuple[str, str]]:
         )
     return [
         ("GPU", gpu),
-        ("CPU", f"{machine.cores} cores for us, {machine.system}"),
+        ("CPU", f"{counted(machine.cores, 'core')} for us, {machine.system}"),
         (
             "software",
             ", ".join(
