@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tune_cropshield.config.space import SearchSettings, SearchSpace
-from tune_cropshield.config.units import MIB
+from tune_cropshield.config.units import MIB, describe_seconds
 from tune_cropshield.outcome import words
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import: a faulty space is told about before
@@ -79,8 +79,8 @@ def _disk(space: SearchSpace, resources: Resources, folder: ImageFolder) -> str:
     kept = min(space.search.trials * weights, max(WEIGHTS_BUDGET_BYTES, weights))
     running = resources.concurrent_trials * CHECKPOINTS_OVER_WEIGHTS * weights
     return (
-        f"disk: {_mib(store)} for decoded photographs in the cache folder, once for all searches; at most about "
-        f"{_mib(kept + running)} in the search's folder, for the best trials' weights ({_mib(weights)} each) and the "
+        f"disk: {_size(store)} for decoded photographs in the cache folder, once for all searches; at most about "
+        f"{_size(kept + running)} in the search's folder, for the best trials' weights ({_size(weights)} each) and the "
         "checkpoints of those that run"
     )
 
@@ -96,9 +96,9 @@ def _time(space: SearchSpace, resources: Resources, pair: Pair, split: Split) ->
     concurrent = resources.concurrent_trials
     seconds = len(split.train) / rate / concurrent
     at_once = f", and {concurrent} trials at once taken as so many times as fast" if concurrent > 1 else ""
-    pruned = f"; {_duration(least * seconds)} if pruning goes by its rule" if least < most else ""
+    pruned = f"; {_about(least * seconds)} if pruning goes by its rule" if least < most else ""
     return (
-        f"time: {_duration(most * seconds)} for {words.counted(most, 'epoch')} if no trial is pruned{pruned}. This is "
+        f"time: {_about(most * seconds)} for {words.counted(most, 'epoch')} if no trial is pruned{pruned}. This is "
         f"an estimate from {words.number(rate)} images/s of {how}{at_once}; start-up, decoding and validation come on "
         "top"
     )
@@ -141,11 +141,9 @@ def _epochs_when_pruned(search: SearchSettings) -> int:
     return math.ceil(total)
 
 
-def _mib(count: float) -> str:
+def _size(count: float) -> str:
     return f"{count / 1024 / MIB:.1f} GiB" if count >= 1024 * MIB else f"{math.ceil(count / MIB)} MiB"
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"about {max(seconds, 1):.0f} s"
-    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
+def _about(seconds: float) -> str:
+    return f"about {describe_seconds(max(seconds, 1))}"

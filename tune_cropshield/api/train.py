@@ -161,7 +161,7 @@ def _train(
         progress(metrics.epoch, trial.epochs)
         view.note(
             f"epoch {metrics.epoch:3}/{trial.epochs}  train_loss {metrics.train_loss:.4f}  "
-            f"val_loss {metrics.val_loss:.4f}  val_acc {metrics.val_acc:.4f}{best}  "
+            f"val_loss {metrics.val_loss:.4f}  val_acc {words.accuracy(metrics.val_acc)}{best}  "
             f"{metrics.images_per_s:.0f} images/s  {metrics.epoch_s:.1f} s"
         )
 

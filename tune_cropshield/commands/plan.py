@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from tune_cropshield.outcome import words
+
 if TYPE_CHECKING:
     from tune_cropshield.api.plan import PlanResult
     from tune_cropshield.memory.choose.pairs import Figures, Pair, Plan
@@ -100,12 +102,8 @@ def _cells(pair: Pair, figures: Figures, plan: Plan) -> list[str]:
     taken = (figures.reserved_mib + plan.context_mib) / budget_mib if figures.reserved_mib is not None else None
     return [
         f"{pair.micro_batch} x {pair.accumulation}",
-        _mib(figures.predicted_reserved_mib),
-        _mib(figures.measured_reserved_mib),
-        "-" if figures.images_per_s is None else f"{figures.images_per_s:.0f}",
-        "-" if taken is None else f"{taken:.0%}" + ("" if taken <= 1 else " !"),
+        words.mib(figures.predicted_reserved_mib),
+        words.mib(figures.measured_reserved_mib),
+        words.number(figures.images_per_s),
+        "–" if taken is None else f"{taken:.0%}" + ("" if taken <= 1 else " !"),
     ]
-
-
-def _mib(value: float | None) -> str:
-    return "-" if value is None else f"{value:.0f} MiB"

@@ -36,9 +36,7 @@ def summary_lines(
     if not any(trial.intermediate_values for trial in trials):
         return [*lines, "no trial has a result"]
     best, reference = best_trial(study), trials[REFERENCE]
-    settings = ", ".join(
-        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in best.params.items()
-    )
+    settings = ", ".join(f"{name} {words.setting(value)}" for name, value in best.params.items())
     reached = _accuracy(search_dir, best)
     lines.append(f"best: trial {best.number}, val_acc {words.accuracy(reached)} ({settings})")
     if reference.intermediate_values:

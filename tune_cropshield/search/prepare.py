@@ -72,11 +72,11 @@ def prepare(space: SearchSpace, cache_dir: Path, view: SearchView) -> Prepared:
     check_pretrained(trial, len(data.classes))
     for line in remarks(data):
         view.note(line)
-    split = data.split
+    split, count = data.split, resources.concurrent_trials
     view.note(
         f"{len(data.store)} photographs, {len(data.classes)} classes: {len(split.train)} to train, {len(split.val)} to "
         f"validate, {len(split.test)} to test; {trial.model} at {trial.image_size} px on {device}"
-        + (f", {resources.concurrent_trials} trials at once" if device == "cpu" else "")
+        + (f", {count} trial{'s' if count > 1 else ''} at once" if device == "cpu" else "")
     )
     for note in reference_notes(space):
         view.note(note)

@@ -22,9 +22,8 @@ def section(record: SearchRecord, judgement: Judgement | str) -> Section:
     """Returns the section, or why there is none."""
     if isinstance(judgement, str):
         return Section("mistakes", TITLE, [Text(judgement)])
-    text = (
-        f"Of {len(judgement.rows)} validation photographs the winner takes {judgement.num_mistakes} for another class."
-    )
+    of_all = words.counted(len(judgement.rows), "validation photograph")
+    text = f"Of {of_all} the winner takes {judgement.num_mistakes} for another class."
     blocks: list[Block] = [Text(text, strong=True)]
     searched = record.winner.accuracy if record.winner is not None else None
     if searched is not None and not record.running and not math.isclose(judgement.accuracy, searched, abs_tol=1e-9):

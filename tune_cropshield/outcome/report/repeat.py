@@ -37,7 +37,7 @@ def trials_section(record: SearchRecord) -> Section:
     table = Table(
         header,
         rows,
-        f"All {len(rows)} trials; trials.csv holds more columns",
+        f"All trials ({len(rows)}); trials.csv holds more columns",
         text_columns=2,
         folded=True,
         highlighted=highlighted,
