@@ -378,6 +378,20 @@ def validate(model, val_loader):
     return total / seen
 """,
         ),
+        # samples by how they are counted
+        (
+            9,
+            """
+for x, y in loader:
+    e = criterion(model(x), y)
+    e.backward()
+    optimizer.step(); optimizer.zero_grad()
+    b = len(y)
+    s += e.detach()
+    seen += b
+print(s / seen)
+""",
+        ),
     ],
     "trains-in-evaluation-mode": [
         (
@@ -532,7 +546,76 @@ def epoch(loader):
         total += loss.detach()
     return total / len(loader)
 """,
-        )
+        ),
+        # a loss by where it comes from, whatever it is called
+        (
+            8,
+            """
+for x, y in loader:
+    l = measure(model(x), y)
+    l.backward()
+    optimizer.step(); optimizer.zero_grad()
+    kept = l.detach()
+    s += kept
+print(s / len(loader))
+""",
+        ),
+        (
+            6,
+            """
+for x, y in loader:
+    e = criterion(model(x), y)
+    scaler.scale(e).backward(); scaler.step(optimizer); scaler.update(); optimizer.zero_grad()
+    s.append(e.item())
+print(np.mean(s))
+""",
+        ),
+        (
+            7,
+            """
+ce = nn.CrossEntropyLoss()
+with torch.no_grad():
+    for x, y in val_loader:
+        v = ce(model(x), y)
+        s += v.item()
+print(s / len(val_loader))
+""",
+        ),
+        (
+            9,
+            """
+def step(x, y):
+    e = criterion(model(x), y)
+    e.backward()
+    optimizer.step(); optimizer.zero_grad()
+    return e.detach()
+for x, y in loader:
+    s += step(x, y)
+print(s / len(loader))
+""",
+        ),
+        (
+            5,
+            """
+for x, y in loader:
+    right = (model(x).argmax(1) == y).float().mean()
+    s += right.item()
+print(s / len(loader))
+""",
+        ),
+        # a loop that counts, and reads its batches with next()
+        (
+            8,
+            """
+batches = iter(leaves)
+for i in range(steps):
+    x, y = next(batches)
+    loss = criterion(model(x), y)
+    loss.backward(); optimizer.step(); optimizer.zero_grad()
+    total += loss.detach()
+print(total / steps)
+""",
+        ),
     ],
     "evaluates-with-gradients": [
         (4, "\ndef validate(model):\n    model.eval()\n    for x, y in val_loader:\n        hits(model(x), y)\n")
@@ -734,6 +817,16 @@ RIGHT: dict[str, list[str]] = {
         "for x, y in loader:\n    out = model(x)\n    hits += (out.argmax(1) == y).sum()\n    seen += y.size(0)\naccuracy = hits / seen\n",
         "for x, y in loader:\n    loss = criterion(model(x), y)\n    loss.backward()\n    optimizer.step()\n    optimizer.zero_grad()\n"
         "    total += loss.detach() * y.size(0)\nmean = total / len(loader.dataset)\n",
+        # sums, and a sum by samples
+        STEP_LOOP.replace("criterion(out, y)", "(out - y).square().sum()")
+        + "    total += loss.item()\nmean = total / len(loader)\n",
+        "for x, y in loader:\n    e = criterion(model(x), y)\n    e.backward()\n    optimizer.step(); optimizer.zero_grad()\n"
+        "    s += e.detach() * len(y)\n    n += len(y)\nprint(s / n)\n",
+        # each epoch is one whole batch
+        "for epoch in range(epochs):\n    loss = criterion(model(x), y)\n    loss.backward()\n    optimizer.step(); optimizer.zero_grad()\n"
+        "    total += loss.detach()\nprint(total / epochs)\n",
+        # a gradient's norm belongs to an update, not to samples
+        STEP_LOOP + "    size = torch.stack(norms).mean()\n    sizes.append(size)\nprint(np.mean(sizes))\n",
     ],
     "evaluates-with-gradients": [
         "@torch.inference_mode()\ndef validate(model):\n    model.eval()\n    for x, y in val_loader:\n        hits(model(x), y)\n",

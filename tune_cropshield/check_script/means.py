@@ -9,7 +9,7 @@ from typing import Literal
 from tune_cropshield.check_script.actions import Actions
 from tune_cropshield.check_script.rules import Finding, finding_at
 from tune_cropshield.check_script.syntax import Loop, assigned, last_name, mentions, names_in, text, within
-from tune_cropshield.check_script.values import Values
+from tune_cropshield.check_script.values import LOSS_CALL, Values, nexts_in, read_in
 
 Counted = Literal["batches", "samples", ""]  # what a number is the number of; "": not known
 
@@ -18,6 +18,9 @@ BATCH_MEAN = r"loss(?!_?scale)|criterion|cross_entropy|\.mean\(\)"
 BATCH_SUM = r"loss_?sum|sum_?loss|\.sum\(\)"
 COUNTS_SAMPLES = r"\.size\(|\.shape\[|\blen\(|numel\(|batch_size|\bbs\b|\bn\b|num_|count|repeat"
 BATCH_SIZE = r"\.size\(0\)|\.shape\[0\]|\blen\((?!.*loader)|batch_size"
+ONLY_BATCH_SIZE = r"^(len\((?!.*loader)[\w.\[\]]+\)|[\w.\[\]]+\.(size\(0\)|shape\[0\]))$"
+OF_UPDATES = r"grad|norms?\b|parameters\("  # a mean over these is one number of an update, whatever its samples
+PASS_ON = ("item", "cpu", "detach", "clone", "numpy", "to")  # methods that leave a tensor's value alone
 MEANS_OF_LISTS = ("mean", "fmean", "average", "nanmean")
 MAKE_TENSORS = ("stack", "cat", "tensor", "as_tensor", "array", "asarray")
 
@@ -53,17 +56,26 @@ class _Sums:
     def __init__(self, loop: ast.For | ast.AsyncFor, actions: Actions, values: Values) -> None:
         self._loop = loop
         self._syntax = actions.syntax
+        self._actions = actions
         self._values = values
         self._means: set[str] = set()
         self._lists: set[str] = set()
         self._batches: set[str] = set()
         self._samples: set[str] = set()
-        behind = list(values.behind(loop.iter))
+        behind = [node for each in read_in(loop, actions.syntax) for node in values.behind(each)]
         self._loaders = {text(node) for node in behind if isinstance(node, ast.Name | ast.Attribute | ast.Subscript)}
         enumerates = any(isinstance(node, ast.Call) and last_name(node.func) == "enumerate" for node in behind)
         if enumerates and isinstance(loop.target, ast.Tuple):
             number = text(loop.target.elts[0])
             self._batches |= {f"{number} + 1", f"1 + {number}"}
+        if nexts_in(loop, actions.syntax) and isinstance(loop.iter, ast.Call) and text(loop.iter.func) == "range":
+            self._batches |= {f"{text(loop.target)} + 1", *map(text, loop.iter.args[:1])}
+        self._trained = {
+            text(each.args[0] if isinstance(each, ast.Call) and last_name(each.func) == "scale" and each.args else each)
+            for action in actions.inside(loop, "backward")
+            if isinstance(action.call.func, ast.Attribute)
+            for each in [action.call.func.value]
+        }
 
     def means(self) -> Iterator[tuple[ast.AST, Counted]]:
         """Yields (node, of what): where batch means are divided by a number of batches, or of samples."""
@@ -98,8 +110,13 @@ class _Sums:
             (self._lists if is_list else self._means).add(name)
         elif isinstance(value, ast.Constant) and value.value == 1:
             self._batches.add(name)
-        elif not is_list and mentions(BATCH_SIZE, value) and not mentions("loss", value):
+        elif not is_list and self._is_batch_size(value):
             self._samples.add(name)
+
+    def _is_batch_size(self, value: ast.expr) -> bool:
+        if mentions(BATCH_SIZE, value) and not mentions("loss", value):
+            return True
+        return isinstance(value, ast.Name) and any(mentions(ONLY_BATCH_SIZE, each) for each in self._made_of(value))
 
     def _is_reported(self, node: ast.AST) -> bool:
         """Tells whether `node` comes after the loop, in its function."""
@@ -145,13 +162,51 @@ class _Sums:
         return next((told for each in asked if (told := self._counted(each, on_the_way))), "")
 
     def _is_batch_mean(self, value: ast.expr) -> bool:
-        """Tells whether `value` is a batch's mean loss, or another mean over it, not multiplied by its samples."""
-        if not mentions(BATCH_MEAN, value) or mentions(BATCH_SUM, value):
+        """Tells whether `value` is a batch's mean loss, or another mean over it, not multiplied by its samples.
+
+        It is one by where it comes from, or by its name.
+        """
+        made_of = self._made_of(value)
+        is_mean = mentions(BATCH_MEAN, value) or any(self._is_made_as_mean(each) for each in made_of)
+        if not is_mean or mentions(BATCH_SUM, value) or any(mentions(r"\.sum\(\)$", each) for each in made_of):
             return False
-        made_of = [value]
-        for node in within(self._loop, (ast.Assign, ast.AnnAssign)):
-            made_of += [each for target, each in assigned(node) if text(target) in names_in(value)]
-        return not any(mentions(COUNTS_SAMPLES, each) or self._multiplies(each) for each in made_of)
+        return not any(
+            mentions(COUNTS_SAMPLES, each) or (not self._is_criterion(each) and self._multiplies(each))
+            for each in made_of
+        )
+
+    def _made_of(self, value: ast.expr) -> list[ast.expr]:
+        """Returns `value` and what its names are set to in the loop, through names that only pass it on."""
+        found, seen = [value], set[str]()
+        names = names_in(value)
+        while names - seen:
+            seen |= names
+            made = [
+                each
+                for node in within(self._loop, (ast.Assign, ast.AnnAssign))
+                for target, each in assigned(node)
+                if text(target) in names
+            ]
+            found += made
+            names = {bare.id for bare in map(_bare, made) if isinstance(bare, ast.Name)} - seen
+        return found
+
+    def _is_made_as_mean(self, value: ast.expr) -> bool:
+        """Tells whether `value` is what backward is called on, what a criterion returns, or a mean."""
+        bare = _bare(value)
+        if text(bare) in self._trained or self._is_criterion(bare):
+            return True
+        takes_mean = isinstance(bare, ast.Call) and text(bare).endswith(".mean()")
+        return takes_mean and not mentions(OF_UPDATES, bare)
+
+    def _is_criterion(self, value: ast.expr) -> bool:
+        """Tells whether `value` is a call of a criterion, by its name or because it was made as one."""
+        if not isinstance(value, ast.Call) or self._actions.is_model(value.func):
+            return False
+        made = self._values.of(value.func) if isinstance(value.func, ast.Name | ast.Attribute) else []
+        return LOSS_CALL.search(last_name(value.func)) is not None or any(
+            isinstance(each, ast.Call) and last_name(each.func).endswith("Loss") for each in made
+        )
 
     def _multiplies(self, value: ast.expr) -> bool:
         """Tells whether something in `value` is multiplied, but for what the loop has divided by: loss.item() * k."""
@@ -169,9 +224,11 @@ class _Sums:
 
 
 def _bare(node: ast.expr) -> ast.expr:
-    """Returns the sum in sum.item() and float(sum)."""
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ("item", "cpu"):
+    """Returns the sum in sum.item(), float(sum) and the like."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in PASS_ON:
         return _bare(node.func.value)
+    if isinstance(node, ast.Attribute) and node.attr == "data":
+        return _bare(node.value)
     if isinstance(node, ast.Call) and text(node.func) == "float" and node.args:
         return _bare(node.args[0])
     return node

@@ -31,6 +31,7 @@ MADE_ON_CPU = re.compile(
     r"^(torch\.(rand|randn|randint|randperm|tensor|zeros|ones|arange|empty|full|bernoulli|normal|distributions)\b"
     r"|(numpy|np|random|math|time)\.)"
 )
+LOSS_CALL = re.compile(r"loss|crit|cross_entropy", re.I)
 # Calls whose results are no tensors on the GPU: methods, and Python's own functions. A tensor's .float() is one still.
 READ_ALREADY = ("item", "cpu", "numpy", "tolist", "size", "numel", "dim")
 READ_ALREADY_BY = ("len", "float", "int", "bool", "isinstance")

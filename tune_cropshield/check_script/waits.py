@@ -11,10 +11,9 @@ from tune_cropshield.check_script.accumulation_loops import directly_in, is_over
 from tune_cropshield.check_script.actions import Actions
 from tune_cropshield.check_script.rules import Finding, finding_at
 from tune_cropshield.check_script.syntax import Loop, assigned, last_name, names_in, text, within
-from tune_cropshield.check_script.values import MADE_ON_CPU, Values, nexts_in
+from tune_cropshield.check_script.values import LOSS_CALL, MADE_ON_CPU, Values, nexts_in
 
 READS_ARGUMENT = re.compile(r"^(float|int|bool|math\.\w+)$")
-LOSS_CALL = re.compile(r"loss|crit|cross_entropy", re.I)
 
 
 def check_waits(actions: Actions, values: Values) -> Iterator[Finding]:
