@@ -48,6 +48,8 @@ def test_a_dry_run_tells_of_long_photographs_and_of_what_trial_0_takes_instead_o
         for index in range(6):
             Image.effect_noise((64, 36), 60).convert("RGB").save(home / "leaves" / label / f"{index}.jpg")
     (home / "leaves" / "rust" / "broken.jpg").write_bytes(b"no image")
+    for label in ("rust", "scab"):
+        (home / "leaves" / label / "empty.jpg").write_bytes(b"")
     space = '[trial]\nmodel = "tiny_cnn"\nimage_size = 32\n[space]\nmax_norm = {choice = [0.1, 1.0]}\n'
     (home / "space.toml").write_text(space)
     (home / "pad.toml").write_text(space + '[data]\nfit = "pad"\n[search]\ngrace_epochs = 1\n')
@@ -55,6 +57,7 @@ def test_a_dry_run_tells_of_long_photographs_and_of_what_trial_0_takes_instead_o
 
     assert main(["search", "--space", str(home / "space.toml"), *flags]) == 0
     told = capsys.readouterr().out
+    assert "identical files" not in told
     assert "half of the photographs are 1.78 times as long as wide, or longer: the centre crop leaves out 44%" in told
     assert (
         '  (trial 0 takes max_norm = 1, the loosest bound there is: the space holds no "none", which the reference '

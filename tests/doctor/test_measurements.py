@@ -96,9 +96,12 @@ def test_a_broken_photograph_is_no_validation_photograph_and_a_class_of_broken_o
         (tmp_path / label).mkdir()
         for index in range(15):
             Image.effect_noise((40, 30), 60).convert("RGB").save(tmp_path / label / f"{index}.jpg")
-    (tmp_path / "rust" / "3.jpg").write_bytes(b"no image")
+    (tmp_path / "rust" / "3.jpg").write_bytes(b"")
+    (tmp_path / "scab" / "empty.jpg").write_bytes(b"")
     data = DataConfig(dir=str(tmp_path))
-    assert examine_photographs(data, seconds=30, threads=2).validation == {"rust": 1, "scab": 2}
+    found = examine_photographs(data, seconds=30, threads=2)
+    assert found.validation == {"rust": 1, "scab": 2}
+    assert (found.copies, len(found.broken)) == ((), 2)
     for file in (tmp_path / "rust").iterdir():
         file.write_bytes(b"no image")
     with pytest.raises(DataError, match=r"no photograph of 'rust' in .* can be read: rust/0.jpg \(not an image\)"):

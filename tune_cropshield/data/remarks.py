@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Collection, Sequence
 
@@ -26,6 +27,7 @@ from tune_cropshield.data.near_copies import groups_of_near_copies
 from tune_cropshield.data.split import TEST, TRAIN, VAL, Split
 
 EXAMPLES = 3
+OF_NOTHING = hashlib.sha256(b"").hexdigest()  # empty files are broken, not copies
 
 
 def remarks(data: LeafData) -> list[str]:
@@ -102,7 +104,8 @@ def _identical_in_two_classes(labels: Sequence[int], paths: Sequence[str], diges
     """Returns a sentence where identical files lie in more than one class, of which one label at most is right."""
     of_content: dict[str, dict[int, str]] = {}  # digest -> class -> the first path
     for label, path, digest in zip(labels, paths, digests, strict=True):
-        of_content.setdefault(digest, {}).setdefault(label, path)
+        if digest != OF_NOTHING:
+            of_content.setdefault(digest, {}).setdefault(label, path)
     groups = [list(in_classes.values()) for in_classes in of_content.values() if len(in_classes) > 1]
     if not groups:
         return []

@@ -136,8 +136,8 @@ def _copies(root: Path, sizes: Iterable[tuple[str, int]], until: float) -> tuple
     for path, length in sizes:
         by_length[length].append(path)
     groups: list[tuple[str, ...]] = []
-    for paths in by_length.values():
-        if len(paths) == 1:
+    for length, paths in by_length.items():
+        if len(paths) == 1 or length == 0:  # empty files are broken, not copies
             continue
         if time.perf_counter() > until:
             return sorted(groups), False
