@@ -474,6 +474,7 @@ for x, y in loader:
             + "torch.set_grad_enabled(True)\n",
         ),
         (2, "\ntorch.inference_mode().__enter__()" + STEP_LOOP),
+        (2, "\n_ = torch.set_grad_enabled(False)" + STEP_LOOP),
         (3, "\noff = torch.no_grad()\noff.__enter__()" + STEP_LOOP),
     ],
     "new-scaler-per-epoch": [
@@ -519,6 +520,18 @@ for x, y in loader:
         (7, STEP_LOOP + "    hits += (out.argmax(1) == y).float().mean().cpu().numpy()\n"),
         # an if that ends the loop does not make what follows rare
         (9, STEP_LOOP + "    if loss > 10:\n        break\n    outputs.append(out.cpu())\n"),
+        # batches that are cut out of one tensor
+        (
+            7,
+            """
+for i in range(0, len(images), 32):
+    x, y = images[i : i + 32], labels[i : i + 32]
+    loss = criterion(model(x), y)
+    loss.backward()
+    optimizer.step(); optimizer.zero_grad()
+    total += loss.item()
+""",
+        ),
         # a loop that counts, and reads its batches with next()
         (
             8,
@@ -796,6 +809,7 @@ RIGHT: dict[str, list[str]] = {
         "torch.set_grad_enabled(False)\nevaluate()\ntorch.set_grad_enabled(True)" + STEP_LOOP,
         "off = torch.no_grad()\noff.__enter__()\nevaluate()\noff.__exit__(None, None, None)" + STEP_LOOP,
         "if test_only:\n    torch.set_grad_enabled(False)" + STEP_LOOP,
+        "off = torch.set_grad_enabled(False)\nwith off:\n    evaluate()" + STEP_LOOP,
         "torch.set_grad_enabled(False)\nwith torch.enable_grad():\n    for x, y in loader:\n"
         "        criterion(model(x), y).backward()\n        optimizer.step()\n        optimizer.zero_grad()\n",
         STEP_LOOP + "torch.set_grad_enabled(False)\nevaluate()\n",

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from tune_cropshield.check_script.actions import NAMED_LOSS, Action, Actions
 from tune_cropshield.check_script.conditions import Facts, conditions_met, exclude_each_other, facts_at
 from tune_cropshield.check_script.rules import Finding, finding_at
-from tune_cropshield.check_script.syntax import SCOPES, assigned, last_name, mentions, within
+from tune_cropshield.check_script.syntax import SCOPES, assigned, last_name, mentions, text, within
 from tune_cropshield.check_script.values import WITHOUT_GRADIENTS, Values
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -26,7 +26,9 @@ def _check_gradients_left_off(actions: Actions, values: Values) -> Iterator[Find
     """Gradients switched off for good in a loop that trains or before one, and nothing that switches them on again."""
     syntax = actions.syntax
     for call in syntax.calls:
-        if not isinstance(syntax.parents[call], ast.Expr) or not _switches_off_for_good(call, values):
+        kept_as = [text(target) for target, _ in assigned(syntax.parents[call])]
+        stands_alone = isinstance(syntax.parents[call], ast.Expr) or kept_as == ["_"]  # what is kept may be undone
+        if not stands_alone or not _switches_off_for_good(call, values):
             continue
         around = next((loop for loop in syntax.loops(call) if actions.inside(loop, "backward")), None)
         if around is not None:

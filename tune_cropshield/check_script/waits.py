@@ -33,11 +33,12 @@ def check_waits(actions: Actions, values: Values) -> Iterator[Finding]:
 
 
 def _only_counts(loop: Loop) -> bool:
-    """Tells whether a loop runs over numbers: epochs of a whole batch, say."""
+    """Tells whether a loop runs over numbers: epochs of a whole batch, say. range(0, n, k) goes by batches of k."""
     return (
         isinstance(loop, ast.For)
         and isinstance(loop.iter, ast.Call)
         and text(loop.iter.func) in ("range", "trange", "tqdm.trange")
+        and (len(loop.iter.args) < 3 or text(loop.iter.args[2]) == "1")
     )
 
 
