@@ -74,6 +74,15 @@ def test_an_accuracy_of_1_is_not_certain(tmp_path: Path, drawn_leaves: Path, sha
     assert "chosen on these very photographs" not in text  # there was nothing to choose from
 
 
+def test_of_a_single_trial_the_epoch_was_chosen(tmp_path: Path, drawn_leaves: Path, shared_cache: Path) -> None:
+    invent_search(tmp_path / "s", drawn_leaves, shared_cache, [InventedTrial(settings(), [0.5, 0.75, 0.25])])
+
+    text = read(write_report(tmp_path / "s", shared_cache))
+
+    assert "right on 9 of 12 validation photographs, one of which is 8.3 points. By their number alone, its " in text
+    assert "Its epoch was chosen on these very photographs, so its accuracy is probably too high." in text
+
+
 def test_what_confirm_and_the_test_split_say_stands_in_place_of_the_advice(
     tmp_path: Path, drawn_leaves: Path, shared_cache: Path
 ) -> None:

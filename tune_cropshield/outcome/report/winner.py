@@ -109,16 +109,18 @@ def _how_sure(record: SearchRecord, winner: TrialRecord, evidence: Evidence) -> 
         right = round(winner.accuracy * count)
         sentences.append(
             f"The winner is right on {right} of {count} validation photographs, one of which is {words.one_in(count)} "
-            f"points. Its accuracy on other photographs of the same kind lies within "
+            f"points. By their number alone, its accuracy on other photographs of the same kind lies within "
             f"{words.share_interval(interval(right, count))} (95 % interval by Wilson)."
         )
     if evidence.side_by_side is not None and winner.number != record.reference.number:
         sentences.append(_side_by_side(evidence.side_by_side))
     if len(record.with_result) > 1:
         sentences.append(
-            f"The winner was chosen on these very photographs, as the best of {len(record.with_result)} trials with "
-            "one seed each, so its accuracy and its gain are probably too high."
+            "The winner and its epoch were chosen on these very photographs, as the best of "
+            f"{len(record.with_result)} trials with one seed each, so its accuracy and its gain are probably too high."
         )
+    elif len(winner.lines) > 1:
+        sentences.append("Its epoch was chosen on these very photographs, so its accuracy is probably too high.")
     return [*sentences, _confirmed(winner, evidence.confirmed), _tested(evidence.tested, winner)]
 
 
