@@ -1,4 +1,4 @@
-"""Amounts that people type: memory and durations."""
+"""Amounts as people type and read them: memory, durations, numbers of things."""
 
 from __future__ import annotations
 
@@ -44,6 +44,11 @@ def describe_seconds(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s" if whole % 60 else f"{whole // 60} min"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def counted(count: int, noun: str) -> str:
+    """Returns "1 trial", "2 trials"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 AUTO = "auto"

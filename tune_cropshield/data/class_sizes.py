@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tune_cropshield.data.left_out import counted
+from tune_cropshield.config.units import counted
 
 IMBALANCED = 3.0  # times as many in the largest class as in the smallest
 FEW = 100  # validation photographs; below it one of them is worth more than a point of val_acc

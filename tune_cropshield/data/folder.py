@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
+from tune_cropshield.config.units import counted
 from tune_cropshield.data.digests import file_digests
 from tune_cropshield.data.layout import EXPECTED, Layout, deeper, find_layout
-from tune_cropshield.data.left_out import LeftOut, counted, left_out_lines
+from tune_cropshield.data.left_out import LeftOut, left_out_lines
 from tune_cropshield.data.listing import ListedImage, Listing, follow, list_below, list_file, sorted_entries
 from tune_cropshield.data.split import check_given_split
 from tune_cropshield.errors import DataError

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tune_cropshield.data.left_out import counted
+from tune_cropshield.config.units import counted
 from tune_cropshield.data.split import TEST, TRAIN, VAL
 from tune_cropshield.errors import DataError
 

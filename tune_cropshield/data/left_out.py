@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from tune_cropshield.config.units import counted
 from tune_cropshield.files import write_text_atomically
 
 TABLE = "left_out.csv"  # in the folder of a search or a training
@@ -117,11 +118,6 @@ def _by_class(things: Sequence[LeftOut]) -> str:
 
 def _by_suffix(things: Sequence[LeftOut]) -> str:
     return _named([f"{count} {suffix}" for suffix, count in Counter(thing.suffix for thing in things).most_common()])
-
-
-def counted(number: int, noun: str) -> str:
-    """Returns "1 photograph", "2 photographs"."""
-    return f"{number} {noun}" + ("s" if number != 1 else "")
 
 
 def _named(things: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from tune_cropshield.config.settings import Fit
+from tune_cropshield.config.units import counted
 from tune_cropshield.data.class_sizes import (
     always_the_largest_line,
     is_imbalanced,
@@ -20,7 +21,7 @@ from tune_cropshield.data.dataset import LeafData
 from tune_cropshield.data.decode import size_in_header
 from tune_cropshield.data.folder import ImageFolder
 from tune_cropshield.data.layout import side_of as named_side
-from tune_cropshield.data.left_out import counted, left_out_lines
+from tune_cropshield.data.left_out import left_out_lines
 from tune_cropshield.data.long_photographs import long_photographs_lines
 from tune_cropshield.data.look_alikes import look_alike_lines
 from tune_cropshield.data.near_copies import groups_of_near_copies

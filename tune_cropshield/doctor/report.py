@@ -6,8 +6,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tune_cropshield.config.units import counted
 from tune_cropshield.data.class_sizes import always_the_largest_line, is_imbalanced, sizes_line, validation_line
-from tune_cropshield.data.left_out import counted, left_out_lines
+from tune_cropshield.data.left_out import left_out_lines
 from tune_cropshield.data.look_alikes import look_alike_lines
 from tune_cropshield.doctor.claims import REFERENCE_WORKERS
 from tune_cropshield.doctor.examination import Examination

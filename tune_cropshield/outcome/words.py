@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from tune_cropshield.config.units import counted as counted  # with the other words of a report
 from tune_cropshield.config.units import describe_seconds
 
 
@@ -95,8 +96,3 @@ def share_interval(ends: tuple[float, float]) -> str:
 def mib(value: float | None) -> str:
     """Returns an amount of memory, a dash where it is not known."""
     return "–" if value is None else f"{value:,.0f} MiB"
-
-
-def counted(count: int, noun: str) -> str:
-    """Returns "1 trial", "2 trials"."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
