@@ -16,8 +16,11 @@ from tune_cropshield.errors import DiskFull, UserError
 
 
 def write_text_atomically(path: Path, text: str) -> None:
-    """Writes `text` (UTF-8, `\\n` line ends) beside `path` and renames it: a reader or a kill never sees half of it."""
-    write_atomically(path, lambda file: file.write(text.encode()))
+    """Writes `text` (UTF-8, `\\n` line ends) beside `path` and renames it: a reader or a kill never sees half of it.
+
+    A byte of a file's name that is no UTF-8 is written as its escape, such as \\udce9.
+    """
+    write_atomically(path, lambda file: file.write(text.encode(errors="backslashreplace")))
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object], keep_as: Path | None = None) -> None:

@@ -53,7 +53,7 @@ def test_the_table_says_that_it_is_an_estimate_and_what_the_guide_says(capsys: p
         (["--vram", "auto"], "give an amount, like 8GB"),
         (["--vram", "520MiB"], "for each trial on the GPU"),
         (["--micro-batch", "3", "--effective-batch", "32"], "must divide effective_batch, but got 3 and 32"),
-        (["--model", "alexnet", "--image-size", "32"], "cannot be traced without a GPU"),
+        (["--model", "alexnet", "--image-size", "32"], "alexnet cannot take pictures of 32 px"),
     ],
 )
 def test_bad_input_is_answered_in_one_line(

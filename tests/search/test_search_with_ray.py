@@ -219,7 +219,7 @@ def test_a_search_interrupted_then_killed_has_lost_and_repeated_nothing_and_can_
     search: Callable[..., subprocess.Popen[str]], home: Path
 ) -> None:
     out = home / "out"
-    process = search("--trials", "6", "--epochs", "6")
+    process = search("--trials", "6", "--epochs", "30")  # long enough to be killed under way, on any machine
     wait_for(lambda: num_epochs(out) >= 7, 120)
     assert listening_addresses() <= {"127.0.0.1", "[::1]", "[::ffff:127.0.0.1]"}
     assert (home / ".ray" / "auth_token").stat().st_mode & 0o777 == 0o600

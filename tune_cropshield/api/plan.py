@@ -108,8 +108,9 @@ def plan(
     parse_budget(vram)  # raises, before anything heavy is imported
     from tune_cropshield.device import find_card
     from tune_cropshield.memory.choose.budget import resolve_budget
-    from tune_cropshield.training.model_checks import check_micro_batch
+    from tune_cropshield.training.model_checks import check_micro_batch, check_sizes
 
+    check_sizes(trial.model, [trial.image_size])
     check_micro_batch(trial)
     # An estimate for a given amount is one for any GPU, not for this one's; with `estimate` it is left alone.
     card = find_card() if not estimate else None

@@ -43,7 +43,7 @@ def predictions(
     for line in earlier_preparation(run_dir):
         tell(line)
     given = images if isinstance(images, Iterable) and not isinstance(images, str) else [images]
-    photographs = _photographs([path_of(image, "IMAGE") for image in given], tell)
+    photographs = photographs_of([path_of(image, "IMAGE") for image in given], tell)
     import torch
 
     from tune_cropshield.outcome import predict as outcome
@@ -51,7 +51,7 @@ def predictions(
     return outcome.predict(run_dir, photographs, torch.device(find_device("auto")))
 
 
-def _photographs(given: list[Path], tell: Callable[[str], object]) -> list[Path]:
+def photographs_of(given: list[Path], tell: Callable[[str], object]) -> list[Path]:
     """Returns the photographs named, and those inside the folders named, each once.
 
     Raises UserError for what is not there.
@@ -62,6 +62,9 @@ def _photographs(given: list[Path], tell: Callable[[str], object]) -> list[Path]
     missing = [path for path in given if not path.exists()]
     if missing:
         raise UserError("\n".join(f"{path}: no such photograph or folder" for path in missing))
+    devices = [path for path in given if not path.is_dir() and not path.is_file()]
+    if devices:  # reading a pipe may never end
+        raise UserError("\n".join(f"{path}: neither a file nor a folder" for path in devices))
     found: dict[Path, None] = {}  # in their order, each once
     try:
         for path in given:

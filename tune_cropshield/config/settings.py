@@ -57,6 +57,11 @@ def _merged_twice(data: DataConfig) -> str | None:
     return f"`merge` joins a class with one that stays, but {shown(both[0])} is both joined and joined with"
 
 
+def _merged_into_nothing(data: DataConfig) -> str | None:
+    nameless = sorted(name for name, into in data.merge.items() if not into.strip())
+    return f'`merge` must name a class, but {shown(nameless[0])} is to join ""' if nameless else None
+
+
 class DataConfig(Settings):
     """Which photographs, and how they are split."""
 
@@ -78,6 +83,7 @@ class DataConfig(Settings):
     rules = (
         Rule(frozenset({"val_share", "test_share"}), _nothing_left_to_train_on),
         Rule(frozenset({"merge"}), _merged_twice),
+        Rule(frozenset({"merge"}), _merged_into_nothing),
     )
 
     @field_validator("dir")
