@@ -177,7 +177,9 @@ def test_an_average_of_the_weights_costs_the_network_once_more() -> None:
 
     assert averaged.average_mib == (23_553_110 * 4 + 53_120 * 4 + 53 * 8) / MIB
     assert averaged.fixed_mib - plain.fixed_mib == pytest.approx(90.05, abs=0.01)
-    assert averaged.peak_allocated_mib(32) - plain.peak_allocated_mib(32) == pytest.approx(90.05, abs=4)  # + rests
+    assert sum(averaged.resident) - sum(plain.resident) == 23_553_110 * 4 + 53_120 * 4 + 53 * 8
+    # Blocks count as a whole, with up to 1 MiB that nobody asked for.
+    assert averaged.peak_allocated_mib(32) - plain.peak_allocated_mib(32) == pytest.approx(90.05, abs=3)
     assert averaged.peak_reserved_mib(32) - plain.peak_reserved_mib(32) > 60  # segments are not filled to the brim
     assert plain.average_mib == 0
 
@@ -185,9 +187,8 @@ def test_an_average_of_the_weights_costs_the_network_once_more() -> None:
 def test_further_micro_steps_cost_the_gradients_once() -> None:
     estimate = estimate_of("resnet50")
 
-    assert estimate.peak_allocated_mib(128, 2) - estimate.peak_allocated_mib(128, 1) == pytest.approx(
-        89.8, abs=4
-    )  # + rests
+    # An H200's own figures at micro-batch 16 differ by 86 MiB: blocks count as a whole, with up to 1 MiB too much.
+    assert estimate.peak_allocated_mib(128, 2) - estimate.peak_allocated_mib(128, 1) == pytest.approx(89.8, abs=1.5)
     assert estimate.peak_allocated_mib(128, 8) == estimate.peak_allocated_mib(128, 2)
 
 
