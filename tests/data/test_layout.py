@@ -229,7 +229,73 @@ def test_crops_with_diseases_inside_a_split_keep_their_side(tmp_path: Path) -> N
     assert [it.path for it in listed.left_out] == ["val/fig/blank/"]
     too_flat = leaves(tmp_path / "flat", "train/a", "train/b", "val/a", "val/b")
     assert refusal(too_flat, 2).startswith("class_depth = 2 under [data] means DATA/train/apple/scab/1.jpg, but no")
-    assert list_folder(too_flat, 1).classes == ("train", "val")
+
+
+def test_the_folders_of_a_split_are_not_counted_among_those_of_a_class(tmp_path: Path) -> None:
+    crops = [f"{side}/{name}" for side in ("train", "val") for name in ("apple/rot", "apple/scab", "fig/rust")]
+    inside = [f"{name}/{side}" for side in ("train", "val") for name in ("apple/rot", "apple/scab", "fig/rust")]
+    between = [f"{name}/{side}/x" for side in ("train", "val") for name in ("apple", "fig")]
+    for number, folders in enumerate((crops, inside)):
+        root = leaves(tmp_path / str(number), *folders)
+        listed = list_folder(root, 2)
+        assert listed.classes == ("apple/rot", "apple/scab", "fig/rust")
+        assert sorted(side or "" for _, _, side in listed.images) == ["train"] * 6 + ["val"] * 6
+    for number, folders in enumerate((crops, between)):
+        listed = list_folder(leaves(tmp_path / f"one {number}", *folders), 1)
+        assert listed.classes == ("apple", "fig")
+        assert {side for _, _, side in listed.images} == {"train", "val"}
+
+
+def test_crops_with_diseases_inside_a_split_are_asked_about(tmp_path: Path) -> None:
+    root = leaves(tmp_path, "train/apple/scab", "train/apple/rust", "train/fig/rot", "val/apple/scab", "val/fig/rot")
+    assert refusal(root) == (
+        "apple and fig in the split of DATA hold folders with photographs of their own: for the classes apple/rust, "
+        "apple/scab and fig/rot, say class_depth = 2 under [data]; if apple and fig are the classes, say class_depth = "
+        "1 under [data]"
+    )
+    shared = [f"{side}/{crop}/{name}" for side in ("train", "val") for crop in ("a", "b") for name in ("ok", "rust")]
+    assert refusal(leaves(tmp_path / "shared", *shared)) == (
+        "a and b in the split of DATA hold folders of the same names (ok and rust), so they are variants or "
+        "parts of one data set, or crops, and no classes: keep one of them; if they are crops with the classes a/ok, "
+        "a/rust, b/ok and b/rust, say class_depth = 2 under [data]; if a and b are the classes, say class_depth = 1 "
+        "under [data]"
+    )
+    one = leaves(tmp_path / "one", "train/apple/scab", "train/apple/rust", "val/apple/scab", "val/apple/rust")
+    assert refusal(one) == (
+        "at least two classes are needed, but 'DATA/train' has 1; for the classes apple/rust and apple/scab, say "
+        "class_depth = 2 under [data]; a given split is laid out as in DATA/train/healthy/1.jpg and "
+        "DATA/val/healthy/2.jpg"
+    )
+    batches = leaves(tmp_path / "batches", "train/a/batch1", "train/a/batch2", "train/b", "val/a", "val/b")
+    assert list_folder(batches).classes == ("a", "b")
+
+
+def test_loose_photographs_beside_diseases_do_not_make_a_crop_a_class(tmp_path: Path) -> None:
+    root = leaves(tmp_path, "apple/rust", "apple/scab", "corn/blight", "corn/smut", each=3)
+    (root / "apple" / "x.jpg").write_bytes(b"x")
+    assert refusal(root) == (
+        "apple and corn in DATA hold folders with photographs of their own: give --data DATA/apple (2 folders, 7 "
+        "photographs) or --data DATA/corn (2 folders, 6 photographs); for all of them with the classes apple/rust, "
+        "apple/scab, corn/blight and corn/smut, say class_depth = 2 under [data] (it leaves out 1 photograph directly "
+        "in apple); if apple and corn are the classes, say class_depth = 1 under [data]"
+    )
+    assert [it.path for it in list_folder(root, 2).left_out] == ["apple/x.jpg"]
+    assert len(list_folder(root, 1).images) == 13
+
+
+def test_a_crop_of_one_disease_beside_one_of_several_is_asked_about(tmp_path: Path) -> None:
+    assert "for all of them with the classes apple/rot, apple/scab and corn/rust, say" in refusal(
+        leaves(tmp_path, "apple/scab", "apple/rot", "corn/rust")
+    )
+
+
+def test_photographs_on_no_side_of_a_split_inside_the_classes_are_refused(tmp_path: Path) -> None:
+    root = leaves(tmp_path, "healthy/train", "healthy/val", "rust/train", "rust/val", "rust")
+    for class_depth in (None, 1):
+        assert refusal(root, class_depth) == (
+            "train and val in 'DATA/healthy' are sides of a split, but 2 photographs of DATA lie on none, as "
+            "rust/0.jpg: move them to one, or out of the folder"
+        )
 
 
 def test_crops_that_share_their_diseases_are_offered_as_classes(tmp_path: Path) -> None:

@@ -77,6 +77,7 @@ class DataConfig(Settings):
     fit: Fit = "crop"
 
     # How many folders make a class's name: 1 for DATA/rust, 2 for DATA/apple/rust; left out: 1 where that is plain.
+    # Folders that name the sides of a split do not count: DATA/train/apple/rust is 2.
     class_depth: Literal[1, 2] | None = None
     merge: dict[str, str] = {}  # classes that are one: {"Powdary_Mildew" = "Powdery_Mildew"} trains both as the second
 

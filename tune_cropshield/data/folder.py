@@ -77,7 +77,7 @@ def scan_folder(
 
     Args:
         digest_cache: see `file_digests`.
-        class_depth: how many folders make a class's name, 1 or 2, where it was said.
+        class_depth: how many folders make a class's name, 1 or 2, where it was said; those of a split do not count.
         merge: {class folder: the class that it belongs to}.
         for_training: False for a folder that a trained network is judged on: it may have one class, lack classes that
             are merged, and its split need not be whole.
@@ -117,9 +117,9 @@ def list_folder(
         tops, outside = _list_tops(root)
     except PermissionError as error:
         raise DataError(f"no permission to read {str(error.filename or root)!r}") from error
-    found = {name: listing.photographs for name, listing in tops.items() if listing.photographs}
     _check_there_are_photographs(root, tops, outside)
-    layout = find_layout(root, {name: [image.path for image in images] for name, images in found.items()}, class_depth)
+    paths = [image.path for listing in tops.values() for image in listing.photographs]
+    layout = find_layout(root, paths, class_depth)
 
     images: list[tuple[ListedImage, str, str | None]] = []
     folders: set[str] = set()  # the classes before they are merged

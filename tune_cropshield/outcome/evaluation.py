@@ -122,7 +122,9 @@ def choose_photographs(
     folder = given if given is not None else Path(config.data.dir)
     rows = _trained_on(run_dir, config, cache_dir)
     named = config.data
-    scanned = scan_folder(folder, cache_dir / "digests.json", named.class_depth, named.merge, for_training=False)
+    # What the folders of its own photographs mean was settled when it was trained.
+    class_depth = named.class_depth or (1 if folder == Path(named.dir) else None)
+    scanned = scan_folder(folder, cache_dir / "digests.json", class_depth, named.merge, for_training=False)
     store = open_store(scanned, judged_on(config), cache_dir, max_bad_share=1.0)
     own = _Sides(rows).are_all(store.digests) if rows is not None else given is None
     part = part or (VAL if own or given is None else ALL)
