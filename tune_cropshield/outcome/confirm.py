@@ -12,7 +12,6 @@ from pathlib import Path
 
 import optuna
 import torch
-from optuna.trial import TrialState
 
 from tune_cropshield.config.reference import REFERENCE
 from tune_cropshield.config.settings import RunConfig
@@ -23,7 +22,7 @@ from tune_cropshield.files import write_text_atomically
 from tune_cropshield.outcome.trained import read_config
 from tune_cropshield.search.endings import DIVERGED, FINISHED, OUT_OF_MEMORY
 from tune_cropshield.search.folder import trial_folder
-from tune_cropshield.search.journal import best_value
+from tune_cropshield.search.journal import best_first, best_value
 from tune_cropshield.training.loop import run_trial
 from tune_cropshield.training.progress import TrialReport
 from tune_cropshield.training.run_folder import RunFolder, best_epoch, read_metrics, write_json
@@ -94,15 +93,11 @@ def candidates(search_dir: Path, study: optuna.Study, top: int) -> list[Candidat
     Raises:
         UserError: when the reference setting or all others have no result.
     """
-    with_result = [
-        trial
-        for trial in study.get_trials(deepcopy=False)
-        if trial.intermediate_values and trial.state != TrialState.FAIL
-    ]
+    with_result = best_first(study)
     if not any(trial.number == REFERENCE for trial in with_result):
         raise UserError(f"trial {REFERENCE} of {search_dir} (the reference setting) has no result to compare with")
     chosen: list[Candidate] = []
-    for trial in sorted(with_result, key=lambda trial: (trial.number != REFERENCE, -best_value(trial), trial.number)):
+    for trial in sorted(with_result, key=lambda trial: trial.number != REFERENCE):  # the others stay in their order
         config = read_config(trial_folder(search_dir, trial.number))
         if all(config.trial != other.config.trial for other in chosen):
             chosen.append(Candidate(trial.number, config, best_value(trial)))

@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tune_cropshield.config.reference import REFERENCE
 from tune_cropshield.outcome import words
+from tune_cropshield.outcome.lead import lead_of_winner
 from tune_cropshield.outcome.trained import BEST
 from tune_cropshield.search.endings import OUTCOME
 from tune_cropshield.search.folder import TABLE, trial_folder
@@ -48,6 +49,8 @@ def summary_lines(
             f"{reference_name} (trial {REFERENCE}, {how}): val_acc {words.accuracy(start)}; "
             + (f"the winner gains {gain} points" if best.number != reference.number else "it is the winner")
         )
+    if (lead := lead_of_winner(study, search_dir)) is not None:
+        lines.append(lead.sentence)
     lines.append(f"best configuration and weights: {shown_dir / BEST}    all trials: {shown_dir / TABLE}")
     return lines
 
@@ -55,16 +58,19 @@ def summary_lines(
 def summary_facts(study: optuna.Study, search_dir: Path) -> dict[str, Any]:
     """Returns the result for a program: counts of the trials by their end, the winner and trial 0.
 
-    "best" and "guide" (the reference setting, trial 0) are None where there is no result.
+    "best" and "guide" (the reference setting, trial 0) are None where there is no result. "runner_up" says what the
+    winner's lead is worth, see `Lead.as_dict`; None where there is nothing to compare.
     """
     trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
     worked = any(trial.intermediate_values and trial.state != TrialState.FAIL for trial in trials)
+    lead = lead_of_winner(study, search_dir)
     return {
         "dir": str(search_dir),
         "trials": len(trials),
         "outcomes": dict(Counter(str(trial.user_attrs.get(OUTCOME, "unfinished")) for trial in trials)),
         "best": _facts(search_dir, best_trial(study)) if worked else None,
         "guide": _facts(search_dir, trials[REFERENCE]) if trials and trials[REFERENCE].intermediate_values else None,
+        "runner_up": lead.as_dict() if lead is not None else None,
     }
 
 

@@ -110,20 +110,25 @@ def num_started(study: optuna.Study) -> int:
 
 
 def best_trial(study: optuna.Study) -> FrozenTrial:
-    """Returns the trial with the highest best-so-far accuracy, the first of equals.
+    """Returns the first of `best_first`. Raises UserError when no trial has a result."""
+    ranked = best_first(study)
+    if not ranked:
+        raise UserError("no trial of this search has a result yet")
+    return ranked[0]
 
-    Raises UserError when no trial has a result.
 
-    A trial that was pruned or interrupted counts with what it had reached: its weights are there too.
+def best_first(study: optuna.Study) -> list[FrozenTrial]:
+    """Returns the trials that have a result, the one with the highest best-so-far accuracy first; equals by number.
+
+    A trial that was pruned or interrupted counts with what it had reached: its weights are there too. A failed one does
+    not count.
     """
     with_result = [
         trial
         for trial in study.get_trials(deepcopy=False)
         if trial.intermediate_values and trial.state != TrialState.FAIL
     ]
-    if not with_result:
-        raise UserError("no trial of this search has a result yet")
-    return max(with_result, key=lambda trial: (best_value(trial), -trial.number))
+    return sorted(with_result, key=lambda trial: (-best_value(trial), trial.number))
 
 
 def best_value(trial: FrozenTrial) -> float:

@@ -9,6 +9,7 @@ from tune_cropshield.data.dataset import LeafData
 from tune_cropshield.errors import UserError
 from tune_cropshield.outcome.confirm_verdict import read_verdict
 from tune_cropshield.outcome.evaluation import read_record
+from tune_cropshield.outcome.lead import Lead, lead_of_winner
 from tune_cropshield.outcome.report.judgement import Judgement, judge, kept_predictions
 from tune_cropshield.outcome.report.search_record import SearchRecord
 from tune_cropshield.outcome.shares import OnSamePhotographs, on_same_photographs
@@ -21,12 +22,14 @@ class Evidence:
     """What speaks for the winner.
 
     judgement: of the validation photographs, or a sentence that says why there is none. side_by_side: the winner
-    (first) and the reference setting on the same photographs. confirmed: confirm.json. tested: the record of
-    `evaluate --split test` of the winner's weights. None stands for what is not known.
+    (first) and the reference setting on the same photographs. lead: the winner's over the second-best trial. confirmed:
+    confirm.json. tested: the record of `evaluate --split test` of the winner's weights. None stands for what is not
+    known.
     """
 
     judgement: Judgement | str
     side_by_side: OnSamePhotographs | None
+    lead: Lead | None
     confirmed: dict[str, Any] | None
     tested: dict[str, Any] | None
 
@@ -41,7 +44,7 @@ def read_evidence(record: SearchRecord, data: LeafData | str) -> Evidence:
     photographs = data if isinstance(data, LeafData) else None
     winner, reference = record.winner, record.reference
     if winner is None:
-        return Evidence("There is no winner yet.", None, None, None)
+        return Evidence("There is no winner yet.", None, None, None, None)
     on_cpu = bool(record.starts) and record.starts[-1].get("device") == "cpu"
     judgement: Judgement | str
     try:
@@ -55,4 +58,5 @@ def read_evidence(record: SearchRecord, data: LeafData | str) -> Evidence:
     digest = read_digest(winner.folder)
     records = [read_record(folder, "test") for folder in (record.folder / BEST, winner.folder)]
     tested = next((found for found in records if found and digest and found["weights_sha256"] == digest), None)
-    return Evidence(judgement, on_same_photographs(*sides), read_verdict(record.folder), tested)
+    lead = lead_of_winner(record.study, record.folder)
+    return Evidence(judgement, on_same_photographs(*sides), lead, read_verdict(record.folder), tested)

@@ -114,6 +114,8 @@ def _how_sure(record: SearchRecord, winner: TrialRecord, evidence: Evidence) -> 
         )
     if evidence.side_by_side is not None and winner.number != record.reference.number:
         sentences.append(_side_by_side(evidence.side_by_side))
+    if evidence.lead is not None and evidence.lead.runner_up != record.reference.number:
+        sentences.append(f"{evidence.lead.sentence.capitalize()}.")
     if len(record.with_result) > 1:
         sentences.append(
             "The winner and its epoch were chosen on these very photographs, as the best of "

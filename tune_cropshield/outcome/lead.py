@@ -1,0 +1,67 @@
+"""What the winner's lead over the second-best trial is worth: both judged the same validation photographs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from tune_cropshield.outcome import words
+from tune_cropshield.outcome.shares import OnSamePhotographs, on_same_photographs
+from tune_cropshield.search.folder import trial_folder
+from tune_cropshield.search.journal import best_first
+from tune_cropshield.training.predictions import PREDICTIONS, read_judged
+
+CHANCE = 0.05  # how often chance alone may pass for a lead
+
+
+@dataclass(frozen=True)
+class Lead:
+    """The winner (first) and the second-best trial on the same photographs. runner_up: the latter's number."""
+
+    runner_up: int
+    found: OnSamePhotographs
+
+    @property
+    def share(self) -> float:
+        """By which share of the photographs the winner is ahead."""
+        return (self.found.only_first - self.found.only_second) / self.found.count
+
+    @property
+    def sentence(self) -> str:
+        """Returns what stands behind the winner: how large its lead is, and whether chance explains it."""
+        against = f"{words.counted(self.found.only_first, 'photograph')} against {self.found.only_second}"
+        if self.found.only_first == self.found.only_second:
+            return f"trial {self.runner_up} is as good ({against} that only one of them gets right)"
+        within = self.found.p_value >= CHANCE
+        worth = "is within chance" if within else "is more than chance gives two equally good settings"
+        return (
+            f"its lead over trial {self.runner_up} ({words.points(self.share).removeprefix('+')} points, {against}) "
+            f"{worth} ({words.p_equals(self.found.p_value)})"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the same for programs; lead is a share of the photographs, p_value McNemar's exact test's."""
+        return {
+            "trial": self.runner_up,
+            "lead": self.share,
+            "photographs": self.found.count,
+            "only_best": self.found.only_first,
+            "only_runner_up": self.found.only_second,
+            "p_value": self.found.p_value,
+        }
+
+
+def lead_of_winner(study: optuna.Study, search_dir: Path) -> Lead | None:
+    """Returns the winner's lead by the predictions that are kept of both trials' best epochs.
+
+    None where there is no second trial with a result, or the predictions of either are gone or of other photographs.
+    """
+    best = best_first(study)[:2]
+    if len(best) < 2:
+        return None
+    winner, second = (read_judged(trial_folder(search_dir, trial.number) / PREDICTIONS) or [] for trial in best)
+    found = on_same_photographs(winner, second)
+    return None if found is None else Lead(best[1].number, found)
