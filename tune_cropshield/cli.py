@@ -91,6 +91,11 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help=f"what proposes the settings: {', '.join(SAMPLERS)}, or your own as FILE.py:NAME",
     )
+    search.add_argument(
+        "--stop-when-flat",
+        action=argparse.BooleanOptionalAction,
+        help="end when more trials are not expected to gain more than the noise of the validation accuracy",
+    )
     search.add_argument("--ray-address", metavar="ADDR", help="join a running Ray cluster that shares the folders")
 
     shown = search.add_mutually_exclusive_group()

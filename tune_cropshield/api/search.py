@@ -39,6 +39,7 @@ def search(
     device: DeviceChoice | None = None,
     trials_per_gpu: int | Literal["auto"] | None = None,
     sampler: str | None = None,
+    stop_when_flat: bool | None = None,
     ray_address: str | None = None,
     resume: bool = False,
     progress: Progress = True,
@@ -64,9 +65,10 @@ def search(
         device: "cpu", "cuda" or "auto".
         trials_per_gpu: How many trials at once on each GPU (on the CPU, when there is none), or "auto".
         sampler: What proposes the settings: "tpe", "random", "gp", or your own as "file.py:name".
+        stop_when_flat: End when more trials are not expected to gain more than the noise of the validation accuracy.
         ray_address: A running Ray cluster to join, which shares the folders.
-        resume: Go on with the search in `out`. Only `trials`, `time_budget` and `trials_per_gpu` may be said anew, and
-            `data` where the photographs have moved.
+        resume: Go on with the search in `out`. Only `trials`, `time_budget`, `trials_per_gpu` and `stop_when_flat` may
+            be said anew, and `data` where the photographs have moved.
         progress: True shows a live table on a terminal and in Jupyter (with ipywidgets), and lines elsewhere; False
             shows nothing; a SearchView shows it in another way.
 
@@ -91,6 +93,7 @@ def search(
         "device": device,
         "trials_per_gpu": trials_per_gpu,
         "sampler": sampler,
+        "stop_when_flat": stop_when_flat,
     }
     given = {name: value for name, value in settings.items() if value is not None}
     folder = path_of(out, "--out") if out is not None else None
@@ -105,6 +108,8 @@ def search(
     if not resume and (note := borrowed_ranges(given)) is not None:
         view.note(note)
     said = {**given, "space": space if isinstance(space, str | Path) else None}
+    if stop_when_flat is False:
+        said["no_stop_when_flat"] = True
     command = command_line("search", **said, out=out, ray_address=ray_address, resume=resume)
     with raising_disk_full(folder):
         return _search(found, folder, named, view, resume, command, ray_address)
@@ -196,7 +201,8 @@ def _show_result(
     reference = "the setting nearest to the reference" if reference_differs(space) else "the reference setting"
     lines = [*summary_lines(outcome.study, folder, shown, reference), *more]
     if outcome.stopped:
-        again = f"python -m tune_cropshield search --out {shlex.quote(str(shown))} --resume"
+        flags = f"--resume {outcome.go_on_with}".rstrip()
+        again = f"python -m tune_cropshield search --out {shlex.quote(str(shown))} {flags}"
         lines.append(f"ended early: {outcome.stopped}. Go on:  {again}")
     facts: dict[str, Any] = {**summary_facts(outcome.study, folder), "stopped": outcome.stopped}
     view.result(lines, facts)

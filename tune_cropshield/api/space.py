@@ -13,9 +13,9 @@ from tune_cropshield.config.toml_files import without_none
 from tune_cropshield.errors import UserError
 
 AnySpace = AnyPath | Mapping[str, Any] | SearchSpace
-OF_SEARCH = ("trials", "epochs", "time_budget", "seed", "device", "sampler", "vram", "trials_per_gpu")
+OF_SEARCH = ("trials", "epochs", "time_budget", "seed", "device", "sampler", "vram", "trials_per_gpu", "stop_when_flat")
 OF_TRIAL = ("model", "image_size")
-MAY_CHANGE_ON_RESUME = ("trials", "time_budget", "trials_per_gpu", "data")
+MAY_CHANGE_ON_RESUME = ("trials", "time_budget", "trials_per_gpu", "stop_when_flat", "data")
 
 
 def new_space(given: Mapping[str, Any]) -> SearchSpace:

@@ -29,6 +29,7 @@ SETTINGS = (
     "device",
     "trials_per_gpu",
     "sampler",
+    "stop_when_flat",
 )
 
 

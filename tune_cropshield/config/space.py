@@ -74,6 +74,8 @@ class SearchSettings(Settings):
     pairs: Literal["fastest", "all"] = "fastest"
     seed: Seed = 0
     time_budget: str = ""  # "2h", "90m", "45s"; "" has no end
+    # End when more trials are not expected to gain more than the noise of the validation accuracy.
+    stop_when_flat: bool = False
     vram: str = "auto"  # "8GB", "4GiB", "rtx4060-laptop"; auto takes what is free now
     device: Literal["auto", "cpu", "cuda"] = "auto"
     trials_per_gpu: TrialsAtOnce = "auto"

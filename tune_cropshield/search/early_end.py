@@ -14,6 +14,7 @@ class EarlyEnd:
 
     Attributes:
         reason: why the search should end now, a sentence; None while it should not.
+        go_on_with: the flags that --resume needs to go on all the same; "" for none.
         interrupted: it was asked for from outside, by Ctrl-C or a signal.
         failed: the search is of no use.
         disk_full: set where nothing can be written any more.
@@ -21,6 +22,7 @@ class EarlyEnd:
 
     def __init__(self) -> None:
         self.reason: str | None = None
+        self.go_on_with = ""
         self.interrupted = False
         self.failed = False
         self.disk_full: DiskFull | None = None
@@ -50,9 +52,10 @@ class EarlyEnd:
             self.fail(f"no trial can begin: {reason}")
         self._deaths.append(reason)
 
-    def stop(self, reason: str) -> None:
+    def stop(self, reason: str, go_on_with: str = "") -> None:
         """Asks for the end; the first reason stays."""
-        self.reason = self.reason or reason
+        if self.reason is None:
+            self.reason, self.go_on_with = reason, go_on_with
 
     def interrupt(self) -> None:
         """Takes in that somebody wants the search to end."""

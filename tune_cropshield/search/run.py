@@ -19,6 +19,7 @@ from tune_cropshield.files import sync_names
 from tune_cropshield.search import folder as files
 from tune_cropshield.search.context import Search
 from tune_cropshield.search.endings import FAILED, OUTCOME
+from tune_cropshield.search.flat import end_if_flat
 from tune_cropshield.search.journal import num_started, quiet_optuna, unfinished
 from tune_cropshield.search.ray_runtime import RayRuntime, ray_runtime
 from tune_cropshield.search.views.view import TrialLine
@@ -35,6 +36,7 @@ class SearchOutcome:
     Attributes:
         study: all trials.
         stopped: why it ended early, a sentence, or None.
+        go_on_with: the flags that --resume needs to go on all the same; "" for none.
         interrupted: by Ctrl-C, SIGTERM or the hang-up of its terminal.
         failed: it was of no use, since no trial worked.
     """
@@ -43,6 +45,7 @@ class SearchOutcome:
     stopped: str | None
     interrupted: bool
     failed: bool
+    go_on_with: str = ""
 
 
 def trial_worker() -> type[Any]:
@@ -81,6 +84,7 @@ def run_search(search: Search, worker: Callable[[], type[Any]] = trial_worker) -
         search.view.begin(num_trials, num_existing - num_unfinished)
         search.view.pruned_shares = search.space.search.pruned_shares
         _recall_trials(search)
+        end_if_flat(search)
         if not search.early_end.is_due():  # it may have been interrupted while Ray was starting
             _run_trials(search, ray, worker)
         interrupted = search.early_end.interrupted
@@ -89,7 +93,8 @@ def run_search(search: Search, worker: Callable[[], type[Any]] = trial_worker) -
     files.drop_losers(search.folder, study)
     files.write_table(search.folder, study)
     sync_names(search.folder)
-    return SearchOutcome(study, search.early_end.reason, interrupted, search.early_end.failed)
+    end = search.early_end
+    return SearchOutcome(study, end.reason, interrupted, end.failed, end.go_on_with)
 
 
 def _recall_trials(search: Search) -> None:

@@ -6,6 +6,7 @@ from tune_cropshield.errors import DiskFull
 from tune_cropshield.search import folder as files
 from tune_cropshield.search.context import Search
 from tune_cropshield.search.endings import REASON, RETIRED
+from tune_cropshield.search.flat import end_if_flat
 from tune_cropshield.training.run_folder import read_events
 
 
@@ -21,6 +22,7 @@ def after_trial(search: Search, number: int, outcome: str | None, reason: str | 
     """
     if outcome is not None:
         search.hparams.trial_ended(number, outcome)
+        end_if_flat(search)
     if number in search.view.running:
         search.view.trial_ended(number, outcome or "stopped", reason)
     try:

@@ -1,0 +1,102 @@
+"""When more trials are not worth their time: what they may still gain, against the noise of an accuracy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from optuna.trial import TrialState
+
+if TYPE_CHECKING:
+    import optuna
+
+    from tune_cropshield.search.context import Search
+
+# No search is called flat before: its first 10 trials are drawn at random, and the sampler is given as many to show
+# that it has learnt something. On recorded trainings 10 trials lose up to 5 points more than 20, at times.
+FEWEST_TRIALS = 20
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a search may still gain.
+
+    Attributes:
+        trials: so many more of them.
+        gain: the accuracy that they are expected to add to the best, at most; 0.01 is a point.
+        noise: the standard error of the best accuracy, of which a gain cannot be told apart.
+        photographs: that an accuracy is measured on.
+    """
+
+    trials: int
+    gain: float
+    noise: float
+    photographs: int
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether the gain is less than the noise."""
+        return self.gain < self.noise
+
+    def sentence(self) -> str:
+        """Returns why a flat search ends."""
+        return (
+            f"another {self.trials} trials are expected to gain at most {100 * self.gain:.1f} points, less than the "
+            f"noise of {self.photographs} validation photographs ({100 * self.noise:.1f} points)"
+        )
+
+
+def outlook(values: Sequence[float], photographs: int) -> Outlook | None:
+    """Returns what half as many trials again may gain, None where there are too few to say it.
+
+    The best of n trials rises the more slowly the larger n is. So what the later half of the trials has added to the
+    best of the earlier half is more than half as many again will add: in the order in which they were begun, since a
+    sampler learns, or in the mean over all orders, whichever is more.
+
+    Args:
+        values: of each trial its best accuracy, in the order in which they were begun; a pruned one counts with what
+            it had reached.
+        photographs: how many validate.
+    """
+    if len(values) < FEWEST_TRIALS:
+        return None
+    best, half = max(values), len(values) // 2
+    gain = best - min(max(values[: len(values) - half]), _mean_best_of(values, len(values) - half))
+    return Outlook(half, gain, _standard_error(best, photographs), photographs)
+
+
+def _mean_best_of(values: Sequence[float], count: int) -> float:
+    """Returns the highest of `count` of the values, in the mean over all ways to choose them."""
+    mean, chance_of_none_above = 0.0, 1.0
+    for above, value in enumerate(sorted(values, reverse=True)):
+        chosen = count / (len(values) - above)  # given that none of those above was: all places are free yet
+        if chosen >= 1:
+            return mean + chance_of_none_above * value
+        mean += chance_of_none_above * chosen * value
+        chance_of_none_above *= 1 - chosen
+    raise AssertionError("count must be at least 1")
+
+
+def _standard_error(accuracy: float, photographs: int) -> float:
+    """Returns that of a share; one right and one wrong are added (Laplace), so that 100 % too is not without error."""
+    share = (accuracy * photographs + 1) / (photographs + 2)
+    return math.sqrt(share * (1 - share) / photographs)
+
+
+def ended_values(study: optuna.Study) -> list[float]:
+    """Returns the best accuracy of each trial that has ended, in the order in which they were begun; failed ones are
+    left out, and one without an accuracy counts as 0.
+    """
+    ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+    return [max(trial.intermediate_values.values(), default=0.0) for trial in ended]
+
+
+def end_if_flat(search: Search) -> None:
+    """Ends a search with `stop_when_flat` where more trials are not worth it. The journal alone decides."""
+    if not search.space.search.stop_when_flat:
+        return
+    expected = outlook(ended_values(search.study), len(search.data.split.val))
+    if expected is not None and expected.is_flat:
+        search.early_end.stop(expected.sentence(), go_on_with="--no-stop-when-flat")
