@@ -141,6 +141,9 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--data", type=_path, metavar="DIR", help="photographs, instead of the configuration's")
     train.add_argument("--epochs", type=_whole_number, metavar="N", help="epochs, instead of the configuration's")
     train.add_argument(
+        "--time", metavar="20m", help="train for this time, on all cores: the number of epochs is fitted to it"
+    )
+    train.add_argument(
         "--early-stopping", type=_whole_number, metavar="N", help="stop after so many epochs without a better val_acc"
     )
     train.add_argument(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from safetensors.torch import load_file
 
 import tune_cropshield as tc
 from tune_cropshield.config.settings import RunConfig, load_config
+from tune_cropshield.device import num_cores
 from tune_cropshield.training.run_folder import read_metrics
 
 
@@ -101,3 +104,34 @@ def test_a_configuration_without_photographs_and_an_unknown_device_are_refused()
         tc.train({"trial": {"model": "tiny_cnn"}})
     with pytest.raises(tc.UserError, match="--device: must be one of auto, cpu, cuda, but got 'gpu'"):
         tc.train({}, device="gpu")  # type: ignore[arg-type]
+
+
+def test_a_training_for_a_time_says_what_cannot_go_with_it(tables: dict[str, Any], home: Path) -> None:
+    for more, message in (
+        ({"epochs": 3}, "--time fits the number of epochs to the time: leave out --epochs, or --time"),
+        ({"profile": True}, "--profile traces two epochs of a training whose length is known: leave out --time"),
+    ):
+        with pytest.raises(tc.UserError, match=re.escape(message)):
+            tc.train(tables, time="20m", out=home / "run", progress=False, **more)
+    with pytest.raises(tc.UserError, match="'20' is no duration"):
+        tc.train(tables, time="20", out=home / "run", progress=False)
+    assert not (home / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_training_for_a_time_takes_all_cores_and_counts_the_time_of_all_its_starts(
+    tables: dict[str, Any], home: Path
+) -> None:
+    began = time.monotonic()
+    done = tc.train(tables, time="8s", out=home / "run", device="cpu", progress=False)
+
+    assert time.monotonic() - began == pytest.approx(8.0, abs=1.0)
+    trial = load_config(home / "run" / "config.toml").trial
+    assert trial.threads == num_cores()
+    assert done.last["epoch"] == trial.epochs > 4
+    assert not done.stopped_early
+
+    with pytest.raises(tc.UserError, match="has used up this time: give a longer one"):
+        tc.train(tables, time="3s", out=home / "run", resume=True, device="cpu", progress=False)
+    longer = tc.train(tables, time="11s", out=home / "run", resume=True, device="cpu", progress=False)
+    assert longer.last["epoch"] > done.last["epoch"]

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic, strftime
 from typing import TYPE_CHECKING, Any
 
 from tune_cropshield.api.arguments import DEVICES, AnyPath, DeviceChoice, Progress, check_choice, path_of, view_of
 from tune_cropshield.config.faults import overridden, validated
 from tune_cropshield.config.places import cache_dir
-from tune_cropshield.config.settings import RunConfig, load_config
+from tune_cropshield.config.settings import OF_LENGTH, RunConfig, load_config
 from tune_cropshield.config.toml_files import without_none
-from tune_cropshield.device import find_device
+from tune_cropshield.config.units import describe_seconds, parse_duration
+from tune_cropshield.device import find_device, num_cores
 from tune_cropshield.errors import DivergedError, UserError
 from tune_cropshield.files import check_apart, check_can_be_made, make_free_folder
 from tune_cropshield.outcome import words
@@ -50,6 +51,7 @@ def train(
     *,
     data: AnyPath | None = None,
     epochs: int | None = None,
+    time: str | None = None,
     early_stopping: int | None = None,
     out: AnyPath | None = None,
     resume: bool = False,
@@ -63,6 +65,8 @@ def train(
         config: The path of a config.toml, its tables as a dict, or a RunConfig like `results.best.config`.
         data: The folder of photographs, instead of the configuration's.
         epochs: Instead of the configuration's.
+        time: Train for this time, like "20m", on all cores: the number of epochs, and with it the schedule, is fitted
+            to it while it runs. With `resume`, the time of all starts together.
         early_stopping: Stop after so many epochs without a better val_acc.
         out: The folder for its files; left out, results/runs/train-TIME.
         resume: Go on from the last checkpoint in `out`.
@@ -75,7 +79,9 @@ def train(
         UserError: The photographs cannot be trained on, or `out` cannot take this training.
         DivergedError: The loss or the gradients stopped being finite.
     """
+    began = monotonic()
     check_choice("--device", device, DEVICES)
+    seconds = _seconds(time, epochs, profile)
     run = _config(config, data, {"epochs": epochs, "early_stopping": early_stopping})
     if not run.data.dir:
         name = config if isinstance(config, str | Path) else "the configuration"
@@ -84,14 +90,26 @@ def train(
         raise UserError("--resume needs --out: the folder of the training to go on with")
     if profile and resume:
         raise UserError("--profile traces a training from its start: leave out --resume")
-    folder = (
-        path_of(out, "--out") if out is not None else Path("results/runs") / f"train-{time.strftime('%Y%m%d-%H%M%S')}"
-    )
-    _check_folder(folder, out is not None, run, resume)
+    folder = path_of(out, "--out") if out is not None else Path("results/runs") / f"train-{strftime('%Y%m%d-%H%M%S')}"
+    if seconds is not None:
+        run = run.model_copy(update={"trial": run.trial.model_copy(update={"threads": num_cores()})})
+    _check_folder(folder, out is not None, run, resume, fitted=seconds is not None)
+    deadline = began + seconds if seconds is not None else None
     from tune_cropshield.training.model_checks import check_network
 
     check_network(run.trial)
-    return _train(run, folder, out is not None, resume, profile, find_device(device), view_of(progress))
+    return _train(run, folder, out is not None, resume, profile, find_device(device), view_of(progress), deadline)
+
+
+def _seconds(time: str | None, epochs: int | None, profile: bool) -> float | None:
+    """Returns the time to train for; None where none is given. Raises UserError for what cannot go with it."""
+    if time is None:
+        return None
+    if epochs is not None:
+        raise UserError("--time fits the number of epochs to the time: leave out --epochs, or --time")
+    if profile:
+        raise UserError("--profile traces two epochs of a training whose length is known: leave out --time")
+    return parse_duration(time)
 
 
 def _config(
@@ -110,15 +128,29 @@ def _config(
 
 
 def _train(
-    config: RunConfig, out: Path, named: bool, resume: bool, profile: bool, device: str, view: SearchView
+    config: RunConfig,
+    out: Path,
+    named: bool,
+    resume: bool,
+    profile: bool,
+    device: str,
+    view: SearchView,
+    deadline: float | None,
 ) -> TrainResult:
-    """Trains. out: its folder, or where it is not `named` by the user, as far as it is free."""
+    """Trains.
+
+    Args:
+        out: its folder, or where it is not `named` by the user, as far as it is free.
+        deadline: of time.monotonic, to which the number of epochs is fitted; None trains as many as the configuration
+            says.
+    """
     import torch
 
     from tune_cropshield.data.dataset import DeviceData, open_data
     from tune_cropshield.data.left_out import write_left_out
     from tune_cropshield.data.remarks import remarks
     from tune_cropshield.data.split_file import SPLIT_TABLE, read_split, split_rows, what_changed, write_split
+    from tune_cropshield.training.fitted import train_until, trained_s
     from tune_cropshield.training.loop import run_trial
     from tune_cropshield.training.model_checks import check_pretrained
 
@@ -128,9 +160,16 @@ def _train(
     check_pretrained(trial, len(data.classes))
     for line in remarks(data):
         view.note(line)
+    if deadline is not None and resume:
+        deadline -= trained_s(out)
+        if deadline <= monotonic():
+            raise UserError(f"{out} has used up this time: give a longer one (--time)")
+    length = f"up to {words.counted(trial.epochs, 'epoch')}"
+    if deadline is not None:
+        length = f"for {describe_seconds(deadline - monotonic())} on {words.counted(num_cores(), 'core')}"
     view.note(
         f"training {trial.model} on {device}: {words.counted(len(data.split.train), 'photograph')}, "
-        f"{len(data.classes)} classes, up to {words.counted(trial.epochs, 'epoch')}"
+        f"{len(data.classes)} classes, {length}"
     )
 
     if resume and (changed := what_changed(read_split(out) or split_rows(data), data.store)):
@@ -153,14 +192,14 @@ def _train(
             config = config.model_copy(update={"trial": trial.model_copy(update={"cuda_graphs": False})})
         traced = EpochProfile(out, trial.epochs, cuda=device == "cuda")
 
-    def report(done: TrialReport) -> None:
+    def report(done: TrialReport, epochs: int = trial.epochs) -> None:
         metrics = done.metrics
         if traced is not None:
             traced.epoch_ended(metrics.epoch)
         best = " (best)" if done.best_epoch == metrics.epoch else ""
-        progress(metrics.epoch, trial.epochs)
+        progress(metrics.epoch, epochs)
         view.note(
-            f"epoch {metrics.epoch:3}/{trial.epochs}  train_loss {metrics.train_loss:.4f}  "
+            f"epoch {metrics.epoch:3}/{epochs}  train_loss {metrics.train_loss:.4f}  "
             f"val_loss {metrics.val_loss:.4f}  val_acc {words.accuracy(metrics.val_acc)}{best}  "
             f"{metrics.images_per_s:.0f} images/s  {metrics.epoch_s:.1f} s"
         )
@@ -169,7 +208,12 @@ def _train(
         with view.steps(f"files in {out}") as progress:
             out.mkdir(parents=True, exist_ok=True)
             write_left_out(out, data.left_out)
-            last = run_trial(config, DeviceData(data, torch.device(device)), out, report, resume=resume)
+            on_device = DeviceData(data, torch.device(device))
+            if deadline is None:
+                last = run_trial(config, on_device, out, report, resume=resume)
+            else:
+                last = train_until(deadline, config, on_device, out, report, resume=resume)
+                trial = load_config(out / CONFIG).trial
     except DivergedError as error:
         raise error from None
     except KeyboardInterrupt:
@@ -194,8 +238,11 @@ def _train(
     return TrainResult(out, last.metrics.as_dict(), last.best_epoch, last.best_val_acc, stopped_early)
 
 
-def _check_folder(out: Path, named: bool, config: RunConfig, resume: bool) -> None:
-    """Raises UserError when `out` cannot take this training. One that is not `named` by the user may be taken."""
+def _check_folder(out: Path, named: bool, config: RunConfig, resume: bool, *, fitted: bool) -> None:
+    """Raises UserError when `out` cannot take this training. One that is not `named` by the user may be taken.
+
+    fitted: the number of epochs is fitted to a time, so that it may differ.
+    """
     if not resume:
         check_apart(Path(config.data.dir), cache_dir(), out)
         if not named:
@@ -210,7 +257,12 @@ def _check_folder(out: Path, named: bool, config: RunConfig, resume: bool) -> No
         if not (out / name).exists():
             raise UserError(f"{out} holds no training to go on with ({name} is missing)")
     before, now = _settings(load_config(out / CONFIG)), _settings(config)
-    different = [f"{name} ({before[name]} then, {now[name]} now)" for name in now if before[name] != now[name]]
+    may_differ = (*OF_LENGTH, "threads") if fitted else ()
+    different = [
+        f"{name} ({before[name]} then, {now[name]} now)"
+        for name in now
+        if before[name] != now[name] and name not in may_differ
+    ]
     if different:
         raise UserError(f"{out} was trained with other settings: {', '.join(different)}")
 

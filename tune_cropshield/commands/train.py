@@ -13,6 +13,7 @@ def run(args: argparse.Namespace) -> int:
         args.config,
         data=args.data,
         epochs=args.epochs,
+        time=args.time,
         early_stopping=args.early_stopping,
         out=args.out,
         resume=args.resume,

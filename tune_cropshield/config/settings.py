@@ -26,7 +26,8 @@ PrecisionChoice = Literal["auto", Precision]  # as a user says it
 Bound = Annotated[Annotated[float, Field(gt=0)] | Literal["none"], described_as('a number above 0 or "none"')]
 Side = Annotated[int, Field(ge=16, le=1024)]  # px
 Batch = Annotated[int, Field(ge=1, le=65536)]  # images; no optimizer has use for more
-Epochs = Annotated[int, Field(le=100_000)]
+MOST_EPOCHS = 100_000
+Epochs = Annotated[int, Field(le=MOST_EPOCHS)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what every random generator takes
 Fit = Literal["crop", "pad", "squash"]
 ESCAPES = {"\t": r"\t", "\n": r"\n", "\b": r"\b", "\f": r"\f", "\r": r"\r"}  # what TOML makes of a path's backslashes
@@ -152,6 +153,9 @@ def _is_epoch(key: object) -> bool:
     return isinstance(key, str) and key.isascii() and key.isdecimal() and str(int(key[:9])) == key
 
 
+OF_LENGTH = ("epochs", "step_epochs", "progressive_sizes", "warmup_epochs")  # what `TrialConfig.of_length` changes
+
+
 class TrialConfig(Settings):
     """How one network is trained. Everything that changes the result is here, and nothing else."""
 
@@ -264,6 +268,22 @@ class TrialConfig(Settings):
         """Returns the side, in px, of the images that epoch `epoch` (from 0) trains on."""
         reached = [at for at in self.progressive_sizes if at <= epoch]
         return self.progressive_sizes[max(reached)] if reached else self.image_size
+
+    def of_length(self, epochs: int) -> TrialConfig:
+        """Returns the same with so many epochs, and with what is counted in epochs stretched alike.
+
+        The steps of "step" and the epochs at which images grow keep their share of the training. A warm-up keeps its
+        length, and in a shorter training its share. Plateau's patience stays.
+        """
+        share = epochs / self.epochs
+        changed: dict[str, Any] = {
+            "epochs": epochs,
+            "progressive_sizes": {round(epoch * share): size for epoch, size in self.progressive_sizes.items()},
+            "warmup_epochs": self.warmup_epochs * min(share, 1.0),
+        }
+        if self.schedule == "step" or registry.is_own(self.schedule):  # elsewhere it must stay as it is
+            changed["step_epochs"] = max(round(self.step_epochs * share), 1)
+        return self.model_copy(update=changed)
 
     @property
     def final_size(self) -> int:

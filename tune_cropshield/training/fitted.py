@@ -1,0 +1,119 @@
+"""A training whose number of epochs is fitted to a time, while it runs.
+
+How long an epoch takes is known only once some have been trained, and it changes: a laptop gets hot, another program
+takes a core. So the length is looked at again after longer and longer times at first, and after half of what is left
+towards the end. Where another number of epochs fits, the training goes on from a checkpoint with a schedule of that
+length.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+from tune_cropshield.config.settings import MOST_EPOCHS, RunConfig, load_config
+from tune_cropshield.data.dataset import DeviceData
+from tune_cropshield.files import sync_tree
+from tune_cropshield.training.clock import PARTS, read_times
+from tune_cropshield.training.loop import trial_epochs
+from tune_cropshield.training.progress import TrialReport
+from tune_cropshield.training.run_folder import CHECKPOINT, CONFIG
+
+CHANGE_FROM = 0.01  # a length that differs by less is kept
+
+
+def epochs_that_fit(done: int, epoch_s: float, left_s: float) -> int:
+    """Returns how many epochs a training has in all that has done `done` of them; at least one.
+
+    epoch_s: seconds that an epoch takes. left_s: the seconds left.
+    """
+    return min(max(done + int(max(left_s, 0.0) / epoch_s), 1), MOST_EPOCHS)
+
+
+class LengthFitting:
+    """Says after each epoch how many epochs fit into what is left until `deadline`, by the epochs since the last look.
+
+    The first look is after the first epoch. The next one follows when as much time has passed as before it, or half of
+    the time or of the epochs that were left, whichever comes first.
+
+    Args:
+        began, deadline: times of the clock that `epoch_ended` is told.
+    """
+
+    def __init__(self, began: float, deadline: float) -> None:
+        self._began, self._deadline = began, deadline
+        self._looked_at = self._next_look = began
+        self._next_look_after = 0  # epochs
+        self._epochs = 0  # since the last look
+
+    def epoch_ended(self, done: int, planned: int, now: float) -> int:
+        """Returns how many epochs the training is to have in all.
+
+        Args:
+            done: how many it has had, those before `began` included.
+            planned: how many it was to have so far.
+        """
+        self._epochs += 1
+        left_s = self._deadline - now
+        if left_s > 0 and now < self._next_look and done < self._next_look_after:
+            return planned
+        fitting = epochs_that_fit(done, (now - self._looked_at) / self._epochs, left_s)
+        self._looked_at, self._epochs = now, 0
+        self._next_look = now + min(now - self._began, left_s / 2)
+        wanted = fitting if abs(fitting - planned) >= max(CHANGE_FROM * planned, 1) else planned
+        self._next_look_after = done + max((wanted - done) // 2, 1)
+        return wanted
+
+
+def train_until(
+    deadline: float,
+    config: RunConfig,
+    data: DeviceData,
+    folder: Path,
+    report: Callable[[TrialReport, int], object],
+    *,
+    resume: bool = False,
+    memory_mib: float | None = None,
+) -> TrialReport:
+    """Trains one network until `deadline` (of time.monotonic) and returns the last report.
+
+    It ends with an epoch, by up to one epoch before the deadline; one epoch is trained in any case. config.toml in
+    `folder` says how many epochs it has become. Arguments and errors are those of `trial_epochs`.
+
+    Args:
+        config: its number of epochs, and what follows from that (see `TrialConfig.of_length`), is only where the
+            fitting begins; with `resume`, what stands in the folder's config.toml is.
+        report: is called after each epoch, with the number of epochs that are planned now.
+    """
+    fitting, planned = LengthFitting(time.monotonic(), deadline), config.trial.epochs
+    if resume and (folder / CONFIG).exists():
+        planned = load_config(folder / CONFIG).trial.epochs
+    told_again = resume and (folder / CHECKPOINT).exists()  # the checkpoint's epoch is reported first
+    while True:
+        wanted, run = planned, config.model_copy(update={"trial": config.trial.of_length(planned)})
+        with closing(trial_epochs(run, data, folder, resume=resume, memory_mib=memory_mib)) as epochs:
+            for last in epochs:
+                done, now = last.metrics.epoch, time.monotonic()
+                if told_again and done == planned:  # it had come to its end, and may have got more time since
+                    wanted = epochs_that_fit(done, last.metrics.epoch_s, deadline - now)
+                elif not told_again:
+                    report(last, planned)
+                    if done == planned or not last.finished:  # else early stopping has ended it
+                        wanted = fitting.epoch_ended(done, planned, now)
+                told_again = False
+                if wanted != planned:
+                    break
+        if wanted == planned:
+            sync_tree(folder)
+            return last
+        planned, resume, told_again = wanted, True, True
+        if data.device.type == "cuda":
+            gc.collect()  # a trainer's parts refer to each other, and the next one takes as much memory again
+
+
+def trained_s(folder: Path) -> float:
+    """Returns the seconds that the training in `folder` has taken so far, in all its starts; 0 where there is none."""
+    return sum(float(line[part]) for line in read_times(folder) for part in PARTS)
