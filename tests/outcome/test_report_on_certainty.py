@@ -93,10 +93,16 @@ def test_what_confirm_and_the_test_split_say_stands_in_place_of_the_advice(
 
     gain = {"gain": 0.1, "low": -0.02, "high": 0.22}
     runs = [{"outcome": "finished"}] * 3
-    guide = {"trial": 0, "mean": 0.5, "spread": 0.01, "against_guide": None, "p_value": None, "runs": runs}
-    other = {"trial": 1, "mean": 0.6, "spread": 0.02, "against_guide": gain, "p_value": 0.07, "runs": runs}
+    reference = {"trial": 0, "mean": 0.5, "spread": 0.01, "against_reference": None, "p_value": None, "runs": runs}
+    other = {"trial": 1, "mean": 0.6, "spread": 0.02, "against_reference": gain, "p_value": 0.07, "runs": runs}
     said = "t001's difference from the reference setting could be chance."
-    confirmed = {"seeds": [1, 2, 3], "verdict": said, "test": "a t-test", "guide": guide, "candidates": [other]}
+    confirmed = {
+        "seeds": [1, 2, 3],
+        "conclusion": said,
+        "test": "a t-test",
+        "reference": reference,
+        "candidates": [other],
+    }
     (tmp_path / "s" / "confirm.json").write_text(json.dumps(confirmed))
     digest = hashlib.sha256((tmp_path / "s" / "t001" / "model.safetensors").read_bytes()).hexdigest()
     tested = {"right": 20, "photographs": 24, "expected": 24, "accuracy": 20 / 24, "weights_sha256": digest}

@@ -77,4 +77,4 @@ def test_every_line_of_a_real_search_is_an_event_and_they_tell_what_the_table_te
     assert result["event"] == "result"
     assert result["best"]["best_val_acc"] == best[-1] == max(float(row["best_val_acc"] or 0) for row in rows.values())
     assert result["outcomes"] == Counter(row["outcome"] for row in rows.values())
-    assert result["guide"]["trial"] == 0
+    assert result["reference"]["trial"] == 0

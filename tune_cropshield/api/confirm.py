@@ -30,8 +30,8 @@ from tune_cropshield.search.resources import divide
 
 if TYPE_CHECKING:  # half a second and more to import: faulty arguments are told about before
     from tune_cropshield.data.dataset import DeviceData, LeafData
+    from tune_cropshield.outcome.conclusion import Confirmed
     from tune_cropshield.outcome.confirm import Candidate, ConfirmedRun
-    from tune_cropshield.outcome.confirm_verdict import Confirmed
     from tune_cropshield.search.views.view import SearchView
     from tune_cropshield.training.progress import TrialReport
 
@@ -48,7 +48,7 @@ class ConfirmResult:
     seeds: list[int]
     photographs: int
     candidates: list[Confirmed]
-    verdict: str
+    conclusion: str
 
     @property
     def any_finished(self) -> bool:
@@ -57,9 +57,9 @@ class ConfirmResult:
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the content of confirm.json. Shares, not points: 0.01 is one point of accuracy."""
-        from tune_cropshield.outcome.confirm_verdict import VERDICT
+        from tune_cropshield.outcome.conclusion import FILE
 
-        content: dict[str, Any] = json.loads((self.folder / VERDICT).read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads((self.folder / FILE).read_text(encoding="utf-8"))
         return content
 
 
@@ -123,7 +123,7 @@ def confirm(
     import torch
 
     from tune_cropshield.data.dataset import DeviceData
-    from tune_cropshield.outcome.confirm_verdict import judge, verdict, verdict_lines, write_verdict
+    from tune_cropshield.outcome.conclusion import conclusion, conclusion_lines, judge, write_conclusion
 
     view = view_of(progress)
     trial = space.trial_config()
@@ -147,11 +147,11 @@ def confirm(
             )
         runs = _train_all(folder, moved, new_seeds, on_device, threads, view, again)
         judged = judge(chosen, runs, num_judged)
-        write_verdict(folder, judged, new_seeds, num_judged, conditions)
+        write_conclusion(folder, judged, new_seeds, num_judged, conditions)
     report = write_again(folder, opened)
     lines = [f"report: {report}"] if report is not None else []
-    view.result([*lines, *verdict_lines(judged, num_judged)], {})
-    return ConfirmResult(folder, new_seeds, num_judged, judged, verdict(judged).removeprefix("verdict: "))
+    view.result([*lines, *conclusion_lines(judged, num_judged)], {})
+    return ConfirmResult(folder, new_seeds, num_judged, judged, conclusion(judged).removeprefix("conclusion: "))
 
 
 def _open(photographs: DataConfig, trial: TrialConfig, fits: Sequence[Fit], view: SearchView) -> LeafData:

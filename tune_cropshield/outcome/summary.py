@@ -58,18 +58,19 @@ def summary_lines(
 def summary_facts(study: optuna.Study, search_dir: Path) -> dict[str, Any]:
     """Returns the result for a program: counts of the trials by their end, the winner and trial 0.
 
-    "best" and "guide" (the reference setting, trial 0) are None where there is no result. "runner_up" says what the
+    "best" and "reference" (trial 0) are None where there is no result. "runner_up" says what the
     winner's lead is worth, see `Lead.as_dict`; None where there is nothing to compare.
     """
     trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
     worked = any(trial.intermediate_values and trial.state != TrialState.FAIL for trial in trials)
+    reference = [trial for trial in trials if trial.number == REFERENCE and trial.intermediate_values]
     lead = lead_of_winner(study, search_dir)
     return {
         "dir": str(search_dir),
         "trials": len(trials),
         "outcomes": dict(Counter(str(trial.user_attrs.get(OUTCOME, "unfinished")) for trial in trials)),
         "best": _facts(search_dir, best_trial(study)) if worked else None,
-        "guide": _facts(search_dir, trials[REFERENCE]) if trials and trials[REFERENCE].intermediate_values else None,
+        "reference": _facts(search_dir, reference[0]) if reference else None,
         "runner_up": lead.as_dict() if lead is not None else None,
     }
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from tune_cropshield.data.dataset import LeafData
 from tune_cropshield.errors import UserError
-from tune_cropshield.outcome.confirm_verdict import read_verdict
+from tune_cropshield.outcome.conclusion import read_conclusion
 from tune_cropshield.outcome.evaluation import read_record
 from tune_cropshield.outcome.lead import Lead, lead_of_winner
 from tune_cropshield.outcome.report.judgement import Judgement, judge, kept_predictions
@@ -59,4 +59,4 @@ def read_evidence(record: SearchRecord, data: LeafData | str) -> Evidence:
     records = [read_record(folder, "test") for folder in (record.folder / BEST, winner.folder)]
     tested = next((found for found in records if found and digest and found["weights_sha256"] == digest), None)
     lead = lead_of_winner(record.study, record.folder)
-    return Evidence(judgement, on_same_photographs(*sides), lead, read_verdict(record.folder), tested)
+    return Evidence(judgement, on_same_photographs(*sides), lead, read_conclusion(record.folder), tested)

@@ -144,7 +144,7 @@ def _confirmed(winner: TrialRecord, confirmed: dict[str, Any] | None) -> str:
         )
     seeds, conditions = words.counted(len(confirmed["seeds"]), "seed"), confirmed.get("conditions")
     where = f" on {conditions['device']}, {conditions['threads']} threads" if conditions is not None else ""
-    text = f"Trained again with {seeds}{where} (confirm): {confirmed['verdict']}"
+    text = f"Trained again with {seeds}{where} (confirm): {confirmed['conclusion']}"
     if winner.number not in [winner_of["trial"] for winner_of in confirmed["candidates"]]:
         text += f" Trial {winner.number} was not among them: it has become the winner since. Confirm it again."
     return text
@@ -166,11 +166,11 @@ def _tested(tested: dict[str, Any] | None, winner: TrialRecord) -> str:
 
 def _confirmed_table(confirmed: dict[str, Any]) -> Table:
     rows = []
-    for each in (confirmed["guide"], *confirmed["candidates"]):
-        found = each["against_guide"]
+    for each in (confirmed["reference"], *confirmed["candidates"]):
+        found = each["against_reference"]
         rows.append(
             (
-                f"trial {each['trial']}" + (" (reference)" if each is confirmed["guide"] else ""),
+                f"trial {each['trial']}" + (" (reference)" if each is confirmed["reference"] else ""),
                 str(sum(run["outcome"] == FINISHED for run in each["runs"])),
                 words.accuracy(each["mean"]),
                 words.number(each["spread"], 2),

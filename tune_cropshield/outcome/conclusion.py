@@ -16,7 +16,7 @@ from tune_cropshield.outcome.paired import ALPHA, Comparison, compare, in_sequen
 from tune_cropshield.search.endings import FINISHED
 from tune_cropshield.training.run_folder import write_json
 
-VERDICT = "confirm.json"
+FILE = "confirm.json"
 TEST = (
     "two-sided paired t-test over seeds against the reference setting; p values corrected for testing several winners"
 )
@@ -84,8 +84,8 @@ def judge(chosen: Sequence[Candidate], runs: Sequence[ConfirmedRun], num_judged:
     return judged
 
 
-def verdict_lines(judged: Sequence[Confirmed], num_judged: int) -> list[str]:
-    """Returns the table of means and spreads, and the verdict, for people."""
+def conclusion_lines(judged: Sequence[Confirmed], num_judged: int) -> list[str]:
+    """Returns the table of means and spreads, and the conclusion, for people."""
     lines = [f"{'val_acc':15}{'mean ± spread':>16}{'gain':>7}{'95 % interval':>17}{'p':>8}"]
     for number, confirmed in enumerate(judged):
         name = f"{confirmed.label} " + ("reference" if number == 0 else f"no. {number}")
@@ -102,17 +102,17 @@ def verdict_lines(judged: Sequence[Confirmed], num_judged: int) -> list[str]:
         f"gains in points of val_acc on the same {words.counted(num_judged, 'validation photograph')} (one is "
         f"{words.one_in(num_judged)} points); {TEST}"
     )
-    return [*lines, verdict(judged)]
+    return [*lines, conclusion(judged)]
 
 
-def verdict(judged: Sequence[Confirmed]) -> str:
+def conclusion(judged: Sequence[Confirmed]) -> str:
     """Returns in a few sentences whether the winner is better than chance explains."""
     reference, *others = judged
     tested = {confirmed.label: confirmed.comparison for confirmed in others if confirmed.comparison is not None}
     if not tested:
         return (
-            "verdict: nothing can be said, because no candidate was trained to the end with two seeds with which the "
-            "reference setting was too"
+            "conclusion: nothing can be said, because no candidate was trained to the end with two seeds with which "
+            "the reference setting was too"
         )
     winner = next(confirmed for confirmed in others if confirmed.label in tested)
     found = tested[winner.label]
@@ -147,13 +147,13 @@ def verdict(judged: Sequence[Confirmed]) -> str:
             " Not every run reached its end: "
             f"{', '.join(f'{len(each.runs) - len(each.values)} of {each.label}' for each in lost)}."
         )
-    return "verdict: " + said
+    return "conclusion: " + said
 
 
-def write_verdict(
+def write_conclusion(
     search_dir: Path, judged: Sequence[Confirmed], seeds: Sequence[int], num_judged: int, conditions: Conditions
 ) -> None:
-    """Writes confirm.json: everything that `verdict_lines` tells, for programs.
+    """Writes confirm.json: everything that `conclusion_lines` tells, for programs.
 
     Shares, not points: 0.01 is one point.
     """
@@ -164,19 +164,23 @@ def write_verdict(
         "conditions": asdict(conditions),
         "test": TEST,
         "alpha": ALPHA,
-        "guide": _as_dict(judged[0]),
+        "reference": _as_dict(judged[0]),
         "candidates": [_as_dict(confirmed) for confirmed in judged[1:]],
-        "verdict": verdict(judged).removeprefix("verdict: "),
+        "conclusion": conclusion(judged).removeprefix("conclusion: "),
     }
-    write_json(search_dir / VERDICT, content)
+    write_json(search_dir / FILE, content)
 
 
-def read_verdict(search_dir: Path) -> dict[str, Any] | None:
+def read_conclusion(search_dir: Path) -> dict[str, Any] | None:
     """Returns confirm.json; None where there is none, or it is damaged."""
     try:
-        content: dict[str, Any] = json.loads((search_dir / VERDICT).read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads((search_dir / FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+    if "guide" in content:  # as earlier versions called it
+        content |= {"reference": content["guide"], "conclusion": content["verdict"]}
+        for each in (content["reference"], *content["candidates"]):
+            each["against_reference"] = each["against_guide"]
     return content
 
 
@@ -189,7 +193,7 @@ def _as_dict(confirmed: Confirmed) -> dict[str, Any]:
         "searched_val_acc": confirmed.candidate.searched,
         "mean": fmean(values) if values else None,
         "spread": stdev(values) if len(values) > 1 else None,
-        "against_guide": comparison,
+        "against_reference": comparison,
         "p_value": confirmed.p_value,
         "finding": confirmed.finding if comparison is not None else None,
         "runs": [asdict(run) for run in confirmed.runs],
