@@ -13,6 +13,7 @@ from PIL import Image
 
 import tune_cropshield as tc
 from tune_cropshield.cli import main
+from tune_cropshield.errors import UserError
 
 CLASSES = ["blight", "healthy", "leaf_spot", "rust"]
 
@@ -195,11 +196,17 @@ def test_what_is_written_of_two_other_folders_stands_side_by_side(run: Path, dra
     copy = shutil.copytree(run, home / "run")
     found = [
         tc.evaluate(copy, data=other_photographs(drawn_leaves, home / name, CLASSES, count))
-        for name, count in (("field a", 3), ("field b", 5))
+        for name, count in (("field a", 3), ("field b", 5), ("elsewhere/field a", 2))
     ]
+    again = tc.evaluate(copy, data=home / "elsewhere" / "field a")
 
-    assert [len(rows_of(each.predictions)) for each in found] == [12, 20]
-    assert [each.predictions.name for each in found] == ["predictions_all_field_a.csv", "predictions_all_field_b.csv"]
+    assert [len(rows_of(each.predictions)) for each in found] == [12, 20, 8]
+    assert [each.predictions.name for each in (*found, again)] == [
+        "predictions_all_field_a.csv",
+        "predictions_all_field_b.csv",
+        "predictions_all_field_a-2.csv",
+        "predictions_all_field_a-2.csv",
+    ]
     assert (copy / "evaluation_all_field_a.json").exists()
 
 
@@ -268,6 +275,23 @@ def test_a_run_of_an_earlier_version_knows_its_own_folder_while_it_is_there(
     assert tc.evaluate(earlier, data=shutil.copytree(drawn_leaves, home / "moved"), to=home / "to").split == "val"
     other = tc.evaluate(earlier, data=other_photographs(drawn_leaves, home / "external", CLASSES), to=home / "to")
     assert (other.split, other.photographs, other.remarks) == ("all", 80, [])
+
+
+def test_a_run_of_an_earlier_version_is_judged_on_crops_that_it_took_for_classes(
+    run: Path, drawn_leaves: Path, home: Path
+) -> None:
+    crops = shutil.copytree(drawn_leaves, home / "crops")
+    for crop in (crops / "blight", crops / "rust"):
+        for number, photograph in enumerate(sorted(crop.iterdir())):
+            (crop / "ab"[number % 2]).mkdir(exist_ok=True)
+            photograph.rename(crop / "ab"[number % 2] / photograph.name)
+    earlier = shutil.copytree(run, home / "earlier")
+    config = (earlier / "config.toml").read_text()
+    (earlier / "config.toml").write_text(config.replace(str(drawn_leaves), str(crops)))
+
+    assert tc.evaluate(earlier, to=home / "to").photographs == 12
+    with pytest.raises(UserError, match="class_depth = 2"):
+        tc.evaluate(run, data=crops, to=home / "to")
 
 
 def test_a_run_of_an_earlier_version_whose_folder_has_gone_says_what_it_does_not_know(

@@ -13,8 +13,8 @@ from tune_cropshield.api.report import write_again
 from tune_cropshield.config.places import cache_dir
 from tune_cropshield.data.split import TEST
 from tune_cropshield.errors import UserError
-from tune_cropshield.files import check_can_be_made
-from tune_cropshield.outcome.evaluation import JUDGED_PARTS, write_record
+from tune_cropshield.files import as_utf8, check_can_be_made
+from tune_cropshield.outcome.evaluation import JUDGED_PARTS, free_name, write_record
 from tune_cropshield.training.predictions import Judged, write_judged
 from tune_cropshield.training.run_folder import CONFIG
 
@@ -122,7 +122,7 @@ class EvaluationResult:
         """Returns what `evaluate --json` prints: all figures as plain values; a share of nothing is None."""
         return {
             "split": self.split,
-            "data": str(self.data),
+            "data": as_utf8(str(self.data)),
             "own": self.own,
             "photographs": self.photographs,
             "expected": self.expected,
@@ -156,7 +156,8 @@ def evaluate(
             they have moved; "test" is meant to be read once, for the winner. "all" is a whole folder. Left out, "val"
             for the folder it was trained on, and "all" for another one.
         to: The folder for confusion_SPLIT.csv and .png, predictions_SPLIT.csv, wrong_SPLIT.csv and
-            evaluation_SPLIT.json; left out, `run_dir`. Of another folder the files end on all_FOLDER.
+            evaluation_SPLIT.json; left out, `run_dir`. Of another folder the files end on all_FOLDER, or
+            on all_FOLDER-2 where those are of one elsewhere that has the same name.
 
     Raises:
         UserError: `run_dir` is no trained run or damaged, there are no such photographs, or `to` cannot be written to.
@@ -177,7 +178,7 @@ def evaluate(
 
     photographs = choose_photographs(run_dir, config, classes, given, split, cache_dir())
     evaluation, rows = evaluate_on(photographs, config, classes, weights)
-    part, name = photographs.part, photographs.name
+    part, name = photographs.part, free_name(folder, photographs.name, photographs.store.root)
     result = EvaluationResult(
         split=part,
         data=photographs.store.root,

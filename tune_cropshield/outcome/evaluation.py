@@ -14,6 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from tune_cropshield.data.left_out import LeftOut, left_out_lines
 from tune_cropshield.data.split import TEST, TRAIN, VAL
 from tune_cropshield.data.split_file import SplitRow, find_split, split_rows
 from tune_cropshield.errors import UserError
+from tune_cropshield.files import as_utf8
 from tune_cropshield.outcome import words
 from tune_cropshield.training.predictions import Judged, judged
 from tune_cropshield.training.run_folder import write_json
@@ -283,6 +285,21 @@ def write_record(folder: Path, name: str, figures: Mapping[str, Any], weights: P
     with open(weights, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     write_json(folder / RECORD.format(name), {**figures, "weights_sha256": digest})
+
+
+def free_name(folder: Path, name: str, photographs: Path) -> str:
+    """Returns what the names of the files on these photographs end on in `folder`: `name`, or `name`-2, ...
+
+    Files on another folder of photographs, which may bear the same name, are never written over.
+    """
+    if not name.startswith(f"{ALL}_"):
+        return name
+    for number in count(1):
+        free = name if number == 1 else f"{name}-{number}"
+        record = read_record(folder, free)
+        if record is None or record.get("data") in (None, as_utf8(str(photographs))):
+            return free
+    raise AssertionError("unreachable")
 
 
 def read_record(folder: Path, name: str) -> dict[str, Any] | None:
