@@ -18,6 +18,7 @@ import torch
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
+from tune_cropshield.api.doctor import chosen_photographs
 from tune_cropshield.cli import main
 from tune_cropshield.config.settings import DataConfig, RunConfig, TrialConfig, load_config, save_config
 from tune_cropshield.data.dataset import DeviceData, open_data
@@ -25,6 +26,7 @@ from tune_cropshield.data.split_file import write_split
 from tune_cropshield.data.windows import epoch_order
 from tune_cropshield.device import cpu_name
 from tune_cropshield.errors import UserError
+from tune_cropshield.outcome.conclusion import conclusion, conclusion_lines, judge, read_conclusion
 from tune_cropshield.outcome.confirm import (
     Candidate,
     Conditions,
@@ -36,7 +38,7 @@ from tune_cropshield.outcome.confirm import (
     run_folder,
     under_other_conditions,
 )
-from tune_cropshield.outcome.confirm_verdict import judge, verdict, verdict_lines
+from tune_cropshield.outcome.export import exported
 from tune_cropshield.outcome.trained import read_config
 from tune_cropshield.search.journal import open_study, read_study
 from tune_cropshield.training.run_folder import read_metrics
@@ -124,9 +126,9 @@ def chosen(*searched: float) -> list[Candidate]:
 def judged_from(
     *accuracies: list[float], searched: tuple[float, ...] = (0.5, 0.6, 0.55), num_judged: int = 1000
 ) -> str:
-    """The verdict on the accuracies of the reference setting and of the others, one per seed."""
+    """The conclusion on the accuracies of the reference setting and of the others, one per seed."""
     runs = [run(trial, seed, value) for trial, values in enumerate(accuracies) for seed, value in enumerate(values, 1)]
-    return verdict(judge(chosen(*searched[: len(accuracies)]), runs, num_judged))
+    return conclusion(judge(chosen(*searched[: len(accuracies)]), runs, num_judged))
 
 
 def test_the_reference_and_the_best_others_are_chosen_and_equal_settings_once(make_search: Callable[..., Path]) -> None:
@@ -150,6 +152,8 @@ def test_the_photographs_are_looked_for_where_the_search_was_gone_on_with_last(
     (folder / "search.toml").write_text(f"{SPACE}[data]\ndir = '{moved}'\n")
 
     assert [each.config.data.dir for each in candidates(folder, read_study(folder), 3)] == [str(moved)] * 2
+    assert f'dir = "{moved}"' in exported(folder / "t000", "toml")[1]
+    assert chosen_photographs(None, folder / "t000" / "config.toml", None)[0].dir == str(moved)
 
     again = shutil.copytree(folder / "t000", folder / "retrained")  # it may have been trained on others
     assert read_config(again).data.dir == str(drawn_leaves)
@@ -175,7 +179,7 @@ def test_confirm_trains_all_writes_its_files_and_the_same_command_again_trains_n
         "4 runs of 2 epochs on cpu: the reference setting and t001, each with the seeds 1, 2; one split, 12 "
         "photographs to judge by"
     ) in told
-    assert told[-1].startswith("verdict: ")
+    assert told[-1].startswith("conclusion: ")
     assert [(row["trial"], row["seed"], row["outcome"], row["epochs"]) for row in rows(folder)] == [
         ("0", "1", "finished", "2"),
         ("0", "2", "finished", "2"),
@@ -188,10 +192,20 @@ def test_confirm_trains_all_writes_its_files_and_the_same_command_again_trains_n
         assert not (folder / row["folder"] / "last.pt").exists()  # nothing is left to go on with
     content = json.loads((folder / "confirm.json").read_text())
     assert content["seeds"] == [1, 2]
-    assert content["verdict"] == told[-1].removeprefix("verdict: ")
+    assert content["conclusion"] == told[-1].removeprefix("conclusion: ")
     means = [sum(float(row["best_val_acc"]) for row in rows(folder) if row["trial"] == trial) / 2 for trial in "01"]
-    assert [content["guide"]["mean"], content["candidates"][0]["mean"]] == pytest.approx(means)
-    assert content["candidates"][0]["against_guide"]["gain"] == pytest.approx(means[1] - means[0])
+    assert [content["reference"]["mean"], content["candidates"][0]["mean"]] == pytest.approx(means)
+    assert content["candidates"][0]["against_reference"]["gain"] == pytest.approx(means[1] - means[0])
+
+    text = (folder / "confirm.json").read_text()
+    for now, earlier in (("conclusion", "verdict"), ("against_reference", "against_guide"), ("reference", "guide")):
+        text = text.replace(f'"{now}"', f'"{earlier}"')
+    (home / "confirm.json").write_text(text)
+    earlier_one = read_conclusion(home)
+    assert earlier_one is not None
+    assert earlier_one["conclusion"] == content["conclusion"]
+    assert earlier_one["reference"]["mean"] == content["reference"]["mean"]
+    assert earlier_one["candidates"][0]["against_reference"] == content["candidates"][0]["against_reference"]
 
     trained = {path: path.stat().st_mtime_ns for path in folder.glob("confirm/*/*")}
     assert main(["confirm", str(folder), "--top", "1", "--seeds", "2", "--device", "cpu"]) == 0
@@ -260,11 +274,11 @@ def test_a_run_that_diverges_is_an_outcome_and_is_told(make_search: Callable[...
     ]
     assert read_table(folder) == sorted(runs, key=lambda each: (each.trial, each.seed))
     judged = judge(found, runs, 12)
-    assert verdict(judged) == (
-        "verdict: nothing can be said, because no candidate was trained to the end with two seeds with which the "
+    assert conclusion(judged) == (
+        "conclusion: nothing can be said, because no candidate was trained to the end with two seeds with which the "
         "reference setting was too"
     )
-    assert any(line.startswith("    seed 1: diverged (") for line in verdict_lines(judged, 12))
+    assert any(line.startswith("    seed 1: diverged (") for line in conclusion_lines(judged, 12))
 
 
 @pytest.mark.slow
@@ -299,7 +313,9 @@ def test_runs_on_another_device_or_thread_count_are_kept_apart_and_not_counted(
     content = json.loads((folder / "confirm.json").read_text())
     assert content["conditions"]["device"] == cpu_name() != ""
     assert content["conditions"]["threads"] == int(rows(folder)[1]["threads"])
-    assert [run["conditions"]["threads"] for run in content["guide"]["runs"]] == [int(rows(folder)[1]["threads"])] * 2
+    assert [run["conditions"]["threads"] for run in content["reference"]["runs"]] == [
+        int(rows(folder)[1]["threads"])
+    ] * 2
 
 
 def test_a_table_of_an_earlier_version_is_read_but_none_of_its_runs_counts(tmp_path: Path) -> None:
@@ -348,7 +364,7 @@ def test_photographs_that_have_changed_since_the_search_are_told_in_numbers(
 
 def test_a_large_steady_gain_is_called_better() -> None:
     assert judged_from([0.500, 0.510, 0.505], [0.600, 0.612, 0.604]) == (
-        "verdict: t001 is better than the reference setting (+10.0 points of val_acc, 95 % interval +9.7 to +10.4, "
+        "conclusion: t001 is better than the reference setting (+10.0 points of val_acc, 95 % interval +9.7 to +10.4, "
         "p = 7.7e-05). In the search the difference was +10.0."
     )
 
@@ -383,7 +399,7 @@ def test_the_searchs_winner_is_judged_though_another_is_better_over_the_seeds() 
     told = judged_from([0.500, 0.510, 0.505], [0.502, 0.512, 0.504], [0.600, 0.612, 0.604])
 
     assert told.startswith(
-        "verdict: t001's difference from the reference setting could be chance (+0.1 points of val_acc, "
+        "conclusion: t001's difference from the reference setting could be chance (+0.1 points of val_acc, "
         "95 % interval -0.3 to +0.5, "
     )
     assert told.endswith(
@@ -396,7 +412,7 @@ def test_the_table_fits_80_columns_and_later_candidates_follow_the_first_ones_p(
         run(trial, seed, 0.5 + 0.1 * trial + 0.01 * seed * (trial == 1)) for trial in range(3) for seed in (1, 2, 3)
     ]
 
-    header, reference, first, second, *_ = verdict_lines(judge(chosen(0.5, 0.6, 0.7), runs, 1000), 1000)
+    header, reference, first, second, *_ = conclusion_lines(judge(chosen(0.5, 0.6, 0.7), runs, 1000), 1000)
 
     assert header.split() == ["val_acc", "mean", "±", "spread", "gain", "95", "%", "interval", "p"]
     assert reference == "t000 reference  0.5000 ± 0.0000"
@@ -439,7 +455,7 @@ def test_seeds_that_one_of_a_pair_did_not_finish_are_left_out_of_the_test() -> N
 
     assert judged[1].comparison is not None
     assert judged[1].comparison.num_pairs == 2
-    assert verdict(judged).endswith(" Not every run reached its end: 1 of t001.")
+    assert conclusion(judged).endswith(" Not every run reached its end: 1 of t001.")
 
 
 def test_wrong_numbers_are_told_together(make_search: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,8 @@ from tune_cropshield.data.folder import check_folder
 from tune_cropshield.data.generated import generated_leaves
 from tune_cropshield.device import find_device, num_cores
 from tune_cropshield.errors import UserError
+from tune_cropshield.outcome.trained import where_they_lie_now
+from tune_cropshield.training.run_folder import CONFIG
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import: faulty arguments are told about before
     from tune_cropshield.doctor.examination import Examination
@@ -72,6 +74,9 @@ def chosen_photographs(
         return searched.data, searched.fits
     folder = str(path_of(data, "--data").absolute()) if data is not None else ""
     if config is None:
-        return DataConfig(dir=folder), ("crop",)
-    found = load_config(path_of(config, "--config"), {"data": {"dir": folder} if folder else {}}).data
+        given = {"dir": folder}
+        return validated(DataConfig, given, command_line("data", given)), ("crop",)
+    file = path_of(config, "--config")
+    whole = load_config(file, {"data": {"dir": folder} if folder else {}})
+    found = (whole if folder or file.name != CONFIG else where_they_lie_now(whole, file.parent)).data
     return found, (found.fit,)

@@ -18,6 +18,7 @@ from tune_cropshield.device import find_device, num_cores
 from tune_cropshield.errors import DivergedError, UserError
 from tune_cropshield.files import check_apart, check_can_be_made, make_free_folder
 from tune_cropshield.outcome import words
+from tune_cropshield.outcome.trained import where_they_lie_now
 from tune_cropshield.training.run_folder import CHECKPOINT, CONFIG, METRICS, WEIGHTS
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import: faulty arguments are told about before
@@ -120,7 +121,9 @@ def _config(
     wished = {name: value for name, value in wishes.items() if value is not None}
     over: dict[str, dict[str, Any]] = {"data": data_table, "trial": wished}
     if isinstance(config, str | Path):
-        return load_config(path_of(config, "--config"), over)
+        file = path_of(config, "--config")
+        found = load_config(file, over)
+        return found if data is not None or file.name != CONFIG else where_they_lie_now(found, file.parent)
     if not isinstance(config, RunConfig | Mapping):
         raise UserError(f"--config: must be a path, a RunConfig or a dict, but got {config!r}")
     tables = config.model_dump() if isinstance(config, RunConfig) else dict(config)

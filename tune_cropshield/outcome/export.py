@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tune_cropshield.config.reference import train_py_command
-from tune_cropshield.config.settings import RunConfig, load_config, save_config
+from tune_cropshield.config.settings import RunConfig, config_text, save_config
 from tune_cropshield.data.split_file import SPLIT_TABLE
 from tune_cropshield.errors import RunFailure
 from tune_cropshield.files import raising_disk_full, sync_names, sync_tree, write_text_atomically
@@ -113,9 +113,9 @@ def best_run(search_dir: Path) -> Path:
 
 def exported(run_dir: Path, form: str) -> tuple[str, str]:
     """Returns (file name, text) of a run's settings in `form`: "toml", "json" or "command"."""
-    config = load_config(run_dir / CONFIG)
+    config = read_config(run_dir)
     if form == "toml":
-        return CONFIG, (run_dir / CONFIG).read_text(encoding="utf-8")
+        return CONFIG, config_text(config, CONFIG)
     if form == "json":
         return "config.json", json.dumps(config.model_dump(mode="json"), indent=2) + "\n"
     return "train_py_command.txt", train_py_command(config.trial) + "\n"

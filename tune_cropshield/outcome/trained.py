@@ -11,6 +11,7 @@ from tune_cropshield.config.settings import RunConfig, TrialConfig, load_config
 from tune_cropshield.config.space import SETTINGS
 from tune_cropshield.config.toml_files import read_toml
 from tune_cropshield.errors import ConfigError, UserError
+from tune_cropshield.files import printable
 from tune_cropshield.training.run_folder import CLASSES, CONFIG, PREPARATION, WEIGHTS
 
 if TYPE_CHECKING:
@@ -40,7 +41,11 @@ def read_config(run_dir: Path) -> RunConfig:
 
     Raises ConfigError when config.toml is missing or damaged.
     """
-    config = load_config(run_dir / CONFIG)
+    return where_they_lie_now(load_config(run_dir / CONFIG), run_dir)
+
+
+def where_they_lie_now(config: RunConfig, run_dir: Path) -> RunConfig:
+    """Returns the settings that stand in `run_dir`'s config.toml with the photographs where its search has them now."""
     whole = run_dir.absolute()
     if not re.fullmatch(rf"{BEST}|t\d{{3,}}", whole.name):  # what else lies in a search's folder has its own
         return config
@@ -73,7 +78,7 @@ def _read_classes(path: Path) -> list[str]:
         raise UserError(f"{path} cannot be read: {error}") from None
     if not isinstance(classes, list) or len(classes) < 2 or not all(isinstance(name, str) for name in classes):
         raise UserError(f"{path} holds no list of two or more class names")
-    return classes
+    return [printable(name) for name in classes]  # earlier versions took a folder's name as it was
 
 
 def load_trained(trial: TrialConfig, num_classes: int, weights: Path, device: torch.device) -> nn.Module:
