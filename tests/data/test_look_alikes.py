@@ -64,6 +64,37 @@ def test_the_line_that_joins_two_classes_is_given_and_can_be_pasted(tmp_path: Pa
     assert load_config(tmp_path / "again.toml") == config
 
 
+def test_one_line_joins_all_that_are_alike_under_a_name_without_spaces_at_its_ends() -> None:
+    assert look_alike_lines({"Rust": 3, "rust": 9, "rust ": 12, "leaf_mold": 5, "leaf_mould": 4})[-1].endswith(
+        ': if they are one, join them under [data] with  merge = {"Rust" = "rust", "leaf_mould" = "leaf_mold", '
+        '"rust " = "rust"}'
+    )
+
+
+def test_a_split_whose_sides_spell_a_class_in_two_ways_is_refused_with_the_line_that_joins_them(
+    tmp_path: Path,
+) -> None:
+    for folder in ("train/Rust", "train/healthy", "val/rust", "val/healthy"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "1.jpg").write_bytes(folder.encode())
+    (tmp_path / "train" / "Rust" / "2.jpg").write_bytes(b"2")
+    with pytest.raises(DataError) as caught:
+        list_folder(tmp_path)
+    assert str(caught.value) == (
+        "the given split has no train photographs of 'rust': each class must be in train and in val (are 'rust' and "
+        '\'Rust\' one class? join them under [data] with  merge = {"rust" = "Rust"})'
+    )
+    assert list_folder(tmp_path, merge={"rust": "Rust"}).classes == ("Rust", "healthy")
+
+
+def test_a_merge_of_all_classes_into_one_is_named(tmp_path: Path) -> None:
+    for folder in ("a", "b", "c"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "1.jpg").write_bytes(folder.encode())
+    with pytest.raises(DataError, match=r"merge under \[data\] joins all 3 of .*\('a', 'b', 'c'\) into 'c': take one"):
+        list_folder(tmp_path, merge={"a": "c", "b": "c"})
+
+
 @pytest.fixture
 def misspelt(tmp_path: Path) -> Path:
     """Drawn leaves in the classes Powdary_Mildew (6), Powdery_Mildew (8) and the 8 of a third one."""

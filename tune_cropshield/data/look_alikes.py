@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -37,17 +37,35 @@ def look_alikes(classes: Mapping[str, int]) -> list[LookAlikes]:
 
 
 def look_alike_lines(classes: Mapping[str, int]) -> list[str]:
-    """Returns a sentence for each pair, with the line of a settings file that joins them."""
+    """Returns a sentence for each pair, at the end with the line of a settings file that joins them all."""
     pairs = look_alikes(classes)
     lines = [
         f"classes {pair.rarer!r} ({classes[pair.rarer]}) and {pair.other!r} ({classes[pair.other]}) differ only in "
-        f"{pair.differ_in}: if they are one, join them under [data] with  merge = {{{_toml(pair.rarer)} = "
-        f"{_toml(pair.other)}}}"
+        f"{pair.differ_in}"
         for pair in pairs[:NAMED_AT_MOST]
     ]
     if len(pairs) > NAMED_AT_MOST:
         lines.append(f"{len(pairs) - NAMED_AT_MOST} more pairs of class names differ as little")
+    if pairs:
+        lines[-1] += f": if they are one, {joined_by(pairs, classes)}"
     return lines
+
+
+def joined_by(pairs: Sequence[LookAlikes], classes: Mapping[str, int]) -> str:
+    """Returns the line of a settings file that joins the classes of all these pairs, as an advice.
+
+    Each takes the name of the largest that it looks like, without spaces at its ends. classes: name -> photographs.
+    """
+    groups: list[set[str]] = []
+    for pair in pairs:
+        touched = [group for group in groups if group & {pair.rarer, pair.other}]
+        groups = [group for group in groups if group not in touched]
+        groups.append({pair.rarer, pair.other}.union(*touched))
+    entries = []
+    for group in groups:
+        name = max(sorted(group), key=lambda of: classes[of]).strip()
+        entries += [f"{_toml(other)} = {_toml(name)}" for other in sorted(group - {name})]
+    return f"join them under [data] with  merge = {{{', '.join(sorted(entries))}}}"
 
 
 def _differ_in(one: str, other: str) -> str | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from tune_cropshield.data.look_alikes import joined_by, look_alikes
 from tune_cropshield.errors import DataError
 
 TRAIN, VAL, TEST = "train", "val", "test"
@@ -131,9 +132,12 @@ def check_given_split(classes: Sequence[str], labels: Sequence[int], sides: Sequ
         there = {label for label, of in zip(labels, sides, strict=True) if of == side}
         lacking = [name for label, name in enumerate(classes) if label not in there]
         if lacking and (there or side == TRAIN):
+            counts = Counter(classes[label] for label in labels)
+            one = [pair for pair in look_alikes(counts) if pair.rarer in lacking or pair.other in lacking]
+            joined = f" (are {one[0].rarer!r} and {one[0].other!r} one class? {joined_by(one, counts)})" if one else ""
             raise DataError(
                 f"the given split has no {side} photographs of {', '.join(map(repr, lacking))}: each class must be in "
-                "train and in val"
+                f"train and in val{joined}"
             )
 
 
