@@ -19,7 +19,7 @@ from typing import NoReturn
 from tune_cropshield import __version__
 from tune_cropshield.config.registry import SAMPLERS
 from tune_cropshield.errors import RunFailure, UserError
-from tune_cropshield.files import is_disk_full
+from tune_cropshield.files import is_disk_full, printable
 from tune_cropshield.signals import on_ending_signal
 from tune_cropshield.streams import failure_of_output, outlast_readers
 
@@ -386,6 +386,6 @@ def _interrupt() -> NoReturn:
 
 
 def _complain(message: str, code: int) -> int:
-    for line in message.splitlines():
-        print(f"error: {line}", file=sys.stderr)
+    for line in message.split("\n"):
+        print(f"error: {printable(line)}", file=sys.stderr)
     return code

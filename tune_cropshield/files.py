@@ -6,6 +6,8 @@ import csv
 import errno
 import io
 import os
+import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -14,13 +16,32 @@ from typing import IO
 
 from tune_cropshield.errors import DiskFull, UserError
 
+NO_UTF8 = re.compile(r"\\u(dc[89a-f][0-9a-f])")  # as `as_utf8` writes a byte
+BREAKS_A_LINE = ("Cc", "Cs", "Zl", "Zp")  # Unicode's categories: controls, lone surrogates, line and paragraph ends
+
+
+def as_utf8(text: str) -> str:
+    """Returns `text` with each byte of a file's name that is no UTF-8 as its escape, such as \\udce9."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def printable(name: str | Path) -> str:
+    """Returns a name that a stranger gave a file or a folder as it can stand in a line.
+
+    A line break, a terminal's escape sequence and a byte that is no UTF-8 are written as \\n, \\x1b and \\udce9.
+    """
+    return "".join(
+        letter.encode("unicode_escape").decode() if unicodedata.category(letter) in BREAKS_A_LINE else letter
+        for letter in str(name)
+    )
+
 
 def write_text_atomically(path: Path, text: str) -> None:
     """Writes `text` (UTF-8, `\\n` line ends) beside `path` and renames it: a reader or a kill never sees half of it.
 
-    A byte of a file's name that is no UTF-8 is written as its escape, such as \\udce9.
+    What is no UTF-8 is written as in `as_utf8`.
     """
-    write_atomically(path, lambda file: file.write(text.encode(errors="backslashreplace")))
+    write_atomically(path, lambda file: file.write(as_utf8(text).encode()))
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object], keep_as: Path | None = None) -> None:
@@ -46,18 +67,22 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object], keep_as: 
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Writes a CSV file (UTF-8, `\\n` line ends), whole or not at all. File names that are no Unicode survive it."""
+    """Writes a CSV file (UTF-8, `\\n` line ends), whole or not at all. Names that are no UTF-8 survive it, escaped."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(rows)
-    write_atomically(path, lambda file: file.write(text.getvalue().encode("utf-8", "surrogateescape")))
+    write_text_atomically(path, text.getvalue())
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """Returns the rows of a file that `write_csv` wrote, by the names in its header. Raises OSError, csv.Error."""
+    """Returns the rows of a file that `write_csv` wrote, by the names in its header. Raises OSError, csv.Error.
+
+    Names that are no UTF-8 are again what they were; earlier versions wrote them byte by byte.
+    """
     with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
-        return list(csv.DictReader(file))
+        text = NO_UTF8.sub(lambda escape: chr(int(escape[1], 16)), file.read())
+    return list(csv.DictReader(io.StringIO(text, newline="")))
 
 
 def append_line(path: Path, line: str) -> None:
@@ -150,8 +175,10 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def check_can_be_made(folder: Path, flag: str) -> None:
-    """Raises UserError when `folder` is no folder, or cannot be made or written to. Nothing is made."""
+    """Raises UserError when `folder` is no folder, is no UTF-8, or cannot be made or written to. Nothing is made."""
     place = folder.absolute()
+    if (written := as_utf8(str(place))) != str(place):  # PyTorch and Ray take no other names
+        raise UserError(f"{written} cannot be used: its name must be UTF-8; give another folder ({flag})")
     while not place.exists() and place != place.parent:
         place = place.parent
     why = (

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 from PIL import Image
 
 import tune_cropshield as tc
+from tune_cropshield.cli import main
 from tune_cropshield.data.dataset import open_data
 from tune_cropshield.training.run_folder import read_metrics
 
@@ -122,3 +125,19 @@ def test_export_returns_the_settings_and_writes_them_only_when_asked_to(trained:
 
     with pytest.raises(tc.UserError, match="--format: must be one of toml, json, command, onnx, but got 'yaml'"):
         tc.export(trained.folder, format="yaml")  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there may a file's name be anything")
+def test_predictions_of_names_that_break_a_line_or_are_no_utf8_take_one_line_each(
+    trained: tc.TrainResult, drawn_leaves: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photograph = next((drawn_leaves / "rust").iterdir()).read_bytes()
+    for name in (b"a\nb.png", b"caf\xe9.png"):
+        (home / os.fsdecode(name)).write_bytes(photograph)
+    (home / "x\x1b.txt").write_text("no photograph")
+
+    assert main(["predict", str(trained.folder), str(home)]) == 0
+    told = capsys.readouterr()
+    assert [line.split("\t")[0] for line in told.out.splitlines()] == [f"{home}/a\\nb.png", f"{home}/caf\\udce9.png"]
+    assert main(["predict", str(trained.folder), str(home), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[1]["path"] == f"{home}/caf\\udce9.png"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tune_cropshield.config.settings import DataConfig
 from tune_cropshield.data.folder import list_folder
 from tune_cropshield.data.layout import side_of
 from tune_cropshield.errors import DataError
@@ -229,6 +230,12 @@ def test_crops_with_diseases_inside_a_split_keep_their_side(tmp_path: Path) -> N
     assert [it.path for it in listed.left_out] == ["val/fig/blank/"]
     too_flat = leaves(tmp_path / "flat", "train/a", "train/b", "val/a", "val/b")
     assert refusal(too_flat, 2).startswith("class_depth = 2 under [data] means DATA/train/apple/scab/1.jpg, but no")
+
+
+@pytest.mark.parametrize("depth", [True, 1.0, 0, 3])
+def test_a_depth_is_1_or_2(depth: object) -> None:
+    with pytest.raises(ValueError, match="class_depth"):
+        DataConfig.model_validate({"class_depth": depth})
 
 
 def test_the_folders_of_a_split_are_not_counted_among_those_of_a_class(tmp_path: Path) -> None:

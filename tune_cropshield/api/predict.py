@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 from tune_cropshield.api.arguments import AnyPath, path_of
 from tune_cropshield.device import find_device
 from tune_cropshield.errors import UserError
+from tune_cropshield.files import printable
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import: a wrong folder is told about before
     from tune_cropshield.outcome.predict import Prediction
@@ -52,7 +54,7 @@ def predictions(
 
 
 def photographs_of(given: list[Path], tell: Callable[[str], object]) -> list[Path]:
-    """Returns the photographs named, and those inside the folders named, each once.
+    """Returns the photographs named, and those inside the folders named, each once, in whichever way it was named.
 
     Raises UserError for what is not there.
     """
@@ -61,24 +63,22 @@ def photographs_of(given: list[Path], tell: Callable[[str], object]) -> list[Pat
 
     missing = [path for path in given if not path.exists()]
     if missing:
-        raise UserError("\n".join(f"{path}: no such photograph or folder" for path in missing))
+        raise UserError("\n".join(f"{printable(path)}: no such photograph or folder" for path in missing))
     devices = [path for path in given if not path.is_dir() and not path.is_file()]
     if devices:  # reading a pipe may never end
-        raise UserError("\n".join(f"{path}: neither a file nor a folder" for path in devices))
-    found: dict[Path, None] = {}  # in their order, each once
+        raise UserError("\n".join(f"{printable(path)}: neither a file nor a folder" for path in devices))
+    found: dict[str, Path] = {}  # where it really lies -> as it was named first; in their order
     try:
         for path in given:
-            if not path.is_dir():
-                found[path] = None
-                continue
-            photographs, left_out = photographs_below(path)
-            found.update(dict.fromkeys(photographs))
+            photographs, left_out = photographs_below(path) if path.is_dir() else ([path], [])
+            for photograph in photographs:
+                found.setdefault(os.path.join(os.path.realpath(photograph.parent), photograph.name), photograph)
             for line in left_out_lines(left_out):
-                tell(f"{path}: {line}")
+                tell(f"{printable(path)}: {line}")
     except PermissionError as error:
-        raise UserError(f"no permission to read {error.filename}") from None
+        raise UserError(f"no permission to read {printable(error.filename)}") from None
     if not given:
         raise UserError("IMAGE: no photograph or folder was given")
     if not found:
-        raise UserError(f"no photographs in {', '.join(str(path) for path in given)}")
-    return list(found)
+        raise UserError(f"no photographs in {', '.join(map(printable, given))}")
+    return list(found.values())

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tune_cropshield.data.split import VAL
+from tune_cropshield.files import printable
 from tune_cropshield.outcome import words
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def _print(result: EvaluationResult) -> None:
     if not console.is_terminal:
         console.width = PIPE_WIDTH
     expected = words.counted(result.expected, "photograph")
-    console.print(Text(f"{result.split}: {result.photographs} of {expected} in {result.data}"))
+    console.print(Text(f"{result.split}: {result.photographs} of {expected} in {printable(result.data)}"))
     for remark in result.remarks:
         console.print(Text(remark))
     table = Table(box=None)

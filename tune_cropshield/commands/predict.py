@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from tune_cropshield.errors import UserError
+from tune_cropshield.files import as_utf8, printable
 
 if TYPE_CHECKING:
     from tune_cropshield.outcome.predict import Prediction
@@ -48,18 +49,18 @@ def run(args: argparse.Namespace) -> int:
 
 def _print(prediction: Prediction) -> None:
     if prediction.fault is not None:
-        print(f"{prediction.path}\tunreadable\t{prediction.fault}")
+        print(f"{printable(prediction.path)}\tunreadable\t{prediction.fault}")
         return
     name, share = next(iter(prediction.probabilities.items()))
-    print(f"{prediction.path}\t{name}\t{share:.4f}")
+    print(f"{printable(prediction.path)}\t{name}\t{share:.4f}")
 
 
 def _as_json(prediction: Prediction) -> dict[str, Any]:
     if prediction.fault is not None:
-        return {"path": str(prediction.path), "error": prediction.fault}
+        return {"path": as_utf8(str(prediction.path)), "error": prediction.fault}
     name, share = next(iter(prediction.probabilities.items()))
     return {
-        "path": str(prediction.path),
+        "path": as_utf8(str(prediction.path)),
         "class": name,
         "probability": share,
         "probabilities": prediction.probabilities,
@@ -68,6 +69,6 @@ def _as_json(prediction: Prediction) -> dict[str, Any]:
 
 def _as_row(prediction: Prediction) -> tuple[object, ...]:
     if prediction.fault is not None:
-        return str(prediction.path), "", "", prediction.fault
+        return as_utf8(str(prediction.path)), "", "", prediction.fault
     name, share = next(iter(prediction.probabilities.items()))
-    return str(prediction.path), name, share, ""
+    return as_utf8(str(prediction.path)), name, share, ""

@@ -19,7 +19,7 @@ from tune_cropshield.config import registry
 from tune_cropshield.config.faults import Rule, Settings, described_as, overridden, shown, validated
 from tune_cropshield.config.model_names import check_model_name, is_torchvisions
 from tune_cropshield.config.toml_files import SINGLE_QUOTES, read_toml, without_none
-from tune_cropshield.files import write_text_atomically
+from tune_cropshield.files import as_utf8, write_text_atomically
 
 Precision = Literal["fp16", "bf16", "fp32"]
 PrecisionChoice = Literal["auto", Precision]  # as a user says it
@@ -37,8 +37,13 @@ Weights = Annotated[bool | str, described_as("true, false or the path of a state
 def _path(text: str) -> str:
     """Returns a path as it was written, with ~ as the home folder.
 
-    Raises ValueError for a control character, which "C:\\temp" between double quotes holds.
+    Raises ValueError for a control character, which "C:\\temp" between double quotes holds, and for a folder whose
+    name is no UTF-8.
     """
+    if text != as_utf8(text):
+        raise ValueError(
+            f"must be UTF-8, as a settings file is, but got {as_utf8(text)}: rename it, or give a link to it"
+        )
     if any(ord(letter) < 32 for letter in text):
         written = "".join(ESCAPES.get(letter, letter) for letter in text)
         raise ValueError(f"must be a path, but holds a control character; {SINGLE_QUOTES} '{written}'")
@@ -79,7 +84,7 @@ class DataConfig(Settings):
 
     # How many folders make a class's name: 1 for DATA/rust, 2 for DATA/apple/rust; left out: 1 where that is plain.
     # Folders that name the sides of a split do not count: DATA/train/apple/rust is 2.
-    class_depth: Literal[1, 2] | None = None
+    class_depth: Annotated[int, Field(ge=1, le=2)] | None = None
     merge: dict[str, str] = {}  # classes that are one: {"Powdary_Mildew" = "Powdery_Mildew"} trains both as the second
 
     rules = (
@@ -308,5 +313,10 @@ def load_config(path: Path, overrides: dict[str, dict[str, Any]] | None = None) 
 
 def save_config(config: RunConfig, path: Path) -> None:
     """Writes `config` as TOML, aside and renamed, with every setting spelled out."""
-    note = "# Train this again:  python -m tune_cropshield train --config " + path.name + "\n\n"
-    write_text_atomically(path, note + tomli_w.dumps(without_none(config.model_dump())))
+    write_text_atomically(path, config_text(config, path.name))
+
+
+def config_text(config: RunConfig, name: str) -> str:
+    """Returns `config` as the text of a TOML file of this name."""
+    note = f"# Train this again:  python -m tune_cropshield train --config {name}\n\n"
+    return note + tomli_w.dumps(without_none(config.model_dump()))

@@ -19,6 +19,7 @@ from tune_cropshield.data.preparation import Preparation
 from tune_cropshield.data.split import Split, split_as_given, split_by_content
 from tune_cropshield.data.store import Store, open_store
 from tune_cropshield.errors import DataError
+from tune_cropshield.files import printable
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def _check_same_photographs(root: Path, stores: Sequence[Store]) -> None:
     if lost:
         raise DataError(
             f"{len(lost)} of the photographs in {str(root)!r} could be read at first and not later on, while they were "
-            f"decoded ({lost[0]}): start again"
+            f"decoded ({printable(lost[0])}): start again"
         )
     first = stores[0]
     for store in stores[1:]:

@@ -15,6 +15,7 @@ from tune_cropshield.data.left_out import LeftOut, left_out_lines
 from tune_cropshield.data.listing import ListedImage, Listing, follow, list_below, list_file, sorted_entries
 from tune_cropshield.data.split import check_given_split
 from tune_cropshield.errors import DataError
+from tune_cropshield.files import printable
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -142,7 +143,7 @@ def list_folder(
     classes = tuple(sorted({name for _, name, _ in images}))
     if for_training:
         _check_merged(root, merge, folders)
-        _check_there_are_two(root, classes, images)
+        _check_there_are_two(root, classes, images, folders)
     labels = {name: label for label, name in enumerate(classes)}
     placed = sorted(((image, labels[name], side) for image, name, side in images), key=lambda placed: placed[0].path)
     if layout.side_part is not None and for_training:
@@ -173,7 +174,9 @@ def _check_there_are_photographs(root: Path, tops: Mapping[str, Listing], outsid
         count = len(outside.photographs)
         lie = "lies directly in it and has" if count == 1 else "lie directly in it, so they have"
         raise DataError(f"the {counted(count, 'image')} of {str(root)!r} {lie} no class; {EXPECTED}")
-    left_out = [replace(thing, class_name=name) for name, listing in tops.items() for thing in listing.left_out]
+    left_out = [
+        replace(thing, class_name=printable(name)) for name, listing in tops.items() for thing in listing.left_out
+    ]
     there = "".join(f"; {line}" for line in left_out_lines(left_out))
     raise DataError(f"no images in the sub-folders of {str(root)!r}{there}; {EXPECTED}")
 
@@ -187,7 +190,8 @@ def _check_there_are_classes(root: Path, layout: Layout, tops: Mapping[str, List
     meant = "DATA/apple/scab/1.jpg" if layout.side_part is None else "DATA/train/apple/scab/1.jpg"
     raise DataError(
         f"class_depth = {depth} under [data] means {meant}, but no photograph of {str(root)!r} lies that deep (as "
-        f"{photographs[0].path} does not): leave class_depth out, or put each class into a folder of its crop"
+        f"{printable(photographs[0].path)} does not): leave class_depth out, or put each class into a folder of its "
+        "crop"
     )
 
 
@@ -218,8 +222,13 @@ def _check_merged(root: Path, merge: Mapping[str, str], folders: set[str]) -> No
 
 
 def _check_there_are_two(
-    root: Path, classes: tuple[str, ...], images: list[tuple[ListedImage, str, str | None]]
+    root: Path, classes: tuple[str, ...], images: list[tuple[ListedImage, str, str | None]], folders: set[str]
 ) -> None:
+    if len(classes) == 1 and len(folders) > 1:
+        raise DataError(
+            f"at least two classes are needed, but merge under [data] joins all {len(folders)} of {str(root)!r} "
+            f"({', '.join(map(repr, sorted(folders)))}) into {classes[0]!r}: take one out of it"
+        )
     if len(classes) == 1:
         meant = deeper(root, [image.path for image, _, _ in images])
         hint = f"; it has sub-folders itself: was {meant!r} meant?" if meant is not None else ""

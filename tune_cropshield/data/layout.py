@@ -19,6 +19,7 @@ from pathlib import Path
 from tune_cropshield.config.units import counted
 from tune_cropshield.data.split import TEST, TRAIN, VAL
 from tune_cropshield.errors import DataError
+from tune_cropshield.files import printable
 
 EXPECTED = "expected one sub-folder per class, as in DATA/healthy/1.jpg and DATA/rust/2.jpg"
 SIDES = {
@@ -51,14 +52,17 @@ class Layout:
     side_part: int | None = None
 
     def place(self, path: str) -> tuple[str, str | None] | None:
-        """Returns the class and the side of a photograph; None where it lies in no class folder."""
+        """Returns the class and the side of a photograph; None where it lies in no class folder.
+
+        A class bears its folder's name, as it is `printable`.
+        """
         folders = path.split("/")[:-1]
         if len(folders) <= max(*self.class_parts, self.side_part or 0):
             return None
         side = side_of(folders[self.side_part]) if self.side_part is not None else None
         if self.side_part is not None and side is None:
             return None
-        return "/".join(folders[part] for part in self.class_parts), side
+        return printable("/".join(folders[part] for part in self.class_parts)), side
 
 
 def side_of(name: str) -> str | None:
@@ -144,8 +148,8 @@ def _side_part(root: Path, paths: Sequence[str], class_depth: int) -> int | None
             lie, them = ("lies", "it") if len(loose) == 1 else ("lie", "them")
             raise DataError(
                 f"{_listed(sorted(found[split]))} in {str(root.joinpath(*split))!r} are sides of a split, but "
-                f"{counted(len(loose), 'photograph')} of {str(root)!r} {lie} on none, as {loose[0]}: move {them} to "
-                "one, or out of the folder"
+                f"{counted(len(loose), 'photograph')} of {str(root)!r} {lie} on none, as "
+                f"{printable(loose[0])}: move {them} to one, or out of the folder"
             )
         return part
     return None
@@ -270,7 +274,7 @@ def deeper(root: Path, paths: Sequence[str]) -> str | None:
 def _choices(root: Path, tops: Mapping[str, _Top]) -> str:
     """Returns the folders to give instead, with what they hold."""
     offers = [
-        f"--data {root / name} ({counted(len(top.inner), 'folder')}, "
+        f"--data {printable(root / name)} ({counted(len(top.inner), 'folder')}, "
         f"{counted(top.direct + top.inner.total(), 'photograph')})"
         for name, top in list(tops.items())[:OFFERED_AT_MOST]
     ]
@@ -279,7 +283,7 @@ def _choices(root: Path, tops: Mapping[str, _Top]) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    shown = list(names[:OFFERED_AT_MOST])
+    shown = [printable(name) for name in names[:OFFERED_AT_MOST]]
     if len(names) > OFFERED_AT_MOST:
         shown.append(f"{len(names) - OFFERED_AT_MOST} more")
     return ", ".join(shown[:-1]) + (" and " if len(shown) > 1 else "") + shown[-1]

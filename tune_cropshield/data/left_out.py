@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from tune_cropshield.config.units import counted
-from tune_cropshield.files import write_text_atomically
+from tune_cropshield.files import printable, write_text_atomically
 
 TABLE = "left_out.csv"  # in the folder of a search or a training
 COLUMNS = ("path", "class", "kind", "reason")
@@ -19,8 +19,9 @@ NAMED_AT_MOST = 5
 
 # unreadable: looks like a photograph, but cannot be decoded. format: a picture of a format that is not read.
 # no class: a photograph in no class folder. empty: a class folder without photographs. link: leads nowhere, or to what
-# is read already. system: hidden, or of an operating system or a file server. other: no photograph.
-Kind = Literal["unreadable", "format", "no class", "empty", "link", "system", "other"]
+# is read already. no file: a pipe, a socket or a device. system: hidden, or of an operating system or a file server.
+# other: no photograph.
+Kind = Literal["unreadable", "format", "no class", "empty", "link", "no file", "system", "other"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def left_out_lines(left_out: Iterable[LeftOut]) -> list[str]:
     for thing in left_out:
         of_kind.setdefault(thing.kind, []).append(thing)
     unreadable = of_kind.get("unreadable", [])
-    lines = [f"left out: {thing.path} ({thing.reason})" for thing in unreadable[:NAMED_AT_MOST]]
+    lines = [f"left out: {printable(thing.path)} ({thing.reason})" for thing in unreadable[:NAMED_AT_MOST]]
     if len(unreadable) > NAMED_AT_MOST:
         rest = unreadable[NAMED_AT_MOST:]
         lines.append(f"left out: {len(rest)} more that cannot be read{_by_class(rest)}")
@@ -61,6 +62,7 @@ def left_out_lines(left_out: Iterable[LeftOut]) -> list[str]:
     for kind, noun, what in (
         ("no class", "photograph", "in no class folder"),
         ("empty", "folder", "without photographs"),
+        ("no file", "special file", "(a pipe, a socket or a device)"),
     ):
         if things := of_kind.get(kind):
             lines.append(f"left out: {counted(len(things), noun)} {what}: {_named([it.path for it in things])}")
@@ -87,8 +89,7 @@ def write_left_out(folder: Path, left_out: Sequence[LeftOut]) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     writer.writerows((thing.path, thing.class_name, thing.kind, thing.reason) for thing in left_out)
-    # A file's name need not be valid UTF-8.
-    write_text_atomically(folder / TABLE, text.getvalue().encode("utf-8", "backslashreplace").decode())
+    write_text_atomically(folder / TABLE, text.getvalue())
 
 
 def read_left_out(folder: Path) -> list[LeftOut]:
@@ -105,7 +106,7 @@ def _by_class_and_suffix(things: Sequence[LeftOut]) -> str:
     suffixes: dict[str, list[LeftOut]] = {}
     for thing in things:
         suffixes.setdefault(thing.suffix, []).append(thing)
-    return "; ".join(f"{len(of)} {suffix}{_by_class(of)}" for suffix, of in suffixes.items())
+    return "; ".join(f"{len(of)} {printable(suffix)}{_by_class(of)}" for suffix, of in suffixes.items())
 
 
 def _by_class(things: Sequence[LeftOut]) -> str:
@@ -122,4 +123,4 @@ def _by_suffix(things: Sequence[LeftOut]) -> str:
 
 def _named(things: Sequence[str]) -> str:
     more = len(things) - NAMED_AT_MOST
-    return ", ".join(things[:NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(map(printable, things[:NAMED_AT_MOST])) + (f" and {more} more" if more > 0 else "")

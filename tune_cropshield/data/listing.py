@@ -96,12 +96,16 @@ def list_file(entry: os.DirEntry[str], path: str, found: Listing) -> bool:
     if entry.is_dir():
         return True
     if not entry.is_file():
-        dangling = entry.is_symlink()
-        found.left_out.append(LeftOut(path, "link", "to nothing") if dangling else LeftOut(path, "other", "no file"))
+        leads_nowhere = not os.path.exists(entry.path)
+        found.left_out.append(
+            LeftOut(path, "link", "to nothing")
+            if leads_nowhere
+            else LeftOut(path, "no file", "a pipe, a socket or a device")
+        )
         return False
-    why = why_no_photograph(entry.path)
-    if why is not None:
-        found.left_out.append(LeftOut(path, *why))
+    no_photograph = why_no_photograph(entry.path)
+    if no_photograph is not None:
+        found.left_out.append(LeftOut(path, *no_photograph))
         return False
     try:
         status = entry.stat()

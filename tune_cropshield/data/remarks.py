@@ -26,6 +26,7 @@ from tune_cropshield.data.long_photographs import long_photographs_lines
 from tune_cropshield.data.look_alikes import look_alike_lines
 from tune_cropshield.data.near_copies import groups_of_near_copies
 from tune_cropshield.data.split import TEST, TRAIN, VAL, Split
+from tune_cropshield.files import printable
 
 EXAMPLES = 3
 OF_NOTHING = hashlib.sha256(b"").hexdigest()  # empty files are broken, not copies
@@ -111,9 +112,10 @@ def _identical_in_two_classes(labels: Sequence[int], paths: Sequence[str], diges
     if not groups:
         return []
     lie = "lies" if len(groups) == 1 else "lie"
+    examples = ", ".join(" = ".join(map(printable, group)) for group in groups[:EXAMPLES])
     return [
         f"{counted(len(groups), 'photograph')} {lie} in more than one class as identical files, of which one label at "
-        f"most is right: {', '.join(' = '.join(group) for group in groups[:EXAMPLES])}; keep each in its class only"
+        f"most is right: {examples}; keep each in its class only"
     ]
 
 
@@ -125,7 +127,7 @@ def _identical_on_both_sides(split: Split, paths: Sequence[str], digests: Sequen
         for index in indices.tolist():
             known_side, known_path = first.setdefault(digests[index], (side, paths[index]))
             if known_side != side:
-                pairs.append(f"{known_path} = {paths[index]}")
+                pairs.append(f"{printable(known_path)} = {printable(paths[index])}")
     if not pairs:
         return []
     return [
@@ -154,7 +156,8 @@ def _near_copies_on_both_sides(data: LeafData) -> list[str]:
         )
         if across is None:
             continue
-        examples.append(f"{store.paths[first]} ({side_of[first]}) and {store.paths[across]} ({side_of[across]})")
+        one, other = printable(store.paths[first]), printable(store.paths[across])
+        examples.append(f"{one} ({side_of[first]}) and {other} ({side_of[across]})")
         for index in group:
             if side_of[index] != TRAIN:
                 touched[side_of[index]].add(index)

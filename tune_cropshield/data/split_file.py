@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from tune_cropshield.data.split import TEST, TRAIN, VAL
 from tune_cropshield.errors import UserError
-from tune_cropshield.files import read_csv, write_csv
+from tune_cropshield.files import printable, read_csv, write_csv
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import: who copies the file does not need it
     from tune_cropshield.data.dataset import LeafData
@@ -94,5 +94,5 @@ def what_changed(rows: Sequence[SplitRow], store: Store) -> str:
 def _counted(paths: Sequence[str], one: str, several: str) -> str:
     if not paths:
         return ""
-    named = ", ".join(paths[:MOST_NAMED]) + (", ..." if len(paths) > MOST_NAMED else "")
+    named = ", ".join(map(printable, paths[:MOST_NAMED])) + (", ..." if len(paths) > MOST_NAMED else "")
     return f"1 photograph {one}: {named}" if len(paths) == 1 else f"{len(paths)} photographs {several}: {named}"

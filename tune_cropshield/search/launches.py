@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import tune_cropshield
 from tune_cropshield.data.dataset import LeafData
+from tune_cropshield.files import as_utf8
 from tune_cropshield.search.resources import Resources
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def note_start(folder: Path, argv: Sequence[str], data: LeafData, resources: Res
     split = data.split
     line = {
         "started": time.strftime(TIME_FORMAT),
-        "argv": list(argv),
+        "argv": [as_utf8(word) for word in argv],
         "photographs": len(data.store),
         "classes": len(data.classes),
         "train": len(split.train),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from tune_cropshield.files import printable
 from tune_cropshield.outcome import words
 from tune_cropshield.outcome.report.judgement import Judgement, recall_and_precision
 from tune_cropshield.outcome.report.page import Block, Chart, Gallery, Section, Table, Text, Thumbnail, chart_text
@@ -133,7 +134,7 @@ def _gallery(judgement: Judgement) -> Gallery:
                 mistake.row.true_class,
                 f"taken for {mistake.row.predicted}",
                 f"{words.percent(mistake.row.probability)} sure",
-                mistake.row.photograph,
+                printable(mistake.row.photograph),
             ),
         )
         for mistake in judgement.mistakes

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tune_cropshield.files import printable
 from tune_cropshield.outcome.report.theme import themed
 
 if TYPE_CHECKING:
@@ -151,7 +152,8 @@ def _breakable(text: str) -> Markup:
     """Returns `text`, escaped, with places for line breaks: names of classes and files are long and hold no spaces."""
     from markupsafe import Markup, escape
 
-    return Markup(re.sub(r"([_/])(?=[^_/])", r"\1<wbr>", str(escape(text))))
+    lines = "\n".join(map(printable, text.split("\n")))
+    return Markup(re.sub(r"([_/])(?=[^_/])", r"\1<wbr>", str(escape(lines))))
 
 
 def chart_text(text: object) -> str:

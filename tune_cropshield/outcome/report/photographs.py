@@ -12,6 +12,7 @@ from tune_cropshield.data.look_alikes import look_alike_lines
 from tune_cropshield.data.split import TEST, TRAIN, VAL
 from tune_cropshield.data.split_file import SplitRow, read_split, split_rows
 from tune_cropshield.errors import UserError
+from tune_cropshield.files import printable
 from tune_cropshield.outcome import words
 from tune_cropshield.outcome.report.judgement import data_uri, thumbnail
 from tune_cropshield.outcome.report.page import Block, Gallery, Section, Table, Text, Thumbnail
@@ -100,7 +101,7 @@ def _table(classes: Sequence[str], sizes: Counter[str], sides: Counter[tuple[str
 
 
 def _left_out_table(left_out: Sequence[LeftOut]) -> Table:
-    rows = [(thing.path, thing.class_name, thing.reason) for thing in left_out[:MOST_LEFT_OUT]]
+    rows = [(printable(thing.path), thing.class_name, thing.reason) for thing in left_out[:MOST_LEFT_OUT]]
     first = f", the first {len(rows)} of {len(left_out)}" if len(rows) < len(left_out) else ""
     return Table(
         ("file or folder", "class", "why"),
@@ -123,7 +124,7 @@ def _examples(classes: Sequence[str], rows: Sequence[SplitRow], data: LeafData) 
         Thumbnail(
             data_uri(thumbnail(data.store.images[place[first[name].photograph, first[name].digest]])),
             f"An example of {name}",
-            (name, first[name].photograph),
+            (name, printable(first[name].photograph)),
         )
         for name in classes[:MOST_EXAMPLES]
         if name in first
