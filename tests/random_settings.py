@@ -67,7 +67,10 @@ def trial_configs(draw: st.DrawFn) -> TrialConfig:
 @st.composite
 def run_configs(draw: st.DrawFn) -> RunConfig:
     """Draws a whole config.toml."""
+    folds = draw(st.integers(1, 50))
     data = DataConfig(
+        folds=folds,
+        fold=draw(st.integers(0, folds - 1)),
         dir=draw(FILE_TEXT),
         val_share=draw(st.floats(0.01, 0.45)),
         test_share=draw(st.floats(0.01, 0.45)),

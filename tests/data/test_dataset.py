@@ -69,6 +69,9 @@ def test_each_fit_has_pictures_of_its_own_of_the_same_photographs(make_folder: M
     assert {store.paths for store in data.stores.values()} == {data.store.paths}
 
     on_device = DeviceData(data, torch.device("cpu"))
-    cropped, squashed = (next(on_device.of_fit(fit).feed(24).stream([torch.arange(3)])) for fit in ("crop", "squash"))
+    cropped, squashed = (
+        next(on_device.as_said(DataConfig(fit=fit)).feed(24).stream([torch.arange(3)])) for fit in ("crop", "squash")
+    )
     assert (cropped.shape, squashed.shape) == ((3, 28, 28, 3), (3, 24, 24, 3))
-    assert on_device.of_fit("crop").feed(24) is on_device.of_fit("crop").feed(24)  # made once for all trials
+    feeds = [on_device.as_said(DataConfig(fit="crop")).feed(24) for _ in range(2)]
+    assert feeds[0] is feeds[1]  # made once for all trials

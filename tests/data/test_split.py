@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tune_cropshield.data.split import Split, split_as_given, split_by_content
+from tune_cropshield.data.split import Split, fold_of, split_as_given, split_by_content
 from tune_cropshield.errors import DataError
 
 SIDES = ("train", "val", "test")
@@ -170,3 +170,45 @@ def test_validation_is_drawn_from_train_where_only_test_is_given() -> None:
 def test_a_given_split_without_a_class_in_val_is_refused() -> None:
     with pytest.raises(DataError, match=r"no val photographs of 'y': each class must be in train and in val"):
         split_as_given([0, 1, 0], list("abc"), ["x", "y"], ["train", "train", "val"], seed=0)
+
+
+def folds_of(labels: list[int], digests: list[str], classes: list[str], folds: int) -> tuple[Split, list[Split]]:
+    split = split_by_content(labels, digests, classes, seed=0, val_share=0.2, test_share=0.2)
+    return split, [fold_of(split, labels, digests, classes, 0, folds, fold) for fold in range(folds)]
+
+
+def test_each_image_outside_of_the_test_part_validates_in_one_fold() -> None:
+    labels, digests, classes = folder_of(15, 10)
+    split, folds = folds_of(labels, digests, classes, 3)
+    kept = sorted([*split.train.tolist(), *split.val.tolist()])
+
+    assert sorted(index for fold in folds for index in fold.val.tolist()) == kept
+    assert [sorted([*fold.train.tolist(), *fold.val.tolist()]) for fold in folds] == [kept] * 3
+    assert [fold.test.tolist() for fold in folds] == [split.test.tolist()] * 3
+    counts = [Counter(labels[index] for index in fold.val.tolist()) for fold in folds]
+    assert counts == [{0: 4, 1: 3}, {0: 4, 1: 3}, {0: 4, 1: 2}]  # 12 and 8 of them
+
+
+def test_folds_are_the_same_for_ever() -> None:
+    _, folds = folds_of(*folder_of(5, 5), 2)
+    assert [fold.val.tolist() for fold in folds] == [[0, 1, 5, 8], [3, 4, 7, 9]]
+
+
+def test_identical_images_are_in_one_fold() -> None:
+    labels, digests, classes = folder_of(10, 10)
+    labels, digests = labels + labels, digests + digests
+    digests[10] = digests[0]  # in both classes
+    _, folds = folds_of(labels, digests, classes, 4)
+    for fold in folds:
+        assert not {digests[index] for index in fold.train} & {digests[index] for index in fold.val}
+
+
+def test_a_fold_of_a_fold_is_that_of_the_split() -> None:
+    labels, digests, classes = folder_of(9, 9)
+    _, folds = folds_of(labels, digests, classes, 3)
+    assert fold_of(folds[0], labels, digests, classes, 0, 3, 2).val.tolist() == folds[2].val.tolist()
+
+
+def test_a_class_with_fewer_images_than_folds_is_named() -> None:
+    with pytest.raises(DataError, match=r"^too few distinct images to train and validate on for 4 folds: 'c1' has 3$"):
+        folds_of(*folder_of(10, 4), 4)

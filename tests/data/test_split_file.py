@@ -13,7 +13,7 @@ import pytest
 
 from tune_cropshield.config.settings import DataConfig
 from tune_cropshield.data.dataset import open_data
-from tune_cropshield.data.split_file import SplitRow, find_split, read_split, write_split
+from tune_cropshield.data.split_file import SplitRow, find_split, read_split, rows_of_fold, split_rows, write_split
 from tune_cropshield.errors import UserError
 
 
@@ -74,3 +74,13 @@ def test_names_that_are_no_unicode_and_names_with_commas_survive(
 
     assert [row.photograph for row in read_split(tmp_path) or []] == list(data.store.paths)
     assert {'rust/a, "b".jpg', "rust/\udcff.jpg"} < set(data.store.paths)
+
+
+def test_its_rows_tell_the_fold_that_a_training_takes(drawn_leaves: Path, shared_cache: Path, tmp_path: Path) -> None:
+    whole, fold = DataConfig(dir=str(drawn_leaves)), DataConfig(dir=str(drawn_leaves), folds=3, fold=1)
+    write_split(tmp_path, open_data(whole, {32}, shared_cache))
+
+    told = rows_of_fold(read_split(tmp_path) or [], fold)
+
+    assert told == split_rows(open_data(fold, {32}, shared_cache)) == rows_of_fold(told, fold)
+    assert Counter(row.side for row in told) == {"train": 72, "val": 36, "test": 12}

@@ -136,7 +136,7 @@ def _write_records(folder: Path, space: SearchSpace, plan: Plan, data: LeafData,
     run = RunFolder(folder)
     lines = [_epoch(epoch, accuracy, trial, plan) for epoch, accuracy in enumerate(trial.accuracies, 1)]
     for line in lines:
-        run.add_metrics(line)
+        run.add_metrics(line.as_dict())
     if lines:
         torch.manual_seed(0)
         best = max(lines, key=lambda line: line.val_acc)

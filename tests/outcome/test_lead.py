@@ -26,8 +26,8 @@ from tune_cropshield.training.predictions import PREDICTIONS
         ),
         (
             OnSamePhotographs(100, 10, 1),
-            "its lead over trial 5 (9.0 points, 10 photographs against 1) is more than chance gives two equally good "
-            "settings (p = 0.012)",
+            "its lead over trial 5 (9.0 points, 10 photographs against 1) is more than chance gives two equal settings "
+            "(p = 0.012)",
         ),
         (
             OnSamePhotographs(50, 1, 0),

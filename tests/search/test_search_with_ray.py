@@ -476,3 +476,22 @@ def test_three_trials_that_fail_in_the_same_way_end_the_search_with_that_reason(
     assert "does not fit this model" in (tmp_path / "out" / "t000" / "error.txt").read_text()
     assert [trial.state for trial in outcome.study.trials[:3]] == [TrialState.FAIL] * 3
     assert len(rows(tmp_path / "out")) < 5
+
+
+def test_trials_in_folds_are_trained_judged_and_told_by_their_means(
+    runtime: None, drawn_leaves: Path, shared_cache: Path, tmp_path: Path
+) -> None:
+    space = SPACE.replace("trials = 5", "trials = 4\nfolds = 2").replace("epochs = 4", "epochs = 2")
+    outcome = search_here(space, drawn_leaves, shared_cache, tmp_path / "out")
+
+    assert [trial.state.is_finished() for trial in outcome.study.trials] == [True] * 4
+    reference = outcome.study.trials[0]
+    assert list(reference.intermediate_values) == [1, 2, 3, 4]
+    lines = [read_metrics(tmp_path / "out" / "t000" / part) for part in ("part0", "part1")]
+    best = [max(line["val_acc"] for line in of_part) for of_part in lines]
+    assert reference.value == (best[0] + best[1]) / 2
+    table = rows(tmp_path / "out")
+    assert [row["parts"] for row in table if row["state"] == "COMPLETE"] == ["2"] * len(
+        [trial for trial in outcome.study.trials if trial.state == TrialState.COMPLETE]
+    )
+    assert {row["epochs"] for row in table if row["state"] == "PRUNED"} <= {"1", "2"}  # a part's end is a pruning step

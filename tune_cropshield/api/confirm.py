@@ -113,7 +113,7 @@ def confirm(
     study = read_study(folder)
     space = load_space(folder / SETTINGS)
     chosen = candidates(folder, study, top)
-    new_seeds = fresh_seeds(chosen[0], seeds)
+    new_seeds = fresh_seeds(chosen[0], seeds, space.search.replicates)
     table = read_table(folder)  # a damaged one is told about at once
     photographs = chosen[0].config.data
     if data is not None:

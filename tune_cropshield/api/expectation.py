@@ -44,22 +44,24 @@ def expect(space: SearchSpace, resources: Resources, pair: Pair, cache_dir: Path
 
     Raises DataError where a search could not train on the photographs.
     """
+    from tune_cropshield.config.settings import RunConfig
     from tune_cropshield.data.dataset import split_photographs
     from tune_cropshield.data.folder import scan_folder
     from tune_cropshield.data.remarks import remarks_before_decoding
+    from tune_cropshield.search.prepare import used_photographs
 
     config = space.data
     folder = scan_folder(Path(config.dir), cache_dir / "digests.json", config.class_depth, config.merge)
     labels, digests = [file.label for file in folder.files], [file.digest for file in folder.files]
     given = [file.side for file in folder.files if file.side is not None]
-    split = split_photographs(config, folder.classes, labels, digests, given)
+    parts = space.search.parts_of(RunConfig(data=config, trial=space.trial_config()))
+    splits = [split_photographs(part.data, folder.classes, labels, digests, given) for part in parts]
     return Expectation(
-        f"{len(folder.files)} photographs, {len(folder.classes)} classes: {len(split.train)} to train, "
-        f"{len(split.val)} to validate, {len(split.test)} to test (fewer where some cannot be read, which shows when a "
-        "search decodes them)",
-        remarks_before_decoding(folder, split, space.fits),
+        f"{len(folder.files)} photographs, {len(folder.classes)} classes: {used_photographs(splits, space)} (fewer "
+        "where some cannot be read, which shows when a search decodes them)",
+        remarks_before_decoding(folder, splits[0], space.fits),
         _disk(space, resources, folder),
-        _time(space, resources, pair, split),
+        _time(space, resources, pair, splits[0]),
     )
 
 
@@ -77,7 +79,8 @@ def _disk(space: SearchSpace, resources: Resources, folder: ImageFolder) -> str:
     model = build_model(trial.model, len(folder.classes), dropout=trial.dropout)
     weights = sum(tensor.nbytes for tensor in model.state_dict().values())
     kept = min(space.search.trials * weights, max(WEIGHTS_BUDGET_BYTES, weights))
-    running = resources.concurrent_trials * CHECKPOINTS_OVER_WEIGHTS * weights
+    parts = 1 if space.search.num_parts > 1 else 0  # the best part's weights lie beside those of the part under way
+    running = resources.concurrent_trials * (CHECKPOINTS_OVER_WEIGHTS + parts) * weights
     return (
         f"disk: {_size(store)} for decoded photographs in the cache folder, once for all searches; at most about "
         f"{_size(kept + running)} in the search's folder, for the best trials' weights ({_size(weights)} each) and the "
@@ -92,7 +95,7 @@ def _time(space: SearchSpace, resources: Resources, pair: Pair, split: Split) ->
     except RuntimeError as error:  # no memory left beside other programs
         return f"time: not known, as a training step could not be timed ({' '.join(str(error).split())})"
     search = space.search
-    most, least = search.trials * search.epochs, _epochs_when_pruned(search)
+    most, least = search.trials * search.trial_epochs, _epochs_when_pruned(search)
     concurrent = resources.concurrent_trials
     seconds = len(split.train) / rate / concurrent
     at_once = f", and {concurrent} trials at once taken as so many times as fast" if concurrent > 1 else ""
@@ -135,7 +138,7 @@ def _images_per_s(space: SearchSpace, resources: Resources, pair: Pair) -> tuple
 def _epochs_when_pruned(search: SearchSettings) -> int:
     """Returns the epochs of all trials together when as few go on from each pruning step as its rule says."""
     left, before, total = float(search.trials), 0, 0.0
-    for step in (*search.pruning_steps, search.epochs):
+    for step in (*search.pruning_steps, search.trial_epochs):
         total += left * (step - before)
         left, before = left / search.reduction_factor, step
     return math.ceil(total)

@@ -37,8 +37,9 @@ class SearchResults:
     folder: the search's. trials: a row per trial, with the columns of trials.csv (trial, state, every parameter,
     epochs, best_epoch, best_val_acc, the best epoch's other metrics, outcome, reason); None stands for what a trial
     does not have. curves: a row per trial and epoch, with `trial` and all metrics. Both are lists of dicts, as
-    `pandas.DataFrame` takes them. best: None before the first result. settings: everything that was set, resolved; None
-    where it was written by a version whose settings were others.
+    `pandas.DataFrame` takes them. Of a trial in parts, `epoch` counts on over them and `part` says which it is. best:
+    None before the first result. settings: everything that was set, resolved; None where it was written by a version
+    whose settings were others.
 
     How the call of `search` ended, which `open_search` cannot know: stopped says why it ended early, None where it ran
     to its end; interrupted is by Ctrl-C or SIGTERM; failed means that the search was of no use.

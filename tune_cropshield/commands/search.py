@@ -63,7 +63,8 @@ def _pruning(settings: SearchSettings) -> str:
     if not settings.pruning_steps:
         return "pruning: none, since grace_epochs leaves no epoch to judge trials after"
     steps = ", ".join(str(epoch) for epoch in settings.pruning_steps)
-    return f"pruning steps: after epochs {steps}, the best 1 in {settings.reduction_factor:g} go on"
+    parts = f" (the last {settings.num_parts - 1} end a part each)" if settings.num_parts > 2 else ""
+    return f"pruning steps: after epochs {steps}{parts}, the best 1 in {settings.reduction_factor:g} go on"
 
 
 def _print(planned: DryRun, console: Console) -> None:
@@ -93,9 +94,13 @@ def _print(planned: DryRun, console: Console) -> None:
     for note in planned.reference:
         console.print(Text(f"  ({note})"))
     console.print(_pruning(settings))
+    if settings.num_parts > 1:
+        kind = "folds" if settings.folds > 1 else "seeds"
+        console.print(f"each trial: {settings.num_parts} {kind} one after another, its value is their mean")
+    parts = f"{words.counted(settings.num_parts, 'part')} x " if settings.num_parts > 1 else ""
     console.print(
-        f"worst case: {words.counted(settings.trials, 'trial')} x {words.counted(settings.epochs, 'epoch')} = "
-        f"{words.counted(settings.trials * settings.epochs, 'epoch')}, were none pruned"
+        f"worst case: {words.counted(settings.trials, 'trial')} x {parts}{words.counted(settings.epochs, 'epoch')} = "
+        f"{words.counted(settings.trials * settings.trial_epochs, 'epoch')}, were none pruned"
     )
     if planned.expected is None:
         console.print("no --data given: photographs, disk and time are not looked at")

@@ -28,6 +28,7 @@ Side = Annotated[int, Field(ge=16, le=1024)]  # px
 Batch = Annotated[int, Field(ge=1, le=65536)]  # images; no optimizer has use for more
 MOST_EPOCHS = 100_000
 Epochs = Annotated[int, Field(le=MOST_EPOCHS)]
+Parts = Annotated[int, Field(le=50)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what every random generator takes
 Fit = Literal["crop", "pad", "squash"]
 ESCAPES = {"\t": r"\t", "\n": r"\n", "\b": r"\b", "\f": r"\f", "\r": r"\r"}  # what TOML makes of a path's backslashes
@@ -68,6 +69,10 @@ def _merged_into_nothing(data: DataConfig) -> str | None:
     return f'`merge` must name a class, but {shown(nameless[0])} is to join ""' if nameless else None
 
 
+def _no_such_fold(data: DataConfig) -> str | None:
+    return None if data.fold < data.folds else f"`fold < folds` must hold, but got {data.fold} and {data.folds}"
+
+
 class DataConfig(Settings):
     """Which photographs, and how they are split."""
 
@@ -75,6 +80,10 @@ class DataConfig(Settings):
     val_share: float = Field(0.1, gt=0, lt=1)
     test_share: float = Field(0.1, gt=0, lt=1)  # read once, for the winner
     split_seed: Seed = 0  # not the trial's seed: every trial and every confirming run shares one split
+    # 1: the split itself. More: train and validation photographs are dealt into so many folds; `fold`, counted from 0,
+    # validates and the others train. The test photographs stay the same.
+    folds: Parts = Field(1, ge=1)
+    fold: Parts = Field(0, ge=0)
     # More unreadable photographs than this are an error; fewer are listed and left out.
     max_bad_share: float = Field(0.05, ge=0, le=1)
 
@@ -89,6 +98,7 @@ class DataConfig(Settings):
 
     rules = (
         Rule(frozenset({"val_share", "test_share"}), _nothing_left_to_train_on),
+        Rule(frozenset({"fold", "folds"}), _no_such_fold),
         Rule(frozenset({"merge"}), _merged_twice),
         Rule(frozenset({"merge"}), _merged_into_nothing),
     )

@@ -27,7 +27,7 @@ from tune_cropshield.config.faults import (
     shown,
 )
 from tune_cropshield.config.registry import checked_name
-from tune_cropshield.config.settings import DataConfig, Epochs, Fit, Seed, TrialConfig
+from tune_cropshield.config.settings import DataConfig, Epochs, Fit, Parts, RunConfig, Seed, TrialConfig
 from tune_cropshield.config.toml_files import read_toml
 from tune_cropshield.config.units import parse_budget, parse_duration
 from tune_cropshield.errors import ConfigError
@@ -60,6 +60,12 @@ def _grace_is_too_long(search: SearchSettings) -> str | None:
     return None if holds else f"`grace_epochs <= epochs` must hold, but got {search.grace_epochs} and {search.epochs}"
 
 
+def _parts_of_two_kinds(search: SearchSettings) -> str | None:
+    if search.folds == 1 or search.replicates == 1:
+        return None
+    return f"at most one of `folds` and `replicates` can be above 1, but got {search.folds} and {search.replicates}"
+
+
 class SearchSettings(Settings):
     """How long is searched, how, and on what."""
 
@@ -68,6 +74,10 @@ class SearchSettings(Settings):
     grace_epochs: Epochs = Field(2, ge=1)  # no trial is pruned before; at least the warm-up
     # 1 in so many trials goes on from a pruning step; eta of https://arxiv.org/abs/1810.05934.
     reduction_factor: float = Field(3.0, ge=1.5)
+    # A trial's parts: the same setting on each of so many folds of the train and validation photographs, or with so
+    # many seeds on the one split. Its value is the mean over them, and each part's end is a pruning step.
+    folds: Parts = Field(1, ge=1)
+    replicates: Parts = Field(1, ge=1)
     sampler: str = "tpe"  # what proposes settings: a name in registry.SAMPLERS, or your own as file.py:name
     pruning: str = "asha"  # which trials end early: a name in registry.PRUNING, or your own as file.py:name
     # One micro-batch x accumulation per effective batch, or search every one that fits.
@@ -80,7 +90,10 @@ class SearchSettings(Settings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     trials_per_gpu: TrialsAtOnce = "auto"
 
-    rules = (Rule(frozenset({"grace_epochs", "epochs"}), _grace_is_too_long),)
+    rules = (
+        Rule(frozenset({"grace_epochs", "epochs"}), _grace_is_too_long),
+        Rule(frozenset({"folds", "replicates"}), _parts_of_two_kinds),
+    )
 
     @field_validator("sampler", "pruning")
     @classmethod
@@ -102,11 +115,32 @@ class SearchSettings(Settings):
         return text
 
     @property
+    def num_parts(self) -> int:
+        """How many trainings a trial is: one, or its folds or replicates."""
+        return self.folds * self.replicates
+
+    @property
+    def trial_epochs(self) -> int:
+        """The epochs of a trial that is never pruned, those of all its parts together."""
+        return self.epochs * self.num_parts
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """The epochs after which halving judges a trial: those of its first part, then each part's end but the last."""
+        return pruning_epochs(self.epochs, self.grace_epochs, self.reduction_factor, self.num_parts)
+
+    @property
     def pruning_steps(self) -> tuple[int, ...]:
         """The epochs after which successive halving stops the worse trials; none under another pruning rule."""
-        if self.pruning != "asha":
-            return ()
-        return pruning_epochs(self.epochs, self.grace_epochs, self.reduction_factor)
+        return self.rungs if self.pruning == "asha" else ()
+
+    def parts_of(self, run: RunConfig) -> list[RunConfig]:
+        """Returns the trainings that a trial with the settings `run` is: itself, or one for each fold or seed."""
+        if self.folds > 1:
+            folds = [run.data.model_copy(update={"folds": self.folds, "fold": fold}) for fold in range(self.folds)]
+            return [run.model_copy(update={"data": data}) for data in folds]
+        seeds = [(run.trial.seed + replicate) % 2**32 for replicate in range(self.replicates)]
+        return [run.model_copy(update={"trial": run.trial.model_copy(update={"seed": seed})}) for seed in seeds]
 
     @property
     def pruned_shares(self) -> dict[int, float]:
@@ -114,13 +148,14 @@ class SearchSettings(Settings):
         return dict.fromkeys(self.pruning_steps, 1 - 1 / self.reduction_factor)
 
 
-def pruning_epochs(epochs: int, grace_epochs: int, reduction_factor: float) -> tuple[int, ...]:
+def pruning_epochs(epochs: int, grace_epochs: int, reduction_factor: float, parts: int = 1) -> tuple[int, ...]:
     """Returns the epochs after which successive halving judges a trial.
 
-    They are `grace_epochs`, then each `reduction_factor` times the last, rounded up, and all below `epochs`.
+    They are `grace_epochs`, then each `reduction_factor` times the last, rounded up, and all below `epochs`. Of a trial
+    in several parts of `epochs` each, the ends of all parts but the last follow.
     """
     milestones = takewhile(lambda milestone: milestone < epochs, (grace_epochs * reduction_factor**k for k in count()))
-    return tuple(math.ceil(milestone) for milestone in milestones)
+    return (*(math.ceil(milestone) for milestone in milestones), *(epochs * part for part in range(1, parts)))
 
 
 class SearchSpace(Settings):
@@ -201,6 +236,11 @@ def _misplaced(space: SearchSpace, origin: Origin) -> list[str]:
         f"{origin.of(('trial', name))}: is set by {OWNED_BY_SEARCH[name]}"
         for name in space.trial
         if name in OWNED_BY_SEARCH
+    ]
+    faults += [
+        f"{origin.of(('data', name))}: is set by [search] folds"
+        for name in ("folds", "fold")
+        if name in space.data.model_fields_set and getattr(space.data, name) != DataConfig.model_fields[name].default
     ]
     for name in space.space:
         if name not in SEARCHABLE:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -16,7 +16,7 @@ from tune_cropshield.data.feed import ImageFeed
 from tune_cropshield.data.folder import ImageFolder, scan_folder
 from tune_cropshield.data.left_out import LeftOut
 from tune_cropshield.data.preparation import Preparation
-from tune_cropshield.data.split import Split, split_as_given, split_by_content
+from tune_cropshield.data.split import VAL, Split, fold_of, split_as_given, split_by_content
 from tune_cropshield.data.store import Store, open_store
 from tune_cropshield.errors import DataError
 from tune_cropshield.files import printable
@@ -49,6 +49,15 @@ class LeafData:
     def store_for(self, image_size: int) -> Store:
         """Returns the store that holds pictures for training at `image_size`."""
         return self.stores[Preparation(image_size, self.fit)]
+
+    def as_said(self, config: DataConfig) -> LeafData:
+        """Returns the same photographs, split and fitted as `config` says: another fold, another fit.
+
+        Raises DataError where there is no such fold.
+        """
+        store = self.store
+        split = folded(config, self.split, store.classes, store.labels.tolist(), store.digests, self.given_sides)
+        return replace(self, fit=config.fit, split=split)
 
 
 def open_data(
@@ -85,18 +94,42 @@ def open_data(
 def split_photographs(
     config: DataConfig, classes: Sequence[str], labels: Sequence[int], digests: Sequence[str], given: Sequence[str]
 ) -> Split:
-    """Returns the split of photographs: the given one, by content where none is given.
+    """Returns the split of photographs: the given one, by content where none is given; or a fold of it.
 
     Args:
         labels, digests: one per photograph.
         given: its side, "train", "val" or "test"; empty where the folders name none.
 
     Raises:
-        DataError: a class has too few photographs.
+        DataError: a class has too few photographs, or folds are asked for beside given validation photographs.
     """
     if given:
-        return split_as_given(labels, digests, classes, given, config.split_seed, config.val_share)
-    return split_by_content(labels, digests, classes, config.split_seed, config.val_share, config.test_share)
+        split = split_as_given(labels, digests, classes, given, config.split_seed, config.val_share)
+    else:
+        split = split_by_content(labels, digests, classes, config.split_seed, config.val_share, config.test_share)
+    return folded(config, split, classes, labels, digests, given)
+
+
+def folded(
+    config: DataConfig,
+    split: Split,
+    classes: Sequence[str],
+    labels: Sequence[int],
+    digests: Sequence[str],
+    given: Collection[str],
+) -> Split:
+    """Returns the fold of `split` that `config` asks for; `split` itself where it asks for none.
+
+    Raises DataError where the folders name the validation photographs (`given` holds the sides that they name).
+    """
+    if config.folds == 1:
+        return split
+    if VAL in given:
+        raise DataError(
+            f"{config.dir}: `folds = {config.folds}` deals train and validation photographs out anew, but the folders "
+            f"name the validation photographs ({VAL}): leave folds out, or take replicates"
+        )
+    return fold_of(split, labels, digests, classes, config.split_seed, config.folds, config.fold)
 
 
 def unreadable(folder: ImageFolder, store: Store) -> list[LeftOut]:
@@ -145,10 +178,13 @@ class DeviceData:
             self._feeds[preparation] = ImageFeed(images, self.device, resident)
         return self._feeds[preparation]
 
-    def of_fit(self, fit: Fit) -> DeviceData:
-        """Returns the same data, whose feeds hold pictures of `fit`. What lies on the device is shared."""
+    def as_said(self, config: DataConfig) -> DeviceData:
+        """Returns the same data, split and fitted as `config` says. What lies on the device is shared.
+
+        Raises DataError where there is no such fold.
+        """
         other = copy.copy(self)
-        other.data = replace(self.data, fit=fit)
+        other.data = self.data.as_said(config)
         return other
 
     @property

@@ -56,7 +56,7 @@ def split_by_content(
     shares = {TEST: test_share, VAL: val_share}
     sides = [TRAIN, *(side for side, share in shares.items() if share > 0)]
 
-    order = {digest: hashlib.sha256(f"{seed}:{digest}".encode()).digest() for digest in set(digests)}
+    order = {digest: _order(seed, digest) for digest in set(digests)}
     members: list[set[str]] = [set() for _ in classes]
     for label, digest in zip(labels, digests, strict=True):
         members[label].add(digest)
@@ -124,6 +124,55 @@ def split_as_given(
         [labels[index] for index in train], [digests[index] for index in train], classes, seed, val_share, 0.0
     )
     return Split(train[drawn.train], train[drawn.val], test)
+
+
+def fold_of(
+    split: Split,
+    labels: Sequence[int],
+    digests: Sequence[str],
+    classes: Sequence[str],
+    seed: int,
+    folds: int,
+    fold: int,
+) -> Split:
+    """Returns the split that validates on fold `fold` (from 0) of `folds`, and trains on the others.
+
+    The folds are made of the train and validation images of `split`, whichever are which; its test images stay. Each
+    class's distinct images are dealt out, one to each fold in turn, in the order of SHA-256 of "seed:digest"; images
+    with equal digests stay together, also across classes.
+
+    Args:
+        labels, digests: one per image of the whole data set.
+
+    Raises:
+        DataError: names every class with fewer distinct images than folds.
+    """
+    assert 0 <= fold < folds
+    dealt = np.sort(np.concatenate([split.train, split.val]))
+    members: list[set[str]] = [set() for _ in classes]
+    for index in dealt.tolist():
+        members[labels[index]].add(digests[index])
+    few = [f"{name!r} has {len(of)}" for name, of in zip(classes, members, strict=True) if len(of) < folds]
+    if few:
+        raise DataError(f"too few distinct images to train and validate on for {folds} folds: {'; '.join(few)}")
+    fold_of_digest: dict[str, int] = {}
+    place = 0  # goes on from class to class: else the first folds would be the largest
+    for of in members:
+        for digest in sorted(of, key=lambda digest: _order(seed, digest)):
+            if digest not in fold_of_digest:
+                fold_of_digest[digest] = place % folds
+                place += 1
+    validates = np.array([fold_of_digest[digests[index]] == fold for index in dealt.tolist()], dtype=bool)
+    chosen = Split(dealt[~validates], dealt[validates], split.test)
+    for name, side in (("train on", chosen.train), ("validate on", chosen.val)):
+        there = {labels[index] for index in side.tolist()}
+        if lacking := [repr(of) for label, of in enumerate(classes) if label not in there]:
+            raise DataError(f"fold {fold} of {folds} has no images of {', '.join(lacking)} to {name}: take fewer folds")
+    return chosen
+
+
+def _order(seed: int, digest: str) -> bytes:
+    return hashlib.sha256(f"{seed}:{digest}".encode()).digest()
 
 
 def check_given_split(classes: Sequence[str], labels: Sequence[int], sides: Sequence[str]) -> None:

@@ -7,12 +7,15 @@ wherever they have moved, and tells them from others.
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tune_cropshield.data.split import TEST, TRAIN, VAL
+import numpy as np
+
+from tune_cropshield.config.settings import DataConfig
+from tune_cropshield.data.split import TEST, TRAIN, VAL, Split, fold_of
 from tune_cropshield.errors import UserError
 from tune_cropshield.files import printable, read_csv, write_csv
 
@@ -23,7 +26,7 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import: who copies the file does n
 SPLIT_TABLE = "split.csv"
 COLUMNS = ("photograph", "class", "split", "sha256")
 MOST_NAMED = 3  # of the photographs that have changed
-LEVELS_ABOVE = 2  # of a run in a search: OUT/best, OUT/t003, OUT/confirm/t003-s1
+LEVELS_ABOVE = 2  # of a run in a search: OUT/best, OUT/t003, OUT/t003/part1, OUT/confirm/t003-s1
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,13 @@ def split_rows(data: LeafData) -> list[SplitRow]:
 
 def write_split(folder: Path, data: LeafData) -> None:
     """Writes split.csv into `folder`. Raises DiskFull."""
-    rows = ((row.photograph, row.class_name, row.side, row.digest) for row in split_rows(data))
-    write_csv(folder / SPLIT_TABLE, COLUMNS, rows)
+    write_rows(folder, split_rows(data))
+
+
+def write_rows(folder: Path, rows: Iterable[SplitRow]) -> None:
+    """Writes these rows as split.csv into `folder`. Raises DiskFull."""
+    cells = ((row.photograph, row.class_name, row.side, row.digest) for row in rows)
+    write_csv(folder / SPLIT_TABLE, COLUMNS, cells)
 
 
 def read_split(folder: Path) -> list[SplitRow] | None:
@@ -74,6 +82,25 @@ def find_split(run_dir: Path) -> list[SplitRow] | None:
         if (rows := read_split(folder)) is not None:
             return rows
     return None
+
+
+def rows_of_fold(rows: Sequence[SplitRow], config: DataConfig) -> list[SplitRow]:
+    """Returns the same photographs on the sides of the fold that `config` asks for; as they are where it asks for none.
+
+    Raises DataError where there is no such fold.
+    """
+    if config.folds == 1:
+        return list(rows)
+    classes = sorted({row.class_name for row in rows})
+    number_of = {name: number for number, name in enumerate(classes)}
+    train, val, test = (
+        np.array([index for index, row in enumerate(rows) if row.side == side], dtype=np.int64)
+        for side in (TRAIN, VAL, TEST)
+    )
+    labels, digests = [number_of[row.class_name] for row in rows], [row.digest for row in rows]
+    fold = fold_of(Split(train, val, test), labels, digests, classes, config.split_seed, config.folds, config.fold)
+    side_of = {int(index): side for side in (TRAIN, VAL, TEST) for index in getattr(fold, side)}
+    return [replace(row, side=side_of[index]) for index, row in enumerate(rows)]
 
 
 def what_changed(rows: Sequence[SplitRow], store: Store) -> str:

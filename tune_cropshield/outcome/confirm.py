@@ -106,12 +106,12 @@ def candidates(search_dir: Path, study: optuna.Study, top: int) -> list[Candidat
     return chosen[: top + 1]
 
 
-def fresh_seeds(candidate: Candidate, count: int) -> list[int]:
-    """Returns the `count` seeds that follow the search's own.
+def fresh_seeds(candidate: Candidate, count: int, used: int = 1) -> list[int]:
+    """Returns the `count` seeds that follow the search's own, of which there were `used`.
 
     The search chose its winners partly for luck with its own seed; that luck must not count again.
     """
-    return [(candidate.config.trial.seed + offset) % 2**32 for offset in range(1, count + 1)]
+    return [(candidate.config.trial.seed + offset) % 2**32 for offset in range(used, used + count)]
 
 
 def run_folder(search_dir: Path, trial: int, seed: int, conditions: Conditions) -> Path:

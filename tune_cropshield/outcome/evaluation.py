@@ -22,7 +22,7 @@ from tune_cropshield.config.settings import DataConfig, RunConfig
 from tune_cropshield.data.folder import scan_folder
 from tune_cropshield.data.left_out import LeftOut, left_out_lines
 from tune_cropshield.data.split import TEST, TRAIN, VAL
-from tune_cropshield.data.split_file import SplitRow, find_split, split_rows
+from tune_cropshield.data.split_file import SplitRow, find_split, rows_of_fold, split_rows
 from tune_cropshield.errors import UserError
 from tune_cropshield.files import as_utf8
 from tune_cropshield.outcome import words
@@ -172,8 +172,10 @@ def _trained_on(run_dir: Path, config: RunConfig, cache_dir: Path) -> list[Split
     It stands in split.csv. Earlier versions kept none: then the folder is looked at, where it is still there.
     """
     rows = find_split(run_dir)
-    if rows is not None or not (config.data.dir and Path(config.data.dir).is_dir()):
-        return rows
+    if rows is not None:
+        return rows_of_fold(rows, config.data)
+    if not (config.data.dir and Path(config.data.dir).is_dir()):
+        return None
     return _split_of(config.data, config.trial.final_size, cache_dir)
 
 

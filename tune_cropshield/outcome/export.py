@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tune_cropshield.config.reference import train_py_command
 from tune_cropshield.config.settings import RunConfig, config_text, save_config
-from tune_cropshield.data.split_file import SPLIT_TABLE
+from tune_cropshield.data.split_file import SPLIT_TABLE, read_split, rows_of_fold, write_rows
 from tune_cropshield.errors import RunFailure
 from tune_cropshield.files import raising_disk_full, sync_names, sync_tree, write_text_atomically
 from tune_cropshield.outcome.evaluation import keep_evaluations
@@ -20,9 +20,15 @@ from tune_cropshield.training.run_folder import (
     BEST_METRICS,
     CLASSES,
     CONFIG,
+    PART,
     PREPARATION,
     WEIGHTS,
+    best_epoch,
+    best_of_parts,
+    network_folder,
     read_digest,
+    read_metrics,
+    spread_of_parts,
     write_json,
 )
 
@@ -37,7 +43,9 @@ def write_best(search_dir: Path) -> Path:
     """Writes search_dir/best, aside and renamed, from the best trial and returns its path.
 
     config.toml and config.json, model.safetensors of the best epoch, classes.json, preparation.json, metrics.json and
-    predictions.csv (that epoch's), split.csv and retrain.sh/.ps1. Raises UserError when no trial of the search has a
+    predictions.csv (that epoch's), split.csv and retrain.sh/.ps1. Of a trial in parts, it is the network of its best
+    part: split.csv is that part's, metrics.json says which part it is and what the trial is worth, and config.toml is
+    the setting on the whole train split. Raises UserError when no trial of the search has a
     result, DiskFull when the disk is full, RunFailure when a file of the trial is missing. What `evaluate` wrote of the
     same weights stays.
     """
@@ -46,7 +54,7 @@ def write_best(search_dir: Path) -> Path:
 
     trial = best_trial(read_study(search_dir))
     run_dir = trial_folder(search_dir, trial.number)
-    config = read_config(run_dir)
+    config, network = read_config(run_dir), network_folder(run_dir)
     aside, target = search_dir / f".{BEST}.tmp", search_dir / BEST
     shutil.rmtree(aside, ignore_errors=True)
     try:
@@ -55,12 +63,14 @@ def write_best(search_dir: Path) -> Path:
             save_config(config, aside / CONFIG)
             write_json(aside / "config.json", config.model_dump(mode="json"))
             for name in (WEIGHTS, CLASSES, BEST_METRICS):
-                shutil.copyfile(run_dir / name, aside / name)
-            for source in (run_dir / PREPARATION, run_dir / PREDICTIONS, search_dir / SPLIT_TABLE):
+                shutil.copyfile(network / name, aside / name)
+            for source in (network / PREPARATION, network / PREDICTIONS, search_dir / SPLIT_TABLE):
                 if source.exists():  # searches of earlier versions hold none
                     shutil.copyfile(source, aside / source.name)
-            keep_evaluations(target, aside, read_digest(run_dir))
-            for name, text in retrain_scripts(config, trial).items():
+            if network != run_dir:
+                _tell_the_part(aside, run_dir, network)
+            keep_evaluations(target, aside, read_digest(network))
+            for name, text in retrain_scripts(config, trial, in_parts=network != run_dir).items():
                 write_text_atomically(aside / name, text)
             (aside / "retrain.sh").chmod(0o755)
             sync_tree(aside)  # before it takes the place of one that is whole
@@ -74,13 +84,27 @@ def write_best(search_dir: Path) -> Path:
     return target
 
 
-def retrain_scripts(config: RunConfig, trial: FrozenTrial) -> dict[str, str]:
+def _tell_the_part(best: Path, run_dir: Path, network: Path) -> None:
+    """Brings split.csv and metrics.json in best/ to the part of a trial whose network it holds."""
+    write_rows(best, rows_of_fold(read_split(best) or [], read_config(network).data))
+    lines = read_metrics(run_dir)
+    trial = best_epoch(lines)
+    assert trial is not None
+    metrics = json.loads((best / BEST_METRICS).read_text(encoding="utf-8"))
+    parts = {"part": trial[PART], "parts": len(best_of_parts(lines))}
+    worth = {"mean_val_acc": trial["val_acc"], "val_acc_std": spread_of_parts(lines)}
+    write_json(best / BEST_METRICS, {**metrics, **parts, **worth})
+
+
+def retrain_scripts(config: RunConfig, trial: FrozenTrial, *, in_parts: bool = False) -> dict[str, str]:
     """Returns {file name: text} of retrain.sh and retrain.ps1: the command that trains this again.
 
-    A comment in them holds the nearest call of the training guide's own train.py.
+    A comment in them holds the nearest call of the training guide's own train.py. in_parts: the trial was trained on
+    several folds or with several seeds, and is trained on the whole train split now.
     """
+    again = f"# Trains trial {trial.number} of the search again: on the same kind of CPU, with the same numbers."
     notes = [
-        f"# Trains trial {trial.number} of the search again: on the same kind of CPU, with the same numbers.",
+        f"# Trains the setting of trial {trial.number} of the search on the whole train split." if in_parts else again,
         "# The nearest call of the training guide's train.py (it has no flags for the rest of config.toml):",
         f"#   {train_py_command(config.trial)}",
     ]

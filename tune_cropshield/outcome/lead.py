@@ -9,10 +9,12 @@ from typing import Any
 import optuna
 
 from tune_cropshield.outcome import words
+from tune_cropshield.outcome.paired import Comparison, compare
 from tune_cropshield.outcome.shares import OnSamePhotographs, on_same_photographs
 from tune_cropshield.search.folder import trial_folder
-from tune_cropshield.search.journal import best_first
+from tune_cropshield.search.journal import PART_EPOCHS, best_first
 from tune_cropshield.training.predictions import PREDICTIONS, read_judged
+from tune_cropshield.training.run_folder import best_of_parts, network_folder, read_metrics
 
 CHANCE = 0.05  # how often chance alone may pass for a lead
 
@@ -36,7 +38,7 @@ class Lead:
         if self.found.only_first == self.found.only_second:
             return f"trial {self.runner_up} is as good ({against} that only one of them gets right)"
         within = self.found.p_value >= CHANCE
-        worth = "is within chance" if within else "is more than chance gives two equally good settings"
+        worth = "is within chance" if within else "is more than chance gives two equal settings"
         return (
             f"its lead over trial {self.runner_up} ({words.points(self.share).removeprefix('+')} points, {against}) "
             f"{worth} ({words.p_equals(self.found.p_value)})"
@@ -54,14 +56,51 @@ class Lead:
         }
 
 
-def lead_of_winner(study: optuna.Study, search_dir: Path) -> Lead | None:
+@dataclass(frozen=True)
+class LeadOverParts:
+    """The winner and the second-best trial part by part, on the same folds or with the same seeds."""
+
+    runner_up: int
+    found: Comparison
+
+    @property
+    def sentence(self) -> str:
+        """Returns what stands behind the winner: how large its lead is, and whether chance explains it."""
+        gain = words.points(self.found.gain).removeprefix("+")
+        worth = "is within chance" if self.found.p_value >= CHANCE else "is more than chance gives two equal settings"
+        return (
+            f"its lead over trial {self.runner_up} ({gain} points, the mean over the {self.found.num_pairs} parts that "
+            f"both came through) {worth} ({words.p_equals(self.found.p_value)}, paired t-test)"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the same for programs; lead is a share of the photographs, p_value that of the paired t-test."""
+        found = self.found
+        return {"trial": self.runner_up, "lead": found.gain, "parts": found.num_pairs, "p_value": found.p_value}
+
+
+def lead_of_winner(study: optuna.Study, search_dir: Path) -> Lead | LeadOverParts | None:
     """Returns the winner's lead by the predictions that are kept of both trials' best epochs.
 
-    None where there is no second trial with a result, or the predictions of either are gone or of other photographs.
+    Where trials are in parts, it is told by the accuracies of the parts that both came through. None where there is no
+    second trial with a result, the predictions of either are gone or of other photographs, or there are fewer than two
+    such parts.
     """
     best = best_first(study)[:2]
     if len(best) < 2:
         return None
+    if PART_EPOCHS in study.user_attrs:
+        return _lead_over_parts(best[1].number, *(trial_folder(search_dir, trial.number) for trial in best))
     winner, second = (read_judged(trial_folder(search_dir, trial.number) / PREDICTIONS) or [] for trial in best)
     found = on_same_photographs(winner, second)
     return None if found is None else Lead(best[1].number, found)
+
+
+def _lead_over_parts(runner_up: int, winner: Path, second: Path) -> LeadOverParts | None:
+    ours, theirs = ([line["val_acc"] for line in best_of_parts(read_metrics(folder))] for folder in (winner, second))
+    count = min(len(ours), len(theirs))
+    judged = read_judged(network_folder(winner) / PREDICTIONS)
+    if not judged:
+        return None
+    found = compare(ours[:count], theirs[:count], 1 / len(judged))
+    return None if found is None else LeadOverParts(runner_up, found)

@@ -16,7 +16,15 @@ from tune_cropshield.outcome.trained import BEST
 from tune_cropshield.search.endings import OUTCOME
 from tune_cropshield.search.folder import TABLE, trial_folder
 from tune_cropshield.search.journal import best_trial, best_value
-from tune_cropshield.training.run_folder import best_epoch, read_metrics
+from tune_cropshield.training.run_folder import (
+    PART,
+    best_epoch,
+    best_of_parts,
+    is_part,
+    network_folder,
+    read_metrics,
+    spread_of_parts,
+)
 
 
 def summary_lines(
@@ -39,18 +47,26 @@ def summary_lines(
     best, reference = best_trial(study), trials[REFERENCE]
     settings = ", ".join(f"{name} {words.setting(value)}" for name, value in best.params.items())
     reached = _accuracy(search_dir, best)
-    lines.append(f"best: trial {best.number}, val_acc {words.accuracy(reached)} ({settings})")
+    spread = words.over_parts(lines_of[best.number])
+    lines.append(f"best: trial {best.number}, val_acc {words.accuracy(reached)}{spread} ({settings})")
     if reference.intermediate_values:
         start = _accuracy(search_dir, reference)
         gain = words.points(reached - start).removeprefix("+")
         trained = words.counted(len(lines_of[REFERENCE]), "epoch")
         how = f"{reference.user_attrs.get(OUTCOME, 'unfinished')} after {trained}"
+        spread = words.over_parts(lines_of[REFERENCE])
         lines.append(
-            f"{reference_name} (trial {REFERENCE}, {how}): val_acc {words.accuracy(start)}; "
+            f"{reference_name} (trial {REFERENCE}, {how}): val_acc {words.accuracy(start)}{spread}; "
             + (f"the winner gains {gain} points" if best.number != reference.number else "it is the winner")
         )
     if (lead := lead_of_winner(study, search_dir)) is not None:
         lines.append(lead.sentence)
+    network = network_folder(trial_folder(search_dir, best.number))
+    if is_part(network):
+        own = max(line["val_acc"] for line in best_of_parts(lines_of[best.number]))
+        lines.append(
+            f"the network in {BEST} is that of its best part, {network.name}: val_acc {words.accuracy(own)} there"
+        )
     lines.append(f"best configuration and weights: {shown_dir / BEST}    all trials: {shown_dir / TABLE}")
     return lines
 
@@ -76,7 +92,11 @@ def summary_facts(study: optuna.Study, search_dir: Path) -> dict[str, Any]:
 
 
 def _facts(search_dir: Path, trial: FrozenTrial) -> dict[str, Any]:
-    return {"trial": trial.number, "best_val_acc": _accuracy(search_dir, trial), "parameters": trial.params}
+    facts = {"trial": trial.number, "best_val_acc": _accuracy(search_dir, trial), "parameters": trial.params}
+    lines = read_metrics(trial_folder(search_dir, trial.number))
+    if not lines or PART not in lines[0]:
+        return facts
+    return {**facts, "parts": len(best_of_parts(lines)), "val_acc_std": spread_of_parts(lines)}
 
 
 def _accuracy(search_dir: Path, trial: FrozenTrial) -> float:

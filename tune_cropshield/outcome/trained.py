@@ -12,7 +12,7 @@ from tune_cropshield.config.space import SETTINGS
 from tune_cropshield.config.toml_files import read_toml
 from tune_cropshield.errors import ConfigError, UserError
 from tune_cropshield.files import printable
-from tune_cropshield.training.run_folder import CLASSES, CONFIG, PREPARATION, WEIGHTS
+from tune_cropshield.training.run_folder import CLASSES, CONFIG, PREPARATION, WEIGHTS, is_part, network_folder
 
 if TYPE_CHECKING:
     import torch  # seconds to import: a wrong folder is told about at once
@@ -27,6 +27,8 @@ def read_run(run_dir: Path) -> tuple[RunConfig, list[str], Path]:
     Raises UserError when one is missing or damaged.
     """
     missing = [name for name in (CONFIG, CLASSES, WEIGHTS) if not (run_dir / name).is_file()]
+    if missing and (network := network_folder(run_dir)) != run_dir:
+        raise UserError(f"{run_dir} was trained in parts, its network lies in one of them: give {network}")
     if missing:
         raise UserError(
             f"{run_dir} is no trained run: {', '.join(missing)} missing (give a folder like OUT/best or OUT/t000)"
@@ -47,6 +49,8 @@ def read_config(run_dir: Path) -> RunConfig:
 def where_they_lie_now(config: RunConfig, run_dir: Path) -> RunConfig:
     """Returns the settings that stand in `run_dir`'s config.toml with the photographs where its search has them now."""
     whole = run_dir.absolute()
+    if is_part(whole):
+        whole = whole.parent
     if not re.fullmatch(rf"{BEST}|t\d{{3,}}", whole.name):  # what else lies in a search's folder has its own
         return config
     try:

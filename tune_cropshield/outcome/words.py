@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tune_cropshield.config.units import counted as counted  # with the other words of a report
 from tune_cropshield.config.units import describe_seconds
+from tune_cropshield.training.run_folder import PART, best_of_parts, spread_of_parts
 
 
 def accuracy(value: float | None) -> str:
@@ -15,6 +16,19 @@ def accuracy(value: float | None) -> str:
     if value is None:
         return "–"
     return f"{value:.4f}" if value == 1 or value < 0.99995 else "> 0.9999"
+
+
+def over_parts(lines: Sequence[dict[str, Any]]) -> str:
+    """Returns what follows the accuracy of a trial in parts: its spread, as in " ± 0.0210 over 5 parts".
+
+    " in its first part" while no second one has ended; "" for a trial that is one training.
+
+    lines: of its metrics.jsonl.
+    """
+    if not lines or PART not in lines[0]:
+        return ""
+    spread = spread_of_parts(lines)
+    return " in its first part" if spread is None else f" ± {spread:.4f} over {len(best_of_parts(lines))} parts"
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -21,7 +21,7 @@ from tune_cropshield.search import folder as files
 from tune_cropshield.search.early_end import EarlyEnd
 from tune_cropshield.search.endings import complete_endings
 from tune_cropshield.search.hparams import HParams
-from tune_cropshield.search.journal import num_started, open_study, quiet_optuna
+from tune_cropshield.search.journal import PART_EPOCHS, best_value, num_started, open_study, quiet_optuna
 from tune_cropshield.search.launches import note_start
 from tune_cropshield.search.plan_file import save_plan
 from tune_cropshield.search.prepare import Prepared
@@ -93,9 +93,12 @@ class Search:
         """Returns what a view shows of a trial before its first epoch in this run of the search."""
         known = self.study.get_trials(deepcopy=False)[number]
         trial, pair = self.trial_config(known.params), pair_of(known.params, self.space, self.plan)
-        line = TrialLine(number, known.params, str(pair), self.space.search.epochs, trial.lr, trial.max_norm)
+        search = self.space.search
+        line = TrialLine(
+            number, known.params, str(pair), search.trial_epochs, trial.lr, trial.max_norm, search.num_parts
+        )
         if values := known.intermediate_values:
-            line.epoch, line.best_val_acc = max(values), max(values.values())
+            line.epoch, line.best_val_acc = max(values), best_value(known)
         return line
 
 
@@ -127,7 +130,11 @@ def begin_search(
     space, plan = prepared.space, prepared.plan
     pruning = build_pruning(space.search)
     with raising_disk_full(folder):
-        for place in (folder, *folder.glob("t[0-9]*")):  # of trials that nobody goes on with, too
+        for place in (
+            folder,
+            *folder.glob("t[0-9]*"),
+            *folder.glob("t[0-9]*/part[0-9]*"),
+        ):  # of trials that nobody goes on with, too
             remove_leftovers(place)
         if resume:
             check_journal(folder)
@@ -141,6 +148,8 @@ def begin_search(
         study = open_study(folder)
         check_same(study, folder, space, prepared.data.store)
 
+    if space.search.num_parts > 1 and PART_EPOCHS not in study.user_attrs:
+        study.set_user_attr(PART_EPOCHS, space.search.epochs)
     num_existing = num_started(study)
     study.sampler = build_sampler(space.search.sampler, space.search.seed, num_existing, space.search.trials)
     if not num_existing:  # else they are there, however the plan has changed since

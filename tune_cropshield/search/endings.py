@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # half a second to import, and who shows a search needs only the words below
     import optuna
 
-METRIC = "best_val_acc"  # best so far, so that pruning, the sampler and the kept weights agree
+# Best so far, so that pruning, the sampler and the kept weights agree. Of a trial in parts (folds or replicates): the
+# first part's best so far, from that part's end on the mean of the parts that have ended.
+METRIC = "best_val_acc"
 OUTCOME = "outcome"  # user attribute of a trial that has ended: one of the values below
 REASON = "reason"  # user attribute: a sentence, for outcomes other than finished and pruned
 FINISHED, PRUNED, DIVERGED, OUT_OF_MEMORY, FAILED = "finished", "pruned", "diverged", "out of memory", "failed"
@@ -56,7 +58,7 @@ def end_trial(
 
     from tune_cropshield.search.journal import quiet_optuna
 
-    if outcome == FINISHED and not (best_so_far and math.isfinite(max(best_so_far.values()))):
+    if outcome == FINISHED and not (best_so_far and math.isfinite(best_so_far[max(best_so_far)])):
         outcome, reason = FAILED, NO_ACCURACY
     trial.set_user_attr(OUTCOME, outcome)
     if reason:
@@ -69,7 +71,7 @@ def end_trial(
             did_not_fit = 1.0 if outcome == OUT_OF_MEMORY else 0.0  # to Optuna, what is above 0 breaks the constraint
             trial.set_constraint(MEMORY_CONSTRAINT, did_not_fit)
         if outcome == FINISHED:
-            study.tell(trial, max(best_so_far.values()))
+            study.tell(trial, best_so_far[max(best_so_far)])
         elif outcome in (PRUNED, DIVERGED, OUT_OF_MEMORY):
             # A trial that diverged before its first epoch has no value: Optuna then takes it as the worst there is, and
             # learns from it.

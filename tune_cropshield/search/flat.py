@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
 
+from tune_cropshield.search.journal import PART_EPOCHS, best_value
+
 if TYPE_CHECKING:
     import optuna
 
@@ -87,16 +89,20 @@ def _standard_error(accuracy: float, photographs: int) -> float:
 
 def ended_values(study: optuna.Study) -> list[float]:
     """Returns the best accuracy of each trial that has ended, in the order in which they were begun; failed ones are
-    left out, and one without an accuracy counts as 0.
+    left out, and one without an accuracy counts as 0. So does one in parts that has not come through all of them: what
+    it reached may be luck, and it cannot win.
     """
     ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
-    return [max(trial.intermediate_values.values(), default=0.0) for trial in ended]
+    in_parts = PART_EPOCHS in study.user_attrs
+    return [0.0 if in_parts and trial.state != TrialState.COMPLETE else max(best_value(trial), 0.0) for trial in ended]
 
 
 def end_if_flat(search: Search) -> None:
     """Ends a search with `stop_when_flat` where more trials are not worth it. The journal alone decides."""
     if not search.space.search.stop_when_flat:
         return
-    expected = outlook(ended_values(search.study), len(search.data.split.val))
+    split, folds = search.data.split, search.space.search.folds
+    photographs = len(split.val) + (len(split.train) if folds > 1 else 0)  # each fold validates once
+    expected = outlook(ended_values(search.study), photographs)
     if expected is not None and expected.is_flat:
         search.early_end.stop(expected.sentence(), go_on_with="--no-stop-when-flat")

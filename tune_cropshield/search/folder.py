@@ -20,9 +20,19 @@ from tune_cropshield.config.toml_files import without_none
 from tune_cropshield.errors import UserError
 from tune_cropshield.files import is_leftover, sync_names, sync_tree, write_text_atomically
 from tune_cropshield.search.endings import OUTCOME, REASON
-from tune_cropshield.search.journal import JOURNAL, best_value
+from tune_cropshield.search.journal import JOURNAL, PART_EPOCHS, best_first
 from tune_cropshield.training.metrics import METRIC_NAMES
-from tune_cropshield.training.run_folder import WEIGHTS, RunFolder, best_epoch, read_digest, read_metrics
+from tune_cropshield.training.run_folder import (
+    PART_ENDED,
+    WEIGHTS,
+    RunFolder,
+    best_epoch,
+    network_folder,
+    part_folders,
+    read_digest,
+    read_metrics,
+    spread_of_parts,
+)
 
 TABLE = "trials.csv"
 LOCK = ".lock"
@@ -112,23 +122,29 @@ def write_table(folder: Path, study: optuna.Study) -> None:
 def trial_rows(folder: Path, study: optuna.Study) -> list[dict[str, Any]]:
     """Returns the rows of trials.csv: one per trial that was started, all with the same columns in the same order.
 
-    None stands for what a trial does not have: a parameter of another branch, the metrics before its first epoch.
+    None stands for what a trial does not have: a parameter of another branch, the metrics before its first epoch. Where
+    trials are in parts, `parts` is how many of them have ended, the metrics are means over these, and `val_acc_std` is
+    the standard deviation of their best val_acc.
     """
     trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
-    columns = _columns(trials)
-    return [{column: None for column in columns} | _row(folder, trial) for trial in trials]
+    in_parts = PART_EPOCHS in study.user_attrs
+    columns = _columns(trials, in_parts)
+    return [{column: None for column in columns} | _row(folder, trial, in_parts) for trial in trials]
 
 
-def _columns(trials: list[FrozenTrial]) -> list[str]:
+def _columns(trials: list[FrozenTrial], in_parts: bool = False) -> list[str]:
     parameters = list(dict.fromkeys(name for trial in trials for name in trial.params))
-    metrics = ["epochs", "best_epoch", "best_val_acc", *COLUMN_OF_METRIC.values()]
+    of_parts = ["parts", "val_acc_std"] if in_parts else []
+    metrics = ["epochs", *of_parts, "best_epoch", "best_val_acc", *COLUMN_OF_METRIC.values()]
     return ["trial", "state", *parameters, *metrics, "outcome", "reason"]
 
 
-def _row(folder: Path, trial: FrozenTrial) -> dict[str, Any]:
+def _row(folder: Path, trial: FrozenTrial, in_parts: bool) -> dict[str, Any]:
     lines = read_metrics(trial_folder(folder, trial.number))
     best = best_epoch(lines)
     row: dict[str, Any] = {"trial": trial.number, "state": trial.state.name, **trial.params, "epochs": len(lines)}
+    if in_parts:
+        row |= {"parts": sum(line.get(PART_ENDED, False) for line in lines), "val_acc_std": spread_of_parts(lines)}
     if best is not None:
         row |= {"best_epoch": best["epoch"], "best_val_acc": best["val_acc"]}
         row |= {column: best.get(name) for name, column in COLUMN_OF_METRIC.items()}  # older searches knew fewer
@@ -152,9 +168,9 @@ def equal_weights(folder: Path, study: optuna.Study, number: int) -> str | None:
     The sentence is returned only where what was asked of them differs.
     """
     trials = study.get_trials(deepcopy=False)
-    digest = read_digest(trial_folder(folder, number))
+    digest = read_digest(network_folder(trial_folder(folder, number)))
     for other in trials[:number] if digest is not None else ():
-        if read_digest(trial_folder(folder, other.number)) == digest:
+        if read_digest(network_folder(trial_folder(folder, other.number))) == digest:
             mine, theirs = trials[number].params, other.params
             both = [name for name in ALWAYS_FELT if name in mine and name in theirs]
             different = [name for name in both if not _as_good_as_equal(mine[name], theirs[name])]
@@ -177,18 +193,24 @@ def _as_good_as_equal(one: object, other: object) -> bool:
 def drop_losers(folder: Path, study: optuna.Study, budget_bytes: int = WEIGHTS_BUDGET_BYTES) -> None:
     """Deletes what cannot be needed any more.
 
-    That is: ended trials' checkpoints, and the weights of all but the best trials that fit the budget.
+    That is: ended trials' checkpoints, and the weights of all but the best trials that fit the budget; of a trial in
+    parts, those of all but its best part.
     """
-    trials = sorted(study.get_trials(deepcopy=False), key=lambda trial: (-best_value(trial), trial.number))
-    winner = next((trial for trial in trials if trial.state != TrialState.FAIL), None)
+    ranked = best_first(study)
+    numbers = {trial.number for trial in ranked}
+    others = [trial for trial in study.get_trials(deepcopy=False) if trial.number not in numbers]
     kept = 0
-    for trial in trials:
-        run_dir = trial_folder(folder, trial.number)
+    for trial in [*ranked, *others]:
         if not trial.state.is_finished():
             continue
-        RunFolder(run_dir).drop_checkpoints()  # a trial that has ended is never gone on with
-        weights = run_dir / WEIGHTS
+        run_dir = trial_folder(folder, trial.number)
+        network = network_folder(run_dir)
+        for place in (run_dir, *part_folders(run_dir)):
+            RunFolder(place).drop_checkpoints()  # a trial that has ended is never gone on with
+            if place != network:
+                (place / WEIGHTS).unlink(missing_ok=True)
+        weights = network / WEIGHTS
         if weights.exists():
             kept += weights.stat().st_size
-            if kept > budget_bytes and trial is not winner:
+            if kept > budget_bytes and trial not in ranked[:1]:
                 weights.unlink(missing_ok=True)

@@ -20,6 +20,9 @@ from tune_cropshield.files import raising_disk_full
 
 JOURNAL = "study.journal"
 STUDY_NAME = "search"
+# User attribute of a study whose trials are in parts: the epochs of one. Epoch e of part p (from 0) is then reported as
+# epoch p * part_epochs + e.
+PART_EPOCHS = "part_epochs"
 
 
 def open_study(search_dir: Path, sampler: BaseSampler | None = None) -> optuna.Study:
@@ -121,16 +124,27 @@ def best_first(study: optuna.Study) -> list[FrozenTrial]:
     """Returns the trials that have a result, the one with the highest best-so-far accuracy first; equals by number.
 
     A trial that was pruned or interrupted counts with what it had reached: its weights are there too. A failed one does
-    not count.
+    not count. Where trials are in parts, those come first that have come through the most of them: the first part's
+    accuracy alone may be luck.
     """
+    epochs = study.user_attrs.get(PART_EPOCHS)
     with_result = [
         trial
         for trial in study.get_trials(deepcopy=False)
         if trial.intermediate_values and trial.state != TrialState.FAIL
     ]
-    return sorted(with_result, key=lambda trial: (-best_value(trial), trial.number))
+
+    def rank(trial: FrozenTrial) -> tuple[int, float, int]:
+        parts_ended = max(trial.intermediate_values) // epochs if epochs is not None else 0
+        return -parts_ended, -best_value(trial), trial.number
+
+    return sorted(with_result, key=rank)
 
 
 def best_value(trial: FrozenTrial) -> float:
-    """Returns a trial's best accuracy so far, -1 before its first epoch."""
-    return max(trial.intermediate_values.values(), default=-1.0)
+    """Returns what a trial is worth by its last epoch: its best accuracy so far, -1 before its first epoch.
+
+    Of a trial in parts, it is the mean over the parts that have ended, which may fall from one to the next.
+    """
+    values = trial.intermediate_values
+    return values[max(values)] if values else -1.0

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tune_cropshield.config.reference import REFERENCE_CLASSES
+from tune_cropshield.config.settings import RunConfig
 from tune_cropshield.config.space import SearchSpace
 from tune_cropshield.device import find_device
 from tune_cropshield.search.resources import Resources, divide
 
 if TYPE_CHECKING:
     from tune_cropshield.data.dataset import LeafData
+    from tune_cropshield.data.split import Split
     from tune_cropshield.device import Card
     from tune_cropshield.memory.choose.pairs import Plan
     from tune_cropshield.search.views.view import SearchView
@@ -70,18 +73,32 @@ def prepare(space: SearchSpace, cache_dir: Path, view: SearchView) -> Prepared:
         sizes = {trial.image_size, *trial.progressive_sizes.values()}
         data = open_data(space.data, sizes, cache_dir, progress, space.fits)
     check_pretrained(trial, len(data.classes))
-    for line in remarks(data):
+    parts = [data.as_said(part.data) for part in space.search.parts_of(RunConfig(data=space.data, trial=trial))]
+    for line in remarks(parts[0]):
         view.note(line)
-    split, count = data.split, resources.concurrent_trials
+    used = used_photographs([part.split for part in parts], space)
+    count = resources.concurrent_trials
     view.note(
-        f"{len(data.store)} photographs, {len(data.classes)} classes: {len(split.train)} to train, {len(split.val)} to "
-        f"validate, {len(split.test)} to test; {trial.model} at {trial.image_size} px on {device}"
-        + (f", {count} trial{'s' if count > 1 else ''} at once" if device == "cpu" else "")
+        f"{len(data.store)} photographs, {len(data.classes)} classes: {used}; {trial.model} at {trial.image_size} px "
+        f"on {device}" + (f", {count} trial{'s' if count > 1 else ''} at once" if device == "cpu" else "")
     )
     for note in reference_notes(space):
         view.note(note)
     plan = plan_for(space, resources, card, len(data.classes), view, cache_dir)
     return Prepared(space, data, plan, resources, card, cache_dir)
+
+
+def used_photographs(splits: Sequence[Split], space: SearchSpace) -> str:
+    """Returns in words what the photographs are used for. splits: one for each part of a trial."""
+    search, split = space.search, splits[0]
+    train, val, test = len(split.train), len(split.val), len(split.test)
+    if search.folds > 1:
+        return (
+            f"each trial is trained on {search.folds} folds, about {train} photographs to train and {val} to validate, "
+            f"{test} to test"
+        )
+    seeds = f", each trial with {search.replicates} seeds" if search.replicates > 1 else ""
+    return f"{train} to train, {val} to validate, {test} to test{seeds}"
 
 
 def device_and_card(space: SearchSpace) -> tuple[Literal["cpu", "cuda"], Card | None]:

@@ -6,7 +6,7 @@ from the journal when the search goes on, so that it needs no file of its own.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -24,7 +24,8 @@ class PruningRule(Protocol):
         Args:
             number: the trial's number. Trial 0, the reference setting, goes on whatever is returned.
             epoch: counted from 1. A trial that was killed may train an epoch again, on a GPU perhaps to another value.
-            value: the trial's highest accuracy up to this epoch; always finite.
+            value: the trial's highest accuracy up to this epoch; always finite. Of a trial in parts, the mean of those
+                that have ended, see `best_so_far`.
         """
         ...
 
@@ -37,10 +38,13 @@ class SuccessiveHalving:
     ASHAScheduler.
     """
 
-    def __init__(self, epochs: int, grace_epochs: int, reduction_factor: float) -> None:
-        """Takes the epochs of a trial that is never pruned, those before which none is, and the paper's eta."""
+    def __init__(self, epochs: int, grace_epochs: int, reduction_factor: float, parts: int = 1) -> None:
+        """Takes the epochs of a trial that is never pruned, those before which none is, and the paper's eta.
+
+        parts: of a trial; `epochs` are then those of each, and trials are compared at the ends of parts too.
+        """
         self._percentile = (1 - 1 / reduction_factor) * 100
-        steps = pruning_epochs(epochs, grace_epochs, reduction_factor)
+        steps = pruning_epochs(epochs, grace_epochs, reduction_factor, parts)
         self._values: dict[int, dict[int, float]] = {step: {} for step in reversed(steps)}  # step -> trial -> value
 
     def judge(self, number: int, epoch: int, value: float) -> bool:
@@ -66,9 +70,9 @@ class NoPruning:
         return False
 
 
-def asha(epochs: int, grace_epochs: int, reduction_factor: float) -> PruningRule:
+def asha(epochs: int, grace_epochs: int, reduction_factor: float, parts: int = 1) -> PruningRule:
     """Returns the rule that `pruning = "asha"` stands for."""
-    return SuccessiveHalving(epochs, grace_epochs, reduction_factor)
+    return SuccessiveHalving(epochs, grace_epochs, reduction_factor, parts)
 
 
 def none(epochs: int, grace_epochs: int, reduction_factor: float) -> PruningRule:
@@ -80,15 +84,18 @@ def build_pruning(settings: SearchSettings) -> PruningRule:
     """Returns the rule that `settings.pruning` names.
 
     A user's own is a function or class like `asha`: it takes epochs, grace_epochs and reduction_factor, and returns a
-    PruningRule.
+    PruningRule. Where trials are in parts, it is given the epochs of all of them.
 
     Raises:
         ConfigError: it cannot be loaded, raises, or returns something else.
     """
     make = resolve("pruning", settings.pruning)
+    lengths: dict[str, Any] = {"epochs": settings.trial_epochs}
+    if settings.pruning == "asha" and settings.num_parts > 1:
+        lengths = {"epochs": settings.epochs, "parts": settings.num_parts}
     with own_code("pruning", settings.pruning):
         rule: PruningRule = make(
-            epochs=settings.epochs, grace_epochs=settings.grace_epochs, reduction_factor=settings.reduction_factor
+            **lengths, grace_epochs=settings.grace_epochs, reduction_factor=settings.reduction_factor
         )
     if not callable(getattr(rule, "judge", None)):
         raise ConfigError([f"pruning {settings.pruning!r} returned {rule!r}, which has no method judge"])

@@ -20,7 +20,7 @@ from tune_cropshield.search import folder as files
 from tune_cropshield.search.context import Search
 from tune_cropshield.search.endings import FAILED, OUTCOME
 from tune_cropshield.search.flat import end_if_flat
-from tune_cropshield.search.journal import num_started, quiet_optuna, unfinished
+from tune_cropshield.search.journal import best_value, num_started, quiet_optuna, unfinished
 from tune_cropshield.search.ray_runtime import RayRuntime, ray_runtime
 from tune_cropshield.search.views.view import TrialLine
 from tune_cropshield.signals import on_ending_signal
@@ -110,9 +110,17 @@ def _recall_trials(search: Search) -> None:
         if trial.state.is_finished():
             outcome = str(trial.user_attrs.get(OUTCOME, FAILED))
             search.hparams.trial_ended(trial.number, outcome)
-        values = trial.intermediate_values
-        best, epoch = max(values.values(), default=math.nan), max(values, default=0)
-        line = TrialLine(trial.number, trial.params, "", search.space.search.epochs, epoch=epoch, best_val_acc=best)
+        values, settings = trial.intermediate_values, search.space.search
+        best, epoch = best_value(trial) if values else math.nan, max(values, default=0)
+        line = TrialLine(
+            trial.number,
+            trial.params,
+            "",
+            settings.trial_epochs,
+            parts=settings.num_parts,
+            epoch=epoch,
+            best_val_acc=best,
+        )
         search.view.recall(line, outcome)
 
 

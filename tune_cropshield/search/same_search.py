@@ -91,10 +91,11 @@ def settings_differ(before: Mapping[str, Any], space: SearchSpace) -> list[str]:
             old, new = before[table].get(name), now[table].get(name)
             if old != new:
                 differ.append(f"{table}.{name} ({_said(old)} then, {_said(new)} now)")
-    names = ("epochs", "grace_epochs", "reduction_factor", "pairs", "pruning")
+    names = ("epochs", "grace_epochs", "reduction_factor", "pairs", "pruning", "folds", "replicates")
+    then_and_now = ([*spelled["search"], *spelled.get("parts", [1, 1])] for spelled in (before, now))
     differ += [
         f"search.{name} ({old} then, {new} now)"
-        for name, old, new in zip(names, before["search"], now["search"], strict=True)
+        for name, old, new in zip(names, *then_and_now, strict=True)
         if old != new
     ]
     return differ

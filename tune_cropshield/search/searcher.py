@@ -101,9 +101,16 @@ class StudySearcher(Searcher):
 
     def _worker_config(self, number: int, parameters: dict[str, Any]) -> dict[str, Any]:
         """Returns what the trial's worker gets, and writes the trial's settings for TensorBoard."""
-        run = self._search.run_config(parameters).model_dump()
+        settings = self._search.run_config(parameters)
+        parts = [part.model_dump() for part in self._search.space.search.parts_of(settings)]
+        run = settings.model_dump()
         self._search.hparams.trial_started(number, {**run["data"], **run["trial"]})
-        return {"number": number, "folder": str(self._search.trial_folder(number)), "run": run}
+        return {
+            "number": number,
+            "folder": str(self._search.trial_folder(number)),
+            "run": run,
+            "parts": parts[1:] and parts,
+        }
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Reports an epoch's best-so-far; one that is trained again after a death to the same value is written once.

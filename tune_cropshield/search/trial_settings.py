@@ -39,14 +39,16 @@ def comparable_settings(space: SearchSpace) -> dict[str, Any]:
     """Returns, as JSON has it, what two spaces must have in common for their trials to be compared.
 
     That is what is trained, searched, split and stopped, not for how long or on what. A user's own code counts with
-    what stands in its file: `code` holds a digest for each of `own_names`.
+    what stands in its file: `code` holds a digest for each of `own_names`. `parts` is there only where trials have
+    several.
     """
     search, trial = space.search, space.trial_config()
     return {
         "trial": trial.model_dump(mode="json"),
         "code": [source_digest(name) for name in own_names(space).values()],
         "space": {name: domain.describe() for name, domain in space.space.items()},
-        "data": space.data.model_dump(mode="json", exclude={"dir"}),
+        "data": space.data.model_dump(mode="json", exclude={"dir", "folds", "fold"}),
+        **({"parts": [search.folds, search.replicates]} if search.num_parts > 1 else {}),
         "search": [search.epochs, search.grace_epochs, search.reduction_factor, search.pairs, search.pruning],
     }
 

@@ -7,6 +7,7 @@ import os
 import traceback
 from collections.abc import Generator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,9 @@ from tune_cropshield.search.endings import (
     RETIRED,
 )
 from tune_cropshield.training.loop import TrialEnded, trial_epochs
+from tune_cropshield.training.parts import part_epochs
 from tune_cropshield.training.progress import TrialReport
-from tune_cropshield.training.run_folder import RunFolder
+from tune_cropshield.training.run_folder import PART, RunFolder
 
 DEAD_CONTEXT = 70  # exit code of a process whose GPU context is gone
 LEFT_MEMORY = 71  # of one whose last trial has not given its memory back, or has left it a dead GPU
@@ -46,7 +48,8 @@ AFTER_ASSERTION = "the GPU took no more work after the last trial: its worker wa
 class TrialWorker(tune.Trainable):
     """Trains the trial of its configuration, one epoch a step.
 
-    Configuration: `number`, `folder` (where the trial's files go) and `run` (a RunConfig as a dict). Everything that
+    Configuration: `number`, `folder` (where the trial's files go), `run` (a RunConfig as a dict) and `parts` (the same
+    of each of the trainings that the trial is; none where it is one). Everything that
     goes wrong inside a trial comes back as a result; only the death of this process reaches Ray as a failure, and the
     trial then goes on elsewhere from its checkpoint.
     """
@@ -91,10 +94,14 @@ class TrialWorker(tune.Trainable):
 
     def _start(self, config: dict[str, Any]) -> None:
         self._folder = Path(config["folder"])
-        run = RunConfig.model_validate(config["run"])
-        self._epochs: Generator[TrialReport] | None = trial_epochs(
-            run, self._data, self._folder, resume=True, memory_mib=self._memory_mib
-        )
+        run, *parts = (RunConfig.model_validate(each) for each in (config["run"], *config["parts"]))
+        options: dict[str, Any] = {"resume": True, "memory_mib": self._memory_mib}
+        self._epochs: Generator[TrialReport] | None
+        if parts:
+            between = partial(give_back, self._data.device)
+            self._epochs = part_epochs(run, parts, self._data, self._folder, between=between, **options)
+        else:
+            self._epochs = trial_epochs(run, self._data, self._folder, **options)
 
     def step(self) -> dict[str, Any]:
         """Trains one epoch and returns its metrics, and how the trial ended if it did.
@@ -128,6 +135,7 @@ class TrialWorker(tune.Trainable):
             **report.metrics.as_dict(),
             METRIC: report.best_val_acc,
             "best_epoch": report.best_epoch,
+            PART: report.part,
             "done": report.finished,
         }
         result |= {MEMORY_RETRIES: len(report.oom_retries), NOTES: report.notes}

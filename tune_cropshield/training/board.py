@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tune_cropshield.training.metrics import EpochMetrics
+from tune_cropshield.training.run_folder import is_part
 
 # The group of each metric but `epoch`, which is the step of the others. In files and tables metrics have plain names.
 GROUPS = {
@@ -33,11 +34,14 @@ def events_folder(run_dir: Path) -> Path:
     """Returns where the TensorBoard events of a run lie, which is what TensorBoard calls the run by.
 
     A search makes a sub-folder for them whose name says the setting. Otherwise, and in searches of earlier versions, it
-    is the run's own folder.
+    is the run's own folder. Those of a trial's part lie below the trial's.
     """
+    if is_part(run_dir):
+        return events_folder(run_dir.parent) / run_dir.name
     if next(run_dir.glob(EVENT_FILES), None) is not None:
         return run_dir
-    return next((path.parent for path in run_dir.glob(f"*/{EVENT_FILES}")), run_dir)
+    found = (path.parent for path in run_dir.glob(f"*/{EVENT_FILES}"))
+    return next((folder for folder in found if not is_part(folder)), run_dir)
 
 
 class ScalarEvents:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tune_cropshield.files import append_line
+from tune_cropshield.training.run_folder import part_folders, read_lines
 
 TIMES = "times.jsonl"  # in a trial's folder
 SETUP, DATA_WAIT, STEP, EVALUATION, CHECKPOINT, REPORT = PARTS = (
@@ -63,9 +64,5 @@ class TrialClock:
 
 
 def read_times(run_dir: Path) -> list[dict[str, Any]]:
-    """Returns the lines of a trial, none when there is no file; half a line at its end is passed over."""
-    try:
-        lines = (run_dir / TIMES).read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError:
-        return []
-    return [json.loads(line) for line in lines[:-1] if line]
+    """Returns the lines of a trial and of its parts, none where there are no files; half a last line is passed over."""
+    return [line for folder in (run_dir, *part_folders(run_dir)) for line in read_lines(folder / TIMES)]

@@ -99,7 +99,7 @@ def trial_epochs(
         DiskFull: nothing more can be written; everything so far is whole.
         RunFailure: the checkpoint is of another version.
     """
-    trial, data = config.trial, data.of_fit(config.data.fit)
+    trial, data = config.trial, data.as_said(config.data)
     with raising_disk_full(folder):
         folder.mkdir(parents=True, exist_ok=True)
         clock = TrialClock(folder)
@@ -188,7 +188,7 @@ def trial_epochs(
                     _note_eager_steps(trainer, run, notes)
                     is_best = progress.add(metrics, evaluation, trainer)
                 clock.enter(REPORT)
-                run.add_metrics(metrics)
+                run.add_metrics(metrics.as_dict())
                 events.add(metrics, progress.best_metrics)
 
                 clock.enter(CHECKPOINT)

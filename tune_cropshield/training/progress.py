@@ -25,6 +25,7 @@ class TrialReport:
     finished: bool  # the last epoch, or early stopping
     oom_retries: tuple[OutOfMemoryRetry, ...] = ()  # empty in all but accidents
     notes: tuple[str, ...] = ()  # what else a person should know: sentences, each in every report after it
+    part: int = 0  # of a trial in parts: which of them was trained, from 0
 
 
 class Progress:

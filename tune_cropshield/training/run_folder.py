@@ -1,20 +1,25 @@
 """The files of one run.
 
 config.toml, metrics.jsonl, TensorBoard events, the last checkpoints, and the best epoch's weights.
+
+A trial that is several trainings (see `parts`) has a run's folder for each: part0, part1, ... Its own metrics.jsonl
+then holds the epochs of all of them, one after another: `epoch` counts on over the parts, `part` says which it is, and
+`part_ended` is true in each part's last line.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import accumulate
+from itertools import accumulate, groupby
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from tune_cropshield.files import append_line, raising_disk_full, write_text_atomically
-from tune_cropshield.training.metrics import EpochMetrics
 from tune_cropshield.training.predictions import PREDICTIONS, Judged, write_judged
 
 if TYPE_CHECKING:  # torch, safetensors and TensorBoard take seconds to import: only those who train need them
@@ -29,6 +34,8 @@ WEIGHTS = "model.safetensors"  # of the best epoch
 WEIGHTS_DIGEST = "model.sha256"  # of that file, as `sha256sum --check` reads it
 BEST_METRICS = "metrics.json"  # the best epoch's
 CLASSES = "classes.json"
+PART = "part"  # of a line of such a trial's metrics.jsonl; and the beginning of the names of its parts' folders
+PART_ENDED = "part_ended"
 PREPARATION = "preparation.json"  # how a photograph becomes what the network is judged on
 
 
@@ -75,9 +82,9 @@ class RunFolder:
         kept = [line for line in self.metrics() if line["epoch"] <= epoch]
         write_text_atomically(self.path / METRICS, "".join(json.dumps(line) + "\n" for line in kept))
 
-    def add_metrics(self, metrics: EpochMetrics) -> None:
+    def add_metrics(self, metrics: dict[str, Any]) -> None:
         """Appends an epoch's line."""
-        append_line(self.path / METRICS, json.dumps(metrics.as_dict()))
+        append_line(self.path / METRICS, json.dumps(metrics))
 
     def add_event(self, event: dict[str, Any]) -> None:
         """Appends a line to the events."""
@@ -112,35 +119,100 @@ def read_digest(run_dir: Path) -> str | None:
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
     """Returns the lines of a run's metrics.jsonl, none when there is no file; half a line at its end is passed over."""
-    return _read_lines(run_dir / METRICS)
+    return read_lines(run_dir / METRICS)
+
+
+def part_folder(run_dir: Path, part: int) -> Path:
+    """Returns the folder of a trial's part, counted from 0."""
+    return run_dir / f"{PART}{part}"
+
+
+def part_folders(run_dir: Path) -> list[Path]:
+    """Returns the folders of a trial's parts that there are, in their order; none of a run without parts."""
+    numbers = sorted(int(path.name[len(PART) :]) for path in run_dir.glob(f"{PART}[0-9]*") if is_part(path))
+    return [part_folder(run_dir, number) for number in numbers]
+
+
+def is_part(run_dir: Path) -> bool:
+    """Tells whether a folder is that of a trial's part."""
+    return re.fullmatch(rf"{PART}\d+", run_dir.name) is not None
+
+
+def network_folder(run_dir: Path) -> Path:
+    """Returns where the weights and predictions of a run lie that are kept: in its own folder.
+
+    Of a trial in parts, in that of its best part.
+    """
+    if not part_folders(run_dir):
+        return run_dir
+    best = best_epoch(read_metrics(run_dir))
+    return run_dir if best is None or PART not in best else part_folder(run_dir, best[PART])
+
+
+def best_of_parts(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the best epoch's line of each part that has ended; while the first one runs, its best so far.
+
+    Of a run without parts, it is that of the run; none before the first epoch.
+    """
+    found: list[dict[str, Any]] = []
+    for _, of_part in groupby(lines, key=lambda line: line.get(PART, 0)):
+        epochs = list(of_part)
+        if not found or epochs[-1][PART_ENDED]:
+            found.append(max(epochs, key=lambda line: line["val_acc"]))  # of equals, max takes the first
+    return found
+
+
+def spread_of_parts(lines: Sequence[dict[str, Any]]) -> float | None:
+    """Returns the standard deviation of the best val_acc over the parts that have ended; None of fewer than two."""
+    values = [line["val_acc"] for line in best_of_parts(lines)]
+    return stdev(values) if len(values) > 1 else None
 
 
 def best_epoch(lines: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """Returns the metrics of a run's best epoch: the first one with the highest val_acc. None before the first epoch.
 
-    The kept weights, the pruning, the tables and the report all mean this epoch.
+    The kept weights, the pruning, the tables and the report all mean this epoch. Of a trial in parts, the metrics are
+    the means over its `best_of_parts`; `epoch`, `updates` and `part` are those of the best of these, the first of
+    equals, whose weights are kept.
 
     Args:
         lines: metrics of epochs as `read_metrics` returns them, in the order in which they were trained.
     """
-    return max(lines, key=lambda line: line["val_acc"], default=None)  # of equals, max takes the first
+    parts = best_of_parts(lines)
+    best = max(parts, key=lambda line: line["val_acc"], default=None)
+    if best is None or PART not in best:
+        return best
+    means = {name: fmean(line[name] for line in parts) for name in best if name not in (PART, PART_ENDED)}
+    return {**means, "epoch": best["epoch"], "updates": best["updates"], PART: best[PART]}
 
 
 def best_so_far(lines: Sequence[dict[str, Any]]) -> dict[int, float]:
-    """Returns {epoch: the highest val_acc up to and including it}, in the order of `lines` (see `best_epoch`)."""
-    highest = accumulate((line["val_acc"] for line in lines), max)
-    return {line["epoch"]: value for line, value in zip(lines, highest, strict=True)}
+    """Returns {epoch: what the run was worth after it}, in the order of `lines`: its highest val_acc up to then.
+
+    Of a trial in parts, it is that of the first part while that one runs; from its end on, the mean over the parts that
+    have ended by then. So it changes at a part's end only, and may fall there.
+    """
+    ended: list[float] = []
+    values: dict[int, float] = {}
+    for _, of_part in groupby(lines, key=lambda line: line.get(PART, 0)):
+        epochs = list(of_part)
+        for line, highest in zip(epochs, accumulate((line["val_acc"] for line in epochs), max), strict=True):
+            if line.get(PART_ENDED):
+                ended.append(highest)
+            values[line["epoch"]] = fmean(ended) if ended else highest
+    return values
 
 
 def read_events(run_dir: Path) -> list[dict[str, Any]]:
-    """Returns the lines of a run's events.jsonl, none when nothing happened.
+    """Returns the lines of a run's events.jsonl, and of its parts', none when nothing happened.
 
     A resumed run may have met the same twice.
     """
-    return _read_lines(run_dir / EVENTS)
+    return [line for folder in (run_dir, *part_folders(run_dir)) for line in read_lines(folder / EVENTS)]
 
 
-def _read_lines(path: Path) -> list[dict[str, Any]]:
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Returns the objects of a file with one on each line, none when there is no file; half a last line is no line."""
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:

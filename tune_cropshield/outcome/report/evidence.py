@@ -9,12 +9,12 @@ from tune_cropshield.data.dataset import LeafData
 from tune_cropshield.errors import UserError
 from tune_cropshield.outcome.conclusion import read_conclusion
 from tune_cropshield.outcome.evaluation import read_record
-from tune_cropshield.outcome.lead import Lead, lead_of_winner
+from tune_cropshield.outcome.lead import Lead, LeadOverParts, lead_of_winner
 from tune_cropshield.outcome.report.judgement import Judgement, judge, kept_predictions
 from tune_cropshield.outcome.report.search_record import SearchRecord
 from tune_cropshield.outcome.shares import OnSamePhotographs, on_same_photographs
 from tune_cropshield.outcome.trained import BEST
-from tune_cropshield.training.run_folder import read_digest
+from tune_cropshield.training.run_folder import network_folder, read_digest
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Evidence:
 
     judgement: Judgement | str
     side_by_side: OnSamePhotographs | None
-    lead: Lead | None
+    lead: Lead | LeadOverParts | None
     confirmed: dict[str, Any] | None
     tested: dict[str, Any] | None
 
@@ -48,15 +48,16 @@ def read_evidence(record: SearchRecord, data: LeafData | str) -> Evidence:
     on_cpu = bool(record.starts) and record.starts[-1].get("device") == "cpu"
     judgement: Judgement | str
     try:
-        judgement = judge(winner.folder, photographs, "cpu" if on_cpu else "auto")
+        judgement = judge(network_folder(winner.folder), photographs, "cpu" if on_cpu else "auto")
     except UserError as error:
         why = data if isinstance(data, str) else str(error)
         judgement = f"The winner's mistakes cannot be shown: {why}."
     except RuntimeError as error:  # a GPU that is busy or full
         judgement = f"The winner's mistakes cannot be shown: {str(error).splitlines()[0]}."
     sides = [kept_predictions(trial.folder, photographs) or [] for trial in (winner, reference)]
-    digest = read_digest(winner.folder)
-    records = [read_record(folder, "test") for folder in (record.folder / BEST, winner.folder)]
+    network = network_folder(winner.folder)
+    digest = read_digest(network)
+    records = [read_record(folder, "test") for folder in (record.folder / BEST, network)]
     tested = next((found for found in records if found and digest and found["weights_sha256"] == digest), None)
     lead = lead_of_winner(record.study, record.folder)
     return Evidence(judgement, on_same_photographs(*sides), lead, read_conclusion(record.folder), tested)

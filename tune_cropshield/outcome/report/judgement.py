@@ -142,11 +142,11 @@ def _predictions_now(
 ) -> list[Judged]:
     import torch
 
-    trial, fit = config.trial, config.data.fit
+    trial, data = config.trial, data.as_said(config.data)
     device = torch.device(find_device(device_name))
     precision = resolve_precision(trial.precision, device)
     network = load_trained(trial, len(classes), weights, device)
-    batches = split_batches(trial, DeviceData(data, device).of_fit(fit), "val", DTYPES[precision])
+    batches = split_batches(trial, DeviceData(data, device), "val", DTYPES[precision])
     found = Evaluator(network, len(classes), precision, device).evaluate(batches)
     return _named(found.predicted_N, found.probability_N, data)
 

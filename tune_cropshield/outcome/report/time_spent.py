@@ -78,9 +78,10 @@ def epochs_saved(record: SearchRecord) -> tuple[int, float]:
     The seconds are counted at those trials' own pace.
     """
     epochs, seconds = 0, 0.0
+    parts = record.space.search.num_parts if record.space is not None else 1
     for trial in record.pruned:
         if trial.config is not None and trial.lines:
-            saved = max(trial.config.trial.epochs - len(trial.lines), 0)
+            saved = max(trial.config.trial.epochs * parts - len(trial.lines), 0)
             epochs += saved
             seconds += saved * sum(line["epoch_s"] for line in trial.lines) / len(trial.lines)
     return epochs, seconds

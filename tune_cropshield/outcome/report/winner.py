@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tune_cropshield.outcome import words
+from tune_cropshield.outcome.report import parts
 from tune_cropshield.outcome.report.evidence import Evidence
 from tune_cropshield.outcome.report.page import Block, Chart, KeyFigure, Section, Table, Text, whole_numbers
 from tune_cropshield.outcome.report.search_record import SearchRecord, TrialRecord
@@ -77,6 +78,7 @@ def section(record: SearchRecord, evidence: Evidence) -> Section:
             Text(f"The search space does not hold the whole reference setting; trial 0 takes the nearest: {named}.")
         )
     blocks += [_table(record, winner), _curves(winner, reference)]
+    blocks += parts.tables(record)
     if evidence.confirmed is not None:
         blocks.append(_confirmed_table(evidence.confirmed))
     return Section("winner", title, blocks)
@@ -85,7 +87,8 @@ def section(record: SearchRecord, evidence: Evidence) -> Section:
 def _verdict(record: SearchRecord, winner: TrialRecord) -> str:
     reference, gain = record.reference, gained(record)
     assert winner.best is not None
-    reached = f"Trial {winner.number} reached val_acc {words.accuracy(winner.accuracy)} in epoch {winner.best['epoch']}"
+    reached = f"Trial {winner.number} reached val_acc {words.accuracy(winner.accuracy)}"
+    reached += words.over_parts(winner.lines) or f" in epoch {winner.best['epoch']}"
     if winner.outcome != "finished":
         reached += f" ({winner.outcome} after {words.counted(len(winner.lines), 'epoch')})"
     if winner.number == reference.number:
@@ -103,8 +106,9 @@ def _verdict(record: SearchRecord, winner: TrialRecord) -> str:
 
 def _how_sure(record: SearchRecord, winner: TrialRecord, evidence: Evidence) -> list[str]:
     """Returns how exact the accuracy is, whether chance explains the gain, and what confirm and the test split say."""
-    sentences = []
-    count = evidence.num_judged or (record.starts[-1].get("val") if record.starts else None)
+    sentences = parts.sentences(record, winner)
+    in_parts = bool(sentences)
+    count = None if in_parts else evidence.num_judged or (record.starts[-1].get("val") if record.starts else None)
     if isinstance(count, int) and count and winner.accuracy is not None:
         right = round(winner.accuracy * count)
         sentences.append(
@@ -114,12 +118,13 @@ def _how_sure(record: SearchRecord, winner: TrialRecord, evidence: Evidence) -> 
         )
     if evidence.side_by_side is not None and winner.number != record.reference.number:
         sentences.append(_side_by_side(evidence.side_by_side))
-    if evidence.lead is not None and evidence.lead.runner_up != record.reference.number:
+    if evidence.lead is not None and (in_parts or evidence.lead.runner_up != record.reference.number):
         sentences.append(f"{evidence.lead.sentence.capitalize()}.")
     if len(record.with_result) > 1:
+        each = "" if in_parts else " with one seed each"
         sentences.append(
             "The winner and its epoch were chosen on these very photographs, as the best of "
-            f"{len(record.with_result)} trials with one seed each, so its accuracy and its gain are probably too high."
+            f"{len(record.with_result)} trials{each}, so its accuracy and its gain are probably too high."
         )
     elif len(winner.lines) > 1:
         sentences.append("Its epoch was chosen on these very photographs, so its accuracy is probably too high.")

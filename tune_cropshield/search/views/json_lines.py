@@ -16,9 +16,9 @@ class JsonLinesView(SearchView):
     """Every line holds `event`, and `trial` where it is about one.
 
     begin (trials, ended), started (parameters, pair, lr, max_norm, epochs), epoch (the epoch's metrics and
-    best_val_acc), best (best_val_acc, epoch), the ends finished, pruned, diverged, out_of_memory, failed and stopped
-    (epoch, best_val_acc, reason), preparing and note (text), and result at the very end. What is not known or not
-    finite is null.
+    best_val_acc; of a trial in parts also its part, from 0), best (best_val_acc, epoch), the ends finished, pruned,
+    diverged, out_of_memory, failed and stopped (epoch, best_val_acc, reason), preparing and note (text), and result at
+    the very end. What is not known or not finite is null.
     """
 
     def begin(self, num_trials: int, num_ended: int) -> None:
@@ -43,7 +43,9 @@ class JsonLinesView(SearchView):
         write_line("started", trial=line.number, **settings)
 
     def epoch_done(self, number: int, metrics: dict[str, Any]) -> None:
-        write_line("epoch", trial=number, **{name: metrics.get(name) for name in (*METRIC_NAMES, "best_val_acc")})
+        told = {name: metrics.get(name) for name in (*METRIC_NAMES, "best_val_acc")}
+        part = {"part": metrics["part"]} if self.running[number].parts > 1 else {}
+        write_line("epoch", trial=number, **part, **told)
         super().epoch_done(number, metrics)
 
     def new_best(self, line: TrialLine) -> None:

@@ -22,10 +22,10 @@ from tune_cropshield.config.units import describe_seconds
 from tune_cropshield.search.endings import FINISHED, OUT_OF_MEMORY
 from tune_cropshield.search.views.view import SearchView, TrialLine, short
 
-# name -> width in characters, 75 in all
+# name -> width in characters, 76 in all
 COLUMNS = {
     "trial": 5,
-    "state": 9,
+    "state": 10,
     "pair": 7,
     "lr": 8,
     "max_norm": 8,
@@ -137,7 +137,7 @@ def _cells(line: TrialLine, state: str) -> dict[str, str]:
     """Returns a trial's row; "-" for what is not known yet."""
     return {
         "trial": line.label,
-        "state": state,
+        "state": line.part.replace(" of ", "/") or state if state == "running" else state,
         "pair": line.pair,
         "lr": _known(line.lr, "{:.3g}"),
         "max_norm": short(line.max_norm),

@@ -32,7 +32,9 @@ class PlainView(QuietView):
         super().trial_ended(number, outcome, reason)
         left = self.left_text()
         print(
-            f"{line.label} {outcome} after {line.epoch} of {line.epochs} epochs, best val_acc {line.best_val_acc:.4f}"
+            f"{line.label} {outcome} after {line.epoch} of {line.epochs} epochs"
+            + (f", in {line.part}" if line.part else "")
+            + f", best val_acc {line.best_val_acc:.4f}"
             + (f": {reason}" if reason else "")
             + f"; {self.ended} of {self.num_trials} trials"
             + (f", {left}" if left else ""),

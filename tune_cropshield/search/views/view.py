@@ -23,9 +23,10 @@ class TrialLine:
     number: int
     parameters: dict[str, Any]
     pair: str  # micro-batch x accumulation
-    epochs: int  # at most
+    epochs: int  # at most, those of all parts together
     lr: float = math.nan
     max_norm: float | str = "none"
+    parts: int = 1  # the trainings that it is
     epoch: int = 0
     val_acc: float = math.nan
     best_val_acc: float = math.nan
@@ -36,6 +37,18 @@ class TrialLine:
     @property
     def label(self) -> str:
         return f"t{self.number:03d}"
+
+    @property
+    def parts_ended(self) -> int:
+        """How many of its parts have ended; 0 of a trial that is one training."""
+        return self.epoch * self.parts // self.epochs if self.parts > 1 else 0
+
+    @property
+    def part(self) -> str:
+        """The part of its last epoch in words like "part 2 of 5", "" of a trial that is one training."""
+        if self.parts == 1:
+            return ""
+        return f"part {max(self.epoch - 1, 0) * self.parts // self.epochs + 1} of {self.parts}"
 
     def settings(self, leave_out: Sequence[str] = ()) -> str:
         """Returns the parameters in a few words."""
@@ -58,6 +71,7 @@ class SearchView:
     outcomes: Counter[str] = field(default_factory=Counter)
     best: TrialLine | None = None
     best_val_acc: float = -1.0  # of `best`, when it was found
+    best_parts: int = 0  # of its parts, those that had ended then: more of them count more than a higher accuracy
     clock: Callable[[], float] = time.monotonic
     started: float = field(default_factory=time.monotonic)
     budget_s: float | None = None  # the search ends so long after its first trial was asked for, whatever is left
@@ -96,9 +110,9 @@ class SearchView:
         """Takes in a trial's best so far, and tells whether it is better than everything before."""
         if self.best is not None and line.number == self.best.number:
             self.best = line  # a worker's death may have taken an epoch back
-        if not line.best_val_acc > self.best_val_acc:  # NaN is not
+        if not (line.parts_ended, line.best_val_acc) > (self.best_parts, self.best_val_acc):  # NaN is not
             return False
-        self.best, self.best_val_acc = line, line.best_val_acc
+        self.best, self.best_val_acc, self.best_parts = line, line.best_val_acc, line.parts_ended
         return True
 
     def new_best(self, line: TrialLine) -> None:

@@ -1,0 +1,54 @@
+"""Trials in parts, on folds or with several seeds: how far the parts of the best ones lie apart."""
+
+from __future__ import annotations
+
+from tune_cropshield.outcome import words
+from tune_cropshield.outcome.report.page import Table
+from tune_cropshield.outcome.report.search_record import SearchRecord, TrialRecord
+from tune_cropshield.search.journal import PART_EPOCHS, best_first
+from tune_cropshield.training.run_folder import best_of_parts, network_folder, spread_of_parts
+
+MOST_SHOWN = 10  # trials
+
+
+def sentences(record: SearchRecord, winner: TrialRecord) -> list[str]:
+    """Returns what the winner's accuracy is the mean of, and which network is kept; none where trials have no parts."""
+    if PART_EPOCHS not in record.study.user_attrs:
+        return []
+    of_parts = best_of_parts(winner.lines)
+    best = max(line["val_acc"] for line in of_parts)
+    return [
+        f"Its accuracy is the mean over the {words.counted(len(of_parts), 'part')} that it came through, each with a "
+        "fold of photographs or a seed of its own. Trials that came through more parts stand before all others.",
+        f"The network in best/ is that of its best part, {network_folder(winner.folder).name}: val_acc "
+        f"{words.accuracy(best)} on the photographs which that part is validated on. Being the best of the parts, this "
+        "is probably too high; the mean is not chosen so.",
+    ]
+
+
+def tables(record: SearchRecord) -> list[Table]:
+    """Returns the best trials with each part's accuracy, their mean and their spread; none where they have no parts."""
+    if PART_EPOCHS not in record.study.user_attrs:
+        return []
+    by_number = {trial.number: trial for trial in record.trials}
+    shown = [by_number[trial.number] for trial in best_first(record.study)][:MOST_SHOWN]
+    if record.reference.best is not None and record.reference not in shown:
+        shown.append(record.reference)
+    most = max((len(best_of_parts(trial.lines)) for trial in shown), default=0)
+    rows = []
+    for trial in shown:
+        values = [words.accuracy(line["val_acc"]) for line in best_of_parts(trial.lines)]
+        spread = spread_of_parts(trial.lines)
+        name = f"trial {trial.number}" + (" (reference)" if trial.number == record.reference.number else "")
+        rows.append(
+            (
+                name,
+                *values,
+                *["–"] * (most - len(values)),
+                words.accuracy(trial.accuracy),
+                "–" if spread is None else f"{spread:.4f}",
+            )
+        )
+    header = ("trial", *(f"part {part}" for part in range(most)), "mean", "spread")
+    caption = "Best val_acc of each part of the best trials, their mean, and their standard deviation"
+    return [Table(header, rows, caption)]
