@@ -16,7 +16,8 @@ NO_BOUND = "none"  # of max_norm and its like: nothing is clipped
 KINDS = {"log": "log", "uniform": "uniform", "integer": "int", "choice": "choice"}  # field -> its key in the file
 
 
-def _is_number(value: object) -> TypeGuard[float]:
+def is_number(value: object) -> TypeGuard[float]:
+    """Tells whether `value` is a number; true and false are none."""
     return isinstance(value, (float, int)) and not isinstance(value, bool)
 
 
@@ -122,14 +123,18 @@ class Domain(Settings):
         """
         if self.holds(value):
             return value  # type: ignore[return-value]  # what a domain holds is a Value
-        numbers = [end for end in self.ends if _is_number(end)]
+        numbers = [end for end in self.ends if is_number(end)]
         if numbers and value == NO_BOUND:
             return max(numbers)
-        if not numbers or not _is_number(value):
+        if not numbers or not is_number(value):
             return self.ends[0]
         if self.integer is not None:
             return min(max(round(value), self.integer[0]), self.integer[1])
         return min(numbers, key=lambda end: abs(end - value))
+
+    def compares(self, value: object) -> bool:
+        """Tells whether some value of the domain is nearer to `value` than others: a word that is no choice is not."""
+        return self.holds(value) or ((is_number(value) or value == NO_BOUND) and any(map(is_number, self.ends)))
 
     def distribution(self) -> BaseDistribution:
         """Returns the domain as Optuna knows it."""

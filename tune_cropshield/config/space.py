@@ -7,14 +7,14 @@ distributions, which survives pickling where functions do not.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import count, islice, product, takewhile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
-from tune_cropshield.config.domain import Domain, Value
+from tune_cropshield.config.domain import NO_BOUND, Domain, Value
 from tune_cropshield.config.faults import (
     FIELDS_ONLY,
     Origin,
@@ -185,6 +185,27 @@ class SearchSpace(Settings):
     def data_config(self, values: dict[str, Any]) -> DataConfig:
         """Returns which photographs a trial is trained on, and how they are prepared, with the searched `values`."""
         return self.data.model_copy(update={name: values[name] for name in OF_PHOTOGRAPHS if name in values})
+
+    def nearest(self, name: str, value: object) -> Value:
+        """Returns what can be proposed for the searched parameter `name` nearest to `value`.
+
+        An early stopping of 0 waits without a bound.
+        """
+        domain = self.space[name]
+        if name == "early_stopping" and value == 0 and not domain.holds(value):
+            return domain.nearest(NO_BOUND)
+        return domain.nearest(value)
+
+    def fitted(self, setting: Mapping[str, Any]) -> dict[str, Value]:
+        """Returns what `setting` says of what is searched, each value as the nearest that can be proposed.
+
+        What compares with nothing there is left out.
+        """
+        return {
+            name: self.nearest(name, setting[name])
+            for name, domain in self.space.items()
+            if name in setting and domain.compares(setting[name])
+        }
 
     @property
     def fits(self) -> tuple[Fit, ...]:
