@@ -96,7 +96,8 @@ class Search:
     ) -> None:
         self.out, self.log = out, home / f"{out.name}.log"
         (home / "space.toml").write_text(space)
-        given = ["--resume"] if resume else ["--space", str(home / "space.toml"), "--data", str(leaves)]
+        new = ["--space", str(home / "space.toml"), "--data", str(leaves), "--from-scratch"]
+        given = ["--resume"] if resume else new
         command = [sys.executable, "-m", "tune_cropshield", "search", "--out", str(out), *given, *flags]
         environment = {**os.environ, "XDG_CACHE_HOME": str(home / "cache")}
         self.started = time.monotonic()

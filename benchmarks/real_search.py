@@ -94,7 +94,7 @@ def main() -> None:
     space = arguments.out / f"{name}.toml"
     settings = {key: vars(arguments)[key] for key in ("model", "side", "trials", "epochs")}
     space.write_text(SPACE.format(**settings), encoding="utf-8")
-    search = arguments.out / name
+    search = arguments.out / name / "search"  # alone there: a search learns from those beside it
     inherited = os.environ.get("PYTHONPATH", "")
     environ = {
         **os.environ,

@@ -55,7 +55,7 @@ def record(arguments: argparse.Namespace, seed: int, folder: Path) -> None:
         search(out=folder, resume=True)
     else:
         space = load_space(find_space(arguments.space, None))
-        search(data=arguments.data, space=recording(space, arguments, seed), out=folder)
+        search(data=arguments.data, space=recording(space, arguments, seed), out=folder, from_scratch=True)
 
 
 def rows_of(recorded: SearchResults, first: int) -> tuple[list[dict[str, Any]], Counter[str]]:

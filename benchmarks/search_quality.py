@@ -143,7 +143,7 @@ def search_by_default(arguments: argparse.Namespace, out: Path) -> Path:
     """Runs this project's search to its end, and returns the folder of its best network."""
     from tune_cropshield import search
 
-    found = search(space=searched_space(arguments), out=out, progress=False)
+    found = search(space=searched_space(arguments), out=out, from_scratch=True, progress=False)
     if found.best is None or found.stopped is not None:
         raise RuntimeError(f"the search ended early: {found.stopped}")
     return found.best.folder

@@ -165,7 +165,7 @@ def stock_command(preset: Preset, data: Path, out: Path, workers: int) -> list[s
 def our_command(space: Path, data: Path, out: Path, trials_per_gpu: str) -> list[str]:
     """Returns our command line."""
     given = ["--space", str(space), "--data", str(data), "--out", str(out), "--trials-per-gpu", trials_per_gpu]
-    return [sys.executable, "-m", "tune_cropshield", "search", *given]
+    return [sys.executable, "-m", "tune_cropshield", "search", "--from-scratch", *given]
 
 
 def timed(command: list[str], cache: Path) -> tuple[float, str]:

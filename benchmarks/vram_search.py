@@ -160,6 +160,7 @@ def search(results: Results, arguments: argparse.Namespace) -> None:
                 "-m",
                 "tune_cropshield",
                 "search",
+                "--from-scratch",
                 "--space",
                 str(space),
                 "--data",

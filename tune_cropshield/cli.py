@@ -96,6 +96,15 @@ def build_parser() -> argparse.ArgumentParser:
         action=argparse.BooleanOptionalAction,
         help="end when more trials are not expected to gain more than the noise of the validation accuracy",
     )
+    search.add_argument(
+        "--learn-from",
+        type=_path,
+        nargs="+",
+        metavar="DIR",
+        help="earlier searches to learn from (default: those of the same network and optimizer in results/runs and "
+        "beside --out)",
+    )
+    search.add_argument("--from-scratch", action="store_true", default=None, help="learn from no earlier search")
     search.add_argument("--ray-address", metavar="ADDR", help="join a running Ray cluster that shares the folders")
 
     shown = search.add_mutually_exclusive_group()

@@ -66,3 +66,31 @@ def test_a_resumed_search_takes_its_own_settings(tmp_path: Path) -> None:
         resumed_space(tmp_path, {"space": "demo", "epochs": 3, "trials": 9})
     with pytest.raises(tc.UserError, match="--resume needs --out"):
         resumed_space(None, {})
+
+
+def test_a_space_that_names_nothing_begins_with_what_is_usual_for_its_optimizer() -> None:
+    axes = {"lr": {"log": [1e-4, 1e-1]}, "weight_decay": {"log": [1e-6, 1e-3]}, "optimizer": {"choice": ["sgd"]}}
+
+    assert new_space({"space": {"trial": {"model": "tiny_cnn"}, "space": axes}}).start == (
+        {"lr": 0.03, "weight_decay": 5e-4, "optimizer": "sgd"},
+        {"lr": 0.1, "weight_decay": 5e-4, "optimizer": "sgd"},
+    )
+
+
+def test_what_is_usual_is_left_out_where_its_learning_rate_is_not_in_the_space_or_nothing_is_wanted() -> None:
+    low, none = {"lr": {"log": [1e-5, 5e-4]}}, {"max_norm": {"choice": ["none", 1.0]}}
+
+    assert new_space({"space": {"space": low}}).start == ({"lr": 4e-4},)
+    assert new_space({"space": {"space": none}}).start == ()
+    assert new_space({"space": {"space": low, "start": []}}).start == ()
+
+
+def test_fine_tuning_begins_otherwise_than_training_from_scratch() -> None:
+    tables = {"trial": {"model": "resnet18", "freeze_backbone": True}, "space": {"lr": {"log": [1e-5, 1e-1]}}}
+
+    assert new_space({"space": tables}).start == ({"lr": 3e-4}, {"lr": 1e-3})
+
+
+def test_borrowed_ranges_come_without_what_is_tried_first_in_them() -> None:
+    assert [start["lr"] for start in new_space({"model": "resnet18"}).start] == [1e-3, 3e-3, 4e-4]
+    assert [start["lr"] for start in new_space({"model": "tiny_cnn"}).start] == [1e-4, 3e-3, 1e-2]

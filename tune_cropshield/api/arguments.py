@@ -62,10 +62,11 @@ def view_of(progress: Progress) -> SearchView:
 def command_line(command: str, *positional: object, **flags: object) -> list[str]:
     """Returns the words behind `python -m tune_cropshield` that say the same as a call of the library.
 
-    Flags that are None or False are left out, True stands for the flag alone.
+    Flags that are None or False are left out, True stands for the flag alone. A list's items follow its flag.
     """
     words = [command, *map(str, positional)]
     for name, value in flags.items():
         if value is not None and value is not False:
-            words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+            items = [] if value is True else value if isinstance(value, list | tuple) else [value]
+            words += [f"--{name.replace('_', '-')}", *map(str, items)]
     return words

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tune_cropshield.api.space import borrowed_ranges, new_space, resumed_space
+from tune_cropshield.api.space import RUNS, borrowed_ranges, known_before, new_space, resumed_space
 from tune_cropshield.config.places import cache_dir
 from tune_cropshield.config.space import SearchSpace
 from tune_cropshield.data.folder import check_folder
@@ -22,9 +22,9 @@ class DryRun:
     """What a search would do.
 
     plan: the pairs that trials may take; on a GPU only estimated. starts: the settings that are tried first. reference:
-    sentences on what trial 0 takes instead of the reference setting. note: a sentence on whose ranges these are, where
-    none are shipped for the model asked for. expected: what it would find in the photographs and take of disk and time;
-    None without photographs.
+    sentences on what trial 0 takes instead of the reference setting. notes: sentences on whose ranges these are, where
+    none are shipped for the model asked for, and on the earlier searches that are learnt from. expected: what it would
+    find in the photographs and take of disk and time; None without photographs.
     """
 
     space: SearchSpace
@@ -32,7 +32,7 @@ class DryRun:
     plan: Plan
     starts: list[dict[str, Any]]
     reference: list[str]
-    note: str | None
+    notes: list[str]
     expected: Expectation | None
 
 
@@ -45,6 +45,7 @@ def dry_run(given: dict[str, Any], out: Path | None = None, *, resume: bool = Fa
     space = resumed_space(out, given) if resume else new_space(given)
     if space.data.dir:  # before anything heavy is imported
         check_folder(Path(space.data.dir), space.data.class_depth, space.data.merge)
+    from tune_cropshield.search.earlier import read_knowledge
     from tune_cropshield.search.prepare import device_and_card, plan_for
     from tune_cropshield.search.resources import divide
     from tune_cropshield.search.start_points import reference_notes, start_points
@@ -56,11 +57,17 @@ def dry_run(given: dict[str, Any], out: Path | None = None, *, resume: bool = Fa
     device, card = device_and_card(space)
     resources = divide(device, space.search.trials_per_gpu, space.search.trials)
     plan = plan_for(space, resources, card, None, SearchView())
-    starts = start_points(space, plan)
+    if resume:
+        assert out is not None
+        knowledge, notes = read_knowledge(out), list[str]()
+    else:
+        knowledge, notes = known_before(space, given, out or RUNS / "new")
+        if (borrowed := borrowed_ranges(given)) is not None:
+            notes.insert(0, borrowed)
+    starts = start_points(space, plan, knowledge)
     expected = None
     if space.data.dir:
         from tune_cropshield.api.expectation import expect
 
         expected = expect(space, resources, pair_of(starts[0], space, plan), cache_dir())
-    note = None if resume else borrowed_ranges(given)
-    return DryRun(space, resources, plan, starts, reference_notes(space), note, expected)
+    return DryRun(space, resources, plan, starts, reference_notes(space), notes, expected)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tune_cropshield.api.arguments import AnyPath, DeviceChoice, Progress, command_line, path_of, view_of
 from tune_cropshield.api.results import SearchResults, read_results
-from tune_cropshield.api.space import AnySpace, borrowed_ranges, new_space, resumed_space
+from tune_cropshield.api.space import RUNS, AnySpace, borrowed_ranges, known_before, new_space, resumed_space
 from tune_cropshield.config.places import cache_dir
 from tune_cropshield.config.space import SearchSpace
 from tune_cropshield.data.folder import check_folder
@@ -20,6 +20,7 @@ from tune_cropshield.files import check_apart, check_can_be_made, make_free_fold
 
 if TYPE_CHECKING:  # half a second to import: a faulty space is told about before
     from tune_cropshield.data.dataset import LeafData
+    from tune_cropshield.search.knowledge import Knowledge
     from tune_cropshield.search.run import SearchOutcome
     from tune_cropshield.search.views.view import SearchView
 
@@ -40,6 +41,8 @@ def search(
     trials_per_gpu: int | Literal["auto"] | None = None,
     sampler: str | None = None,
     stop_when_flat: bool | None = None,
+    learn_from: AnyPath | Sequence[AnyPath] | None = None,
+    from_scratch: bool = False,
     ray_address: str | None = None,
     resume: bool = False,
     progress: Progress = True,
@@ -66,6 +69,9 @@ def search(
         trials_per_gpu: How many trials at once on each GPU (on the CPU, when there is none), or "auto".
         sampler: What proposes the settings: "tpe", "random", "gp", or your own as "file.py:name".
         stop_when_flat: End when more trials are not expected to gain more than the noise of the validation accuracy.
+        learn_from: Earlier searches' folders: their best settings are tried first, and all of them guide the sampler.
+            Left out, those of the same network and optimizer in results/runs and beside `out`.
+        from_scratch: Learn from none.
         ray_address: A running Ray cluster to join, which shares the folders.
         resume: Go on with the search in `out`. Only `trials`, `time_budget`, `trials_per_gpu` and `stop_when_flat` may
             be said anew, and `data` where the photographs have moved.
@@ -94,6 +100,8 @@ def search(
         "trials_per_gpu": trials_per_gpu,
         "sampler": sampler,
         "stop_when_flat": stop_when_flat,
+        "learn_from": learn_from,
+        "from_scratch": from_scratch or None,
     }
     given = {name: value for name, value in settings.items() if value is not None}
     folder = path_of(out, "--out") if out is not None else None
@@ -102,17 +110,20 @@ def search(
     found = resumed_space(folder, given) if resume else new_space(given)
     named = folder is not None
     if folder is None:
-        folder = Path("results/runs") / f"{_name(space, found)}-{time.strftime('%Y%m%d-%H%M%S')}"
+        folder = RUNS / f"{_name(space, found)}-{time.strftime('%Y%m%d-%H%M%S')}"
     _check_before_anything_starts(found, folder, resume, named)
+    knowledge, notes = (None, []) if resume else known_before(found, given, folder)
     view = view_of(progress)
     if not resume and (note := borrowed_ranges(given)) is not None:
+        view.note(note)
+    for note in notes:
         view.note(note)
     said = {**given, "space": space if isinstance(space, str | Path) else None}
     if stop_when_flat is False:
         said["no_stop_when_flat"] = True
     command = command_line("search", **said, out=out, ray_address=ray_address, resume=resume)
     with raising_disk_full(folder):
-        return _search(found, folder, named, view, resume, command, ray_address)
+        return _search(found, folder, named, view, resume, command, ray_address, knowledge)
 
 
 def _name(space: AnySpace | None, found: SearchSpace) -> str:
@@ -147,6 +158,7 @@ def _search(
     resume: bool,
     command: Sequence[str],
     ray_address: str | None,
+    knowledge: Knowledge | None,
 ) -> SearchResults:
     """Runs the search. shown: its folder as the user named it, or where it is not `named`, as far as it is free."""
     from tune_cropshield.outcome.export import write_best
@@ -165,7 +177,9 @@ def _search(
     with files.locked(folder):
         if not resume:
             files.check_new(folder)
-        begun = begin_search(prepared, folder, view, resume=resume, command=command, ray_address=ray_address)
+        begun = begin_search(
+            prepared, folder, view, resume=resume, command=command, ray_address=ray_address, knowledge=knowledge
+        )
         view.note(f"TensorBoard: tensorboard --logdir {shlex.quote(str(shown))}")
         with ended_by_signals(begun):
             outcome = run_search(begun)

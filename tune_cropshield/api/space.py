@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tune_cropshield.api.arguments import AnyPath, path_of
 from tune_cropshield.config.places import find_space, is_made_for
 from tune_cropshield.config.space import SETTINGS, SearchSpace, load_space, space_from
+from tune_cropshield.config.starts import usual_starts
 from tune_cropshield.config.toml_files import without_none
 from tune_cropshield.errors import UserError
+
+if TYPE_CHECKING:  # half a second to import: a faulty space is told about before
+    from tune_cropshield.search.knowledge import Knowledge
 
 AnySpace = AnyPath | Mapping[str, Any] | SearchSpace
 OF_SEARCH = ("trials", "epochs", "time_budget", "seed", "device", "sampler", "vram", "trials_per_gpu", "stop_when_flat")
 OF_TRIAL = ("model", "image_size")
+RUNS = Path("results/runs")  # where searches go that are not told where
 MAY_CHANGE_ON_RESUME = ("trials", "time_budget", "trials_per_gpu", "stop_when_flat", "data")
 
 
 def new_space(given: Mapping[str, Any]) -> SearchSpace:
-    """Returns the space of a new search.
+    """Returns the space of a new search. A file or tables without a [[start]] get those usual for the optimizer.
 
     Args:
         given: The arguments of `search` that were given: `space`, `data`, and settings that go before the space's own.
@@ -37,8 +42,13 @@ def new_space(given: Mapping[str, Any]) -> SearchSpace:
     if isinstance(space, SearchSpace):
         return space_from(without_none(space.model_dump(by_alias=True)), over, "space")
     if isinstance(space, Mapping):
-        return space_from(without_none(dict(space)), over, "space")
-    return load_space(find_space(str(space) if space is not None else None, given.get("model")), over)
+        found = space_from(without_none(dict(space)), over, "space")
+    else:
+        found = load_space(find_space(str(space) if space is not None else None, given.get("model")), over)
+    # What is tried first in borrowed ranges was chosen for another network.
+    if "start" in found.model_fields_set and borrowed_ranges(given) is None:
+        return found
+    return found.model_copy(update={"start": usual_starts(found)})
 
 
 def borrowed_ranges(given: Mapping[str, Any]) -> str | None:
@@ -53,6 +63,29 @@ def borrowed_ranges(given: Mapping[str, Any]) -> str | None:
         f"no search space is shipped for {model}: its other settings and ranges are those of {path.name}; give your "
         "own with --space FILE"
     )
+
+
+def known_before(space: SearchSpace, given: Mapping[str, Any], folder: Path) -> tuple[Knowledge, list[str]]:
+    """Returns what earlier searches know of a new one in `folder`, and sentences on what is learnt from which.
+
+    Args:
+        given: the arguments of `search` that were given: `learn_from`, `from_scratch`.
+
+    Raises:
+        UserError: Both were given, or nothing can be learnt from a search that was named.
+    """
+    from tune_cropshield.search.earlier import learn
+    from tune_cropshield.search.knowledge import Knowledge
+
+    named = given.get("learn_from")
+    if given.get("from_scratch"):
+        if named is not None:
+            raise UserError("--from-scratch learns from no search: leave it out, or --learn-from")
+        return Knowledge(), []
+    if named is not None:
+        listed = [named] if isinstance(named, str | Path) else list(named)
+        return learn(space, [], [path_of(one, "--learn-from") for one in listed])
+    return learn(space, [RUNS, *([folder.parent] if folder.parent.resolve() != RUNS.resolve() else [])])
 
 
 def resumed_space(out: Path | None, given: Mapping[str, Any]) -> SearchSpace:

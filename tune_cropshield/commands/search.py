@@ -30,6 +30,8 @@ SETTINGS = (
     "trials_per_gpu",
     "sampler",
     "stop_when_flat",
+    "learn_from",
+    "from_scratch",
 )
 
 
@@ -73,8 +75,8 @@ def _print(planned: DryRun, console: Console) -> None:
 
     space, plan, resources = planned.space, planned.plan, planned.resources
     trial, settings = space.trial_config(), space.search
-    if planned.note is not None:
-        console.print(planned.note)
+    for note in planned.notes:
+        console.print(Text(note))
     at_once = f"{words.counted(resources.concurrent_trials, 'trial')} at once"
     console.print(f"{trial.model} at {trial.image_size} px on {resources.device}, {at_once}")
     console.print("searched:")

@@ -10,9 +10,11 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from tune_cropshield.config.reference import REFERENCE
+from tune_cropshield.config.space import SETTINGS, load_space
 from tune_cropshield.outcome import words
 from tune_cropshield.outcome.lead import lead_of_winner
 from tune_cropshield.outcome.trained import BEST
+from tune_cropshield.search.earlier import starts_of_next
 from tune_cropshield.search.endings import OUTCOME
 from tune_cropshield.search.folder import TABLE, trial_folder
 from tune_cropshield.search.journal import best_trial, best_value
@@ -45,10 +47,9 @@ def summary_lines(
     if not any(trial.intermediate_values for trial in trials):
         return [*lines, "no trial has a result"]
     best, reference = best_trial(study), trials[REFERENCE]
-    settings = ", ".join(f"{name} {words.setting(value)}" for name, value in best.params.items())
     reached = _accuracy(search_dir, best)
     spread = words.over_parts(lines_of[best.number])
-    lines.append(f"best: trial {best.number}, val_acc {words.accuracy(reached)}{spread} ({settings})")
+    lines.append(f"best: trial {best.number}, val_acc {words.accuracy(reached)}{spread} ({_spelled(best.params)})")
     if reference.intermediate_values:
         start = _accuracy(search_dir, reference)
         gain = words.points(reached - start).removeprefix("+")
@@ -68,14 +69,17 @@ def summary_lines(
             f"the network in {BEST} is that of its best part, {network.name}: val_acc {words.accuracy(own)} there"
         )
     lines.append(f"best configuration and weights: {shown_dir / BEST}    all trials: {shown_dir / TABLE}")
+    if next_time := _next_starts(study, search_dir):
+        lines.append(f"the next search of this network tries first: {'; then '.join(map(_spelled, next_time[:2]))}")
     return lines
 
 
 def summary_facts(study: optuna.Study, search_dir: Path) -> dict[str, Any]:
     """Returns the result for a program: counts of the trials by their end, the winner and trial 0.
 
-    "best" and "reference" (trial 0) are None where there is no result. "runner_up" says what the
-    winner's lead is worth, see `Lead.as_dict`; None where there is nothing to compare.
+    "best" and "reference" (trial 0) are None where there is no result. "runner_up" says what the winner's lead is
+    worth, see `Lead.as_dict`; None where there is nothing to compare. "next" are the settings that the next search of
+    the network tries first.
     """
     trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
     worked = any(trial.intermediate_values and trial.state != TrialState.FAIL for trial in trials)
@@ -88,7 +92,16 @@ def summary_facts(study: optuna.Study, search_dir: Path) -> dict[str, Any]:
         "best": _facts(search_dir, best_trial(study)) if worked else None,
         "reference": _facts(search_dir, reference[0]) if reference else None,
         "runner_up": lead.as_dict() if lead is not None else None,
+        "next": _next_starts(study, search_dir),
     }
+
+
+def _next_starts(study: optuna.Study, search_dir: Path) -> list[dict[str, Any]]:
+    return starts_of_next(study, load_space(search_dir / SETTINGS))
+
+
+def _spelled(setting: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {words.setting(value)}" for name, value in setting.items())
 
 
 def _facts(search_dir: Path, trial: FrozenTrial) -> dict[str, Any]:

@@ -18,10 +18,12 @@ from tune_cropshield.data.split_file import SPLIT_TABLE, write_split
 from tune_cropshield.files import raising_disk_full, remove_leftovers
 from tune_cropshield.memory.choose.pairs import Plan
 from tune_cropshield.search import folder as files
+from tune_cropshield.search.earlier import read_knowledge, save_knowledge, search_again
 from tune_cropshield.search.early_end import EarlyEnd
 from tune_cropshield.search.endings import complete_endings
 from tune_cropshield.search.hparams import HParams
 from tune_cropshield.search.journal import PART_EPOCHS, best_value, num_started, open_study, quiet_optuna
+from tune_cropshield.search.knowledge import Knowledge
 from tune_cropshield.search.launches import note_start
 from tune_cropshield.search.plan_file import save_plan
 from tune_cropshield.search.prepare import Prepared
@@ -50,6 +52,7 @@ class Search:
         pruning: decides which trials end early; it knows what earlier runs of the search reported.
         early_end: decides whether the whole search ends early.
         hparams: TensorBoard's record of the trials' settings.
+        knowledge: what earlier searches know of this one.
         ray_address: a Ray cluster to join, None for a Ray of its own.
         pruned: numbers of the trials that `pruning` has stopped in this run.
     """
@@ -66,6 +69,7 @@ class Search:
     pruning: PruningRule
     early_end: EarlyEnd
     hparams: HParams
+    knowledge: Knowledge = field(default_factory=Knowledge)
     ray_address: str | None = None
     pruned: set[int] = field(default_factory=set)
 
@@ -110,6 +114,7 @@ def begin_search(
     resume: bool,
     command: Sequence[str],
     ray_address: str | None = None,
+    knowledge: Knowledge | None = None,
 ) -> Search:
     """Begins a search in `folder`, or goes on with the one that is there, and returns it; `run_search` then runs it.
 
@@ -122,6 +127,7 @@ def begin_search(
         resume: a search that is there is gone on with. It is compared with `prepared` before anything is written.
         command: the command line behind the program's name, for starts.jsonl.
         ray_address: a Ray cluster to join, which shares this machine's folders.
+        knowledge: what earlier searches know. A search that is gone on with knows what it knew when it was begun.
 
     Raises:
         UserError: the search that is there was begun on other photographs or settings, or its journal is damaged.
@@ -139,7 +145,10 @@ def begin_search(
         if resume:
             check_journal(folder)
             check_same(open_study(folder), folder, space, prepared.data.store)
-        files.save_settings(folder, space, f"python -m tune_cropshield search --space {SETTINGS}")
+            knowledge = read_knowledge(folder)
+        knowledge = knowledge or Knowledge()
+        files.save_settings(folder, space, search_again(SETTINGS, knowledge))
+        save_knowledge(folder, knowledge)
         save_plan(folder, plan)
         write_left_out(folder, prepared.data.left_out)
         if not (folder / SPLIT_TABLE).exists():
@@ -154,7 +163,7 @@ def begin_search(
     study.sampler = build_sampler(space.search.sampler, space.search.seed, num_existing, space.search.trials)
     if not num_existing:  # else they are there, however the plan has changed since
         with quiet_optuna():
-            for start in start_points(space, plan):
+            for start in start_points(space, plan, knowledge):
                 study.enqueue_trial(start, skip_if_exists=True)
     complete_endings(study, lambda number: best_so_far(read_metrics(files.trial_folder(folder, number))))
     for trial in study.get_trials(deepcopy=False):
@@ -174,5 +183,6 @@ def begin_search(
         pruning=pruning,
         early_end=EarlyEnd(),
         hparams=HParams(folder, space, plan),
+        knowledge=knowledge,
         ray_address=ray_address,
     )

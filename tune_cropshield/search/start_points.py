@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from tune_cropshield.config.domain import NO_BOUND, Domain
+from tune_cropshield.config.domain import NO_BOUND
 from tune_cropshield.config.reference import recommended
 from tune_cropshield.config.settings import TrialConfig
 from tune_cropshield.config.space import OF_PHOTOGRAPHS, SearchSpace
 from tune_cropshield.memory.choose.pairs import Plan
+from tune_cropshield.search.knowledge import Knowledge
 from tune_cropshield.search.trial_settings import EFFECTIVE_BATCH, PAIR
 from tune_cropshield.search.views.view import short
 
@@ -16,11 +17,19 @@ from tune_cropshield.search.views.view import short
 UNSAID = ("clip_value", "agc", "early_stopping")
 
 
-def start_points(space: SearchSpace, plan: Plan) -> list[dict[str, Any]]:
-    """Returns the parameters to try first, trial 0 being the reference setting; all but it may be partial."""
-    reference = reference_point(space)
-    starts = [reference, *(dict(start) for start in space.start if dict(start) != reference)]
-    return [_with_fitting_pair(start, space, plan) for start in starts]
+def start_points(space: SearchSpace, plan: Plan, knowledge: Knowledge | None = None) -> list[dict[str, Any]]:
+    """Returns the parameters to try first, trial 0 being the reference setting; all but it may be partial.
+
+    Behind it comes what earlier searches know, then what the space names and they have not tried.
+    """
+    knowledge = knowledge or Knowledge()
+    named = [dict(start) for start in space.start if not knowledge.has_tried(start)]
+    starts: list[dict[str, Any]] = []
+    for start in (reference_point(space), *knowledge.starts, *named):
+        fitting = with_fitting_pair(start, space, plan)
+        if fitting not in starts:
+            starts.append(fitting)
+    return starts
 
 
 def reference_point(space: SearchSpace) -> dict[str, Any]:
@@ -30,20 +39,13 @@ def reference_point(space: SearchSpace) -> dict[str, Any]:
     see `reference_differs`.
     """
     advice = _advice(space)
-    return {name: _nearest(name, domain, advice[name]) for name, domain in space.space.items()}
+    return {name: space.nearest(name, advice[name]) for name in space.space}
 
 
 def _advice(space: SearchSpace) -> dict[str, Any]:
     trial = space.trial_config()
     own = {name: getattr(trial, name) for name in TrialConfig.model_fields}
     return own | {name: getattr(space.data, name) for name in OF_PHOTOGRAPHS} | recommended(trial)
-
-
-def _nearest(name: str, domain: Domain, advised: Any) -> Any:
-    """Returns what `domain` holds nearest to what is advised. An early stopping of 0 waits without a bound."""
-    if name == "early_stopping" and advised == 0 and not domain.holds(advised):
-        return domain.nearest(NO_BOUND)
-    return domain.nearest(advised)
 
 
 def reference_differs(space: SearchSpace) -> dict[str, tuple[Any, Any]]:
@@ -72,7 +74,7 @@ def _difference(name: str, advised: Any, taken: Any) -> str:
     return f"trial 0 takes {name} = {short(taken)}: the reference's {short(advised)} is not in the space"
 
 
-def _with_fitting_pair(start: dict[str, Any], space: SearchSpace, plan: Plan) -> dict[str, Any]:
+def with_fitting_pair(start: dict[str, Any], space: SearchSpace, plan: Plan) -> dict[str, Any]:
     """Returns `start` with the nearest effective batch that fits, as a pair where pairs are searched."""
     batch = start.get(EFFECTIVE_BATCH)
     if batch is None:

@@ -10,6 +10,7 @@ from tune_cropshield.outcome import words
 from tune_cropshield.outcome.report.page import Block, Command, Section, Table, Text
 from tune_cropshield.outcome.report.search_record import SearchRecord
 from tune_cropshield.outcome.trained import BEST
+from tune_cropshield.search.earlier import read_knowledge, search_again
 
 
 def trials_section(record: SearchRecord) -> Section:
@@ -49,7 +50,7 @@ def section(record: SearchRecord) -> Section:
     """Returns the commands and the environment."""
     search, folder = "python -m tune_cropshield search", record.folder
     blocks: list[Block] = [
-        Command("Search again, with the same settings", f"{search} --space {shlex.quote(str(folder / SETTINGS))}"),
+        Command("Search again, with the same settings", search_again(str(folder / SETTINGS), read_knowledge(folder))),
         Command(
             "Continue this search, or extend it with --trials", f"{search} --out {shlex.quote(str(folder))} --resume"
         ),
