@@ -11,8 +11,9 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
 from tune_cropshield.api.space import resumed_space
+from tune_cropshield.config.space import SearchSettings
 from tune_cropshield.search.endings import FINISHED, OUTCOME
-from tune_cropshield.search.flat import _mean_best_of, ended_values, outlook
+from tune_cropshield.search.flat import _mean_best_of, ended_values, never_flat, outlook
 from tune_cropshield.search.run import run_search
 from tune_cropshield.search.trial_end import after_trial
 
@@ -70,6 +71,14 @@ def test_with_every_photograph_right_there_is_still_an_error_and_nothing_to_gain
 
 def test_nothing_is_expected_of_fewer_than_20_trials() -> None:
     assert outlook(19 * [0.5], 100) is None
+
+
+def test_a_search_too_short_to_be_called_flat_says_so() -> None:
+    assert never_flat(SearchSettings(trials=20, stop_when_flat=True)) == (
+        "stop_when_flat has no effect on this search: it ends none before 20 trials, and this one has 20 (--trials N)"
+    )
+    assert never_flat(SearchSettings(trials=21, stop_when_flat=True)) is None
+    assert never_flat(SearchSettings(trials=20)) is None
 
 
 def test_trials_count_by_their_best_epoch_once_they_have_ended() -> None:

@@ -14,6 +14,7 @@ from tune_cropshield.search.journal import PART_EPOCHS, best_value
 if TYPE_CHECKING:
     import optuna
 
+    from tune_cropshield.config.space import SearchSettings
     from tune_cropshield.search.context import Search
 
 # No search is called flat before: its first 10 trials are drawn at random, and the sampler is given as many to show
@@ -95,6 +96,16 @@ def ended_values(study: optuna.Study) -> list[float]:
     ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
     in_parts = PART_EPOCHS in study.user_attrs
     return [0.0 if in_parts and trial.state != TrialState.COMPLETE else max(best_value(trial), 0.0) for trial in ended]
+
+
+def never_flat(settings: SearchSettings) -> str | None:
+    """Returns a sentence where `stop_when_flat` is set and the search has too few trials for it, else None."""
+    if not settings.stop_when_flat or settings.trials > FEWEST_TRIALS:
+        return None
+    return (
+        f"stop_when_flat has no effect on this search: it ends none before {FEWEST_TRIALS} trials, and this one has "
+        f"{settings.trials} (--trials N)"
+    )
 
 
 def end_if_flat(search: Search) -> None:

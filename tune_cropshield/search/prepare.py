@@ -56,6 +56,7 @@ def prepare(space: SearchSpace, cache_dir: Path, view: SearchView) -> Prepared:
     from tune_cropshield.data.dataset import open_data
     from tune_cropshield.data.generated import generated_leaves
     from tune_cropshield.data.remarks import remarks
+    from tune_cropshield.search.flat import never_flat
     from tune_cropshield.search.start_points import reference_notes
     from tune_cropshield.search.trial_settings import most_expensive
     from tune_cropshield.training.model_checks import check_network, check_pretrained
@@ -84,6 +85,8 @@ def prepare(space: SearchSpace, cache_dir: Path, view: SearchView) -> Prepared:
     )
     for note in reference_notes(space):
         view.note(note)
+    if (too_short := never_flat(space.search)) is not None:
+        view.note(too_short)
     plan = plan_for(space, resources, card, len(data.classes), view, cache_dir)
     return Prepared(space, data, plan, resources, card, cache_dir)
 
