@@ -127,8 +127,8 @@ def _ray_trial(number: int) -> Any:
 PROPOSERS: dict[str, Callable[[dict[str, Any], int, int], Proposer]] = {STOCK: StockRayTune, RANDOM: RandomSettings}
 
 
-def searched_space(arguments: argparse.Namespace) -> SearchSpace:
-    """Returns the space that all methods search: a file's, with what was asked for over it."""
+def searched_tables(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Returns the tables of the space that all methods search: a file's, with what was asked for over it."""
     tables = read_toml(find_space(arguments.space, None))
     own = {"trials": arguments.trials, "epochs": arguments.epochs, "device": arguments.device, "trials_per_gpu": 1}
     over = {
@@ -136,14 +136,19 @@ def searched_space(arguments: argparse.Namespace) -> SearchSpace:
         "trial": {"image_size": arguments.image_size, "pretrained": False},
         "search": {**own, "seed": arguments.one_seed},
     }
-    return space_from(tables, over, arguments.space)
+    return {**tables, **{name: {**tables.get(name, {}), **values} for name, values in over.items()}}
+
+
+def searched_space(arguments: argparse.Namespace) -> SearchSpace:
+    """Returns that space."""
+    return space_from(searched_tables(arguments), {}, arguments.space)
 
 
 def search_by_default(arguments: argparse.Namespace, out: Path) -> Path:
     """Runs this project's search to its end, and returns the folder of its best network."""
     from tune_cropshield import search
 
-    found = search(space=searched_space(arguments), out=out, from_scratch=True, progress=False)
+    found = search(space=searched_tables(arguments), out=out, from_scratch=True, progress=False)
     if found.best is None or found.stopped is not None:
         raise RuntimeError(f"the search ended early: {found.stopped}")
     return found.best.folder
