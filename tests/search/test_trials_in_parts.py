@@ -6,8 +6,11 @@ from __future__ import annotations
 
 import csv
 import gc
+import io
 import json
 import math
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +19,11 @@ import optuna
 import pytest
 from begun_search import Photographs, begun, prepared
 from optuna.trial import TrialState
+from rich.console import Console
 
 from tune_cropshield.api.evaluate import evaluate
 from tune_cropshield.api.results import open_search
+from tune_cropshield.cli import main
 from tune_cropshield.config.settings import DataConfig, RunConfig, TrialConfig, load_config
 from tune_cropshield.config.space import SearchSettings, load_space
 from tune_cropshield.data.split_file import read_split
@@ -34,8 +39,11 @@ from tune_cropshield.search.pruning import build_pruning
 from tune_cropshield.search.same_search import settings_differ
 from tune_cropshield.search.searcher import StudySearcher
 from tune_cropshield.search.trial_settings import comparable_settings
+from tune_cropshield.search.views.live import LiveView
+from tune_cropshield.search.views.plain import PlainView
 from tune_cropshield.search.views.view import SearchView, TrialLine
 from tune_cropshield.search.worker import TrialWorker
+from tune_cropshield.training.metrics import METRIC_NAMES
 from tune_cropshield.training.run_folder import read_metrics
 
 SPACE = """
@@ -156,6 +164,22 @@ def test_a_view_tells_the_part_and_which_trial_is_the_best() -> None:
     assert TrialLine(0, {}, "32x1", epochs=6, epoch=5).part == ""
 
 
+def test_a_log_and_a_terminal_tell_the_part(capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = dict.fromkeys(METRIC_NAMES, 0.5) | {"epoch": 3, "best_epoch": 3, "best_val_acc": 0.5}
+    console = Console(file=io.StringIO(), width=100)
+    for view in (PlainView(), live := LiveView(console)):
+        view.begin(2, 0)
+        view.trial_started(TrialLine(0, {}, "32x1", epochs=6, parts=3))
+        view.epoch_done(0, metrics)
+    console.print(live._render())
+    live.trial_ended(0, "pruned", None)
+
+    assert re.search(r"t000 +part 2/3 .* 3/6 ", console.file.getvalue())  # type: ignore[attr-defined]
+    PlainView.trial_ended(view := PlainView(running={0: TrialLine(0, {}, "", 6, parts=3, epoch=4)}), 0, "pruned", None)
+    assert "t000 pruned after 4 of 6 epochs, in part 2 of 3, best val_acc" in capsys.readouterr().out
+    assert view.ended == 1
+
+
 @pytest.fixture
 def photographs(drawn_leaves: Path, home: Path) -> Photographs:
     return Photographs(drawn_leaves, home / "cache" / "tune_cropshield")
@@ -245,6 +269,8 @@ def test_a_search_in_folds_from_its_journal_to_its_report(played: Search, photog
     assert "Its accuracy is the mean over the 3 parts that it came through" in text
     assert "Best val_acc of each part of the best trials, their mean, and their standard deviation" in text
     assert "Evaluated again for this report" not in text
+    assert "120 photographs in 4 classes: 72 to train, 36 to validate, 12 to test." in text
+    assert f"These are the sides in {part.name} of the winner" in text
 
 
 def test_a_search_in_parts_that_goes_on_knows_them(played: Search, photographs: Photographs, tmp_path: Path) -> None:
@@ -256,3 +282,29 @@ def test_a_search_in_parts_that_goes_on_knows_them(played: Search, photographs: 
     assert again.study.user_attrs["part_epochs"] == 2
     line = again.trial_line(0)
     assert (line.epochs, line.parts, line.epoch, line.best_val_acc) == (6, 3, 6, before[0][6])
+
+
+def test_a_dry_run_counts_the_parts_and_refuses_folds_of_a_given_split(
+    drawn_leaves: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (home / "space.toml").write_text(SPACE)
+    flags = ["search", "--space", str(home / "space.toml"), "--dry-run", "--device", "cpu", "--data"]
+
+    assert main([*flags, str(drawn_leaves)]) == 0
+    told = capsys.readouterr().out
+    assert "pruning steps: after epochs 1, 2, 4 (the last 2 end a part each), the best 1 in 2 go on" in told
+    assert "each trial: 3 folds one after another, its value is their mean" in told
+    assert "worst case: 3 trials x 3 parts x 2 epochs = 18 epochs, were none pruned" in told
+    assert (
+        "120 photographs, 4 classes: each trial is trained on 3 folds, about 72 photographs to train and 36 to "
+        "validate, 12 to test (fewer"
+    ) in told
+    assert "36 validation photographs: one is worth" in told
+
+    for side in ("train", "val"):
+        shutil.copytree(drawn_leaves, home / "given" / side)
+    assert main([*flags, str(home / "given")]) == 2
+    assert (
+        f"{home / 'given'}: `folds = 3` deals train and validation photographs out anew, but the folders name the "
+        "validation photographs (val): leave folds out, or take replicates"
+    ) in " ".join(capsys.readouterr().err.split())

@@ -44,7 +44,7 @@ def dry_run(given: dict[str, Any], out: Path | None = None, *, resume: bool = Fa
     """
     space = resumed_space(out, given) if resume else new_space(given)
     if space.data.dir:  # before anything heavy is imported
-        check_folder(Path(space.data.dir), space.data.class_depth, space.data.merge)
+        check_folder(Path(space.data.dir), space.data.class_depth, space.data.merge, folds=space.search.folds)
     from tune_cropshield.search.earlier import read_knowledge
     from tune_cropshield.search.prepare import device_and_card, plan_for
     from tune_cropshield.search.resources import divide

@@ -145,7 +145,7 @@ def _check_before_anything_starts(space: SearchSpace, folder: Path, resume: bool
             check_new(folder)
         check_can_be_made(folder, "--out")
     if space.data.dir:
-        check_folder(Path(space.data.dir), space.data.class_depth, space.data.merge)
+        check_folder(Path(space.data.dir), space.data.class_depth, space.data.merge, folds=space.search.folds)
     if space.search.device == "cuda" and not gpus_free_mib():
         find_device("cuda")  # says why not
 

@@ -16,7 +16,7 @@ from tune_cropshield.data.feed import ImageFeed
 from tune_cropshield.data.folder import ImageFolder, scan_folder
 from tune_cropshield.data.left_out import LeftOut
 from tune_cropshield.data.preparation import Preparation
-from tune_cropshield.data.split import VAL, Split, fold_of, split_as_given, split_by_content
+from tune_cropshield.data.split import Split, check_folds, fold_of, split_as_given, split_by_content
 from tune_cropshield.data.store import Store, open_store
 from tune_cropshield.errors import DataError
 from tune_cropshield.files import printable
@@ -124,11 +124,7 @@ def folded(
     """
     if config.folds == 1:
         return split
-    if VAL in given:
-        raise DataError(
-            f"{config.dir}: `folds = {config.folds}` deals train and validation photographs out anew, but the folders "
-            f"name the validation photographs ({VAL}): leave folds out, or take replicates"
-        )
+    check_folds(config.folds, given, config.dir)
     return fold_of(split, labels, digests, classes, config.split_seed, config.folds, config.fold)
 
 

@@ -13,7 +13,7 @@ from tune_cropshield.data.digests import file_digests
 from tune_cropshield.data.layout import EXPECTED, Layout, deeper, find_layout
 from tune_cropshield.data.left_out import LeftOut, left_out_lines
 from tune_cropshield.data.listing import ListedImage, Listing, follow, list_below, list_file, sorted_entries
-from tune_cropshield.data.split import check_given_split
+from tune_cropshield.data.split import check_folds, check_given_split
 from tune_cropshield.errors import DataError
 from tune_cropshield.files import printable
 
@@ -100,9 +100,15 @@ def scan_folder(
     return ImageFolder(listed.root, listed.classes, files, listed.left_out)
 
 
-def check_folder(root: Path, class_depth: int | None = None, merge: Mapping[str, str] = NOTHING) -> None:
-    """Raises DataError as `scan_folder` would, in an instant: the files are listed, but not read."""
-    list_folder(root, class_depth, merge)
+def check_folder(
+    root: Path, class_depth: int | None = None, merge: Mapping[str, str] = NOTHING, *, folds: int = 1
+) -> None:
+    """Raises DataError as `scan_folder` would, in an instant: the files are listed, but not read.
+
+    folds: more than one are refused where the folders name the validation photographs.
+    """
+    listed = list_folder(root, class_depth, merge)
+    check_folds(folds, {side for _, _, side in listed.images if side is not None}, str(root))
 
 
 def list_folder(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -169,6 +169,18 @@ def fold_of(
         if lacking := [repr(of) for label, of in enumerate(classes) if label not in there]:
             raise DataError(f"fold {fold} of {folds} has no images of {', '.join(lacking)} to {name}: take fewer folds")
     return chosen
+
+
+def check_folds(folds: int, given: Collection[str], folder: str) -> None:
+    """Raises DataError where there are to be several folds although the folders name the validation photographs.
+
+    given: the sides that they name.
+    """
+    if folds > 1 and VAL in given:
+        raise DataError(
+            f"{folder}: `folds = {folds}` deals train and validation photographs out anew, but the folders name the "
+            f"validation photographs ({VAL}): leave folds out, or take replicates"
+        )
 
 
 def _order(seed: int, digest: str) -> bytes:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from tune_cropshield.config.settings import DataConfig
 from tune_cropshield.data.class_sizes import always_the_largest, validation_is_small, validation_line
 from tune_cropshield.data.dataset import LeafData
 from tune_cropshield.data.left_out import Kind, LeftOut, left_out_lines, read_left_out
 from tune_cropshield.data.look_alikes import look_alike_lines
 from tune_cropshield.data.split import TEST, TRAIN, VAL
-from tune_cropshield.data.split_file import SplitRow, read_split, split_rows
+from tune_cropshield.data.split_file import SplitRow, read_split, rows_of_fold, split_rows
 from tune_cropshield.errors import UserError
 from tune_cropshield.files import printable
 from tune_cropshield.outcome import words
 from tune_cropshield.outcome.report.judgement import data_uri, thumbnail
 from tune_cropshield.outcome.report.page import Block, Gallery, Section, Table, Text, Thumbnail
 from tune_cropshield.outcome.report.search_record import SearchRecord
+from tune_cropshield.outcome.trained import read_config
+from tune_cropshield.training.run_folder import PART, network_folder
 
 TITLE = "The photographs"
 MOST_EXAMPLES = 60  # classes; a picture takes 3 to 5 kB of the page
@@ -34,11 +38,20 @@ def section(record: SearchRecord, data: LeafData | str) -> Section:
         rows = split_rows(data)
     if rows is None:
         return Section("photographs", TITLE, [Text(f"The photographs cannot be shown: {data}.")])
+    fold = None if record.winner is None else _fold(network_folder(record.winner.folder))
+    rows = rows_of_fold(rows, fold) if fold is not None else rows
     sizes = Counter(row.class_name for row in rows)
     sides = Counter((row.class_name, row.side) for row in rows)
     classes = sorted(sizes)
     validated = {name: sides[name, VAL] for name in classes if sides[name, VAL]}
     blocks: list[Block] = [Text(_counts(rows, sizes), strong=True), Text(_imbalance(sizes, validated))]
+    if fold is not None:
+        blocks.append(
+            Text(
+                f"These are the sides in {PART}{fold.fold} of the winner, whose network is kept: each of its "
+                f"{fold.folds} parts is validated on another fold of the train and validation photographs."
+            )
+        )
     if validation_is_small(validated):
         blocks.append(_sentence(validation_line(validated)))
     blocks += map(_sentence, look_alike_lines(sizes))
@@ -52,6 +65,15 @@ def section(record: SearchRecord, data: LeafData | str) -> Section:
     if isinstance(data, LeafData):
         blocks.append(_examples(classes, rows, data))
     return Section("photographs", TITLE, blocks)
+
+
+def _fold(run_dir: Path) -> DataConfig | None:
+    """Returns what says which fold a run was validated on; None where it is none, or not known."""
+    try:
+        config = read_config(run_dir).data
+    except UserError:
+        return None
+    return config if config.folds > 1 else None
 
 
 def _sentence(line: str) -> Text:
