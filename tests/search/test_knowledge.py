@@ -126,7 +126,7 @@ def test_a_prior_weakens_with_each_own_trial_and_is_gone_after_twelve() -> None:
 
     counts = [len(known.prior(lr_only(), [0.5] * own)) for own in (0, 3, 6, 11, 12, 50)]
 
-    assert counts == [24, 18, 12, 2, 0, 0]
+    assert counts == [40, 36, 24, 4, 0, 0]
 
 
 def test_a_prior_is_on_the_scale_of_the_own_values() -> None:
@@ -148,8 +148,8 @@ def test_a_prior_has_good_and_bad_in_the_proportion_in_which_they_were() -> None
 
     values = [value for _, value in known.prior(lr_only(), [])]
 
-    assert (len(values), min(values), max(values)) == (24, pytest.approx(0.0225), pytest.approx(0.9775))
-    assert sum(value > 0.5 for value in values) == 12
+    assert (len(values), min(values), max(values)) == (48, pytest.approx(0.0125), pytest.approx(0.9875))
+    assert sum(value > 0.5 for value in values) == 24
 
 
 def test_a_prior_leaves_out_settings_that_lack_a_parameter() -> None:
