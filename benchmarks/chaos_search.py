@@ -247,9 +247,15 @@ def _faults_of_run(folder: Path) -> Iterator[str]:
 
 
 def differences(before: dict[int, Ending], after: dict[int, Ending]) -> list[int]:
-    """Returns the trials that had ended before and are not the same after."""
-    return [
-        number
-        for number, ending in before.items()
-        if ending.state in [state.name for state in ENDED] and after.get(number) != ending
-    ]
+    """Returns the trials that were lost or repeated.
+
+    One that had ended must be the same after; one that had not, be it under way or stopped at a pruning step for now,
+    must have kept its parameters and what its epochs came to.
+    """
+    return [number for number, ending in before.items() if number not in after or not _kept(ending, after[number])]
+
+
+def _kept(before: Ending, after: Ending) -> bool:
+    if before.state in [state.name for state in ENDED]:
+        return before == after
+    return before.params.items() <= after.params.items() and before.values.items() <= after.values.items()
