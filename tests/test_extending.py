@@ -28,7 +28,7 @@ def test_a_search_whose_every_part_is_ones_own(tmp_path: Path, drawn_leaves: Pat
     (tmp_path / "own.toml").write_text(block("toml"), encoding="utf-8")
     command = [sys.executable, "-m", "tune_cropshield", "search", "--space", "own.toml", "--data", str(drawn_leaves)]
     done = subprocess.run(
-        [*command, "--image-size", "32", "--device", "cpu", "--out", "found"],
+        [*command, "--image-size", "32", "--device", "cpu", "--trials-per-gpu", "1", "--out", "found"],
         cwd=tmp_path,
         capture_output=True,
         text=True,

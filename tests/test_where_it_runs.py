@@ -27,6 +27,7 @@ lr = {log = [1e-4, 3e-2]}
 trials = 2
 epochs = 1
 grace_epochs = 1
+trials_per_gpu = 1
 """
 
 
@@ -86,7 +87,7 @@ def test_from_an_installed_wheel(python: Path, drawn_leaves: Path, tmp_path: Pat
         python,
         elsewhere,
         *("-m", "tune_cropshield", "search", "--space", "demo.toml", "--data", str(drawn_leaves), "--out", "out"),
-        *("--image-size", "32", "--trials", "2", "--epochs", "2"),
+        *("--image-size", "32", "--trials", "2", "--epochs", "2", "--trials-per-gpu", "1"),
     )
 
     assert_both_trials_finished(done, elsewhere / "out")

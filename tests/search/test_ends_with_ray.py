@@ -141,15 +141,22 @@ def test_a_search_that_is_asked_to_end_leaves_its_best_and_its_report_and_no_pro
     assert read_study(out).trials[0].state.name == "RUNNING"
 
 
-def test_a_signal_while_the_results_are_written_does_not_take_them_away(search: Start, home: Path) -> None:
+def test_neither_a_reader_that_goes_nor_a_signal_while_the_results_are_written_takes_them_away(
+    search: Start, home: Path
+) -> None:
     out = home / "out"
-    process = search(stdout=subprocess.DEVNULL)
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "wb") as said:
+        process = search("--json-lines", stdout=said)
+    with os.fdopen(reading, "rb") as reader:
+        assert reader.readline()  # as `| head -1`
     while not (out / ".best.tmp").exists() and not (out / "best").exists() and process.poll() is None:
         time.sleep(0.001)
 
     group(process.pid)
 
     assert process.wait(timeout=60) == 0  # all trials had ended
+    assert [trial.state.is_finished() for trial in read_study(out).trials] == [True, True, True]
     assert (out / "best" / "model.safetensors").is_file() and (out / "report.html").is_file()
 
 
@@ -167,11 +174,10 @@ def test_after_a_kill_of_the_search_alone_nothing_of_ray_is_left(search: Start, 
     assert not running(all_of_it)
 
 
-@pytest.mark.parametrize("flags", [[], pytest.param(["--json-lines"], marks=pytest.mark.slow)])
-def test_a_reader_that_goes_does_not_end_a_search(search: Start, home: Path, flags: list[str]) -> None:
+def test_a_reader_that_goes_does_not_end_a_search(search: Start, home: Path) -> None:
     reading, writing = os.pipe()
     with os.fdopen(writing, "wb") as said:
-        process = search(*flags, stdout=said)
+        process = search(stdout=said)
     with os.fdopen(reading, "rb") as reader:
         assert reader.readline()  # as `| head -1`
 
@@ -181,7 +187,12 @@ def test_a_reader_that_goes_does_not_end_a_search(search: Start, home: Path, fla
 
 
 @pytest.mark.slow
-def test_a_search_without_output_and_error_runs(drawn_leaves: Path, home: Path) -> None:
+def test_a_search_runs_without_output_and_error_and_where_temporary_files_lie_too_deep_for_sockets(
+    drawn_leaves: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = home / ("a_long_name_" * 8)
+    long.mkdir()
+    monkeypatch.setenv("TMPDIR", str(long))
     (home / "space.toml").write_text(SPACE)
     words = f"-m tune_cropshield search --space {home}/space.toml --data {drawn_leaves} --out {home}/out"
 
@@ -189,14 +200,3 @@ def test_a_search_without_output_and_error_runs(drawn_leaves: Path, home: Path) 
 
     assert done.returncode == 0
     assert (home / "out" / "best" / "model.safetensors").is_file()
-
-
-@pytest.mark.slow
-def test_a_folder_for_temporary_files_that_is_too_long_for_sockets_is_avoided(
-    search: Start, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    long = home / ("a_long_name_" * 8)
-    long.mkdir()
-    monkeypatch.setenv("TMPDIR", str(long))
-
-    assert search(stdout=subprocess.DEVNULL).wait(timeout=200) == 0
