@@ -38,7 +38,6 @@ def recording(space: SearchSpace, arguments: argparse.Namespace, seed: int) -> S
     settings = SearchSettings(
         trials=arguments.trials,
         epochs=epochs,
-        grace_epochs=min(space.search.grace_epochs, epochs),
         sampler="random",
         pruning="none",
         seed=seed,

@@ -187,7 +187,7 @@ def test_every_fault_of_a_space_is_told_at_once_with_its_key(tmp_path: Path) -> 
             'start: must be [[start]] tables of parameters and values, like lr = 1e-4, but got [{"lr": [1]}]',
         ),
         (
-            "[trial]\nwarmup_epochs = 5.0",
+            "[trial]\nwarmup_epochs = 5.0\n[search]\ngrace_epochs = 2",
             "search: `grace_epochs >= warmup_epochs` must hold (no trial is judged while it warms up), but got 2 and 5",
         ),
     ],
@@ -207,10 +207,28 @@ def test_a_parameter_that_cannot_be_searched_is_told_with_those_that_can(tmp_pat
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "first_step", "pruning_steps"),
+    [
+        ("[search]\nepochs = 25", 7, (7, 14)),  # a quarter, rounded up; then twice as many
+        ("[search]\nepochs = 8", 2, (2, 4)),
+        ("[search]\nepochs = 1", 1, ()),
+        ("[search]\nepochs = 25\ngrace_epochs = 1\nreduction_factor = 3", 1, (1, 3, 9)),
+        ("[trial]\nwarmup_epochs = 5.5\n[search]\nepochs = 8", 6, (6,)),  # no trial is judged while it warms up
+    ],
+)
+def test_where_nothing_is_said_trials_are_judged_from_a_quarter_of_their_epochs_on_and_after_the_warm_up(
+    tmp_path: Path, text: str, first_step: int, pruning_steps: tuple[int, ...]
+) -> None:
+    (tmp_path / "space.toml").write_text(text)
+    search = load_space(tmp_path / "space.toml").search
+    assert (search.first_step, search.pruning_steps) == (first_step, pruning_steps)
+
+
 def test_values_given_as_flags_are_told_under_the_flags(tmp_path: Path) -> None:
     overrides = {"search": {"trials": 0, "epochs": 1, "time_budget": "x"}, "trial": {"image_size": 3}}
 
-    assert faults(tmp_path, "", overrides) == [
+    assert faults(tmp_path, "[search]\ngrace_epochs = 2", overrides) == [
         "--trials: must be at least 1, but got 0",
         "--time-budget: 'x' is no duration: write 45s, 90m, 2h or 1h30m",
         "search with --epochs: `grace_epochs <= epochs` must hold, but got 2 and 1",

@@ -91,10 +91,16 @@ def test_a_dry_run_without_photographs_says_so(home: Path, capsys: pytest.Captur
 @pytest.mark.parametrize(
     ("trials", "epochs", "grace", "expected"),
     [
-        (9, 9, 1, 9 * 1 + 3 * 2 + 1 * 6),  # after epochs 1 and 3 a third goes on
-        (12, 8, 2, 12 * 2 + 4 * 4 + 3),  # 1.33 trials for the last 2 epochs are 2.67
+        # After epochs 1, 2, 4 and 8 half goes on, one at least; the reference setting is trained to its end at last.
+        (9, 9, 1, 9 * 1 + 4.5 * 1 + 2.25 * 2 + 1.125 * 4 + 1 * 1 + 8 + 0.5),
+        (12, 8, 2, 12 * 2 + 6 * 2 + 3 * 4 + 6),
         (5, 4, 4, 5 * 4),
     ],
 )
-def test_epochs_are_counted_as_pruning_leaves_them(trials: int, epochs: int, grace: int, expected: int) -> None:
-    assert _epochs_when_pruned(SearchSettings(trials=trials, epochs=epochs, grace_epochs=grace)) == expected
+def test_epochs_are_counted_as_pruning_leaves_them(trials: int, epochs: int, grace: int, expected: float) -> None:
+    search = SearchSettings(trials=trials, epochs=epochs, grace_epochs=grace)
+    assert _epochs_when_pruned(search) == expected
+
+
+def test_without_a_reference_setting_its_epochs_are_not_counted() -> None:
+    assert _epochs_when_pruned(SearchSettings(trials=12, epochs=8, grace_epochs=2, baseline=False)) == 48

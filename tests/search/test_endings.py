@@ -18,9 +18,9 @@ from small_disks import fill, mounted
 from tune_cropshield.config.space import load_space
 from tune_cropshield.errors import DiskFull
 from tune_cropshield.memory.choose.pairs import plan_for_cpu
-from tune_cropshield.search.endings import METRIC, OUTCOME, complete_endings
-from tune_cropshield.search.folder import drop_losers, equal_weights, write_table
-from tune_cropshield.search.journal import open_study, read_study, unfinished
+from tune_cropshield.search.endings import METRIC, OUTCOME, complete_endings, end_stopped
+from tune_cropshield.search.folder import drop_losers, equal_weights, trial_rows, write_table
+from tune_cropshield.search.journal import is_stopped, open_study, read_study, unfinished
 from tune_cropshield.search.prepare import Prepared
 from tune_cropshield.search.searcher import StudySearcher
 from tune_cropshield.search.trial_settings import EFFECTIVE_BATCH, as_begun, distributions, pair_of
@@ -44,18 +44,26 @@ def result(epoch: int, value: float | None, **more: Any) -> dict[str, Any]:
 
 def test_pruned_finished_and_failed_trials_are_told_as_such(found: Prepared, tmp_path: Path) -> None:
     search = begun(found, tmp_path)
-    search.pruned.add(1)
     told = StudySearcher(search)
     for trial_id in ("a", "b", "c"):
         told.suggest(trial_id)
         told.on_trial_result(trial_id, result(1, 0.5))
     assert told.suggest("d") is None  # none is left, but of those under way one may have to be started again
     told.on_trial_complete("a", result(2, 0.7, outcome="finished"))
+    search.pruned.add(1)
     told.on_trial_complete("b", result(2, 0.6))
     told.note_worker_error("c", "ValueError: no")
     told.on_trial_complete("c", None, error=True)
     assert not told.starts_again("c")
     assert told.suggest("d") == "FINISHED"
+    trials = read_study(tmp_path).trials
+    # One that was stopped runs on to Optuna: the search may go on with it as long as it lasts.
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE, TrialState.RUNNING, TrialState.FAIL]
+    assert [is_stopped(trial) for trial in trials] == [False, True, False]
+    assert [row["state"] for row in trial_rows(tmp_path, search.study)] == ["COMPLETE", "PRUNED", "FAIL"]
+    assert [row["outcome"] for row in trial_rows(tmp_path, search.study)] == ["finished", "pruned", "failed"]
+    assert not unfinished(search.study)
+    end_stopped(search.study)
     trials = read_study(tmp_path).trials
     assert [trial.state for trial in trials] == [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]
     assert [trial.value for trial in trials] == [0.7, 0.6, None]
@@ -175,7 +183,7 @@ def journal_lines(folder: Path) -> list[bytes]:
 
 @pytest.mark.parametrize(
     ("outcome", "state"),
-    [("finished", TrialState.COMPLETE), ("pruned", TrialState.PRUNED), ("failed", TrialState.FAIL)],
+    [("finished", TrialState.COMPLETE), ("diverged", TrialState.PRUNED), ("failed", TrialState.FAIL)],
 )
 def test_a_kill_at_any_line_of_an_ending_leaves_the_trial_as_it_was_or_ended_the_same_way(
     outcome: str, state: TrialState, found: Prepared, tmp_path: Path
@@ -199,6 +207,32 @@ def test_a_kill_at_any_line_of_an_ending_leaves_the_trial_as_it_was_or_ended_the
             assert (trial.state, trial.intermediate_values) == (TrialState.RUNNING, {1: 0.5})
         else:
             assert (trial.state, trial.intermediate_values) == (state, {1: 0.5, 2: 0.6})
+
+
+def test_a_kill_at_any_line_of_a_stop_or_of_what_ends_it_leaves_the_trial_as_it_was_stopped_or_pruned(
+    found: Prepared, tmp_path: Path
+) -> None:
+    (tmp_path / "whole").mkdir()
+    search = searcher(found, tmp_path / "whole")
+    search.suggest("a")
+    search.on_trial_result("a", result(1, 0.5))
+    begun = len(journal_lines(tmp_path / "whole"))
+    search.on_trial_complete("a", result(2, 0.6, outcome="pruned"))
+    is_there = len(journal_lines(tmp_path / "whole"))
+    end_stopped(search._study)
+    lines = journal_lines(tmp_path / "whole")
+    assert is_there >= begun + 2 and len(lines) >= is_there + 2
+    told = []
+    for kept in range(begun, len(lines) + 1):
+        killed = tmp_path / f"killed-{kept}"
+        killed.mkdir()
+        (killed / "study.journal").write_bytes(b"".join(lines[:kept]) + b'{"op_code":')
+        again = open_study(killed)
+        complete_endings(again, lambda number: {1: 0.5, 2: 0.6})
+        (trial,) = again.trials
+        told.append("stopped" if is_stopped(trial) else trial.state.name)
+        assert trial.intermediate_values == ({1: 0.5} if kept == begun else {1: 0.5, 2: 0.6})
+    assert told == ["RUNNING", *["stopped"] * (is_there - begun), *["PRUNED"] * (len(lines) - is_there)]
 
 
 def test_a_trial_killed_between_its_parameters_gets_the_rest_of_them(found: Prepared, tmp_path: Path) -> None:

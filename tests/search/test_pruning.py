@@ -1,91 +1,180 @@
-"""Who is stopped by a pruning rule, on stored curves: no Ray runtime, nothing is trained."""
+"""Who is stopped by a pruning rule, and who goes on after all, on stored curves: no Ray runtime, nothing is trained."""
 
 from __future__ import annotations
 
+import json
+import math
 import random
-from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import pytest
+from begun_search import Photographs, begun, prepared
 from hypothesis import given
 from hypothesis import strategies as st
+from optuna.trial import TrialState
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler
 
 from tune_cropshield.config.space import SearchSettings
 from tune_cropshield.errors import ConfigError
-from tune_cropshield.search.pruning import PruningRule, SuccessiveHalving, build_pruning
+from tune_cropshield.search.context import Search
+from tune_cropshield.search.endings import FINISHED, METRIC, OUTCOME, end_stopped
+from tune_cropshield.search.halving import SuccessiveHalving
+from tune_cropshield.search.journal import read_study
+from tune_cropshield.search.prepare import Prepared
+from tune_cropshield.search.pruning import RayAsha, build_pruning
+from tune_cropshield.search.searcher import StudySearcher
 
-EPOCHS = 9
-Recorded = dict[int, dict[int, float]]  # trial -> {epoch: best so far}, as the journal holds them
-
-
-def curves(seed: int) -> list[list[float]]:
-    """The best-so-far of 10 trials."""
-    chance = random.Random(seed)
-    return [list(accumulate((chance.random() for _ in range(EPOCHS)), max)) for _ in range(10)]
-
-
-def new_rule() -> SuccessiveHalving:
-    return SuccessiveHalving(EPOCHS, grace_epochs=1, reduction_factor=2)
-
-
-def search(
-    rule: PruningRule,
-    known: list[list[float]],
-    recorded: Recorded,
-    first: tuple[int, int],
-    kill: tuple[int, int] | None = None,
-) -> list[int]:
-    """Runs trials one after another, from (trial, epoch) on, and returns the epochs that each trial got.
-
-    kill: ends everything after that trial's epoch was trained and before it was judged.
-    """
-    ended = []
-    for number in range(first[0], len(known)):
-        for epoch in range(first[1] if number == first[0] else 1, EPOCHS + 1):
-            if (number, epoch) == kill:
-                return ended
-            value = known[number][epoch - 1]
-            stop = rule.judge(number, epoch, value)
-            recorded.setdefault(number, {})[epoch] = value
-            if stop or epoch == EPOCHS:
-                ended.append(epoch)
-                break
-    return ended
+SPACE = """
+[trial]
+model = "tiny_cnn"
+image_size = 32
+[space]
+lr = {log = [1e-5, 1e-1]}
+[search]
+trials = 10
+epochs = 4
+grace_epochs = 1
+sampler = "random"
+"""
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_a_search_killed_anywhere_and_gone_on_with_stops_the_same_trials_at_the_same_epochs(seed: int) -> None:
-    known = curves(seed)
-    whole = search(new_rule(), known, {}, (0, 1))
-    assert whole[0] == EPOCHS and min(whole) == 1
-    for number, last in enumerate(whole):
-        for epoch in range(1, last + 1):
-            recorded: Recorded = {}
-            before = search(new_rule(), known, recorded, (0, 1), kill=(number, epoch))
-            rule = new_rule()
-            for trial, values in recorded.items():
-                for known_epoch, value in values.items():
-                    rule.judge(trial, known_epoch, value)
-            # The trial goes on with the epoch that had not been judged, or from a checkpoint a little older.
-            again_from = max(epoch - seed, 1)
-            assert before + search(rule, known, {}, (number, again_from)) == whole
+def judged(rule: SuccessiveHalving, epoch: int, values: dict[int, float]) -> list[bool]:
+    """Whether each trial stops that comes to `epoch` with these values, one after another."""
+    return [rule.judge(number, epoch, value, 1.0) for number, value in values.items()]
+
+
+def test_a_trial_is_judged_among_all_that_came_to_its_step_itself_included() -> None:
+    rule = SuccessiveHalving(epochs=9, grace_epochs=1, reduction_factor=3)  # steps: 1 and 3
+    # The first has nobody to be compared with; of two to five the best one goes on, of six and seven the best two.
+    told = judged(rule, 1, {0: 0.5, 1: 0.6, 2: 0.4, 3: 0.55, 4: 0.58, 5: 0.59, 6: 0.585})
+    assert told == [True, False, True, True, True, False, True]
+    assert judged(rule, 2, {1: 0.0, 5: 0.0}) == [False, False]  # no step
+    # At the second step the best of those that came there goes on, the first one too: it has been compared already.
+    assert judged(rule, 3, {1: 0.7, 5: 0.6}) == [False, True]
+    assert judged(rule, 9, {1: 0.1}) == [False]  # the last epoch is no step
+
+
+def test_one_that_was_stopped_goes_on_once_it_is_among_the_best_the_furthest_first() -> None:
+    rule = SuccessiveHalving(epochs=9, grace_epochs=1, reduction_factor=3)
+    judged(rule, 1, {0: 0.5, 1: 0.6, 2: 0.4, 3: 0.55, 4: 0.58})
+    assert rule.goes_on([0, 2, 3, 4]) is None  # one of five is among the best: trial 1
+    judged(rule, 1, {5: 0.1})
+    assert rule.goes_on([0, 2, 3, 4, 5]) == 4  # two of six are
+    assert rule.goes_on([0, 2, 3, 5]) is None  # it goes on
+    judged(rule, 3, {1: 0.7, 4: 0.65})
+    judged(rule, 1, {6: 0.2, 7: 0.2, 8: 0.2})
+    assert rule.goes_on([0, 2, 3, 4, 5, 6, 7, 8]) == 3  # three of nine; trial 4 waits at the next step
+
+
+def test_between_equal_accuracies_the_loss_decides_and_equals_in_both_go_together() -> None:
+    for loss, stops in ((0.9, False), (1.0, False), (1.1, True), (math.inf, True)):
+        rule = SuccessiveHalving(epochs=4, grace_epochs=1, reduction_factor=2)
+        assert rule.judge(0, 1, 0.5, 1.0)
+        assert rule.judge(1, 1, 0.5, loss) is stops, loss
+        assert rule.goes_on([0]) == (None if loss == 0.9 else 0)
+
+
+def test_at_the_end_those_go_on_that_were_ahead_of_the_winner_when_they_were_stopped() -> None:
+    rule = SuccessiveHalving(epochs=8, grace_epochs=2, reduction_factor=2)  # steps: 2 and 4
+    judged(rule, 2, {0: 0.5, 1: 0.7, 2: 0.6, 3: 0.65, 4: 0.9})
+    judged(rule, 4, {1: 0.8, 4: 0.95, 3: 0.7})
+    assert rule.goes_on_at_the_end([0, 2], winner=3) is None
+    assert rule.goes_on_at_the_end([0, 1, 2], winner=3) == 1  # ahead at the second step
+    assert rule.goes_on_at_the_end([0, 1, 2, 3], winner=4) is None
 
 
 def test_others_are_measured_by_what_an_epoch_came_to_when_it_was_trained_again() -> None:
-    rule = new_rule()
-    rule.judge(5, 1, 0.9)
-    assert not rule.judge(5, 1, 0.3)  # not judged twice
-    assert not rule.judge(6, 1, 0.5)  # 0.9 would have stopped it
+    rule = SuccessiveHalving(epochs=4, grace_epochs=1, reduction_factor=2)
+    rule.judge(5, 1, 0.9, 1.0)
+    assert not rule.judge(5, 1, 0.3, 1.0)  # not judged twice
+    assert not rule.judge(6, 1, 0.5, 1.0)  # 0.9 would have stopped it
 
 
-def test_at_each_pruning_step_the_worse_stop() -> None:
-    rule = SuccessiveHalving(epochs=9, grace_epochs=1, reduction_factor=3)
-    told = [rule.judge(number, 1, value) for number, value in enumerate([0.5, 0.6, 0.4, 0.55, 0.58])]
-    assert told == [False, False, True, False, False]  # the cut-offs: none, 0.5, 0.567, 0.533, 0.55
-    assert [rule.judge(number, 2, 0.0) for number in (0, 1, 4)] == [False, False, False]  # no step
-    assert [rule.judge(number, 3, value) for number, value in ((0, 0.5), (1, 0.49), (4, 0.8))] == [False, True, False]
+# A whole search, from its journal
+
+
+class Killed(Exception):
+    """What ends a search between an epoch's training and its judgement."""
+
+
+@pytest.fixture(scope="module")
+def found(drawn_leaves: Path, shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    folder = tmp_path_factory.mktemp("halving")
+    return prepared(Photographs(drawn_leaves, shared_cache), folder / "space.toml", SPACE)
+
+
+CHANCE = random.Random(4)
+# (best accuracy so far, loss) of each trial's epochs: in steps of a tenth, so that there are ties
+CURVES = [
+    [(round(min(0.2 + level + epoch / 20, 1.0), 1), round(CHANCE.random(), 3)) for epoch in range(1, 5)]
+    for level in (CHANCE.random() * 0.4 + 0.3 - number / 40 for number in range(10))
+]
+
+
+def train(search: Search, folder: Path, kill_after: int | None = None) -> list[tuple[int, int]]:
+    """Trains what the search asks for, one trial at a time, and returns each stretch: (trial, its last epoch).
+
+    kill_after: so many epochs are trained in all; the last of them is not judged.
+    """
+    searcher, log, trained = StudySearcher(search), [], 0
+    for turn in range(1000):
+        config = searcher.suggest(str(turn))
+        if config == "FINISHED":
+            end_stopped(search.study)
+            return log
+        assert isinstance(config, dict)
+        number, run_dir = config["number"], Path(config["folder"])
+        run_dir.mkdir(exist_ok=True)
+        file = run_dir / "metrics.jsonl"
+        lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+        saved = max((line["epoch"] for line in lines if line["epoch"] in config["checkpoint_after"]), default=0)
+        for epoch in range(max(saved, 1), 5):  # the checkpoint's epoch is told again
+            value, loss = CURVES[number][epoch - 1]
+            line = {"epoch": epoch, "val_acc": value, "val_loss": loss}
+            lines = [*(other for other in lines if other["epoch"] < epoch), line]
+            file.write_text("".join(json.dumps(each) + "\n" for each in lines))
+            trained += epoch > saved
+            if trained == kill_after:
+                raise Killed
+            result: dict[str, Any] = {"epoch": epoch, METRIC: value, "val_loss": loss}
+            if epoch == 4:
+                search.steering.judge(number, epoch, value, loss)
+                searcher.on_trial_complete(str(turn), {**result, OUTCOME: FINISHED})
+            elif search.steering.judge(number, epoch, value, loss):
+                search.pruned.add(number)
+                searcher.on_trial_complete(str(turn), result)
+            else:
+                searcher.on_trial_result(str(turn), result)
+                continue
+            log.append((number, epoch))
+            break
+    raise AssertionError("it never ended")
+
+
+def test_a_search_killed_anywhere_and_gone_on_with_decides_the_same(found: Prepared, tmp_path: Path) -> None:
+    (tmp_path / "whole").mkdir()
+    whole = train(begun(found, tmp_path / "whole"), tmp_path / "whole")
+    trials = read_study(tmp_path / "whole").trials
+    stretches = [number for number, _ in whole]
+    again = [number for number in stretches if stretches.count(number) > 1]
+    assert len(set(again)) >= 2 and 0 in again  # some were gone on with, the reference among them
+    assert whole[-1] == (0, 4)  # at last
+    epochs_of = {trial.number: max(trial.intermediate_values) for trial in trials}
+    assert {trial.state for trial in trials} == {TrialState.COMPLETE, TrialState.PRUNED}
+    for kill_after in range(1, sum(epochs_of.values()) + 1, 4):
+        folder = tmp_path / f"killed-{kill_after}"
+        folder.mkdir()
+        with pytest.raises(Killed):
+            train(begun(found, folder), folder, kill_after)
+        train(begun(found, folder), folder)
+        resumed = read_study(folder).trials
+        assert {trial.number: max(trial.intermediate_values) for trial in resumed} == epochs_of, kill_after
+        assert [trial.state for trial in resumed] == [trial.state for trial in trials]
+
+
+# The other rules
 
 
 @st.composite
@@ -96,10 +185,10 @@ def settings(draw: st.DrawFn) -> tuple[int, int, float]:
 
 
 @given(settings(), st.integers(0, 2**32 - 1), st.integers(1, 12))
-def test_the_decisions_are_those_of_rays_asha(chosen: tuple[int, int, float], seed: int, num_trials: int) -> None:
+def test_ray_asha_decides_as_rays_own_class(chosen: tuple[int, int, float], seed: int, num_trials: int) -> None:
     """Trials run side by side, epochs reported in any order; a trial may report the same best-so-far many times."""
     epochs, grace_epochs, reduction_factor = chosen
-    ours = SuccessiveHalving(epochs, grace_epochs, reduction_factor)
+    ours = RayAsha(epochs, grace_epochs, reduction_factor)
     rays = AsyncHyperBandScheduler("epoch", "value", "max", epochs, grace_epochs, reduction_factor)
     chance = random.Random(seed)
     trials = {number: Trial("none", stub=True) for number in range(num_trials)}
@@ -112,8 +201,9 @@ def test_the_decisions_are_those_of_rays_asha(chosen: tuple[int, int, float], se
         epoch[number] += 1
         best[number] = max(best[number], chance.choice([0.1, 0.2, 0.5, chance.random()]))
         result = {"epoch": epoch[number], "value": best[number]}
-        stop = ours.judge(number, epoch[number], best[number])
+        stop = ours.judge(number, epoch[number], best[number], 1.0)
         if epoch[number] == epochs:  # it ends by itself
+            assert not stop
             rays.on_trial_complete(None, trials[number], result)  # type: ignore[arg-type]
             del best[number]
             continue
@@ -124,7 +214,7 @@ def test_the_decisions_are_those_of_rays_asha(chosen: tuple[int, int, float], se
 
 def test_without_pruning_nobody_is_stopped() -> None:
     rule = build_pruning(SearchSettings(pruning="none"))
-    assert not any(rule.judge(number, 2, 1.0 - number / 10) for number in range(10))
+    assert not any(rule.judge(number, 2, 1.0 - number / 10, 1.0) for number in range(10))
 
 
 def test_a_users_own_rule_is_found_by_its_file(tmp_path: Path) -> None:
@@ -132,12 +222,12 @@ def test_a_users_own_rule_is_found_by_its_file(tmp_path: Path) -> None:
         "class Impatient:\n"
         "    def __init__(self, epochs, grace_epochs, reduction_factor):\n"
         "        self.last = epochs - grace_epochs\n"
-        "    def judge(self, number, epoch, value):\n"
+        "    def judge(self, number, epoch, value, loss):\n"
         "        return epoch >= self.last\n"
         "def nothing(**settings):\n"
         "    return None\n"
     )
     rule = build_pruning(SearchSettings(pruning=f"{tmp_path / 'mine.py'}:Impatient", epochs=9, grace_epochs=3))
-    assert [rule.judge(1, epoch, 0.5) for epoch in (5, 6)] == [False, True]
+    assert [rule.judge(1, epoch, 0.5, 1.0) for epoch in (5, 6)] == [False, True]
     with pytest.raises(ConfigError, match="returned None, which has no method judge"):
         build_pruning(SearchSettings(pruning=f"{tmp_path / 'mine.py'}:nothing"))

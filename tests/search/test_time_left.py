@@ -14,7 +14,7 @@ import pytest
 
 from tune_cropshield.config.space import SearchSettings
 from tune_cropshield.config.units import describe_seconds
-from tune_cropshield.search.pruning import SuccessiveHalving
+from tune_cropshield.search.halving import SuccessiveHalving
 from tune_cropshield.search.views.time_left import seconds_left, surviving_shares
 from tune_cropshield.search.views.view import SearchView, TrialLine
 from tune_cropshield.training.metrics import METRIC_NAMES
@@ -34,6 +34,7 @@ class Course:
         self.now = 0.0
         self.rule = SuccessiveHalving(epochs, grace_epochs=2, reduction_factor=3)
         self.ended: list[TrialLine] = []
+        self.stopped: dict[int, int] = {}  # trial -> the epochs that it was stopped after
 
     def line(self, number: int, epoch: int = 0) -> TrialLine:
         return TrialLine(number, {}, "16x1", self.epochs, epoch=epoch)
@@ -46,12 +47,22 @@ class Course:
     def play(self, view: SearchView, told: Callable[[float], None], until_s: float = 1e9) -> list[tuple[int, int]]:
         """Plays it, calling `told` with the clock after each result; returns the trials under way at `until_s`."""
         waiting = list(range(len(self.ended), self.trials))
+        to_the_end: set[int] = set()
         under_way: list[tuple[float, int, int]] = []  # when its next epoch is done, trial, epochs so far
 
         def start() -> None:
-            number = waiting.pop(0)
-            view.trial_started(self.line(number))
-            heapq.heappush(under_way, (self.now + self.start_s + self.pace[number], number, 0))
+            """Starts what a search would: one that goes on after all, a new one, at last the reference setting."""
+            number = self.rule.goes_on(self.stopped)
+            if number is None and waiting:
+                number = waiting.pop(0)
+            elif number is None and 0 in self.stopped:
+                number = 0
+                to_the_end.add(0)
+            if number is not None:
+                epoch = self.stopped.pop(number, 0)
+                self.ended = [line for line in self.ended if line.number != number]
+                view.trial_started(self.line(number, epoch))
+                heapq.heappush(under_way, (self.now + self.start_s + self.pace[number], number, epoch))
 
         while waiting and len(under_way) < self.slots:
             start()
@@ -59,12 +70,13 @@ class Course:
             self.now, number, epoch = heapq.heappop(under_way)
             result = self.result(number, epoch + 1)
             view.epoch_done(number, result)
-            stop = self.rule.judge(number, epoch + 1, result["best_val_acc"]) and number != 0
+            stop = self.rule.judge(number, epoch + 1, result["best_val_acc"], 1.0) and number not in to_the_end
             if stop or epoch + 1 == self.epochs:
+                if stop:
+                    self.stopped[number] = epoch + 1
                 self.ended.append(self.line(number, epoch + 1))
                 view.trial_ended(number, "pruned" if stop else "finished", None)
-                if waiting:
-                    start()
+                start()
             else:
                 heapq.heappush(under_way, (self.now + self.pace[number], number, epoch + 1))
             told(self.now)
@@ -102,6 +114,7 @@ def played(course: Course) -> list[tuple[float, str]]:
     """Plays a whole course and returns what was said of the time left, after each result."""
     view = SearchView(clock=lambda: course.now)
     view.begin(course.trials, 0)
+    view.trained_at_last = 0
     view.pruned_shares = SearchSettings(epochs=course.epochs, grace_epochs=2, reduction_factor=3).pruned_shares
     said: list[tuple[float, str]] = []
     course.play(view, lambda now: said.append((now, view.left_text())))
@@ -137,6 +150,7 @@ def test_a_reference_that_runs_long_is_waited_for() -> None:
     now = 0.0
     view = SearchView(clock=lambda: now)
     view.begin(3, 0)
+    view.trained_at_last = 0
     view.trial_started(TrialLine(0, {}, "16x1", 50))
     view.trial_started(TrialLine(1, {}, "16x1", 50))
     course = Course(trials=3, epochs=50, slots=2, epoch_s=1.0, start_s=0.0)
@@ -153,6 +167,26 @@ def test_a_reference_that_runs_long_is_waited_for() -> None:
     view.trial_ended(2, "pruned", None)
 
     assert view.left_text() == "about 7 min 40 s left"  # 46 epochs of trial 0 at 10 s
+
+
+def test_a_reference_that_was_stopped_and_is_trained_on_at_last_is_counted() -> None:
+    now = 0.0
+    view = SearchView(clock=lambda: now)
+    view.begin(2, 0)
+    view.trained_at_last = 0
+    course = Course(trials=2, epochs=50, slots=1, epoch_s=1.0, start_s=0.0)
+    view.trial_started(course.line(0))
+    now = 10.0
+    view.epoch_done(0, course.result(0, 1))
+    view.trial_ended(0, "pruned", None)
+    view.trial_started(course.line(1))
+    now = 20.0
+    view.epoch_done(1, course.result(1, 1))
+    view.trial_ended(1, "pruned", None)
+    assert view.left_text() == "about 8 min 10 s left"  # 49 epochs of trial 0 at 10 s
+
+    view.trial_started(course.line(0, 1))
+    assert view.left_text() == "about 8 min 10 s left"
 
 
 def test_before_anything_ended_it_is_the_most_it_can_take() -> None:
@@ -194,4 +228,5 @@ def test_waiting_trials_take_the_slot_that_is_free_first() -> None:
     assert seconds_left([8.0, 1.0], 2, 3.0, slots=2, seconds_per_epoch=10.0) == 80.0  # 1 + 3 + 3 < 8
     assert seconds_left([8.0], 4, 3.0, slots=2, seconds_per_epoch=1.0) == 11.0
     assert seconds_left([], 3, 2.0, slots=1, seconds_per_epoch=1.0) == 6.0
+    assert seconds_left([8.0, 1.0], 2, 3.0, 2, 1.0, epochs_at_last=5.0) == 12.0  # 1 + 3 + 3 + 5
     assert describe_seconds(seconds_left([1.0], 1_000_000, 10.0, slots=1, seconds_per_epoch=0.36)) == "1000 h 0 min"

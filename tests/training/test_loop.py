@@ -156,6 +156,23 @@ def test_epochs_after_the_last_checkpoint_are_trained_again_and_not_written_twic
     assert [event.step for event in accumulator.Scalars("validation/val_acc")] == [1, 2, 3, 4]
 
 
+def test_one_that_is_stopped_where_it_may_be_goes_on_later_with_the_same_numbers(
+    drawn_leaves: Path, data: DeviceData, tmp_path: Path
+) -> None:
+    run = config(drawn_leaves, schedule="cosine", ema=0.9)
+    run_trial(run, data, tmp_path / "whole", report=lambda report: None)
+    epochs = trial_epochs(run, data, tmp_path / "run", checkpoint_every_s=1000, checkpoint_after=(2,))
+    for _ in range(2):
+        next(epochs)
+    shutil.copytree(tmp_path / "run", tmp_path / "stopped")  # as it was reported: nobody has closed it
+    epochs.close()
+    assert RunFolder(tmp_path / "stopped").checkpoint()[0]["progress"]["metrics"]["epoch"] == 2
+    run_trial(run, data, tmp_path / "stopped", report=lambda report: None, resume=True)
+    assert exact(tmp_path / "stopped") == exact(tmp_path / "whole")
+    whole, stopped = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "stopped"))
+    assert all(torch.equal(whole[name], stopped[name]) for name in whole)
+
+
 def test_a_finished_run_resumed_reports_its_last_epoch_and_trains_nothing(
     drawn_leaves: Path, data: DeviceData, tmp_path: Path
 ) -> None:

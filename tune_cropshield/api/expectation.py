@@ -136,12 +136,17 @@ def _images_per_s(space: SearchSpace, resources: Resources, pair: Pair) -> tuple
 
 
 def _epochs_when_pruned(search: SearchSettings) -> int:
-    """Returns the epochs of all trials together when as few go on from each pruning step as its rule says."""
+    """Returns the epochs of all trials together when as few go on from each pruning step as its rule says.
+
+    One does at least. The reference setting is taken to be stopped at the first step, and trained to its end at last.
+    """
     left, before, total = float(search.trials), 0, 0.0
     for step in (*search.pruning_steps, search.trial_epochs):
         total += left * (step - before)
-        left, before = left / search.reduction_factor, step
-    return math.ceil(total)
+        left, before = max(left / search.reduction_factor, 1.0), step
+    if search.baseline and search.pruning_steps:
+        total += search.trial_epochs - search.pruning_steps[0]
+    return math.ceil(min(total, search.trials * search.trial_epochs))
 
 
 def _size(count: float) -> str:

@@ -43,12 +43,14 @@ SCHEDULES = {
     "constant": "tune_cropshield.training.schedules:constant",
 }
 SAMPLERS = {
+    "auto": "tune_cropshield.search.samplers:auto",
     "tpe": "tune_cropshield.search.samplers:tpe",
     "random": "tune_cropshield.search.samplers:random",
     "gp": "tune_cropshield.search.samplers:gp",
 }
 PRUNING = {
     "asha": "tune_cropshield.search.pruning:asha",
+    "ray-asha": "tune_cropshield.search.pruning:ray_asha",
     "none": "tune_cropshield.search.pruning:none",
 }
 REGISTRIES = {

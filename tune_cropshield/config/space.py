@@ -27,7 +27,7 @@ from tune_cropshield.config.faults import (
     shown,
 )
 from tune_cropshield.config.registry import checked_name
-from tune_cropshield.config.settings import DataConfig, Epochs, Fit, Parts, RunConfig, Seed, TrialConfig
+from tune_cropshield.config.settings import MOST_EPOCHS, DataConfig, Epochs, Fit, Parts, RunConfig, Seed, TrialConfig
 from tune_cropshield.config.toml_files import read_toml
 from tune_cropshield.config.units import parse_budget, parse_duration
 from tune_cropshield.errors import ConfigError
@@ -49,6 +49,9 @@ SEARCHABLE = [
     *(name for name in TrialConfig.model_fields if name not in FIXED and name not in OWNED_BY_SEARCH),
     *OF_PHOTOGRAPHS,
 ]
+Grace = Annotated[
+    Annotated[int, Field(ge=1, le=MOST_EPOCHS)] | Literal["auto"], described_as('a whole number from 1, or "auto"')
+]
 TrialsAtOnce = Annotated[
     Annotated[int, Field(ge=1, le=1024)] | Literal["auto"], described_as('a whole number from 1 to 1024, or "auto"')
 ]
@@ -56,7 +59,7 @@ MOST_COMBINATIONS = 10_000  # of values that a rule is tried on
 
 
 def _grace_is_too_long(search: SearchSettings) -> str | None:
-    holds = search.grace_epochs <= search.epochs
+    holds = search.first_step <= search.epochs
     return None if holds else f"`grace_epochs <= epochs` must hold, but got {search.grace_epochs} and {search.epochs}"
 
 
@@ -71,14 +74,18 @@ class SearchSettings(Settings):
 
     trials: int = Field(40, ge=1, le=1_000_000)
     epochs: Epochs = Field(25, ge=1)  # of a trial that is never pruned
-    grace_epochs: Epochs = Field(2, ge=1)  # no trial is pruned before; at least the warm-up
+    # No trial is pruned before; at least the warm-up. "auto" is a quarter of the epochs: before, an accuracy says
+    # little of the last one (of recorded trainings, results/replay_2026-11, Spearman's 0.1 to 0.7 after a sixteenth).
+    grace_epochs: Grace = "auto"
     # 1 in so many trials goes on from a pruning step; eta of https://arxiv.org/abs/1810.05934.
-    reduction_factor: float = Field(3.0, ge=1.5)
+    reduction_factor: float = Field(2.0, ge=1.5)
     # A trial's parts: the same setting on each of so many folds of the train and validation photographs, or with so
     # many seeds on the one split. Its value is the mean over them, and each part's end is a pruning step.
     folds: Parts = Field(1, ge=1)
     replicates: Parts = Field(1, ge=1)
-    sampler: str = "tpe"  # what proposes settings: a name in registry.SAMPLERS, or your own as file.py:name
+    # Trial 0 is the reference setting, which is trained to its end at last: the gain is measured against it.
+    baseline: bool = True
+    sampler: str = "auto"  # what proposes settings: a name in registry.SAMPLERS, or your own as file.py:name
     pruning: str = "asha"  # which trials end early: a name in registry.PRUNING, or your own as file.py:name
     # One micro-batch x accumulation per effective batch, or search every one that fits.
     pairs: Literal["fastest", "all"] = "fastest"
@@ -125,9 +132,14 @@ class SearchSettings(Settings):
         return self.epochs * self.num_parts
 
     @property
+    def first_step(self) -> int:
+        """The epochs before which no trial is pruned: what is set, else a quarter of a trial's, rounded up."""
+        return math.ceil(self.epochs / 4) if self.grace_epochs == "auto" else self.grace_epochs
+
+    @property
     def rungs(self) -> tuple[int, ...]:
         """The epochs after which halving judges a trial: those of its first part, then each part's end but the last."""
-        return pruning_epochs(self.epochs, self.grace_epochs, self.reduction_factor, self.num_parts)
+        return pruning_epochs(self.epochs, self.first_step, self.reduction_factor, self.num_parts)
 
     @property
     def pruning_steps(self) -> tuple[int, ...]:
@@ -245,6 +257,7 @@ def space_from(tables: dict[str, Any], overrides: dict[str, dict[str, Any]], fil
     unknown = {str(place[0]) for place in wrong_fixed} | wrong_ends | unusable
     faults += trial_faults + ends_faults + _faults_of_rules(sound, unknown, origin)
     if not faults:
+        sound = _judged_after_warm_up(sound)
         faults += _faults_of_grace(sound, origin)
     if faults:
         raise ConfigError(list(dict.fromkeys(faults)))
@@ -330,16 +343,28 @@ def _faults_of_starts(space: SearchSpace, unusable: set[str], origin: Origin) ->
     return faults
 
 
+def _judged_after_warm_up(space: SearchSpace) -> SearchSpace:
+    """Returns `space` with grace_epochs as long as the warm-up, where "auto" would be shorter."""
+    needed = math.ceil(_longest_warm_up(space))
+    if space.search.grace_epochs != "auto" or space.search.first_step >= needed:
+        return space
+    return space.model_copy(update={"search": space.search.model_copy(update={"grace_epochs": needed})})
+
+
+def _longest_warm_up(space: SearchSpace) -> float:
+    """Returns the epochs that a trial warms up at most, no more than it has."""
+    return min(max(float(value) for value in _values_of("warmup_epochs", space)), space.search.epochs)
+
+
 def _faults_of_grace(space: SearchSpace, origin: Origin) -> list[str]:
     """Returns that a trial could be judged while it warms up."""
     rule = Rule(frozenset({"grace_epochs", "epochs"}), lambda search: None)
-    longest = max(float(value) for value in _values_of("warmup_epochs", space))
-    needed = min(longest, space.search.epochs)
-    if space.search.grace_epochs >= needed:
+    needed = _longest_warm_up(space)
+    if space.search.first_step >= needed:
         return []
     return [
         f"{origin.of_rule(('search',), rule)}: `grace_epochs >= warmup_epochs` must hold (no trial is judged while "
-        f"it warms up), but got {space.search.grace_epochs} and {needed:g}"
+        f"it warms up), but got {space.search.first_step} and {needed:g}"
     ]
 
 

@@ -15,7 +15,7 @@ from tune_cropshield.outcome import words
 from tune_cropshield.outcome.lead import lead_of_winner
 from tune_cropshield.outcome.trained import BEST
 from tune_cropshield.search.earlier import starts_of_next
-from tune_cropshield.search.endings import OUTCOME
+from tune_cropshield.search.endings import shown_outcome
 from tune_cropshield.search.folder import TABLE, trial_folder
 from tune_cropshield.search.journal import best_trial, best_value
 from tune_cropshield.training.run_folder import (
@@ -39,7 +39,7 @@ def summary_lines(
         reference_name: what trial 0 is called: it is only near the reference setting where the space does not hold it.
     """
     trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
-    outcomes = Counter(str(trial.user_attrs.get(OUTCOME, "unfinished")) for trial in trials)
+    outcomes = Counter(shown_outcome(trial) or "unfinished" for trial in trials)
     lines_of = {trial.number: read_metrics(trial_folder(search_dir, trial.number)) for trial in trials}
     epochs = sum(len(lines) for lines in lines_of.values())
     ended = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common())
@@ -54,7 +54,7 @@ def summary_lines(
         start = _accuracy(search_dir, reference)
         gain = words.points(reached - start).removeprefix("+")
         trained = words.counted(len(lines_of[REFERENCE]), "epoch")
-        how = f"{reference.user_attrs.get(OUTCOME, 'unfinished')} after {trained}"
+        how = f"{shown_outcome(reference) or 'unfinished'} after {trained}"
         spread = words.over_parts(lines_of[REFERENCE])
         lines.append(
             f"{reference_name} (trial {REFERENCE}, {how}): val_acc {words.accuracy(start)}{spread}; "
@@ -88,7 +88,7 @@ def summary_facts(study: optuna.Study, search_dir: Path) -> dict[str, Any]:
     return {
         "dir": str(search_dir),
         "trials": len(trials),
-        "outcomes": dict(Counter(str(trial.user_attrs.get(OUTCOME, "unfinished")) for trial in trials)),
+        "outcomes": dict(Counter(shown_outcome(trial) or "unfinished" for trial in trials)),
         "best": _facts(search_dir, best_trial(study)) if worked else None,
         "reference": _facts(search_dir, reference[0]) if reference else None,
         "runner_up": lead.as_dict() if lead is not None else None,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,12 +29,14 @@ from tune_cropshield.search.knowledge import Knowledge
 from tune_cropshield.search.launches import note_start
 from tune_cropshield.search.plan_file import save_plan
 from tune_cropshield.search.prepare import Prepared
-from tune_cropshield.search.pruning import PruningRule, build_pruning
+from tune_cropshield.search.proposals import OwnStudySampler
+from tune_cropshield.search.pruning import build_pruning
 from tune_cropshield.search.resources import Resources
 from tune_cropshield.search.same_search import check_journal, check_same
 from tune_cropshield.search.samplers import build_sampler
 from tune_cropshield.search.start_points import start_points
-from tune_cropshield.search.trial_settings import pair_of, trial_config
+from tune_cropshield.search.steering import Steering
+from tune_cropshield.search.trial_settings import as_begun, distributions, pair_of, trial_config
 from tune_cropshield.search.views.view import SearchView, TrialLine
 from tune_cropshield.training.run_folder import best_so_far, read_metrics
 
@@ -49,12 +53,12 @@ class Search:
         folder: the search's own, locked by the caller.
         study: every trial and how it ended; written to the journal in `folder`.
         view: shows what happens.
-        pruning: decides which trials end early; it knows what earlier runs of the search reported.
+        steering: chooses what is trained next, and which trials stop early; it knows what earlier runs reported.
         early_end: decides whether the whole search ends early.
         hparams: TensorBoard's record of the trials' settings.
         knowledge: what earlier searches know of this one.
         ray_address: a Ray cluster to join, None for a Ray of its own.
-        pruned: numbers of the trials that `pruning` has stopped in this run.
+        pruned: numbers of the trials that were stopped in this run and not gone on with.
     """
 
     space: SearchSpace
@@ -66,7 +70,7 @@ class Search:
     folder: Path
     study: optuna.Study
     view: SearchView
-    pruning: PruningRule
+    steering: Steering
     early_end: EarlyEnd
     hparams: HParams
     knowledge: Knowledge = field(default_factory=Knowledge)
@@ -160,16 +164,20 @@ def begin_search(
     if space.search.num_parts > 1 and PART_EPOCHS not in study.user_attrs:
         study.set_user_attr(PART_EPOCHS, space.search.epochs)
     num_existing = num_started(study)
-    study.sampler = build_sampler(space.search.sampler, space.search.seed, num_existing, space.search.trials)
+    searched = as_begun(distributions(space, plan), study)
+    sampler = build_sampler(space.search.sampler, space.search.seed, num_existing, space.search.trials)
+    study.sampler = OwnStudySampler(sampler, searched, partial(knowledge.prior, space))
     if not num_existing:  # else they are there, however the plan has changed since
         with quiet_optuna():
             for start in start_points(space, plan, knowledge):
                 study.enqueue_trial(start, skip_if_exists=True)
     complete_endings(study, lambda number: best_so_far(read_metrics(files.trial_folder(folder, number))))
     for trial in study.get_trials(deepcopy=False):
+        lines = read_metrics(files.trial_folder(folder, trial.number)) if trial.intermediate_values else []
+        losses = {line["epoch"]: line["val_loss"] for line in lines}
         for epoch, value in sorted(trial.intermediate_values.items()):
             with own_code("pruning", space.search.pruning):
-                pruning.judge(trial.number, epoch, value)
+                pruning.judge(trial.number, epoch, value, losses.get(epoch, math.inf))
     return Search(
         space=space,
         data=prepared.data,
@@ -180,7 +188,14 @@ def begin_search(
         folder=folder,
         study=study,
         view=view,
-        pruning=pruning,
+        steering=Steering(
+            study,
+            searched,
+            pruning,
+            space.search.trials,
+            compares=space.search.baseline,
+            rule_name=space.search.pruning,
+        ),
         early_end=EarlyEnd(),
         hparams=HParams(folder, space, plan),
         knowledge=knowledge,

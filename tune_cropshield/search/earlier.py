@@ -17,7 +17,7 @@ from tune_cropshield.errors import UserError
 from tune_cropshield.files import write_text_atomically
 from tune_cropshield.memory.choose.pairs import parse_pair
 from tune_cropshield.search.endings import DIVERGED, FAILED, FINISHED, OUT_OF_MEMORY, OUTCOME, REASON, WORKER_DIED
-from tune_cropshield.search.journal import JOURNAL, PART_EPOCHS, read_study
+from tune_cropshield.search.journal import JOURNAL, PART_EPOCHS, is_stopped, read_study
 from tune_cropshield.search.knowledge import Knowledge, Past, PastTrial, knowledge_of, starting_settings
 from tune_cropshield.search.trial_settings import EFFECTIVE_BATCH, PAIR
 from tune_cropshield.search.views.view import short
@@ -160,13 +160,16 @@ def _past(name: str, study: optuna.Study, settings: SearchSpace, optimizers: set
         for frozen, past in read
         if _is_telling(frozen) and past.parameters.get("optimizer", trial.optimizer) in optimizers
     ]
-    ended = [past.worth for frozen, past in read if frozen.state.is_finished()]
+    ended = [past.worth for frozen, past in read if _has_ended(frozen)]
     kept = [
-        past
-        for frozen, past in read
-        if frozen.state.is_finished() or (ended and past.worth > statistics.median_low(ended))
+        past for frozen, past in read if _has_ended(frozen) or (ended and past.worth > statistics.median_low(ended))
     ]
     return Past(name, tuple(kept), fixed)
+
+
+def _has_ended(frozen: FrozenTrial) -> bool:
+    """Tells whether a trial is not under way: one that was stopped counts as pruned, though it may be gone on with."""
+    return frozen.state.is_finished() or is_stopped(frozen)
 
 
 def _is_telling(frozen: FrozenTrial) -> bool:

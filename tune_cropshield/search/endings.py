@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # half a second to import, and who shows a search needs only the words below
     import optuna
+    from optuna.trial import FrozenTrial
 
 # Best so far, so that pruning, the sampler and the kept weights agree. Of a trial in parts (folds or replicates): the
 # first part's best so far, from that part's end on the mean of the parts that have ended.
@@ -80,20 +81,71 @@ def end_trial(
             study.tell(trial, state=TrialState.FAIL)
 
 
+def stop_trial(study: optuna.Study, trial: optuna.Trial, best_so_far: dict[int, float]) -> None:
+    """Tells the study that a pruning step has stopped a trial after the last of its epochs.
+
+    The search may go on with it. That it stopped comes first: else, after a kill, its last epoch would count as passed.
+    """
+    from tune_cropshield.search.journal import STOPPED_AFTER, quiet_optuna
+
+    trial.set_user_attr(STOPPED_AFTER, max(best_so_far))
+    with quiet_optuna():
+        for epoch in sorted(best_so_far):
+            report_epoch(study, trial, epoch, best_so_far[epoch])
+
+
+def go_on_with(trial: optuna.Trial) -> None:
+    """Tells the study that a trial which was stopped is being trained again."""
+    from tune_cropshield.search.journal import STOPPED_AFTER
+
+    trial.set_user_attr(STOPPED_AFTER, None)
+
+
+def end_stopped(study: optuna.Study) -> None:
+    """Tells the study that the trials which were stopped are not gone on with any more: they are PRUNED."""
+    from tune_cropshield.search.journal import quiet_optuna, stopped
+    from tune_cropshield.search.optuna_private import reopened
+
+    for frozen in stopped(study):
+        with quiet_optuna():
+            trial = reopened(study, frozen)
+        end_trial(study, trial, PRUNED, None, dict(frozen.intermediate_values))
+
+
+def shown_outcome(trial: FrozenTrial) -> str | None:
+    """Returns a trial's outcome as it is shown: one that was stopped is pruned, whether it may go on or not.
+
+    None for one that has not ended.
+    """
+    from tune_cropshield.search.journal import is_stopped
+
+    return PRUNED if is_stopped(trial) else trial.user_attrs.get(OUTCOME)
+
+
+def shown_state(trial: FrozenTrial) -> str:
+    """Returns a trial's state in Optuna's words, as it is shown."""
+    from tune_cropshield.search.journal import is_stopped
+
+    return "PRUNED" if is_stopped(trial) else str(trial.state.name)
+
+
 def complete_endings(study: optuna.Study, best_so_far: Callable[[int], dict[int, float]]) -> None:
-    """Ends the trials whose end an earlier run had begun to write.
+    """Ends, or stops, the trials whose end an earlier run had begun to write.
 
     best_so_far: (trial number) -> {epoch: best accuracy so far}.
     """
-    from tune_cropshield.search.journal import quiet_optuna, unfinished
+    from tune_cropshield.search.journal import is_stopped, quiet_optuna, stopped, unfinished
     from tune_cropshield.search.optuna_private import reopened
 
-    for frozen in unfinished(study):
+    for frozen in [*stopped(study), *unfinished(study)]:
         outcome = frozen.user_attrs.get(OUTCOME)
+        reached = best_so_far(frozen.number) or dict(frozen.intermediate_values)
+        with quiet_optuna():
+            trial = reopened(study, frozen)
         if outcome is not None:
-            with quiet_optuna():
-                trial = reopened(study, frozen)
-            end_trial(study, trial, outcome, frozen.user_attrs.get(REASON), best_so_far(frozen.number))
+            end_trial(study, trial, outcome, frozen.user_attrs.get(REASON), reached)
+        elif is_stopped(frozen):
+            stop_trial(study, trial, reached)
 
 
 def outcome_of(result: dict[str, Any]) -> tuple[str | None, str | None]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
 
-from tune_cropshield.search.journal import PART_EPOCHS, best_value
+from tune_cropshield.search.journal import PART_EPOCHS, best_value, is_stopped
 
 if TYPE_CHECKING:
     import optuna
@@ -93,7 +93,11 @@ def ended_values(study: optuna.Study) -> list[float]:
     left out, and one without an accuracy counts as 0. So does one in parts that has not come through all of them: what
     it reached may be luck, and it cannot win.
     """
-    ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+    ended = [
+        trial
+        for trial in study.get_trials(deepcopy=False)
+        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) or is_stopped(trial)
+    ]
     in_parts = PART_EPOCHS in study.user_attrs
     return [0.0 if in_parts and trial.state != TrialState.COMPLETE else max(best_value(trial), 0.0) for trial in ended]
 

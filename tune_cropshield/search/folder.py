@@ -19,7 +19,7 @@ from tune_cropshield.config.space import SETTINGS, SearchSpace
 from tune_cropshield.config.toml_files import without_none
 from tune_cropshield.errors import UserError
 from tune_cropshield.files import is_leftover, sync_names, sync_tree, write_text_atomically
-from tune_cropshield.search.endings import OUTCOME, REASON
+from tune_cropshield.search.endings import REASON, shown_outcome, shown_state
 from tune_cropshield.search.journal import JOURNAL, PART_EPOCHS, best_first
 from tune_cropshield.training.metrics import METRIC_NAMES
 from tune_cropshield.training.run_folder import (
@@ -142,13 +142,13 @@ def _columns(trials: list[FrozenTrial], in_parts: bool = False) -> list[str]:
 def _row(folder: Path, trial: FrozenTrial, in_parts: bool) -> dict[str, Any]:
     lines = read_metrics(trial_folder(folder, trial.number))
     best = best_epoch(lines)
-    row: dict[str, Any] = {"trial": trial.number, "state": trial.state.name, **trial.params, "epochs": len(lines)}
+    row: dict[str, Any] = {"trial": trial.number, "state": shown_state(trial), **trial.params, "epochs": len(lines)}
     if in_parts:
         row |= {"parts": sum(line.get(PART_ENDED, False) for line in lines), "val_acc_std": spread_of_parts(lines)}
     if best is not None:
         row |= {"best_epoch": best["epoch"], "best_val_acc": best["val_acc"]}
         row |= {column: best.get(name) for name, column in COLUMN_OF_METRIC.items()}  # older searches knew fewer
-    return row | {"outcome": trial.user_attrs.get(OUTCOME, "unfinished"), "reason": trial.user_attrs.get(REASON, "")}
+    return row | {"outcome": shown_outcome(trial) or "unfinished", "reason": trial.user_attrs.get(REASON, "")}
 
 
 def sync_ended_trial(search_dir: Path, number: int) -> None:

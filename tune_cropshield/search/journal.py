@@ -23,6 +23,7 @@ STUDY_NAME = "search"
 # User attribute of a study whose trials are in parts: the epochs of one. Epoch e of part p (from 0) is then reported as
 # epoch p * part_epochs + e.
 PART_EPOCHS = "part_epochs"
+STOPPED_AFTER = "stopped_after"  # user attribute of a trial: the epoch that a pruning step stopped it after, or None
 
 
 def open_study(search_dir: Path, sampler: BaseSampler | None = None) -> optuna.Study:
@@ -102,9 +103,24 @@ def quiet_optuna() -> Iterator[None]:
         optuna.logging.set_verbosity(verbosity)
 
 
+def is_stopped(trial: FrozenTrial) -> bool:
+    """Tells whether a pruning step has stopped a trial that may be gone on with while its search lasts.
+
+    To Optuna it runs: what it calls pruned can never be gone on with. When the search ends, it becomes PRUNED.
+    """
+    return trial.state == TrialState.RUNNING and trial.user_attrs.get(STOPPED_AFTER) is not None
+
+
 def unfinished(study: optuna.Study) -> list[FrozenTrial]:
-    """Returns the trials that were running when the search stopped, in their order."""
-    return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    """Returns the trials that were being trained when the search stopped, in their order."""
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    return [trial for trial in running if not is_stopped(trial)]
+
+
+def stopped(study: optuna.Study) -> list[FrozenTrial]:
+    """Returns the trials that were stopped at a pruning step and may be gone on with."""
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    return [trial for trial in running if is_stopped(trial)]
 
 
 def num_started(study: optuna.Study) -> int:

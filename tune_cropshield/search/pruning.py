@@ -6,73 +6,73 @@ from the journal when the search goes on, so that it needs no file of its own.
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any, Protocol
 
-import numpy as np
-
 from tune_cropshield.config.registry import own_code, resolve
-from tune_cropshield.config.space import SearchSettings, pruning_epochs
+from tune_cropshield.config.space import SearchSettings
 from tune_cropshield.errors import ConfigError
+from tune_cropshield.search.halving import SuccessiveHalving
 
 
 class PruningRule(Protocol):
-    """What decides which trials are stopped."""
+    """What decides which trials are stopped.
 
-    def judge(self, number: int, epoch: int, value: float) -> bool:
+    A rule may have two more methods, as `SuccessiveHalving` has: `goes_on(stopped)` and `goes_on_at_the_end(stopped,
+    winner)`, which name a trial that was stopped and should go on after all, or None.
+    """
+
+    def judge(self, number: int, epoch: int, value: float, loss: float) -> bool:
         """Takes in a trial's result after an epoch, and returns whether the trial should stop.
 
         Args:
-            number: the trial's number. Trial 0, the reference setting, goes on whatever is returned.
+            number: the trial's number.
             epoch: counted from 1. A trial that was killed may train an epoch again, on a GPU perhaps to another value.
-            value: the trial's highest accuracy up to this epoch; always finite. Of a trial in parts, the mean of those
-                that have ended, see `best_so_far`.
+            value: the trial's highest accuracy up to this epoch; always finite.
+            loss: the validation loss after this epoch; may be infinite or not a number.
         """
         ...
-
-
-class SuccessiveHalving:
-    """Asynchronous successive halving (ASHA; Li et al., https://arxiv.org/abs/1810.05934), one bracket.
-
-    Trials are compared at a few pruning steps: at each, a trial stops when its value is below the quantile
-    `1 - 1 / reduction_factor` of the values that came before it there. The decisions are those of Ray Tune's
-    ASHAScheduler.
-    """
-
-    def __init__(self, epochs: int, grace_epochs: int, reduction_factor: float, parts: int = 1) -> None:
-        """Takes the epochs of a trial that is never pruned, those before which none is, and the paper's eta.
-
-        parts: of a trial; `epochs` are then those of each, and trials are compared at the ends of parts too.
-        """
-        self._percentile = (1 - 1 / reduction_factor) * 100
-        steps = pruning_epochs(epochs, grace_epochs, reduction_factor, parts)
-        self._values: dict[int, dict[int, float]] = {step: {} for step in reversed(steps)}  # step -> trial -> value
-
-    def judge(self, number: int, epoch: int, value: float) -> bool:
-        """Returns whether the trial is among the worse at its pruning step.
-
-        That is the highest one that it has reached and was not judged at.
-        """
-        if number in self._values.get(epoch, {}):
-            self._values[epoch][number] = value  # trained again: others are measured by what it came to now
-        for step, values in self._values.items():
-            if epoch >= step and number not in values:
-                cutoff = np.percentile(list(values.values()), self._percentile) if values else value
-                values[number] = value
-                return bool(value < cutoff)
-        return False
 
 
 class NoPruning:
     """Lets every trial run to its last epoch."""
 
-    def judge(self, number: int, epoch: int, value: float) -> bool:
+    def judge(self, number: int, epoch: int, value: float, loss: float) -> bool:
         """Returns False."""
         return False
+
+
+class RayAsha:
+    """Ray Tune's own ASHAScheduler: it compares a trial with those before it, and never goes on with one it stopped."""
+
+    def __init__(self, epochs: int, grace_epochs: int, reduction_factor: float) -> None:
+        """Takes what Ray calls max_t, grace_period and reduction_factor."""
+        from ray.tune.schedulers import AsyncHyperBandScheduler  # half a second, and only for who asks for it
+
+        self._scheduler = AsyncHyperBandScheduler(
+            "epoch", "value", "max", max_t=epochs, grace_period=grace_epochs, reduction_factor=reduction_factor
+        )
+        self._epochs = epochs
+        self._known: set[int] = set()
+
+    def judge(self, number: int, epoch: int, value: float, loss: float) -> bool:
+        """Returns what Ray decides. A trial that has come to its end is not stopped: it has ended by itself."""
+        trial: Any = SimpleNamespace(trial_id=str(number))
+        if number not in self._known:
+            self._known.add(number)
+            self._scheduler.on_trial_add(None, trial)
+        decision = self._scheduler.on_trial_result(None, trial, {"epoch": epoch, "value": value})
+        return decision == self._scheduler.STOP and epoch < self._epochs
 
 
 def asha(epochs: int, grace_epochs: int, reduction_factor: float, parts: int = 1) -> PruningRule:
     """Returns the rule that `pruning = "asha"` stands for."""
     return SuccessiveHalving(epochs, grace_epochs, reduction_factor, parts)
+
+
+def ray_asha(epochs: int, grace_epochs: int, reduction_factor: float) -> PruningRule:
+    """Returns the rule that `pruning = "ray-asha"` stands for."""
+    return RayAsha(epochs, grace_epochs, reduction_factor)
 
 
 def none(epochs: int, grace_epochs: int, reduction_factor: float) -> PruningRule:
@@ -95,7 +95,7 @@ def build_pruning(settings: SearchSettings) -> PruningRule:
         lengths = {"epochs": settings.epochs, "parts": settings.num_parts}
     with own_code("pruning", settings.pruning):
         rule: PruningRule = make(
-            **lengths, grace_epochs=settings.grace_epochs, reduction_factor=settings.reduction_factor
+            **lengths, grace_epochs=settings.first_step, reduction_factor=settings.reduction_factor
         )
     if not callable(getattr(rule, "judge", None)):
         raise ConfigError([f"pruning {settings.pruning!r} returned {rule!r}, which has no method judge"])

@@ -5,13 +5,13 @@ Each hands on to the parts of the search that know no Ray.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from tune_cropshield.config.reference import REFERENCE
 from tune_cropshield.config.registry import own_code
 from tune_cropshield.errors import ConfigError, DiskFull
 from tune_cropshield.search.context import Search
@@ -65,11 +65,11 @@ class PruningScheduler(FIFOScheduler):
         number = trial.config["number"]
         try:
             with own_code("pruning", self._search.space.search.pruning):
-                stop = self._search.pruning.judge(number, int(result["epoch"]), float(result[METRIC]))
+                loss = float(result.get("val_loss", math.inf))
+                return self._search.steering.judge(number, int(result["epoch"]), float(result[METRIC]), loss)
         except ConfigError as error:
             self._search.early_end.fail(str(error))
             return False
-        return stop and number != REFERENCE  # trained to its last epoch: the gain is measured against it
 
 
 class SearchStopper(tune.Stopper):

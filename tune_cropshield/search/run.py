@@ -14,13 +14,14 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
+from tune_cropshield.config.reference import REFERENCE
 from tune_cropshield.config.units import MIB, parse_duration
 from tune_cropshield.files import sync_names
 from tune_cropshield.search import folder as files
 from tune_cropshield.search.context import Search
-from tune_cropshield.search.endings import FAILED, OUTCOME
+from tune_cropshield.search.endings import FAILED, end_stopped, shown_outcome
 from tune_cropshield.search.flat import end_if_flat
-from tune_cropshield.search.journal import best_value, num_started, quiet_optuna, unfinished
+from tune_cropshield.search.journal import best_value, num_started, quiet_optuna, stopped, unfinished
 from tune_cropshield.search.ray_runtime import RayRuntime, ray_runtime
 from tune_cropshield.search.views.view import TrialLine
 from tune_cropshield.signals import on_ending_signal
@@ -74,7 +75,7 @@ def run_search(search: Search, worker: Callable[[], type[Any]] = trial_worker) -
     study, resources = search.study, search.resources
     num_existing, num_unfinished = num_started(study), len(unfinished(study))
     num_trials = max(search.space.search.trials, num_existing)
-    if num_trials == num_existing and not num_unfinished:
+    if num_trials == num_existing and not num_unfinished and not stopped(study):
         return SearchOutcome(study, stopped=None, interrupted=False, failed=False)
 
     with ExitStack() as stack:
@@ -83,6 +84,7 @@ def run_search(search: Search, worker: Callable[[], type[Any]] = trial_worker) -
             ray = stack.enter_context(ray_runtime(num_cpus, resources.gpus, search.ray_address))
         search.view.begin(num_trials, num_existing - num_unfinished)
         search.view.pruned_shares = search.space.search.pruned_shares
+        search.view.trained_at_last = REFERENCE if search.space.search.baseline else None
         _recall_trials(search)
         end_if_flat(search)
         if not search.early_end.is_due():  # it may have been interrupted while Ray was starting
@@ -90,6 +92,8 @@ def run_search(search: Search, worker: Callable[[], type[Any]] = trial_worker) -
         interrupted = search.early_end.interrupted
     if search.early_end.disk_full is not None:
         raise search.early_end.disk_full
+    if search.early_end.reason is None:
+        end_stopped(study)
     files.drop_losers(search.folder, study)
     files.write_table(search.folder, study)
     sync_names(search.folder)
@@ -106,9 +110,8 @@ def _recall_trials(search: Search) -> None:
     for trial in search.study.get_trials(deepcopy=False):
         if trial.state == TrialState.WAITING:
             continue
-        outcome = None
-        if trial.state.is_finished():
-            outcome = str(trial.user_attrs.get(OUTCOME, FAILED))
+        outcome = shown_outcome(trial) or (FAILED if trial.state.is_finished() else None)
+        if outcome is not None:
             search.hparams.trial_ended(trial.number, outcome)
         values, settings = trial.intermediate_values, search.space.search
         best, epoch = best_value(trial) if values else math.nan, max(values, default=0)

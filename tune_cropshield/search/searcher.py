@@ -7,7 +7,6 @@ been tried.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -27,11 +26,10 @@ from tune_cropshield.search.endings import (
     has_metric,
     outcome_of,
     report_epoch,
+    stop_trial,
 )
 from tune_cropshield.search.folder import sync_ended_trial
-from tune_cropshield.search.journal import num_started, quiet_optuna, unfinished
-from tune_cropshield.search.optuna_private import reopened
-from tune_cropshield.search.trial_settings import as_begun, distributions, suggest
+from tune_cropshield.search.journal import quiet_optuna
 
 
 class StudySearcher(Searcher):
@@ -44,9 +42,7 @@ class StudySearcher(Searcher):
     def __init__(self, search: Search) -> None:
         super().__init__(metric=METRIC, mode="max")
         self._search, self._study = search, search.study
-        self._distributions = as_begun(distributions(search.space, search.plan), self._study)
-        self._unfinished = deque(unfinished(self._study))
-        self._num_new = search.space.search.trials - num_started(self._study)
+        self._steering = search.steering
         self._trials: dict[str, optuna.Trial] = {}  # by Ray's trial id
         self._reported: dict[str, dict[int, float]] = {}
         self._last_epoch: dict[str, int] = {}  # that this run has heard of
@@ -69,35 +65,25 @@ class StudySearcher(Searcher):
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Returns the next trial's configuration, or FINISHED.
 
-        None while there is no other trial, but one under way may have to be started again.
+        None while there is no other trial, but one under way may bring one forth, or have to be started again.
         """
-        is_more = bool(self._unfinished) or self._num_new > 0
-        if self._trials and not is_more and not self._stopped:
-            return None
-        if self._stopped or not is_more:
+        if self._stopped:
             return str(Searcher.FINISHED)
         with self._writing():
             try:
                 with own_code("sampler", self._search.space.search.sampler):
-                    trial = self._next_trial()
+                    trial = self._steering.next_trial()
             except ConfigError as error:
                 self._search.early_end.fail(str(error))
                 return str(Searcher.FINISHED)
+            if trial is None:
+                return None if self._trials else str(Searcher.FINISHED)
+            self._search.pruned.discard(trial.number)
             frozen = self._study.get_trials(deepcopy=False)[trial.number]
             self._trials[trial_id] = trial
             self._reported[trial_id] = dict(frozen.intermediate_values)
             return self._worker_config(trial.number, frozen.params)
         return str(Searcher.FINISHED)  # the disk is full
-
-    def _next_trial(self) -> optuna.Trial:
-        """Returns a trial that an earlier run left unfinished, else a new one."""
-        if not self._unfinished:
-            self._num_new -= 1
-            return self._study.ask(self._distributions)
-        trial = reopened(self._study, self._unfinished.popleft())
-        for name, distribution in self._distributions.items():  # a kill may have come between two parameters
-            suggest(trial, name, distribution)
-        return trial
 
     def _worker_config(self, number: int, parameters: dict[str, Any]) -> dict[str, Any]:
         """Returns what the trial's worker gets, and writes the trial's settings for TensorBoard."""
@@ -110,6 +96,7 @@ class StudySearcher(Searcher):
             "folder": str(self._search.trial_folder(number)),
             "run": run,
             "parts": parts[1:] and parts,
+            "checkpoint_after": self._search.space.search.pruning_steps,
         }
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -141,7 +128,7 @@ class StudySearcher(Searcher):
         if error and trial_id not in self._ran and trial.number not in self._restarted:
             self._restarted.add(trial.number)
             self._given_up.add(trial_id)
-            self._unfinished.append(self._study.get_trials(deepcopy=False)[trial.number])
+            self._steering.try_again(trial.number)
             return
         if has_metric(result):
             self._last_epoch[trial_id] = int(result["epoch"])
@@ -156,7 +143,10 @@ class StudySearcher(Searcher):
             with self._writing():
                 # Before the journal calls it ended and its checkpoints go: after a power cut its weights are there.
                 sync_ended_trial(self._search.folder, trial.number)
-                end_trial(self._study, trial, outcome, reason, best_so_far)
+                if outcome == PRUNED:
+                    stop_trial(self._study, trial, best_so_far)
+                else:
+                    end_trial(self._study, trial, outcome, reason, best_so_far)
 
     def note_worker_error(self, trial_id: str, why: str | None) -> None:
         """Takes in why the worker of a trial died, None where nobody knows."""

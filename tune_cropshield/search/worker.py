@@ -48,10 +48,10 @@ AFTER_ASSERTION = "the GPU took no more work after the last trial: its worker wa
 class TrialWorker(tune.Trainable):
     """Trains the trial of its configuration, one epoch a step.
 
-    Configuration: `number`, `folder` (where the trial's files go), `run` (a RunConfig as a dict) and `parts` (the same
-    of each of the trainings that the trial is; none where it is one). Everything that
-    goes wrong inside a trial comes back as a result; only the death of this process reaches Ray as a failure, and the
-    trial then goes on elsewhere from its checkpoint.
+    Configuration: `number`, `folder` (where the trial's files go), `run` (a RunConfig as a dict), `parts` (the same of
+    each of the trainings that the trial is; none where it is one) and `checkpoint_after` (the epochs after which it may
+    be stopped and gone on with later). Everything that goes wrong inside a trial comes back as a result; only the death
+    of this process reaches Ray as a failure, and the trial then goes on elsewhere from its checkpoint.
     """
 
     def setup(
@@ -96,6 +96,7 @@ class TrialWorker(tune.Trainable):
         self._folder = Path(config["folder"])
         run, *parts = (RunConfig.model_validate(each) for each in (config["run"], *config["parts"]))
         options: dict[str, Any] = {"resume": True, "memory_mib": self._memory_mib}
+        options["checkpoint_after"] = config["checkpoint_after"]
         self._epochs: Generator[TrialReport] | None
         if parts:
             between = partial(give_back, self._data.device)

@@ -7,7 +7,7 @@ fails stands side by side in retries/: memory that runs out, numbers outside fp1
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -77,6 +77,7 @@ def trial_epochs(
     *,
     resume: bool = False,
     checkpoint_every_s: float = CHECKPOINT_EVERY_S,
+    checkpoint_after: Collection[int] = (),
     memory_mib: float | None = None,
 ) -> Generator[TrialReport]:
     """Trains one network, yielding a report after each epoch, and writes its files (see `run_folder`) into `folder`.
@@ -90,6 +91,8 @@ def trial_epochs(
             killed before hearing of it. A damaged checkpoint is passed over for the one before, and events.jsonl says
             so.
         checkpoint_every_s: seconds of training after which a checkpoint is saved at an epoch's end.
+        checkpoint_after: epochs after which one is saved in any case, before they are reported: somebody may stop the
+            trial there, and go on with it later.
         memory_mib: what this process's allocator may reserve on a GPU (the caller has capped it); None: all there is.
 
     Raises:
@@ -194,7 +197,8 @@ def trial_epochs(
                 clock.enter(CHECKPOINT)
                 if is_best:
                     _save_best(run, progress, data)
-                if progress.finished(trial) or time.perf_counter() - saved_at >= checkpoint_every_s:
+                is_due = epoch in checkpoint_after or time.perf_counter() - saved_at >= checkpoint_every_s
+                if progress.finished(trial) or is_due:
                     save_checkpoint()
                     saved_at, saved_epoch = time.perf_counter(), epoch
 

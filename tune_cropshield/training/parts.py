@@ -6,7 +6,7 @@ is worth the mean of its parts' best accuracies, so that one lucky split or seed
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +39,7 @@ def part_epochs(
     *,
     resume: bool = False,
     checkpoint_every_s: float = CHECKPOINT_EVERY_S,
+    checkpoint_after: Collection[int] = (),
     memory_mib: float | None = None,
     between: Callable[[], object] = lambda: None,
 ) -> Generator[TrialReport]:
@@ -55,7 +56,7 @@ def part_epochs(
         parts: what differs between them is the fold or the seed.
         resume: go on after the last checkpoint of the part that was under way, with the same numbers. Nothing is
             trained again of the parts before it.
-        checkpoint_every_s, memory_mib: see `trial_epochs`.
+        checkpoint_every_s, checkpoint_after, memory_mib: see `trial_epochs`; the epochs are the trial's.
         between: called between two parts, when nothing of the one before is in use any more.
 
     Raises what `trial_epochs` does.
@@ -75,7 +76,11 @@ def part_epochs(
         for part in range(_first_part(folder, lines), len(parts)):
             _begin(folder, part)
             epochs_before = part * config.trial.epochs
-            with closing(trial_epochs(parts[part], data, part_folder(folder, part), **options)) as reports:
+            stops = [epoch - epochs_before for epoch in checkpoint_after]
+            part_of_trial = trial_epochs(
+                parts[part], data, part_folder(folder, part), checkpoint_after=stops, **options
+            )
+            with closing(part_of_trial) as reports:
                 for own in _diverging_in_the_trials_epoch(reports, epochs_before):
                     epoch = epochs_before + (config.trial.epochs if own.finished else own.metrics.epoch)
                     metrics = replace(own.metrics, epoch=epoch)

@@ -17,9 +17,9 @@ from tune_cropshield.errors import UserError
 from tune_cropshield.memory.choose.pairs import Pair, Plan
 from tune_cropshield.outcome.report.theme import RUNNING, UNFINISHED
 from tune_cropshield.outcome.trained import read_config
-from tune_cropshield.search.endings import FINISHED, OUTCOME, PRUNED, REASON
+from tune_cropshield.search.endings import FINISHED, PRUNED, REASON, shown_outcome
 from tune_cropshield.search.folder import trial_folder
-from tune_cropshield.search.journal import best_trial, quiet_optuna, read_study
+from tune_cropshield.search.journal import best_trial, quiet_optuna, read_study, unfinished
 from tune_cropshield.search.launches import read_starts
 from tune_cropshield.search.plan_file import load_plan
 from tune_cropshield.training.run_folder import best_epoch, read_events, read_metrics
@@ -52,7 +52,7 @@ class TrialRecord:
     @property
     def outcome(self) -> str:
         """How it ended; "running" while it runs, "unfinished" where its search was interrupted."""
-        return str(self.frozen.user_attrs.get(OUTCOME, RUNNING if self.in_running_search else UNFINISHED))
+        return str(shown_outcome(self.frozen) or (RUNNING if self.in_running_search else UNFINISHED))
 
     @property
     def reason(self) -> str:
@@ -159,7 +159,7 @@ def read_search(search_dir: Path, *, running: bool = False) -> SearchRecord:
     started = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
     if not started:
         raise UserError(f"no trial of the search in {search_dir} was started yet")
-    running = running and any(trial.state == TrialState.RUNNING for trial in started)  # else confirm holds the folder
+    running = running and bool(unfinished(study))  # else confirm holds the folder
     trials = [_read_trial(trial_folder(search_dir, trial.number), trial, running) for trial in started]
     try:
         winner_number = best_trial(study).number

@@ -38,7 +38,12 @@ def surviving_shares(
 
 
 def seconds_left(
-    running: Iterable[float], num_waiting: int, epochs_of_waiting: float, slots: int, seconds_per_epoch: float
+    running: Iterable[float],
+    num_waiting: int,
+    epochs_of_waiting: float,
+    slots: int,
+    seconds_per_epoch: float,
+    epochs_at_last: float = 0.0,
 ) -> float:
     """Returns how long it takes until the last trial has ended.
 
@@ -48,14 +53,16 @@ def seconds_left(
         epochs_of_waiting: that each of them will train, on average.
         slots: trials at once.
         seconds_per_epoch: of one slot, starts of trials included.
+        epochs_at_last: of a trial that is gone on with when no other waits any more.
     """
     ends = sorted(running)
     ends += [0.0] * (slots - len(ends))
     if num_waiting > MOST_SIMULATED:
-        return (sum(ends) + num_waiting * epochs_of_waiting) / len(ends) * seconds_per_epoch
+        return (sum(ends) + num_waiting * epochs_of_waiting + epochs_at_last) / len(ends) * seconds_per_epoch
     heapq.heapify(ends)
     for _ in range(num_waiting):
         heapq.heappush(ends, heapq.heappop(ends) + epochs_of_waiting)
+    heapq.heappush(ends, heapq.heappop(ends) + epochs_at_last)
     return max(ends) * seconds_per_epoch
 
 

@@ -10,9 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from tune_cropshield.config.reference import REFERENCE
 from tune_cropshield.config.units import describe_seconds
-from tune_cropshield.search.endings import FINISHED
+from tune_cropshield.search.endings import FINISHED, PRUNED
 from tune_cropshield.search.views.time_left import Pace, seconds_left, surviving_shares
 
 
@@ -77,7 +76,9 @@ class SearchView:
     budget_s: float | None = None  # the search ends so long after its first trial was asked for, whatever is left
     pruned_shares: Mapping[int, float] = field(default_factory=dict)  # {pruning step: the share it is meant to stop}
     pace: Pace = field(default_factory=Pace)
-    lengths: list[int] = field(default_factory=list)  # epochs of each trial that has ended, but of the reference
+    lengths: dict[int, int] = field(default_factory=dict)  # by trial: the epochs of those that have ended
+    ended_as: dict[int, str] = field(default_factory=dict)  # by trial: the outcome of those that have ended
+    trained_at_last: int | None = None  # the trial that is trained to its end in any case, when no other waits
 
     def begin(self, num_trials: int, num_ended: int) -> None:
         """The search begins; `num_ended` trials ended in earlier runs."""
@@ -86,12 +87,15 @@ class SearchView:
     def recall(self, line: TrialLine, outcome: str | None) -> None:
         """A trial came so far in an earlier run of the search. outcome: how it ended; None where it goes on now."""
         if outcome is not None:
-            self.outcomes[outcome] += 1
-            self._note_length(line)
+            self._note_end(line, outcome)
         self._judge(line)
 
     def trial_started(self, line: TrialLine) -> None:
-        """A trial begins, or goes on after the epoch that its line tells."""
+        """A trial begins, or goes on after the epoch that its line tells, perhaps one that had been stopped there."""
+        if (outcome := self.ended_as.pop(line.number, None)) is not None:
+            self.ended -= 1
+            self.outcomes[outcome] -= 1
+            del self.lengths[line.number]
         self.running[line.number], self.epochs = line, line.epochs
         self.pace.running(len(self.running), self.clock())
 
@@ -120,15 +124,13 @@ class SearchView:
 
     def trial_ended(self, number: int, outcome: str, reason: str | None) -> None:
         """A trial ended."""
-        if (line := self.running.pop(number, None)) is not None:
-            self._note_length(line)
-            self.pace.running(len(self.running), self.clock())
+        self._note_end(self.running.pop(number), outcome)
+        self.pace.running(len(self.running), self.clock())
         self.ended += 1
-        self.outcomes[outcome] += 1
 
-    def _note_length(self, line: TrialLine) -> None:
-        if line.number != REFERENCE:  # never pruned, so that it says nothing about the others
-            self.lengths.append(line.epoch)
+    def _note_end(self, line: TrialLine, outcome: str) -> None:
+        self.ended_as[line.number], self.lengths[line.number] = outcome, line.epoch
+        self.outcomes[outcome] += 1
 
     def note(self, text: str) -> None:
         """Something a person should know on the way."""
@@ -155,7 +157,7 @@ class SearchView:
         While nothing is known of how early trials are pruned, it is what the search takes at most.
         """
         pace = self.pace.seconds_per_epoch
-        if pace is None or self.ended >= self.num_trials:
+        if pace is None or (self.ended >= self.num_trials and not self._epochs_at_last):
             return ""
         left = max(self._seconds_left(pace), 1.0)
         how = "about" if self.lengths else "at most"
@@ -163,25 +165,31 @@ class SearchView:
             how, left = "at most", max(budget_left, 1.0)
         return f"{how} {describe_seconds(left)} left"
 
+    @property
+    def _epochs_at_last(self) -> int:
+        """The epochs that are left of the trial that is trained at last, where it was stopped."""
+        number = self.trained_at_last
+        return self.epochs - self.lengths[number] if number is not None and self.ended_as.get(number) == PRUNED else 0
+
     def _seconds_left(self, seconds_per_epoch: float) -> float:
         lines, epochs = list(self.running.values()), self.epochs
-        others = [line.epoch for line in lines if line.number != REFERENCE]
-        shares = surviving_shares(self.lengths, others, epochs, self.pruned_shares)
+        shares = surviving_shares([*self.lengths.values()], [line.epoch for line in lines], epochs, self.pruned_shares)
 
         def expected(line: TrialLine) -> float:
-            if line.number == REFERENCE or line.epoch >= epochs or not shares[line.epoch]:
+            if line.number == self.trained_at_last or line.epoch >= epochs or not shares[line.epoch]:
                 return max(epochs - line.epoch, 0)
             return sum(shares[line.epoch :]) / shares[line.epoch]
 
         waiting = max(self.num_trials - self.ended - len(lines), 0)
         slots = max(self.pace.slots, 1)
-        return seconds_left(map(expected, lines), waiting, sum(shares), slots, seconds_per_epoch)
+        return seconds_left(map(expected, lines), waiting, sum(shares), slots, seconds_per_epoch, self._epochs_at_last)
 
     def counts_text(self) -> str:
         """Returns how the trials ended so far: "7 pruned, 2 finished"; "" before the first."""
         return ", ".join(
             f"{count} {outcome}"
             for outcome, count in sorted(self.outcomes.items(), key=lambda item: (item[0] == FINISHED, item[0]))
+            if count
         )
 
     def best_text(self) -> str:

@@ -1,0 +1,111 @@
+"""What a search trains next: what was interrupted, what was stopped too early, something new, and last the reference.
+
+It knows the study and the pruning rule, and nothing of Ray: a replay of recorded trainings is steered by it like a
+search.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial
+
+from tune_cropshield.config.reference import REFERENCE
+from tune_cropshield.config.registry import own_code
+from tune_cropshield.search.endings import go_on_with
+from tune_cropshield.search.journal import best_first, num_started, quiet_optuna, stopped, unfinished
+from tune_cropshield.search.optuna_private import reopened
+from tune_cropshield.search.pruning import PruningRule
+from tune_cropshield.search.trial_settings import suggest
+
+
+class Steering:
+    """Chooses the next trial, and says of each that is being trained whether it stops.
+
+    In its order: trials that an earlier run left unfinished; one that the pruning rule stopped and would let go on by
+    now; new ones, first those enqueued, then the sampler's; when all have begun, one that was ahead of the winner when
+    it was stopped; at last the reference setting, if it was stopped: the gain is measured against it.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        distributions: Mapping[str, BaseDistribution],
+        rule: PruningRule,
+        num_trials: int,
+        *,
+        compares: bool,
+        rule_name: str = "",
+    ) -> None:
+        """Takes the study, with its sampler and what an earlier run made of it, and how many trials it shall come to.
+
+        compares: trial 0 is the reference setting, and is trained to its end.
+        rule_name: what a user calls the rule, for messages where it is their own.
+        """
+        self._study, self._distributions = study, dict(distributions)
+        self._rule, self._rule_name, self._compares = rule, rule_name, compares
+        self._unfinished = deque(unfinished(study))
+        self._num_new = num_trials - num_started(study)
+        self._to_the_end: set[int] = set()
+
+    def judge(self, number: int, epoch: int, value: float, loss: float) -> bool:
+        """Returns whether a trial that has come to `epoch` stops there; see PruningRule.judge."""
+        stops = self._rule.judge(number, epoch, value, loss)
+        return stops and number not in self._to_the_end
+
+    @property
+    def has_new(self) -> bool:
+        """Whether trials are left that were never begun, or interrupted."""
+        return bool(self._unfinished) or self._num_new > 0
+
+    def try_again(self, number: int) -> None:
+        """Lets a trial whose worker died before it ran be the next but the interrupted ones."""
+        self._unfinished.append(self._study.get_trials(deepcopy=False)[number])
+
+    def next_trial(self) -> optuna.Trial | None:
+        """Returns the trial to train now, None where there is none; what runs yet may bring others forth."""
+        if self._unfinished:
+            return self._again(self._unfinished.popleft())
+        waiting = {trial.number: trial for trial in stopped(self._study)}
+        if (number := self._asked("goes_on", waiting)) is not None:
+            return self._further(waiting[number])
+        if self._num_new > 0:
+            self._num_new -= 1
+            with quiet_optuna():
+                return self._study.ask(self._distributions)
+        if waiting and (ranked := best_first(self._study)):
+            number = self._asked("goes_on_at_the_end", waiting, ranked[0].number)
+            if number is not None:
+                self._to_the_end.add(number)
+                return self._further(waiting[number])
+        if self._compares and REFERENCE in waiting:
+            self._to_the_end.add(REFERENCE)
+            return self._further(waiting[REFERENCE])
+        return None
+
+    def _asked(self, question: str, waiting: Mapping[int, FrozenTrial], *more: int) -> int | None:
+        """Returns what the rule answers, None where it never goes on with a trial that it has stopped."""
+        method = getattr(self._rule, question, None)
+        if method is None or not waiting:
+            return None
+        with own_code("pruning", self._rule_name):
+            number: int | None = method(list(waiting), *more)
+        return number
+
+    def _again(self, frozen: FrozenTrial) -> optuna.Trial:
+        """Returns an unfinished trial with all its parameters: a kill may have come between two of them."""
+        with quiet_optuna():
+            trial = reopened(self._study, frozen)
+            for name, distribution in self._distributions.items():
+                suggest(trial, name, distribution)
+        return trial
+
+    def _further(self, frozen: FrozenTrial) -> optuna.Trial:
+        """Returns a trial that was stopped, as one that is trained again."""
+        with quiet_optuna():
+            trial = reopened(self._study, frozen)
+            go_on_with(trial)
+        return trial
