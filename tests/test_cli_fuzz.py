@@ -158,7 +158,7 @@ def test_any_configuration_is_refused_where_there_are_no_photographs(
 
 SEARCH_FLAGS = (
     "data space model image-size vram trials epochs time-budget out seed device trials-per-gpu sampler ray-address "
-    "resume stop-when-flat no-stop-when-flat quiet json-lines help"
+    "resume stop-when-flat no-stop-when-flat baseline no-baseline quiet json-lines help"
 )
 FLAGS = {
     "search": [f"--{name}" for name in SEARCH_FLAGS.split()],

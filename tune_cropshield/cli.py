@@ -104,6 +104,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="earlier searches to learn from (default: those of the same network and optimizer in results/runs and "
         "beside --out)",
     )
+    search.add_argument(
+        "--baseline",
+        action=argparse.BooleanOptionalAction,
+        help="try the reference setting as trial 0, trained to its end, to measure the gain against it (default)",
+    )
     search.add_argument("--from-scratch", action="store_true", default=None, help="learn from no earlier search")
     search.add_argument("--ray-address", metavar="ADDR", help="join a running Ray cluster that shares the folders")
 

@@ -18,8 +18,9 @@ from tune_cropshield.cli import main
 from tune_cropshield.data.generated import draw_leaves
 from tune_cropshield.errors import RunFailure, UserError
 from tune_cropshield.files import append_line
+from tune_cropshield.outcome.confirm import candidates
 from tune_cropshield.outcome.report import write_report
-from tune_cropshield.outcome.summary import summary_lines
+from tune_cropshield.outcome.summary import summary_facts, summary_lines
 from tune_cropshield.search.endings import PRUNED
 from tune_cropshield.search.folder import trial_folder
 from tune_cropshield.search.journal import open_study, read_study
@@ -89,6 +90,26 @@ def test_the_winner_stands_beside_the_reference_setting_with_the_gain(
     assert "The winner is right on 10 of 12 validation photographs, one of which is 8.3 points." in text
     assert "lies within 55.2 to 95.3 % (95 % interval by Wilson)." in text
     assert "chosen on these very photographs, as the best of 3 trials" in text
+
+
+def test_a_search_without_a_baseline_does_not_speak_of_a_reference_setting(
+    tmp_path: Path, drawn_leaves: Path, cache: Path
+) -> None:
+    trials = [InventedTrial(settings(), [0.25, 0.5]), InventedTrial(settings(lr=1e-3), [0.5, 0.875, 0.75])]
+    folder = tmp_path / "s"
+    invent_search(folder, drawn_leaves, cache, trials)
+    study = open_study(folder)
+    study.set_user_attr("no_baseline", True)
+
+    text = read(write_report(folder, cache))
+
+    assert "Trial 1 reached val_acc 0.8750 in epoch 2." in text
+    assert "reference" not in text.lower() and "gain" not in text.replace("again", "")
+    told = summary_lines(study, folder, folder)
+    assert told[1].startswith("best: trial 1, val_acc 0.8750") and "reference" not in "\n".join(told)
+    assert summary_facts(study, folder)["reference"] is None
+    with pytest.raises(UserError, match=r"^.*/s was searched without the reference setting \(--no-baseline\), which "):
+        candidates(folder, study, 1)
 
 
 def test_a_search_of_which_the_reference_setting_is_the_best_says_so(

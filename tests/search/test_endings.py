@@ -20,7 +20,7 @@ from tune_cropshield.errors import DiskFull
 from tune_cropshield.memory.choose.pairs import plan_for_cpu
 from tune_cropshield.search.endings import METRIC, OUTCOME, complete_endings, end_stopped
 from tune_cropshield.search.folder import drop_losers, equal_weights, trial_rows, write_table
-from tune_cropshield.search.journal import is_stopped, open_study, read_study, unfinished
+from tune_cropshield.search.journal import is_stopped, open_study, read_study, reference_trial, unfinished
 from tune_cropshield.search.prepare import Prepared
 from tune_cropshield.search.searcher import StudySearcher
 from tune_cropshield.search.trial_settings import EFFECTIVE_BATCH, as_begun, distributions, pair_of
@@ -168,6 +168,16 @@ def test_a_resumed_search_draws_from_the_batches_it_was_begun_with_whatever_fits
         str(pair_of({EFFECTIVE_BATCH: 64}, space, now)) == "16x4"
     )  # the smallest micro-batch, where no pair is known to fit
     assert str(pair_of({EFFECTIVE_BATCH: 32}, space, now)) == "32x1"
+
+
+@pytest.mark.parametrize("baseline", [True, False])
+def test_a_search_without_a_baseline_notes_it_in_its_study(baseline: bool, found: Prepared, tmp_path: Path) -> None:
+    settings = found.space.search.model_copy(update={"baseline": baseline})
+    search = begun(replace(found, space=found.space.model_copy(update={"search": settings})), tmp_path)
+    StudySearcher(search).suggest("a")
+    first = search.study.trials[0]
+    assert (reference_trial(read_study(tmp_path)) is not None) is baseline
+    assert (first.params == {"lr": 1e-4, "weight_decay": 1e-4}) is baseline
 
 
 def test_an_interrupted_trial_stays_unfinished(found: Prepared, tmp_path: Path) -> None:

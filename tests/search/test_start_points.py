@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from tune_cropshield.config.space import SearchSpace, space_from
-from tune_cropshield.search.start_points import reference_differs, reference_notes, reference_point
+from tune_cropshield.memory.choose.pairs import plan_for_cpu
+from tune_cropshield.search.start_points import reference_differs, reference_notes, reference_point, start_points
 
 
 def space(model: str = "tiny_cnn", **searched: Any) -> SearchSpace:
@@ -35,6 +36,16 @@ def test_a_space_that_holds_none_is_told_nothing() -> None:
 
     assert reference_point(searched) == {"max_norm": "none", "lr": 1e-4}
     assert reference_notes(searched) == []
+
+
+def test_without_a_baseline_the_reference_setting_is_not_tried_and_not_spoken_of() -> None:
+    searched = space(max_norm={"choice": [0.5, 1.0]}, lr={"log": [1e-5, 1e-2]})
+    first = {"max_norm": 0.5, "lr": 3e-3}
+    for baseline, tried in ((True, [{"max_norm": 1.0, "lr": 1e-4}, first]), (False, [first])):
+        search = searched.search.model_copy(update={"baseline": baseline})
+        found = searched.model_copy(update={"search": search, "start": [first]})
+        assert start_points(found, plan_for_cpu((32,))) == tried
+        assert bool(reference_notes(found)) is baseline
 
 
 @pytest.mark.parametrize("name", ["agc", "clip_value"])

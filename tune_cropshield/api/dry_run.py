@@ -48,7 +48,12 @@ def dry_run(given: dict[str, Any], out: Path | None = None, *, resume: bool = Fa
     from tune_cropshield.search.earlier import read_knowledge
     from tune_cropshield.search.prepare import device_and_card, plan_for
     from tune_cropshield.search.resources import divide
-    from tune_cropshield.search.start_points import reference_notes, start_points
+    from tune_cropshield.search.start_points import (
+        reference_notes,
+        reference_point,
+        start_points,
+        with_fitting_pair,
+    )
     from tune_cropshield.search.trial_settings import most_expensive, pair_of
     from tune_cropshield.search.views.view import SearchView
     from tune_cropshield.training.model_checks import check_network
@@ -69,5 +74,6 @@ def dry_run(given: dict[str, Any], out: Path | None = None, *, resume: bool = Fa
     if space.data.dir:
         from tune_cropshield.api.expectation import expect
 
-        expected = expect(space, resources, pair_of(starts[0], space, plan), cache_dir())
+        timed = with_fitting_pair(reference_point(space), space, plan)
+        expected = expect(space, resources, pair_of(timed, space, plan), cache_dir())
     return DryRun(space, resources, plan, starts, reference_notes(space), notes, expected)

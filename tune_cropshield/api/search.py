@@ -43,6 +43,7 @@ def search(
     stop_when_flat: bool | None = None,
     learn_from: AnyPath | Sequence[AnyPath] | None = None,
     from_scratch: bool = False,
+    baseline: bool | None = None,
     ray_address: str | None = None,
     resume: bool = False,
     progress: Progress = True,
@@ -72,6 +73,7 @@ def search(
         learn_from: Earlier searches' folders: their best settings are tried first, and all of them guide the sampler.
             Left out, those of the same network and optimizer in results/runs and beside `out`.
         from_scratch: Learn from none.
+        baseline: False leaves the reference setting out: trial 0 is one like the others, and no gain is told.
         ray_address: A running Ray cluster to join, which shares the folders.
         resume: Go on with the search in `out`. Only `trials`, `time_budget`, `trials_per_gpu` and `stop_when_flat` may
             be said anew, and `data` where the photographs have moved.
@@ -102,6 +104,7 @@ def search(
         "stop_when_flat": stop_when_flat,
         "learn_from": learn_from,
         "from_scratch": from_scratch or None,
+        "baseline": baseline,
     }
     given = {name: value for name, value in settings.items() if value is not None}
     folder = path_of(out, "--out") if out is not None else None
@@ -121,6 +124,8 @@ def search(
     said = {**given, "space": space if isinstance(space, str | Path) else None}
     if stop_when_flat is False:
         said["no_stop_when_flat"] = True
+    if baseline is False:
+        said["no_baseline"] = True
     command = command_line("search", **said, out=out, ray_address=ray_address, resume=resume)
     with raising_disk_full(folder):
         return _search(found, folder, named, view, resume, command, ray_address, knowledge)

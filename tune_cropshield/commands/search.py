@@ -32,6 +32,7 @@ SETTINGS = (
     "stop_when_flat",
     "learn_from",
     "from_scratch",
+    "baseline",
 )
 
 
@@ -90,7 +91,8 @@ def _print(planned: DryRun, console: Console) -> None:
         console.print("  (estimated: a search measures them first)")
     for note in plan.notes:
         console.print(f"  ({note})")
-    console.print("tried first:")
+    if planned.starts:
+        console.print("tried first:")
     for number, start in enumerate(planned.starts):
         console.print(f"  trial {number}: " + ", ".join(f"{name} {short(value)}" for name, value in start.items()))
     for note in planned.reference:

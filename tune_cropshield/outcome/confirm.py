@@ -22,7 +22,7 @@ from tune_cropshield.files import write_text_atomically
 from tune_cropshield.outcome.trained import read_config
 from tune_cropshield.search.endings import DIVERGED, FINISHED, OUT_OF_MEMORY
 from tune_cropshield.search.folder import trial_folder
-from tune_cropshield.search.journal import best_first, best_value
+from tune_cropshield.search.journal import NO_BASELINE, best_first, best_value
 from tune_cropshield.training.loop import run_trial
 from tune_cropshield.training.progress import TrialReport
 from tune_cropshield.training.run_folder import RunFolder, best_epoch, read_metrics, write_json
@@ -94,6 +94,11 @@ def candidates(search_dir: Path, study: optuna.Study, top: int) -> list[Candidat
         UserError: when the reference setting or all others have no result.
     """
     with_result = best_first(study)
+    if NO_BASELINE in study.user_attrs:
+        raise UserError(
+            f"{search_dir} was searched without the reference setting (--no-baseline), which confirm compares with: "
+            "search again without that flag"
+        )
     if not any(trial.number == REFERENCE for trial in with_result):
         raise UserError(f"trial {REFERENCE} of {search_dir} (the reference setting) has no result to compare with")
     chosen: list[Candidate] = []

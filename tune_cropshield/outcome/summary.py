@@ -17,7 +17,7 @@ from tune_cropshield.outcome.trained import BEST
 from tune_cropshield.search.earlier import starts_of_next
 from tune_cropshield.search.endings import shown_outcome
 from tune_cropshield.search.folder import TABLE, trial_folder
-from tune_cropshield.search.journal import best_trial, best_value
+from tune_cropshield.search.journal import best_trial, best_value, reference_trial
 from tune_cropshield.training.run_folder import (
     PART,
     best_epoch,
@@ -46,11 +46,11 @@ def summary_lines(
     lines = [f"{words.counted(len(trials), 'trial')}: {ended}; {words.counted(epochs, 'epoch')} trained"]
     if not any(trial.intermediate_values for trial in trials):
         return [*lines, "no trial has a result"]
-    best, reference = best_trial(study), trials[REFERENCE]
+    best, reference = best_trial(study), reference_trial(study)
     reached = _accuracy(search_dir, best)
     spread = words.over_parts(lines_of[best.number])
     lines.append(f"best: trial {best.number}, val_acc {words.accuracy(reached)}{spread} ({_spelled(best.params)})")
-    if reference.intermediate_values:
+    if reference is not None and reference.intermediate_values:
         start = _accuracy(search_dir, reference)
         gain = words.points(reached - start).removeprefix("+")
         trained = words.counted(len(lines_of[REFERENCE]), "epoch")
@@ -77,20 +77,22 @@ def summary_lines(
 def summary_facts(study: optuna.Study, search_dir: Path) -> dict[str, Any]:
     """Returns the result for a program: counts of the trials by their end, the winner and trial 0.
 
-    "best" and "reference" (trial 0) are None where there is no result. "runner_up" says what the winner's lead is
-    worth, see `Lead.as_dict`; None where there is nothing to compare. "next" are the settings that the next search of
-    the network tries first.
+    "best" and "reference" (trial 0) are None where there is no result, or no reference setting was tried.
+    "runner_up" says what the winner's lead is worth, see `Lead.as_dict`; None where there is nothing to compare. "next"
+    are the settings that the next search of the network tries first.
     """
     trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
     worked = any(trial.intermediate_values and trial.state != TrialState.FAIL for trial in trials)
-    reference = [trial for trial in trials if trial.number == REFERENCE and trial.intermediate_values]
+    reference = reference_trial(study)
+    if reference is not None and not reference.intermediate_values:
+        reference = None
     lead = lead_of_winner(study, search_dir)
     return {
         "dir": str(search_dir),
         "trials": len(trials),
         "outcomes": dict(Counter(shown_outcome(trial) or "unfinished" for trial in trials)),
         "best": _facts(search_dir, best_trial(study)) if worked else None,
-        "reference": _facts(search_dir, reference[0]) if reference else None,
+        "reference": _facts(search_dir, reference) if reference is not None else None,
         "runner_up": lead.as_dict() if lead is not None else None,
         "next": _next_starts(study, search_dir),
     }

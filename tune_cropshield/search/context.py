@@ -24,7 +24,14 @@ from tune_cropshield.search.earlier import read_knowledge, save_knowledge, searc
 from tune_cropshield.search.early_end import EarlyEnd
 from tune_cropshield.search.endings import complete_endings
 from tune_cropshield.search.hparams import HParams
-from tune_cropshield.search.journal import PART_EPOCHS, best_value, num_started, open_study, quiet_optuna
+from tune_cropshield.search.journal import (
+    NO_BASELINE,
+    PART_EPOCHS,
+    best_value,
+    num_started,
+    open_study,
+    quiet_optuna,
+)
 from tune_cropshield.search.knowledge import Knowledge
 from tune_cropshield.search.launches import note_start
 from tune_cropshield.search.plan_file import save_plan
@@ -163,6 +170,8 @@ def begin_search(
 
     if space.search.num_parts > 1 and PART_EPOCHS not in study.user_attrs:
         study.set_user_attr(PART_EPOCHS, space.search.epochs)
+    if not space.search.baseline and NO_BASELINE not in study.user_attrs:
+        study.set_user_attr(NO_BASELINE, True)
     num_existing = num_started(study)
     searched = as_begun(distributions(space, plan), study)
     sampler = build_sampler(space.search.sampler, space.search.seed, num_existing, space.search.trials)

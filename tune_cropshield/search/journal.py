@@ -15,6 +15,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
+from tune_cropshield.config.reference import REFERENCE
 from tune_cropshield.errors import UserError
 from tune_cropshield.files import raising_disk_full
 
@@ -23,6 +24,7 @@ STUDY_NAME = "search"
 # User attribute of a study whose trials are in parts: the epochs of one. Epoch e of part p (from 0) is then reported as
 # epoch p * part_epochs + e.
 PART_EPOCHS = "part_epochs"
+NO_BASELINE = "no_baseline"  # user attribute of a study whose trial 0 is not the reference setting: True
 STOPPED_AFTER = "stopped_after"  # user attribute of a trial: the epoch that a pruning step stopped it after, or None
 
 
@@ -109,6 +111,12 @@ def is_stopped(trial: FrozenTrial) -> bool:
     To Optuna it runs: what it calls pruned can never be gone on with. When the search ends, it becomes PRUNED.
     """
     return trial.state == TrialState.RUNNING and trial.user_attrs.get(STOPPED_AFTER) is not None
+
+
+def reference_trial(study: optuna.Study) -> FrozenTrial | None:
+    """Returns the trial with the reference setting; None where none was started, or the search was to do without."""
+    first = study.get_trials(deepcopy=False)[: REFERENCE + 1]
+    return first[0] if first and first[0].state != TrialState.WAITING and NO_BASELINE not in study.user_attrs else None
 
 
 def unfinished(study: optuna.Study) -> list[FrozenTrial]:

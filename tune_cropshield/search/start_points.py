@@ -20,12 +20,14 @@ UNSAID = ("clip_value", "agc", "early_stopping")
 def start_points(space: SearchSpace, plan: Plan, knowledge: Knowledge | None = None) -> list[dict[str, Any]]:
     """Returns the parameters to try first, trial 0 being the reference setting; all but it may be partial.
 
-    Behind it comes what earlier searches know, then what the space names and they have not tried.
+    Behind it comes what earlier searches know, then what the space names and they have not tried. A search without a
+    baseline leaves out the reference setting, and may have nothing to try first.
     """
     knowledge = knowledge or Knowledge()
     named = [dict(start) for start in space.start if not knowledge.has_tried(start)]
     starts: list[dict[str, Any]] = []
-    for start in (reference_point(space), *knowledge.starts, *named):
+    reference = [reference_point(space)] if space.search.baseline else []
+    for start in (*reference, *knowledge.starts, *named):
         fitting = with_fitting_pair(start, space, plan)
         if fitting not in starts:
             starts.append(fitting)
@@ -61,7 +63,9 @@ def reference_differs(space: SearchSpace) -> dict[str, tuple[Any, Any]]:
 
 
 def reference_notes(space: SearchSpace) -> list[str]:
-    """Returns a sentence for each parameter in which trial 0 differs from the reference setting."""
+    """Returns a sentence for each parameter in which trial 0 differs from the reference setting it is meant to be."""
+    if not space.search.baseline:
+        return []
     return [_difference(name, advised, taken) for name, (advised, taken) in reference_differs(space).items()]
 
 

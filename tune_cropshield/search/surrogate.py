@@ -169,7 +169,7 @@ class _UnitCube:
         return {name: _value_at(known, rng.random()) for name, known in self._distributions.items()}
 
     def near(self, setting: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        """Returns a setting in which a range's values are moved a tenth or so, and choices perhaps to their neighbours."""
+        """Returns a setting in which a range's values are moved a tenth or so, and choices perhaps to neighbours."""
         return {name: _moved(known, setting[name], rng) for name, known in self._distributions.items()}
 
 

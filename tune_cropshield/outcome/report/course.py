@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import optuna
 
-from tune_cropshield.config.reference import REFERENCE
 from tune_cropshield.outcome import words
 from tune_cropshield.outcome.report.page import Block, Chart, Section, Text, chart_text, whole_numbers
 from tune_cropshield.outcome.report.search_record import SearchRecord, TrialRecord
@@ -53,8 +52,9 @@ def _history(record: SearchRecord) -> Chart:
     add_trials(
         figure, record, [trial.number for trial in record.with_result], [trial.accuracy for trial in record.with_result]
     )
-    if record.reference.accuracy is not None:
-        figure.add_hline(record.reference.accuracy, line={"color": BLUE, "width": 1, "dash": "dash"})
+    reference = record.reference.accuracy if record.reference is not None else None
+    if reference is not None:
+        figure.add_hline(reference, line={"color": BLUE, "width": 1, "dash": "dash"})
     figure.update_layout(xaxis_title="trial", yaxis_title="best val_acc", showlegend=True)
     whole_numbers(figure, record.with_result[-1].number)
     best = words.accuracy(record.winner.accuracy if record.winner is not None else None)
@@ -62,7 +62,8 @@ def _history(record: SearchRecord) -> Chart:
         "Scatter chart of each trial's best validation accuracy by trial number, with the best so far as a line "
         f"that ends at {best}."
     )
-    return Chart(figure, "Optimisation history", alt, "The dashed line is the reference setting.")
+    caption = "The dashed line is the reference setting." if record.reference is not None else ""
+    return Chart(figure, "Optimisation history", alt, caption)
 
 
 def add_trials(figure: Figure, record: SearchRecord, x: Sequence[object], y: Sequence[object]) -> None:
@@ -93,9 +94,10 @@ def _curves(record: SearchRecord) -> Chart:
         figure = optuna.visualization.plot_intermediate_values(record.study)
     by_name = {f"Trial{trial.number}": trial for trial in record.trials}
     winner = record.winner.number if record.winner is not None else None
+    reference = record.reference.number if record.reference is not None else None
     for trace in figure.data:
         trial = by_name[trace.name]
-        special = {winner: (GREEN, "solid", "winner"), REFERENCE: (BLUE, "dash", "reference setting")}.get(trial.number)
+        special = {winner: (GREEN, "solid", "winner"), reference: (BLUE, "dash", "reference setting")}.get(trial.number)
         color, dash, name = special or (MUTED, "solid", f"trial {trial.number}")
         trace.update(
             mode="lines+markers" if len(trace.x) == 1 else "lines", marker={"size": 4, "color": color}, name=name

@@ -54,10 +54,11 @@ def read_evidence(record: SearchRecord, data: LeafData | str) -> Evidence:
         judgement = f"The winner's mistakes cannot be shown: {why}."
     except RuntimeError as error:  # a GPU that is busy or full
         judgement = f"The winner's mistakes cannot be shown: {str(error).splitlines()[0]}."
-    sides = [kept_predictions(trial.folder, photographs) or [] for trial in (winner, reference)]
+    sides = [kept_predictions(trial.folder, photographs) or [] for trial in (winner, reference) if trial is not None]
     network = network_folder(winner.folder)
     digest = read_digest(network)
     records = [read_record(folder, "test") for folder in (record.folder / BEST, network)]
     tested = next((found for found in records if found and digest and found["weights_sha256"] == digest), None)
     lead = lead_of_winner(record.study, record.folder)
-    return Evidence(judgement, on_same_photographs(*sides), lead, read_conclusion(record.folder), tested)
+    side_by_side = on_same_photographs(*sides) if reference is not None else None
+    return Evidence(judgement, side_by_side, lead, read_conclusion(record.folder), tested)

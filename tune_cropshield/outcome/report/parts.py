@@ -32,14 +32,15 @@ def tables(record: SearchRecord) -> list[Table]:
         return []
     by_number = {trial.number: trial for trial in record.trials}
     shown = [by_number[trial.number] for trial in best_first(record.study)][:MOST_SHOWN]
-    if record.reference.best is not None and record.reference not in shown:
-        shown.append(record.reference)
+    reference = record.reference
+    if reference is not None and reference.best is not None and reference not in shown:
+        shown.append(reference)
     most = max((len(best_of_parts(trial.lines)) for trial in shown), default=0)
     rows = []
     for trial in shown:
         values = [words.accuracy(line["val_acc"]) for line in best_of_parts(trial.lines)]
         spread = spread_of_parts(trial.lines)
-        name = f"trial {trial.number}" + (" (reference)" if trial.number == record.reference.number else "")
+        name = f"trial {trial.number}" + (" (reference)" if trial is reference else "")
         rows.append(
             (
                 name,

@@ -10,7 +10,6 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from tune_cropshield.config.reference import REFERENCE
 from tune_cropshield.config.settings import RunConfig
 from tune_cropshield.config.space import OF_PHOTOGRAPHS, SETTINGS, SearchSpace, load_space
 from tune_cropshield.errors import UserError
@@ -19,7 +18,7 @@ from tune_cropshield.outcome.report.theme import RUNNING, UNFINISHED
 from tune_cropshield.outcome.trained import read_config
 from tune_cropshield.search.endings import FINISHED, PRUNED, REASON, shown_outcome
 from tune_cropshield.search.folder import trial_folder
-from tune_cropshield.search.journal import best_trial, quiet_optuna, read_study, unfinished
+from tune_cropshield.search.journal import best_trial, quiet_optuna, read_study, reference_trial, unfinished
 from tune_cropshield.search.launches import read_starts
 from tune_cropshield.search.plan_file import load_plan
 from tune_cropshield.training.run_folder import best_epoch, read_events, read_metrics
@@ -97,7 +96,7 @@ class SearchRecord:
     starts: list[dict[str, Any]]
     trials: list[TrialRecord]
     winner: TrialRecord | None  # None while no trial has a result
-    reference: TrialRecord  # the trial with the reference setting
+    reference: TrialRecord | None  # the trial with the reference setting; None where the search did without
     running: bool = False  # the search, now
 
     @property
@@ -171,7 +170,8 @@ def read_search(search_dir: Path, *, running: bool = False) -> SearchRecord:
     except UserError:
         space = None
     plan, starts = load_plan(search_dir), read_starts(search_dir)
-    return SearchRecord(search_dir, study, space, plan, starts, trials, winner, trials[REFERENCE], running)
+    reference = trials[0] if reference_trial(study) is not None else None
+    return SearchRecord(search_dir, study, space, plan, starts, trials, winner, reference, running)
 
 
 def _read_trial(folder: Path, trial: FrozenTrial, running: bool) -> TrialRecord:

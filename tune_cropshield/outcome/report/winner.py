@@ -34,9 +34,10 @@ def gained(record: SearchRecord) -> float | None:
 
     None where either has no result.
     """
-    if record.winner is None or record.winner.accuracy is None or record.reference.accuracy is None:
+    winner, reference = record.winner, record.reference
+    if winner is None or winner.accuracy is None or reference is None or reference.accuracy is None:
         return None
-    return record.winner.accuracy - record.reference.accuracy
+    return winner.accuracy - reference.accuracy
 
 
 def key_figures(record: SearchRecord) -> list[KeyFigure]:
@@ -49,10 +50,15 @@ def key_figures(record: SearchRecord) -> list[KeyFigure]:
         "failed": len(record.failed),
         RUNNING if record.running else UNFINISHED: len(record.unfinished),
     }
+    compared = []
+    if record.reference is not None:
+        compared = [
+            KeyFigure(words.accuracy(record.reference.accuracy), "reference setting"),
+            KeyFigure("–" if gain is None else words.points(gain), "points gained"),
+        ]
     return [
         KeyFigure(words.accuracy(record.winner.accuracy if record.winner is not None else None), "best val_acc"),
-        KeyFigure(words.accuracy(record.reference.accuracy), "reference setting"),
-        KeyFigure("–" if gain is None else words.points(gain), "points gained"),
+        *compared,
         KeyFigure(
             str(len(record.trials)),
             f"trials: {', '.join(f'{count} {name}' for name, count in endings.items() if count)}",
@@ -63,13 +69,15 @@ def key_figures(record: SearchRecord) -> list[KeyFigure]:
 
 def section(record: SearchRecord, evidence: Evidence) -> Section:
     """Returns the comparison, how sure it is, and the curves of both."""
-    title = "The winner and the reference setting"
     winner, reference = record.winner, record.reference
+    title = "The winner and the reference setting" if reference is not None else "The winner"
     if winner is None or winner.best is None:
         return Section("winner", title, [Text("No trial has a result yet, so there is no winner.", strong=True)])
-    blocks: list[Block] = [Text(_verdict(record, winner), strong=True), Text(EXPLANATION)]
+    blocks: list[Block] = [Text(_verdict(record, winner), strong=True)]
+    if reference is not None:
+        blocks.append(Text(EXPLANATION))
     blocks += [Text(sentence) for sentence in _how_sure(record, winner, evidence)]
-    if record.space is not None and (differs := reference_differs(record.space)):
+    if reference is not None and record.space is not None and (differs := reference_differs(record.space)):
         named = ", ".join(
             f"{name} = {words.setting(taken)} for {words.setting(advised)}"
             for name, (advised, taken) in differs.items()
@@ -91,6 +99,8 @@ def _verdict(record: SearchRecord, winner: TrialRecord) -> str:
     reached += words.over_parts(winner.lines) or f" in epoch {winner.best['epoch']}"
     if winner.outcome != "finished":
         reached += f" ({winner.outcome} after {words.counted(len(winner.lines), 'epoch')})"
+    if reference is None:
+        return f"{reached}."
     if winner.number == reference.number:
         return f"{reached}: it is trial 0, the reference setting, and no other trial was better."
     if gain is None:
@@ -116,19 +126,23 @@ def _how_sure(record: SearchRecord, winner: TrialRecord, evidence: Evidence) -> 
             f"points. By their number alone, its accuracy on other photographs of the same kind lies within "
             f"{words.share_interval(interval(right, count))} (95 % interval by Wilson)."
         )
-    if evidence.side_by_side is not None and winner.number != record.reference.number:
+    reference = record.reference.number if record.reference is not None else None
+    if evidence.side_by_side is not None and winner.number != reference:
         sentences.append(_side_by_side(evidence.side_by_side))
-    if evidence.lead is not None and (in_parts or evidence.lead.runner_up != record.reference.number):
+    if evidence.lead is not None and (in_parts or evidence.lead.runner_up != reference):
         sentences.append(f"{evidence.lead.sentence.capitalize()}.")
     if len(record.with_result) > 1:
         each = "" if in_parts else " with one seed each"
         sentences.append(
             "The winner and its epoch were chosen on these very photographs, as the best of "
-            f"{len(record.with_result)} trials{each}, so its accuracy and its gain are probably too high."
+            f"{len(record.with_result)} trials{each}, so its accuracy"
+            f"{' and its gain are' if reference is not None else ' is'} probably too high."
         )
     elif len(winner.lines) > 1:
         sentences.append("Its epoch was chosen on these very photographs, so its accuracy is probably too high.")
-    return [*sentences, _confirmed(winner, evidence.confirmed), _tested(evidence.tested, winner)]
+    if reference is not None:
+        sentences.append(_confirmed(winner, evidence.confirmed))
+    return [*sentences, _tested(evidence.tested, winner)]
 
 
 def _side_by_side(found: OnSamePhotographs) -> str:
@@ -190,37 +204,32 @@ def _confirmed_table(confirmed: dict[str, Any]) -> Table:
 
 
 def _table(record: SearchRecord, winner: TrialRecord) -> Table:
-    reference = record.reference
+    shown = [winner] if record.reference is None else [winner, record.reference]
     rows: list[tuple[str, ...]] = []
     highlighted = set()
     names = list(dict.fromkeys([*record.parameter_names, "effective_batch"]))
     for name in names:
-        ours, theirs = (
+        values = [
             words.setting(trial.parameters.get(name, trial.setting(name) if name != "pair" else None))
-            for trial in (winner, reference)
-        )
-        if ours != theirs:
+            for trial in shown
+        ]
+        if len(set(values)) > 1:
             highlighted.add(len(rows))
-        rows.append((name, ours, theirs))
-    rows.append(("micro-batch x accumulation", _pair(winner), _pair(reference)))
-    for name, shown in METRICS.items():
-        rows.append(
-            (name, *(shown(trial.best[name]) if trial.best is not None else "–" for trial in (winner, reference)))
-        )
-    rows.append(
-        ("best epoch", *(str(trial.best["epoch"]) if trial.best is not None else "–" for trial in (winner, reference)))
-    )
+        rows.append((name, *values))
+    rows.append(("micro-batch x accumulation", *map(_pair, shown)))
+    for name, said in METRICS.items():
+        rows.append((name, *(said(trial.best[name]) if trial.best is not None else "–" for trial in shown)))
+    rows.append(("best epoch", *(str(trial.best["epoch"]) if trial.best is not None else "–" for trial in shown)))
     rows.append(
         (
             "epochs trained",
-            *(
-                f"{len(trial.lines)}{' so far' if trial.outcome in (RUNNING, UNFINISHED) else ''}"
-                for trial in (winner, reference)
-            ),
+            *(f"{len(trial.lines)}{' so far' if trial.outcome in (RUNNING, UNFINISHED) else ''}" for trial in shown),
         )
     )
-    header = ("setting or metric", f"winner (trial {winner.number})", "reference (trial 0)")
-    caption = "Settings that differ stand out; metrics are those of each trial's best epoch"
+    header = ("setting or metric", *(f"winner (trial {winner.number})", "reference (trial 0)")[: len(shown)])
+    caption = "Metrics are those of the best epoch"
+    if len(shown) > 1:
+        caption = "Settings that differ stand out; metrics are those of each trial's best epoch"
     return Table(header, rows, caption, highlighted=frozenset(highlighted))
 
 
@@ -228,15 +237,14 @@ def _pair(trial: TrialRecord) -> str:
     return "–" if trial.pair is None else words.pair(trial.pair.micro_batch, trial.pair.accumulation)
 
 
-def _curves(winner: TrialRecord, reference: TrialRecord) -> Chart:
+def _curves(winner: TrialRecord, reference: TrialRecord | None) -> Chart:
     import plotly.graph_objects as go
 
     figure = go.Figure()
-    shown = [
-        (reference, "reference setting (trial 0)", BLUE, "dash"),
-        (winner, f"winner (trial {winner.number})", GREEN, "solid"),
-    ]
-    for trial, name, color, dash in shown[1:] if winner.number == reference.number else shown:
+    shown = [(winner, f"winner (trial {winner.number})", GREEN, "solid")]
+    if reference is not None and reference.number != winner.number:
+        shown.insert(0, (reference, "reference setting (trial 0)", BLUE, "dash"))
+    for trial, name, color, dash in shown:
         epochs, values = [line["epoch"] for line in trial.lines], [line["val_acc"] for line in trial.lines]
         figure.add_scatter(
             x=epochs,
@@ -247,9 +255,9 @@ def _curves(winner: TrialRecord, reference: TrialRecord) -> Chart:
             marker={"size": 6},
         )
     figure.update_layout(xaxis_title="epoch", yaxis_title="val_acc", showlegend=True)
-    whole_numbers(figure, max(line["epoch"] for trial in (winner, reference) for line in trial.lines))
-    alt = (
-        f"Line chart of validation accuracy over epochs. Winner: best {words.accuracy(winner.accuracy)}; reference: "
-        f"{words.accuracy(reference.accuracy)}."
-    )
+    whole_numbers(figure, max(line["epoch"] for trial, *_ in shown for line in trial.lines))
+    alt = f"Line chart of validation accuracy over epochs. Winner: best {words.accuracy(winner.accuracy)}"
+    if reference is None:
+        return Chart(figure, "Validation accuracy", f"{alt}.")
+    alt += f"; reference: {words.accuracy(reference.accuracy)}."
     return Chart(figure, "Validation accuracy of both", alt)
