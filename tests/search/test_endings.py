@@ -18,7 +18,7 @@ from small_disks import fill, mounted
 from tune_cropshield.config.space import load_space
 from tune_cropshield.errors import DiskFull
 from tune_cropshield.memory.choose.pairs import plan_for_cpu
-from tune_cropshield.search.endings import METRIC, OUTCOME, complete_endings, end_stopped
+from tune_cropshield.search.endings import METRIC, OUTCOME, complete_endings, end_stopped, stop_trial
 from tune_cropshield.search.folder import drop_losers, equal_weights, trial_rows, write_table
 from tune_cropshield.search.journal import is_stopped, open_study, read_study, reference_trial, unfinished
 from tune_cropshield.search.prepare import Prepared
@@ -356,6 +356,32 @@ def test_equal_weights_are_right_where_only_a_clipping_norm_that_nothing_reached
     ended_trial(study, tmp_path, 0.5, b"ab", lr=0.1, max_norm=0.5)
     ended_trial(study, tmp_path, 0.5, b"ab", lr=0.1, max_norm=1.0)
     assert equal_weights(tmp_path, study, 1) is None
+
+
+def test_the_checkpoints_of_stopped_trials_stay_as_long_as_they_fit_the_worst_ones_go_first(tmp_path: Path) -> None:
+    study = open_study(tmp_path)
+    for value in (0.5, 0.7, 0.6, 0.9):
+        trial = study.ask({"lr": FloatDistribution(0, 1)})
+        run = tmp_path / f"t{trial.number:03d}"
+        run.mkdir()
+        for name in ("last.pt", "previous.pt"):
+            (run / name).write_bytes(bytes(50))
+        (run / "model.safetensors").write_bytes(bytes(100))
+        if trial.number < 3:
+            stop_trial(study, trial, {1: value})
+        else:
+            trial.report(value, 1)  # it runs
+
+    def left(name: str) -> list[str]:
+        return sorted(path.parent.name for path in tmp_path.glob(f"t*/{name}"))
+
+    drop_losers(tmp_path, study, budget_bytes=50, checkpoints_bytes=250)
+    assert left("last.pt") == left("previous.pt") == ["t001", "t002", "t003"]
+    assert left("model.safetensors") == ["t000", "t001", "t002", "t003"]  # one may still become the best
+    end_stopped(study)
+    drop_losers(tmp_path, study, budget_bytes=50, checkpoints_bytes=250)
+    assert left("last.pt") == ["t003"]
+    assert left("model.safetensors") == ["t003"]
 
 
 def test_only_the_best_weights_that_fit_the_budget_stay_and_the_winners_always(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from begun_search import Photographs, begun, prepared
 
 from tune_cropshield.data.dataset import DeviceData
 from tune_cropshield.outcome.export import write_best
+from tune_cropshield.search.endings import end_stopped
+from tune_cropshield.search.folder import drop_losers
 from tune_cropshield.search.searcher import StudySearcher
 from tune_cropshield.search.trial_end import after_trial
 from tune_cropshield.training.loop import TrialEnded, run_trial, trial_epochs
@@ -79,7 +81,8 @@ def test_a_trials_files_are_on_the_disk_before_the_journal_calls_it_ended_and_it
     assert (out / "t000" / "last.pt").exists()
 
     syncs.seen.clear()
-    syncs.look = lambda: (f'"{outcome}"' in (out / "study.journal").read_text(), (out / "t000" / "last.pt").exists())
+    told_by = {"finished": '"finished"', "pruned": '"stopped_after"'}[outcome]
+    syncs.look = lambda: (told_by in (out / "study.journal").read_text(), (out / "t000" / "last.pt").exists())
     if outcome == "finished":
         searcher.on_trial_complete("a", {**told[-1], "outcome": "finished"})
     else:
@@ -91,6 +94,10 @@ def test_a_trials_files_are_on_the_disk_before_the_journal_calls_it_ended_and_it
     assert all(saw[1] for _, saw in syncs.seen)  # the checkpoint was there all the time
 
     after_trial(search, 0, outcome, None)
+    if outcome == "pruned":  # it may be gone on with as long as the search lasts
+        assert (out / "t000" / "last.pt").exists()
+        end_stopped(search.study)
+        drop_losers(out, search.study)
     assert not (out / "t000" / "last.pt").exists()
     if outcome == "pruned":
         with pytest.raises(TrialEnded):

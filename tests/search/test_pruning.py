@@ -118,7 +118,8 @@ def train(search: Search, folder: Path, kill_after: int | None = None) -> list[t
 
     kill_after: so many epochs are trained in all; the last of them is not judged.
     """
-    searcher, log, trained = StudySearcher(search), [], 0
+    searcher, trained = StudySearcher(search), 0
+    log: list[tuple[int, int]] = []
     for turn in range(1000):
         config = searcher.suggest(str(turn))
         if config == "FINISHED":

@@ -33,6 +33,7 @@ from tune_cropshield.outcome.report import write_report
 from tune_cropshield.outcome.summary import summary_facts, summary_lines
 from tune_cropshield.outcome.trained import read_run
 from tune_cropshield.search.context import Search
+from tune_cropshield.search.endings import end_stopped
 from tune_cropshield.search.folder import drop_losers, write_table
 from tune_cropshield.search.journal import best_first, best_value
 from tune_cropshield.search.pruning import build_pruning
@@ -72,11 +73,13 @@ def test_a_trial_is_judged_within_its_first_part_and_at_each_parts_end() -> None
     assert settings.pruning_steps == (2, 6, 18, 25, 50, 75)
     assert (settings.num_parts, settings.trial_epochs) == (4, 100)
     assert settings.pruned_shares[75] == pytest.approx(2 / 3)
-    assert SearchSettings(epochs=25, grace_epochs=2).pruning_steps == (2, 6, 18)
+    assert SearchSettings(epochs=25, grace_epochs=2, reduction_factor=3).pruning_steps == (2, 6, 18)
     rule = build_pruning(settings)
-    stopped = [number for number in range(9) if rule.judge(number, 25, 0.1 * (9 - number))]
+    for step in (2, 6, 18):
+        rule.judge(0, step, 0.9, 1.0)
+    stopped = [number for number in range(9) if rule.judge(number, 25, 0.1 * (9 - number), 1.0)]
     assert stopped == [1, 2, 3, 4, 5, 6, 7, 8]
-    assert not any(rule.judge(0, epoch, 0.1) for epoch in range(26, 50))
+    assert not any(rule.judge(0, epoch, 0.1, 1.0) for epoch in range(26, 50))
 
 
 def test_parts_are_folds_or_seeds() -> None:
@@ -192,17 +195,19 @@ def played(photographs: Photographs, tmp_path: Path) -> Iterator[Search]:
     out.mkdir()
     search = begun(prepared(photographs, tmp_path / "space.toml", SPACE), out)
     searcher, worker = StudySearcher(search), TrialWorker.__new__(TrialWorker)
-    for name in ("a", "b", "c"):
-        config = searcher.suggest(name)
+    for turn in range(20):
+        name, config = str(turn), searcher.suggest(str(turn))
+        if config == "FINISHED":
+            break
         assert isinstance(config, dict)
-        if name == "a":
+        if not turn:
             worker.setup(config, data=search.data, device="cpu", memory_mib=None, resident_bytes=0)
         else:
             worker.reset_config(config)
         while True:
             result = worker.step()
             number = config["number"]
-            stop = search.pruning.judge(number, result["epoch"], result["best_val_acc"]) and number != 0
+            stop = search.steering.judge(number, result["epoch"], result["best_val_acc"], result["val_loss"])
             if result["done"] or stop:
                 break
             searcher.on_trial_result(name, result)
@@ -210,6 +215,7 @@ def played(photographs: Photographs, tmp_path: Path) -> Iterator[Search]:
             search.pruned.add(number)
         searcher.on_trial_complete(name, result)
     worker.cleanup()
+    end_stopped(search.study)
     drop_losers(out, search.study)
     write_table(out, search.study)
     yield search

@@ -28,7 +28,13 @@ def trial(number: int, folder: Path, **settings: Any) -> dict[str, Any]:
         data=DataConfig(dir="x"),
         trial=TrialConfig(model="tiny_cnn", image_size=32, epochs=2, threads=1, lr=1e-3, **settings),
     )
-    return {"number": number, "folder": str(folder / f"t{number:03d}"), "run": run.model_dump(), "parts": []}
+    return {
+        "number": number,
+        "folder": str(folder / f"t{number:03d}"),
+        "run": run.model_dump(),
+        "parts": [],
+        "checkpoint_after": (),
+    }
 
 
 @pytest.fixture

@@ -69,7 +69,7 @@ def _disk(space: SearchSpace, resources: Resources, folder: ImageFolder) -> str:
     """Returns what a search would write: decoded photographs, the best trials' weights, checkpoints."""
     from tune_cropshield.data.near_copies import THUMBNAIL_SIDE
     from tune_cropshield.data.preparation import Preparation
-    from tune_cropshield.search.folder import WEIGHTS_BUDGET_BYTES
+    from tune_cropshield.search.folder import CHECKPOINTS_BUDGET_BYTES, WEIGHTS_BUDGET_BYTES
     from tune_cropshield.training.models import build_model
 
     trial = space.trial_config()
@@ -81,10 +81,12 @@ def _disk(space: SearchSpace, resources: Resources, folder: ImageFolder) -> str:
     kept = min(space.search.trials * weights, max(WEIGHTS_BUDGET_BYTES, weights))
     parts = 1 if space.search.num_parts > 1 else 0  # the best part's weights lie beside those of the part under way
     running = resources.concurrent_trials * (CHECKPOINTS_OVER_WEIGHTS + parts) * weights
+    stopped = min(space.search.trials * CHECKPOINTS_OVER_WEIGHTS * weights, CHECKPOINTS_BUDGET_BYTES)
+    stopped = stopped if space.search.pruning != "none" else 0
     return (
         f"disk: {_size(store)} for decoded photographs in the cache folder, once for all searches; at most about "
-        f"{_size(kept + running)} in the search's folder, for the best trials' weights ({_size(weights)} each) and the "
-        "checkpoints of those that run"
+        f"{_size(kept + running + stopped)} in the search's folder, for the best trials' weights ({_size(weights)} "
+        "each) and the checkpoints of those that run or may be gone on with"
     )
 
 

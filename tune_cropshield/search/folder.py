@@ -20,7 +20,7 @@ from tune_cropshield.config.toml_files import without_none
 from tune_cropshield.errors import UserError
 from tune_cropshield.files import is_leftover, sync_names, sync_tree, write_text_atomically
 from tune_cropshield.search.endings import REASON, shown_outcome, shown_state
-from tune_cropshield.search.journal import JOURNAL, PART_EPOCHS, best_first
+from tune_cropshield.search.journal import JOURNAL, PART_EPOCHS, best_first, is_stopped
 from tune_cropshield.training.metrics import METRIC_NAMES
 from tune_cropshield.training.run_folder import (
     PART_ENDED,
@@ -41,6 +41,7 @@ COLUMN_OF_METRIC = {
     name: "epoch_lr" if name == "lr" else name for name in METRIC_NAMES if name not in ("epoch", "val_acc")
 }
 WEIGHTS_BUDGET_BYTES = 2 * 10**9  # of the best trials' weights; the worse ones' go
+CHECKPOINTS_BUDGET_BYTES = 4 * 10**9  # of the trials that were stopped and may be gone on with; the worse ones' go
 
 # Parameters that no training can miss. A clipping norm may never be reached, a weight decay may be too small to change
 # a float.
@@ -190,27 +191,37 @@ def _as_good_as_equal(one: object, other: object) -> bool:
     return one == other
 
 
-def drop_losers(folder: Path, study: optuna.Study, budget_bytes: int = WEIGHTS_BUDGET_BYTES) -> None:
-    """Deletes what cannot be needed any more.
+def drop_losers(
+    folder: Path,
+    study: optuna.Study,
+    budget_bytes: int = WEIGHTS_BUDGET_BYTES,
+    checkpoints_bytes: int = CHECKPOINTS_BUDGET_BYTES,
+) -> None:
+    """Deletes what cannot be needed any more, or takes too much space.
 
     That is: ended trials' checkpoints, and the weights of all but the best trials that fit the budget; of a trial in
-    parts, those of all but its best part.
+    parts, those of all but its best part. Of trials that were stopped and may be gone on with, the checkpoints of all
+    but the best that fit `checkpoints_bytes`: without one, a trial goes on from its start, with the same numbers.
     """
     ranked = best_first(study)
     numbers = {trial.number for trial in ranked}
     others = [trial for trial in study.get_trials(deepcopy=False) if trial.number not in numbers]
-    kept = 0
+    kept = saved = 0
     for trial in [*ranked, *others]:
-        if not trial.state.is_finished():
+        may_go_on = is_stopped(trial)
+        if not (trial.state.is_finished() or may_go_on):
             continue
         run_dir = trial_folder(folder, trial.number)
         network = network_folder(run_dir)
-        for place in (run_dir, *part_folders(run_dir)):
-            RunFolder(place).drop_checkpoints()  # a trial that has ended is never gone on with
-            if place != network:
-                (place / WEIGHTS).unlink(missing_ok=True)
+        runs = [RunFolder(place) for place in (run_dir, *part_folders(run_dir))]
+        saved += sum(run.checkpoint_bytes for run in runs) if may_go_on else 0
+        for run in runs:
+            if not may_go_on or saved > checkpoints_bytes:
+                run.drop_checkpoints()
+            if run.path != network and not may_go_on:
+                (run.path / WEIGHTS).unlink(missing_ok=True)
         weights = network / WEIGHTS
         if weights.exists():
             kept += weights.stat().st_size
-            if kept > budget_bytes and trial not in ranked[:1]:
+            if kept > budget_bytes and trial not in ranked[:1] and not may_go_on:
                 weights.unlink(missing_ok=True)

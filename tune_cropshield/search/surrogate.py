@@ -65,14 +65,15 @@ class GaussianProcess:
 
     def mean(self, points_MD: Matrix) -> Matrix:
         """Returns the mean over the kernels at points, (M,)."""
-        return np.einsum("k,km->m", self.weights_K, self.predict(points_MD)[0])
+        return np.asarray(np.einsum("k,km->m", self.weights_K, self.predict(points_MD)[0]))
 
     def expected_improvement(self, points_MD: Matrix, best: float) -> Matrix:
         """Returns by how much each point's value is expected to exceed `best`, (M,)."""
         mean_KM, deviation_KM = self.predict(points_MD)
         away_KM = (mean_KM - best) / deviation_KM
         density_KM = np.exp(-0.5 * away_KM**2) / math.sqrt(2 * math.pi)
-        return np.einsum("k,km->m", self.weights_K, deviation_KM * (away_KM * ndtr(away_KM) + density_KM))
+        improvement_KM = deviation_KM * (away_KM * ndtr(away_KM) + density_KM)
+        return np.asarray(np.einsum("k,km->m", self.weights_K, improvement_KM))
 
 
 def _matern(one_ND: Matrix, other_MD: Matrix, lengths_KD: Matrix) -> Matrix:
@@ -142,7 +143,7 @@ def _without_a_tail(values_N: Matrix) -> Matrix:
     How bad a setting is matters little; without this the process would spend its whole range on telling bad from worse.
     """
     median = float(np.median(values_N))
-    return np.maximum(values_N, median - 2 * (values_N.max() - median) - 1e-3)
+    return np.asarray(np.maximum(values_N, median - 2 * (values_N.max() - median) - 1e-3))
 
 
 class _UnitCube:

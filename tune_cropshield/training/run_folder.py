@@ -68,6 +68,12 @@ class RunFolder:
 
         save_checkpoint(self.path / CHECKPOINT, state, keep_as=self.path / CHECKPOINT_BEFORE)
 
+    @property
+    def checkpoint_bytes(self) -> int:
+        """The size of the checkpoints."""
+        paths = [self.path / name for name in (CHECKPOINT, CHECKPOINT_BEFORE)]
+        return sum(path.stat().st_size for path in paths if path.exists())
+
     def drop_checkpoints(self) -> None:
         """Deletes the checkpoints: nobody goes on with this run."""
         for name in (CHECKPOINT, CHECKPOINT_BEFORE):

@@ -42,7 +42,7 @@ def parallel_coordinates(record: SearchRecord, names: Sequence[str]) -> Chart:
         numeric_axis("val_acc", [trial.accuracy or 0.0 for trial in trials], log=False),
         *(_parameter_axis(name, trials) for name in names),
     ]
-    special = {}
+    special: dict[int, tuple[str, str, str]] = {}
     if record.reference is not None:
         special[record.reference.number] = ("reference setting (trial 0)", BLUE, "dash")
     if record.winner is not None:

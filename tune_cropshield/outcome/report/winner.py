@@ -50,7 +50,7 @@ def key_figures(record: SearchRecord) -> list[KeyFigure]:
         "failed": len(record.failed),
         RUNNING if record.running else UNFINISHED: len(record.unfinished),
     }
-    compared = []
+    compared: list[KeyFigure] = []
     if record.reference is not None:
         compared = [
             KeyFigure(words.accuracy(record.reference.accuracy), "reference setting"),
