@@ -13,7 +13,8 @@ Methods: `default` (the product's own sampler, pruning rule, starting points and
 (Ray's OptunaSearch and ASHAScheduler with their own defaults), `random-halving` (random settings, that ASHA), `random`
 (random settings, each to its end), `guide` (the five settings that the guide recommends, each to its end) are always
 played; others by name, see METHODS. With `--workers`, trainings run side by side in simulated time. An epoch is counted
-when it ends. The reference setting of `default` is trained to its end at last: each budget pays for it.
+when it ends. The reference setting of `default` is trained to its end at last where that takes no more than a
+tenth of the epochs: such a budget pays for it.
 
 One JSON line per table, method and budget: best_mean, best_se and best_sd (the best accuracy so far, over seeds),
 final_mean (what the setting that would be handed back comes to at its end), trials_mean, epochs_to_stock_256 (when the
@@ -47,7 +48,7 @@ from optuna.samplers import RandomSampler
 from scipy.stats import wilcoxon
 
 from tune_cropshield.config.domain import NO_BOUND
-from tune_cropshield.config.reference import CNN_FROM_SCRATCH, RESNET_ONECYCLE
+from tune_cropshield.config.reference import CNN_FROM_SCRATCH, RESNET_ONECYCLE, ends_reference
 from tune_cropshield.config.space import SearchSpace, space_from
 from tune_cropshield.config.starts import usual_starts
 from tune_cropshield.memory.choose.pairs import Plan, plan_for_cpu
@@ -267,7 +268,7 @@ class Steered:
         for point in points if starts else points[: 1 if baseline else 0]:
             self._study.enqueue_trial(point, skip_if_exists=True)
         self._rule = self.rule(settings.epochs, build_pruning(settings))
-        self._steering = Steering(self._study, searched, self._rule, settings.trials, compares=False)
+        self._steering = Steering(self._study, searched, self._rule, settings.trials, reference_epochs=None)
         self._reported: dict[int, dict[int, float]] = {}
         self._trials: dict[int, optuna.Trial] = {}
 
@@ -295,7 +296,10 @@ class Steered:
         return stops
 
     def epochs_at_the_end(self, epochs_of: dict[Any, int]) -> int:
-        return self._epochs - epochs_of.get(0, 0) if self._baseline else 0
+        if not self._baseline or 0 not in epochs_of:
+            return 0
+        ends = ends_reference(self._epochs, epochs_of[0], sum(epochs_of.values()))
+        return self._epochs - epochs_of[0] if ends else 0
 
 
 class Previous:

@@ -156,11 +156,13 @@ def test_the_terminal_tells_of_an_interrupted_trial_what_the_report_tells(
 
     assert told[0] == "2 trials: 1 unfinished, 1 finished; 6 epochs trained"
     assert told[2] == (
-        "the reference setting (trial 0, unfinished after 3 epochs): val_acc 0.7500; the winner gains 12.5 points"
+        "the reference setting (trial 0, unfinished after 3 epochs): val_acc 0.7500; the winner had 0.8750 by "
+        "then, 12.5 points more"
     )
-    assert "the reference setting (trial 0, unfinished after 3 epochs) reached 0.7500: a gain of 12.5 points" in read(
-        write_report(tmp_path / "s", cache)
-    )
+    assert (
+        "The reference setting (trial 0, unfinished after epoch 3) had come to 0.7500, the winner by the same epoch to "
+        "0.8750: a gain of 12.5 points."
+    ) in read(write_report(tmp_path / "s", cache))
 
 
 @pytest.mark.slow

@@ -122,7 +122,7 @@ def test_the_gaussian_process_makes_the_proposals_of_a_search_with_halving() -> 
     with quiet_optuna():
         study = optuna.create_study(direction="maximize", sampler=OwnStudySampler(gp, rates))
         rule = SuccessiveHalving(epochs=4, grace_epochs=1, reduction_factor=2)
-        steering = Steering(study, rates, rule, num_trials=40, compares=False)
+        steering = Steering(study, rates, rule, num_trials=40, reference_epochs=None)
         reached: dict[int, dict[int, float]] = {}
         while (trial := steering.next_trial()) is not None:
             values = reached.setdefault(trial.number, {})

@@ -7,6 +7,7 @@ import pytest
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.study import Study
 
+from tune_cropshield.config.reference import ends_reference
 from tune_cropshield.errors import ConfigError
 from tune_cropshield.search.endings import FINISHED, end_trial, stop_trial
 from tune_cropshield.search.halving import SuccessiveHalving
@@ -44,10 +45,10 @@ def trained(study: Study, steering: Steering, qualities: list[float], most: int 
     return log
 
 
-def steered(num_trials: int, rule: PruningRule, compares: bool = True) -> tuple[Study, Steering]:
+def steered(num_trials: int, rule: PruningRule, reference_epochs: int | None = 2) -> tuple[Study, Steering]:
     with quiet_optuna():
         study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
-        return study, Steering(study, SPACE, rule, num_trials, compares=compares)
+        return study, Steering(study, SPACE, rule, num_trials, reference_epochs=reference_epochs)
 
 
 def test_what_was_stopped_goes_on_before_something_new_and_the_reference_at_last() -> None:
@@ -67,8 +68,15 @@ def test_what_was_stopped_goes_on_before_something_new_and_the_reference_at_last
 
 
 def test_without_a_comparison_the_first_trial_is_one_like_the_others() -> None:
-    study, steering = steered(3, halving(), compares=False)
+    study, steering = steered(3, halving(), reference_epochs=None)
     assert trained(study, steering, [0.2, 0.9, 0.5]) == [(0, 1), (1, 4), (2, 1)]
+
+
+def test_a_reference_that_would_take_more_than_a_tenth_of_the_search_is_left_where_it_stopped() -> None:
+    study, steering = steered(6, halving(), reference_epochs=EPOCHS)
+    assert trained(study, steering, [0.2, 0.9, 0.5, 0.1, 0.8, 0.3])[-1] == (5, 1)
+    assert ends_reference(epochs=12, trained=2, of_search=100)
+    assert not ends_reference(epochs=12, trained=2, of_search=99)
 
 
 class Impatient:
@@ -81,7 +89,7 @@ class Impatient:
 def test_the_reference_is_trained_on_at_last_under_a_rule_that_never_goes_on_with_a_trial() -> None:
     qualities = [0.3, 0.9, 0.5]
     assert trained(*steered(3, Impatient()), qualities) == [(0, 2), (1, 2), (2, 2), (0, 4)]
-    assert trained(*steered(3, Impatient(), compares=False), qualities) == [(0, 2), (1, 2), (2, 2)]
+    assert trained(*steered(3, Impatient(), reference_epochs=None), qualities) == [(0, 2), (1, 2), (2, 2)]
 
 
 class Faulty(Impatient):
@@ -93,7 +101,7 @@ class Faulty(Impatient):
 
 def test_a_fault_in_a_users_own_rule_is_told_as_its_fault() -> None:
     study, _ = steered(3, Faulty())
-    steering = Steering(study, SPACE, Faulty(), 3, compares=True, rule_name="mine.py:Faulty")
+    steering = Steering(study, SPACE, Faulty(), 3, reference_epochs=2, rule_name="mine.py:Faulty")
     with pytest.raises(ConfigError, match=r"^pruning 'mine.py:Faulty' failed with ZeroDivisionError"):
         trained(study, steering, [0.3, 0.9, 0.5])
 
@@ -103,7 +111,7 @@ def test_an_unfinished_trial_comes_first_and_one_whose_worker_died_after_it() ->
     with quiet_optuna():
         first, second = steering.next_trial(), steering.next_trial()
     assert first is not None and second is not None
-    again = Steering(study, SPACE, halving(), 3, compares=True)
+    again = Steering(study, SPACE, halving(), 3, reference_epochs=2)
     assert again.has_new
     with quiet_optuna():
         assert [again.next_trial().number for _ in range(2)] == [0, 1]  # type: ignore[union-attr]
@@ -122,4 +130,4 @@ def test_a_search_that_is_gone_on_with_chooses_the_same(stretches: int) -> None:
     for trial in study.trials:
         for epoch, value in trial.intermediate_values.items():
             rule.judge(trial.number, epoch, value, 1.0)
-    assert before + trained(study, Steering(study, SPACE, rule, 6, compares=True), qualities) == whole
+    assert before + trained(study, Steering(study, SPACE, rule, 6, reference_epochs=2), qualities) == whole

@@ -223,24 +223,25 @@ def played(photographs: Photographs, tmp_path: Path) -> Iterator[Search]:
 
 
 def test_a_search_in_folds_from_its_journal_to_its_report(played: Search, photographs: Photographs) -> None:
-    out, trials = played.folder, played.study.get_trials()
-    best = best_first(played.study)[0]
-    assert trials[0].state == TrialState.COMPLETE
-    assert list(trials[0].intermediate_values) == [1, 2, 3, 4, 5, 6]
-    ends = [max(line["val_acc"] for line in read_metrics(out / "t000" / f"part{part}")) for part in range(3)]
-    assert trials[0].value == trials[0].intermediate_values[6] == pytest.approx(sum(ends) / 3)
-    assert trials[0].intermediate_values[4] == trials[0].intermediate_values[5] == (ends[0] + ends[1]) / 2
-    assert best.value is not None and best.value == best.intermediate_values[6]
+    out, best = played.folder, best_first(played.study)[0]
+    assert best.state == TrialState.COMPLETE
+    assert list(best.intermediate_values) == [1, 2, 3, 4, 5, 6]
+    ends = [
+        max(line["val_acc"] for line in read_metrics(out / f"t{best.number:03d}" / f"part{part}")) for part in range(3)
+    ]
+    assert best.value == best.intermediate_values[6] == pytest.approx(sum(ends) / 3)
+    assert best.intermediate_values[4] == best.intermediate_values[5] == (ends[0] + ends[1]) / 2
+    assert best.value is not None
 
     with open(out / "trials.csv", newline="", encoding="utf-8") as file:
-        row = next(csv.DictReader(file))
-    assert (row["epochs"], row["parts"], float(row["best_val_acc"])) == ("6", "3", pytest.approx(trials[0].value))
+        row = list(csv.DictReader(file))[best.number]
+    assert (row["epochs"], row["parts"], float(row["best_val_acc"])) == ("6", "3", pytest.approx(best.value))
     mean = sum(ends) / 3
     deviation = math.sqrt(sum((end - mean) ** 2 for end in ends) / 2)
     assert float(row["val_acc_std"]) == pytest.approx(deviation)
     results = open_search(out)
     assert results.best is not None and results.best.val_acc == best.value
-    assert [line["part"] for line in results.curves if line["trial"] == 0] == [0, 0, 1, 1, 2, 2]
+    assert [line["part"] for line in results.curves if line["trial"] == best.number] == [0, 0, 1, 1, 2, 2]
 
     # best/: the network of the best part, its photographs, and the setting on the whole train split.
     write_best(out)
@@ -286,8 +287,9 @@ def test_a_search_in_parts_that_goes_on_knows_them(played: Search, photographs: 
 
     assert {trial.number: trial.intermediate_values for trial in again.study.get_trials()} == before
     assert again.study.user_attrs["part_epochs"] == 2
-    line = again.trial_line(0)
-    assert (line.epochs, line.parts, line.epoch, line.best_val_acc) == (6, 3, 6, before[0][6])
+    best = best_first(again.study)[0].number
+    line = again.trial_line(best)
+    assert (line.epochs, line.parts, line.epoch, line.best_val_acc) == (6, 3, 6, before[best][6])
 
 
 def test_a_dry_run_counts_the_parts_and_refuses_folds_of_a_given_split(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tune_cropshield.config.reference import ends_reference
 from tune_cropshield.config.space import SearchSettings, SearchSpace
 from tune_cropshield.config.units import MIB, describe_seconds
 from tune_cropshield.outcome import words
@@ -140,14 +141,16 @@ def _images_per_s(space: SearchSpace, resources: Resources, pair: Pair) -> tuple
 def _epochs_when_pruned(search: SearchSettings) -> int:
     """Returns the epochs of all trials together when as few go on from each pruning step as its rule says.
 
-    One does at least. The reference setting is taken to be stopped at the first step, and trained to its end at last.
+    One does at least. The reference setting is taken to be stopped at the first step, and trained to its end at last
+    where a search does so.
     """
     left, before, total = float(search.trials), 0, 0.0
     for step in (*search.pruning_steps, search.trial_epochs):
         total += left * (step - before)
         left, before = max(left / search.reduction_factor, 1.0), step
     if search.baseline and search.pruning_steps:
-        total += search.trial_epochs - search.pruning_steps[0]
+        left = search.trial_epochs - search.pruning_steps[0]
+        total += left if ends_reference(search.trial_epochs, search.pruning_steps[0], round(total)) else 0
     return math.ceil(min(total, search.trials * search.trial_epochs))
 
 

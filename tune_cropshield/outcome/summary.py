@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from tune_cropshield.config.reference import REFERENCE
 from tune_cropshield.config.space import SETTINGS, load_space
 from tune_cropshield.outcome import words
+from tune_cropshield.outcome.against_reference import against_reference
 from tune_cropshield.outcome.lead import lead_of_winner
 from tune_cropshield.outcome.trained import BEST
 from tune_cropshield.search.earlier import starts_of_next
@@ -50,16 +51,8 @@ def summary_lines(
     reached = _accuracy(search_dir, best)
     spread = words.over_parts(lines_of[best.number])
     lines.append(f"best: trial {best.number}, val_acc {words.accuracy(reached)}{spread} ({_spelled(best.params)})")
-    if reference is not None and reference.intermediate_values:
-        start = _accuracy(search_dir, reference)
-        gain = words.points(reached - start).removeprefix("+")
-        trained = words.counted(len(lines_of[REFERENCE]), "epoch")
-        how = f"{shown_outcome(reference) or 'unfinished'} after {trained}"
-        spread = words.over_parts(lines_of[REFERENCE])
-        lines.append(
-            f"{reference_name} (trial {REFERENCE}, {how}): val_acc {words.accuracy(start)}{spread}; "
-            + (f"the winner gains {gain} points" if best.number != reference.number else "it is the winner")
-        )
+    if reference is not None and (line := _reference_line(best, reference, lines_of, reference_name)) is not None:
+        lines.append(line)
     if (lead := lead_of_winner(study, search_dir)) is not None:
         lines.append(lead.sentence)
     network = network_folder(trial_folder(search_dir, best.number))
@@ -72,6 +65,24 @@ def summary_lines(
     if next_time := _next_starts(study, search_dir):
         lines.append(f"the next search of this network tries first: {'; then '.join(map(_spelled, next_time[:2]))}")
     return lines
+
+
+def _reference_line(
+    best: FrozenTrial, reference: FrozenTrial, lines_of: Mapping[int, Sequence[dict[str, Any]]], name: str
+) -> str | None:
+    """Returns what the winner gains on the reference setting, None where that has no result."""
+    outcome, own = shown_outcome(reference), lines_of[reference.number]
+    found = against_reference(lines_of[best.number], own, outcome)
+    if found is None:
+        return None
+    told = f"{name} (trial {reference.number}, {outcome or 'unfinished'} after {words.counted(len(own), 'epoch')})"
+    told += f": val_acc {words.accuracy(found.reference)}{words.over_parts(own)}; "
+    if best.number == reference.number:
+        return told + "it is the winner"
+    gain = words.points(found.gain).removeprefix("+")
+    if found.epoch is None:
+        return f"{told}the winner gains {gain} points"
+    return f"{told}the winner had {words.accuracy(found.winner)} by then, {gain} points more"
 
 
 def summary_facts(study: optuna.Study, search_dir: Path) -> dict[str, Any]:

@@ -202,7 +202,7 @@ def begin_search(
             searched,
             pruning,
             space.search.trials,
-            compares=space.search.baseline,
+            reference_epochs=space.search.trial_epochs if space.search.baseline else None,
             rule_name=space.search.pruning,
         ),
         early_end=EarlyEnd(),

@@ -13,7 +13,7 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
-from tune_cropshield.config.reference import REFERENCE
+from tune_cropshield.config.reference import REFERENCE, ends_reference
 from tune_cropshield.config.registry import own_code
 from tune_cropshield.search.endings import go_on_with
 from tune_cropshield.search.journal import best_first, num_started, quiet_optuna, stopped, unfinished
@@ -27,7 +27,8 @@ class Steering:
 
     In its order: trials that an earlier run left unfinished; one that the pruning rule stopped and would let go on by
     now; new ones, first those enqueued, then the sampler's; when all have begun, one that was ahead of the winner when
-    it was stopped; at last the reference setting, if it was stopped: the gain is measured against it.
+    it was stopped; at last the reference setting, if it was stopped, where that costs little: the gain is measured
+    against it, in a short search by the epoch that it has come to.
     """
 
     def __init__(
@@ -37,16 +38,16 @@ class Steering:
         rule: PruningRule,
         num_trials: int,
         *,
-        compares: bool,
+        reference_epochs: int | None,
         rule_name: str = "",
     ) -> None:
         """Takes the study, with its sampler and what an earlier run made of it, and how many trials it shall come to.
 
-        compares: trial 0 is the reference setting, and is trained to its end.
+        reference_epochs: trial 0 is the reference setting, and has so many epochs; None where it is one like others.
         rule_name: what a user calls the rule, for messages where it is their own.
         """
         self._study, self._distributions = study, dict(distributions)
-        self._rule, self._rule_name, self._compares = rule, rule_name, compares
+        self._rule, self._rule_name, self._reference_epochs = rule, rule_name, reference_epochs
         self._unfinished = deque(unfinished(study))
         self._num_new = num_trials - num_started(study)
         self._to_the_end: set[int] = set()
@@ -81,10 +82,17 @@ class Steering:
             if number is not None:
                 self._to_the_end.add(number)
                 return self._further(waiting[number])
-        if self._compares and REFERENCE in waiting:
+        if REFERENCE in waiting and self._trains_reference(waiting[REFERENCE]):
             self._to_the_end.add(REFERENCE)
             return self._further(waiting[REFERENCE])
         return None
+
+    def _trains_reference(self, reference: FrozenTrial) -> bool:
+        """Tells whether the reference setting is trained to its end."""
+        if self._reference_epochs is None:
+            return False
+        trained = sum(max(trial.intermediate_values, default=0) for trial in self._study.get_trials(deepcopy=False))
+        return ends_reference(self._reference_epochs, max(reference.intermediate_values), trained)
 
     def _asked(self, question: str, waiting: Mapping[int, FrozenTrial], *more: int) -> int | None:
         """Returns what the rule answers, None where it never goes on with a trial that it has stopped."""

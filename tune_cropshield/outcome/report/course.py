@@ -62,7 +62,10 @@ def _history(record: SearchRecord) -> Chart:
         "Scatter chart of each trial's best validation accuracy by trial number, with the best so far as a line "
         f"that ends at {best}."
     )
-    caption = "The dashed line is the reference setting." if record.reference is not None else ""
+    caption = ""
+    if record.reference is not None:
+        trained = words.counted(len(record.reference.lines), "epoch")
+        caption = f"The dashed line is the reference setting, {record.reference.outcome} after {trained}."
     return Chart(figure, "Optimisation history", alt, caption)
 
 

@@ -14,6 +14,7 @@ from tune_cropshield.outcome.report.judgement import Judgement, judge, kept_pred
 from tune_cropshield.outcome.report.search_record import SearchRecord
 from tune_cropshield.outcome.shares import OnSamePhotographs, on_same_photographs
 from tune_cropshield.outcome.trained import BEST
+from tune_cropshield.search.endings import FINISHED
 from tune_cropshield.training.run_folder import network_folder, read_digest
 
 
@@ -60,5 +61,6 @@ def read_evidence(record: SearchRecord, data: LeafData | str) -> Evidence:
     records = [read_record(folder, "test") for folder in (record.folder / BEST, network)]
     tested = next((found for found in records if found and digest and found["weights_sha256"] == digest), None)
     lead = lead_of_winner(record.study, record.folder)
-    side_by_side = on_same_photographs(*sides) if reference is not None else None
+    ran_to_its_end = reference is not None and reference.outcome == FINISHED
+    side_by_side = on_same_photographs(*sides) if ran_to_its_end else None
     return Evidence(judgement, side_by_side, lead, read_conclusion(record.folder), tested)

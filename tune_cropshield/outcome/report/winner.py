@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tune_cropshield.outcome import words
+from tune_cropshield.outcome.against_reference import AgainstReference, against_reference
 from tune_cropshield.outcome.report import parts
 from tune_cropshield.outcome.report.evidence import Evidence
 from tune_cropshield.outcome.report.page import Block, Chart, KeyFigure, Section, Table, Text, whole_numbers
@@ -15,8 +16,8 @@ from tune_cropshield.search.endings import FINISHED
 from tune_cropshield.search.start_points import reference_differs
 
 EXPLANATION = (
-    "The reference setting is what the CropShield training guide recommends for this network; every search trains it "
-    "to its end, as trial 0."
+    "The reference setting is what the CropShield training guide recommends for this network; every search tries it "
+    "as trial 0, and trains it to its end where that costs no more than a tenth of its epochs."
 )
 METRICS = {  # of the best epoch
     "val_acc": words.accuracy,
@@ -29,15 +30,12 @@ METRICS = {  # of the best epoch
 }
 
 
-def gained(record: SearchRecord) -> float | None:
-    """Returns by which share of the photographs the winner is better than the reference setting.
-
-    None where either has no result.
-    """
+def gained(record: SearchRecord) -> AgainstReference | None:
+    """Returns what the winner gains on the reference setting, None where either has no result."""
     winner, reference = record.winner, record.reference
-    if winner is None or winner.accuracy is None or reference is None or reference.accuracy is None:
+    if winner is None or reference is None:
         return None
-    return winner.accuracy - reference.accuracy
+    return against_reference(winner.lines, reference.lines, reference.outcome)
 
 
 def key_figures(record: SearchRecord) -> list[KeyFigure]:
@@ -52,9 +50,10 @@ def key_figures(record: SearchRecord) -> list[KeyFigure]:
     }
     compared: list[KeyFigure] = []
     if record.reference is not None:
+        by = f" by epoch {gain.epoch}" if gain is not None and gain.epoch is not None else ""
         compared = [
-            KeyFigure(words.accuracy(record.reference.accuracy), "reference setting"),
-            KeyFigure("–" if gain is None else words.points(gain), "points gained"),
+            KeyFigure(words.accuracy(record.reference.accuracy), f"reference setting{by}"),
+            KeyFigure("–" if gain is None else words.points(gain.gain), f"points gained{by}"),
         ]
     return [
         KeyFigure(words.accuracy(record.winner.accuracy if record.winner is not None else None), "best val_acc"),
@@ -105,12 +104,16 @@ def _verdict(record: SearchRecord, winner: TrialRecord) -> str:
         return f"{reached}: it is trial 0, the reference setting, and no other trial was better."
     if gain is None:
         return f"{reached}. The reference setting (trial 0) has no result to compare it with: {reference.outcome}."
-    how = ""
-    if reference.outcome != "finished":
-        how = f", {reference.outcome} after {words.counted(len(reference.lines), 'epoch')}"
+    points = words.points(gain.gain).removeprefix("+")
+    if gain.epoch is None:
+        return (
+            f"{reached}; the reference setting (trial 0) reached {words.accuracy(gain.reference)}: a gain of {points} "
+            "points."
+        )
     return (
-        f"{reached}; the reference setting (trial 0{how}) reached {words.accuracy(reference.accuracy)}: a gain of "
-        f"{words.points(gain).removeprefix('+')} points."
+        f"{reached}. The reference setting (trial 0, {reference.outcome} after epoch {gain.epoch}) had come to "
+        f"{words.accuracy(gain.reference)}, the winner by the same epoch to {words.accuracy(gain.winner)}: a gain of "
+        f"{points} points."
     )
 
 
