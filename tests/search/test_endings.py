@@ -345,6 +345,8 @@ def test_equal_weights_from_different_learning_rates_are_told_with_both_trials(t
     ended_trial(study, tmp_path, 0.5, b"ac", lr=0.2, max_norm=1.0)
     ended_trial(study, tmp_path, 0.5, b"ab", lr=0.2, max_norm=1.0)
     assert equal_weights(tmp_path, study, 1) is None
+    # Whichever of them ends last: one that was stopped may be gone on with.
+    assert equal_weights(tmp_path, study, 0) == equal_weights(tmp_path, study, 2)
     assert equal_weights(tmp_path, study, 2) == (
         "trials 0 and 2 have the very same weights although they differ in lr (0.1 and 0.2): "
         "settings do not reach the training, so that comparing trials would mean nothing"

@@ -164,21 +164,23 @@ def sync_ended_trial(search_dir: Path, number: int) -> None:
 
 
 def equal_weights(folder: Path, study: optuna.Study, number: int) -> str | None:
-    """Returns a sentence when trial `number` ended with the very weights of an earlier one, else None.
+    """Returns a sentence when trial `number` ended with the very weights of another one, else None.
 
     The sentence is returned only where what was asked of them differs.
     """
     trials = study.get_trials(deepcopy=False)
     digest = read_digest(network_folder(trial_folder(folder, number)))
-    for other in trials[:number] if digest is not None else ():
+    others = [other for other in trials if other.number != number] if digest is not None else []
+    for other in others:
         if read_digest(network_folder(trial_folder(folder, other.number))) == digest:
-            mine, theirs = trials[number].params, other.params
+            first, second = sorted((number, other.number))
+            theirs, mine = trials[first].params, trials[second].params
             both = [name for name in ALWAYS_FELT if name in mine and name in theirs]
             different = [name for name in both if not _as_good_as_equal(mine[name], theirs[name])]
             if different:
                 settings = ", ".join(f"{name} ({theirs[name]} and {mine[name]})" for name in different)
                 return (
-                    f"trials {other.number} and {number} have the very same weights although they differ in "
+                    f"trials {first} and {second} have the very same weights although they differ in "
                     f"{settings}: settings do not reach the training, so that comparing trials would mean nothing"
                 )
     return None
