@@ -26,7 +26,10 @@ def ended(study: optuna.Study, value: float | None, state: TrialState = TrialSta
     study.add_trial(
         optuna.trial.create_trial(
             params={"lr": 1e-3, "weight_decay": 1e-4},
-            distributions={"lr": FloatDistribution(1e-5, 1e-1), "weight_decay": FloatDistribution(1e-6, 1e-2)},
+            distributions={
+                "lr": FloatDistribution(1e-5, 1e-1, log=True),
+                "weight_decay": FloatDistribution(1e-6, 1e-2, log=True),
+            },
             state=state,
             value=value if state == TrialState.COMPLETE else None,
             intermediate_values={} if value is None else {1: value / 2, 2: value},
@@ -95,9 +98,9 @@ def test_trials_count_by_their_best_epoch_once_they_have_ended() -> None:
     assert ended_values(study) == [0.5, 0.3, 0.0, 0.6]
 
 
-@pytest.mark.parametrize(("space", "is_due"), [(FLAT_SPACE, True), (SPACE, False)])
-def test_the_end_of_a_trial_ends_a_flat_search_that_is_to_stop(
-    drawn_leaves: Path, tmp_path: Path, space: str, is_due: bool
+@pytest.mark.parametrize(("space", "goes_on"), [(FLAT_SPACE, False), (SPACE.replace("= 3", "= 40"), True)])
+def test_no_new_trial_begins_once_a_search_that_is_to_stop_is_flat(
+    drawn_leaves: Path, tmp_path: Path, space: str, goes_on: bool
 ) -> None:
     (tmp_path / "out").mkdir()
     found = prepared(Photographs(drawn_leaves, tmp_path / "cache"), tmp_path / "space.toml", space)
@@ -105,12 +108,12 @@ def test_the_end_of_a_trial_ends_a_flat_search_that_is_to_stop(
     for _ in range(19):
         ended(search.study, 0.5)
     after_trial(search, len(search.study.trials) - 1, FINISHED, None)
-    assert not search.early_end.is_due()
+    assert search.steering.next_trial() is not None  # it is the 20th, and under way
     ended(search.study, 0.5)
     after_trial(search, len(search.study.trials) - 1, FINISHED, None)
-    assert search.early_end.is_due() == is_due
-    if is_due:
-        assert search.early_end.go_on_with == "--no-stop-when-flat"
+    assert (search.steering.next_trial() is not None) == goes_on
+    assert (search.early_end.enough is None) == goes_on
+    assert not search.early_end.is_due()  # what was begun comes to its end
 
 
 @pytest.mark.ray
@@ -122,7 +125,7 @@ def test_a_flat_search_that_is_resumed_ends_before_its_next_trial(drawn_leaves: 
         ended(first.study, 0.5)
 
     outcome = run_search(begun(prepared(photographs, tmp_path / "space.toml", FLAT_SPACE), out))
-    assert outcome.stopped is not None
+    assert outcome.stopped is not None and outcome.go_on_with == "--no-stop-when-flat"
     assert outcome.stopped.startswith("another 11 trials are expected to gain at most 0.0 points, less than the noise")
     assert not list(out.glob("t*/config.toml"))  # none was begun
     assert resumed_space(out, {"stop_when_flat": False}).search.stop_when_flat is False

@@ -14,7 +14,7 @@ class EarlyEnd:
 
     Attributes:
         reason: why the search should end now, a sentence; None while it should not.
-        go_on_with: the flags that --resume needs to go on all the same; "" for none.
+        enough: why no new trial should begin, a sentence; those that have begun come to their end. None while it may.
         interrupted: it was asked for from outside, by Ctrl-C or a signal.
         failed: the search is of no use.
         disk_full: set where nothing can be written any more.
@@ -22,7 +22,7 @@ class EarlyEnd:
 
     def __init__(self) -> None:
         self.reason: str | None = None
-        self.go_on_with = ""
+        self.enough: str | None = None
         self.interrupted = False
         self.failed = False
         self.disk_full: DiskFull | None = None
@@ -52,10 +52,9 @@ class EarlyEnd:
             self.fail(f"no trial can begin: {reason}")
         self._deaths.append(reason)
 
-    def stop(self, reason: str, go_on_with: str = "") -> None:
+    def stop(self, reason: str) -> None:
         """Asks for the end; the first reason stays."""
-        if self.reason is None:
-            self.reason, self.go_on_with = reason, go_on_with
+        self.reason = self.reason or reason
 
     def interrupt(self) -> None:
         """Takes in that somebody wants the search to end."""

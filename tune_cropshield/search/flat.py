@@ -113,11 +113,13 @@ def never_flat(settings: SearchSettings) -> str | None:
 
 
 def end_if_flat(search: Search) -> None:
-    """Ends a search with `stop_when_flat` where more trials are not worth it. The journal alone decides."""
-    if not search.space.search.stop_when_flat:
+    """Lets a search with `stop_when_flat` begin no new trial where more are not worth it. The journal alone decides."""
+    if not search.space.search.stop_when_flat or search.early_end.enough is not None:
         return
     split, folds = search.data.split, search.space.search.folds
     photographs = len(split.val) + (len(split.train) if folds > 1 else 0)  # each fold validates once
     expected = outlook(ended_values(search.study), photographs)
     if expected is not None and expected.is_flat:
-        search.early_end.stop(expected.sentence(), go_on_with="--no-stop-when-flat")
+        search.early_end.enough = expected.sentence()
+        search.steering.begin_no_more()
+        search.view.note(f"no new trial begins: {search.early_end.enough}")

@@ -98,7 +98,8 @@ def run_search(search: Search, worker: Callable[[], type[Any]] = trial_worker) -
     files.write_table(search.folder, study)
     sync_names(search.folder)
     end = search.early_end
-    return SearchOutcome(study, end.reason, interrupted, end.failed, end.go_on_with)
+    go_on_with = "--no-stop-when-flat" if end.reason is None and end.enough is not None else ""
+    return SearchOutcome(study, end.reason or end.enough, interrupted, end.failed, go_on_with)
 
 
 def _recall_trials(search: Search) -> None:

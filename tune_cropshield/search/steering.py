@@ -62,6 +62,10 @@ class Steering:
         """Whether trials are left that were never begun, or interrupted."""
         return bool(self._unfinished) or self._num_new > 0
 
+    def begin_no_more(self) -> None:
+        """Begins no new trial from now on; what was begun comes to its end."""
+        self._num_new = 0
+
     def try_again(self, number: int) -> None:
         """Lets a trial whose worker died before it ran be the next but the interrupted ones."""
         self._unfinished.append(self._study.get_trials(deepcopy=False)[number])
