@@ -346,7 +346,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, help="default always is one of them")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--jobs", type=int, default=1, help="seeds at once; on the CPU each has a core")
-    parser.add_argument("--trials", type=int, default=20, help="of the default search")
+    parser.add_argument("--trials", type=int, default=14, help="of the default search")
     parser.add_argument("--epochs", type=int, default=12, help="of a training that is not stopped")
     parser.add_argument("--budgets", type=int, nargs="*", default=(32, 64), help="results after so many epochs too")
     parser.add_argument("--train-per-class", type=int, default=50)

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from replay import read_table
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "record_curves.py"
 SPACE = """
@@ -55,3 +56,8 @@ def test_two_searches_of_whole_trainings_become_one_table(home: Path, drawn_leav
     first = {name: rows[0][name] for name in ("lr", "max_norm", "effective_batch", "micro_batch")}
     assert first == {"lr": "0.001", "max_norm": "none", "effective_batch": "32", "micro_batch": "32"}
     assert all(0 < float(row["val_acc"]) <= 1 and float(row["epoch_s"]) > 0 for row in rows)
+
+    read = read_table(table)
+    assert (read.epochs, len(read.settings)) == (2, kept)
+    assert read.settings[0] == {"max_norm": "none", "effective_batch": 32}  # what all have alike is not searched
+    assert read.best_so_far[0].tolist() == [float(rows[0]["val_acc"]), max(float(row["val_acc"]) for row in rows[:2])]
