@@ -169,24 +169,19 @@ def test_a_reference_that_runs_long_is_waited_for() -> None:
     assert view.left_text() == "about 7 min 40 s left"  # 46 epochs of trial 0 at 10 s
 
 
-def test_a_reference_that_was_stopped_and_is_trained_on_at_last_is_counted() -> None:
+@pytest.mark.parametrize(("others", "told"), [(49, "about 30 s left"), (5, "")])
+def test_a_reference_that_was_stopped_is_counted_where_it_is_trained_on_at_last(others: int, told: str) -> None:
     now = 0.0
     view = SearchView(clock=lambda: now)
-    view.begin(2, 0)
+    view.begin(others + 1, 0)
     view.trained_at_last = 0
-    course = Course(trials=2, epochs=50, slots=1, epoch_s=1.0, start_s=0.0)
-    view.trial_started(course.line(0))
-    now = 10.0
-    view.epoch_done(0, course.result(0, 1))
-    view.trial_ended(0, "pruned", None)
-    view.trial_started(course.line(1))
-    now = 20.0
-    view.epoch_done(1, course.result(1, 1))
-    view.trial_ended(1, "pruned", None)
-    assert view.left_text() == "about 8 min 10 s left"  # 49 epochs of trial 0 at 10 s
-
-    view.trial_started(course.line(0, 1))
-    assert view.left_text() == "about 8 min 10 s left"
+    course = Course(trials=others + 1, epochs=4, slots=1, epoch_s=1.0, start_s=0.0)
+    for number in range(others + 1):
+        view.trial_started(course.line(number))
+        now += 10.0
+        view.epoch_done(number, course.result(number, 1))
+        view.trial_ended(number, "pruned", None)
+    assert view.left_text() == told  # 3 epochs of trial 0 at 10 s, where all took 30 or more
 
 
 def test_before_anything_ended_it_is_the_most_it_can_take() -> None:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from tune_cropshield.config.reference import ends_reference
 from tune_cropshield.config.units import describe_seconds
 from tune_cropshield.search.endings import FINISHED, PRUNED
 from tune_cropshield.search.views.time_left import Pace, seconds_left, surviving_shares
@@ -78,7 +79,7 @@ class SearchView:
     pace: Pace = field(default_factory=Pace)
     lengths: dict[int, int] = field(default_factory=dict)  # by trial: the epochs of those that have ended
     ended_as: dict[int, str] = field(default_factory=dict)  # by trial: the outcome of those that have ended
-    trained_at_last: int | None = None  # the trial that is trained to its end in any case, when no other waits
+    trained_at_last: int | None = None  # trained to its end when no other waits, where that costs little
 
     def begin(self, num_trials: int, num_ended: int) -> None:
         """The search begins; `num_ended` trials ended in earlier runs."""
@@ -167,9 +168,13 @@ class SearchView:
 
     @property
     def _epochs_at_last(self) -> int:
-        """The epochs that are left of the trial that is trained at last, where it was stopped."""
+        """The epochs that are left of the trial that is trained at last, where it was stopped and that costs little."""
         number = self.trained_at_last
-        return self.epochs - self.lengths[number] if number is not None and self.ended_as.get(number) == PRUNED else 0
+        if number is None or self.ended_as.get(number) != PRUNED:
+            return 0
+        trained = sum(self.lengths.values()) + sum(line.epoch for line in self.running.values())
+        done = self.lengths[number]
+        return self.epochs - done if ends_reference(self.epochs, done, trained) else 0
 
     def _seconds_left(self, seconds_per_epoch: float) -> float:
         lines, epochs = list(self.running.values()), self.epochs
