@@ -1,7 +1,7 @@
 """What does a search find within so many epochs? Played on recorded trainings, over hundreds of seeds.
 
     python benchmarks/replay.py CSV... [--methods NAME...] [--seeds 200] [--budgets 32 64 128 256] [--workers 1]
-        [--out DIR] [--optimizer adamw|sgd] [--pretrained] [--leave-one-out]
+        [--out FILE] [--optimizer adamw|sgd] [--pretrained]
 
 A table holds whole trainings of random settings, a row an epoch (`benchmarks/record_curves.py` records one). Its ranges
 and choices are found in it; its first trial is the reference setting. A proposal is answered by the nearest setting of
@@ -12,9 +12,9 @@ for every method: else the few starting points would meet the same luck in all o
 Methods: `default` (the product's own sampler, pruning rule, starting points and trial 0, as a search comes), `stock`
 (Ray's OptunaSearch and ASHAScheduler with their own defaults), `random-halving` (random settings, that ASHA), `random`
 (random settings, each to its end), `guide` (the five settings that the guide recommends, each to its end) are always
-played; others by name, see METHODS. With `--workers`, trainings run side by side in simulated time. An epoch is counted
-when it ends. The reference setting of `default` is trained to its end at last where that takes no more than a
-tenth of the epochs: such a budget pays for it.
+played; others by name, see METHODS (`learned` knows the other tables of the same optimizer as earlier searches). With
+`--workers`, trainings run side by side in simulated time. An epoch is counted when it ends. The reference setting of
+`default` is trained to its end at last where that takes no more than a tenth of the epochs: such a budget pays for it.
 
 One JSON line per table, method and budget: best_mean, best_se and best_sd (the best accuracy so far, over seeds),
 final_mean (what the setting that would be handed back comes to at its end), trials_mean, epochs_to_stock_256 (when the
@@ -36,6 +36,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count, pairwise
 from multiprocessing import Pool
 from pathlib import Path
@@ -54,6 +55,7 @@ from tune_cropshield.config.starts import usual_starts
 from tune_cropshield.memory.choose.pairs import Plan, plan_for_cpu
 from tune_cropshield.search.axes import axes
 from tune_cropshield.search.endings import FINISHED, PRUNED, end_trial, report_epoch, stop_trial
+from tune_cropshield.search.knowledge import Past, PastTrial, knowledge_of
 from tune_cropshield.search.proposals import OwnStudySampler
 from tune_cropshield.search.pruning import NoPruning, PruningRule, RayAsha, build_pruning
 from tune_cropshield.search.samplers import build_sampler, tpe
@@ -85,6 +87,7 @@ class Table:
         points: (settings, axes): the settings in the unit cube, each axis times its weight.
         error_plain, error_weighted: by how much a setting's accuracy differs from its nearest neighbour's, in the mean,
             with equal weights and with those chosen.
+        pasts: the other tables of the same optimizer, as earlier searches; for the method `learned`.
     """
 
     name: str
@@ -97,6 +100,7 @@ class Table:
     weights: Floats
     error_plain: float
     error_weighted: float
+    pasts: tuple[Past, ...] = ()
 
     @property
     def epochs(self) -> int:
@@ -105,6 +109,17 @@ class Table:
     @property
     def plan(self) -> Plan:
         return plan_for_cpu(effective_batches(self.space))
+
+    @property
+    def optimizer(self) -> str:
+        return str(self.space.trial["optimizer"])
+
+    @property
+    def as_past(self) -> Past:
+        """The table as an earlier search of random settings."""
+        courses = [dict(enumerate(map(float, values), start=1)) for values in self.best_so_far]
+        trials = (PastTrial(dict(setting), course) for setting, course in zip(self.settings, courses, strict=True))
+        return Past(self.name, tuple(trials))
 
     def part(self, seed: int) -> Table:
         """Returns the four fifths of the settings that a seed plays with; the reference is always there."""
@@ -256,15 +271,26 @@ class Method(Protocol):
 class Steered:
     """The product's own search."""
 
-    def __init__(self, table: Table, seed: int, *, starts: bool = True, baseline: bool = True, **search: Any) -> None:
+    def __init__(
+        self,
+        table: Table,
+        seed: int,
+        *,
+        starts: bool = True,
+        baseline: bool = True,
+        pasts: Sequence[Past] = (),
+        **search: Any,
+    ) -> None:
         space = table.space
         settings = space.search.model_copy(update={"seed": seed, "baseline": baseline, **search})
         space = space.model_copy(update={"search": settings})
         self._epochs, self._baseline = settings.epochs, baseline
         searched = distributions(space, table.plan)
         sampler = build_sampler(settings.sampler, seed, 0, 40)
-        self._study = optuna.create_study(direction="maximize", sampler=OwnStudySampler(sampler, searched))
-        points = start_points(space, table.plan)
+        knowledge = knowledge_of(pasts, space)
+        own = OwnStudySampler(sampler, searched, partial(knowledge.prior, space))
+        self._study = optuna.create_study(direction="maximize", sampler=own)
+        points = start_points(space, table.plan, knowledge)
         for point in points if starts else points[: 1 if baseline else 0]:
             self._study.enqueue_trial(point, skip_if_exists=True)
         self._rule = self.rule(settings.epochs, build_pruning(settings))
@@ -458,6 +484,7 @@ METHODS: dict[str, Callable[[Table, int], Method]] = {
     "guide": lambda table, seed: Unguided(table, seed, _guides(table), NoPruning()),
     "previous": Previous,
     "previous-starts": lambda table, seed: Previous(table, seed, starts=True),
+    "learned": lambda table, seed: Steered(table, seed, pasts=table.pasts),
     "no-starts": lambda table, seed: Steered(table, seed, starts=False),
     "no-baseline": lambda table, seed: Steered(table, seed, baseline=False),
     "tpe": lambda table, seed: Steered(table, seed, sampler="tpe"),
@@ -586,13 +613,14 @@ def main() -> None:
     names = list(dict.fromkeys(["stock", *ALWAYS, *arguments.methods]))
     out = arguments.out.open("a", encoding="utf-8") if arguments.out is not None else None
     with Pool(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()) as pool:
-        for path in arguments.tables:
-            table = read_table(path, arguments.optimizer, arguments.pretrained)
+        tables = [read_table(path, arguments.optimizer, arguments.pretrained) for path in arguments.tables]
+        for table in tables:
+            others = [other for other in tables if other is not table and other.optimizer == table.optimizer]
+            table = replace(table, pasts=tuple(other.as_past for other in others))
             print(
                 f"{table.name}: {len(table.settings)} settings of {table.epochs} epochs, "
-                f"{table.space.trial['optimizer']}; "
-                f"the nearest other setting tells an accuracy to {table.error_weighted:.4f} (axes alike: "
-                f"{table.error_plain:.4f})",
+                f"{table.optimizer} ({len(others)} more tables of it); the nearest other setting tells an accuracy to "
+                f"{table.error_weighted:.4f} (axes alike: {table.error_plain:.4f})",
                 file=sys.stderr,
             )
             stock: list[Any] = []
