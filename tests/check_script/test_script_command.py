@@ -375,3 +375,19 @@ def test_a_script_is_read_without_torch(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
 
     assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_names_that_break_a_line_or_look_like_a_style_are_shown_as_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "[bold] scripts"
+    folder.mkdir()
+    (folder / "a\nb.py").write_text(SCRIPT)
+
+    _, out, _ = told(capsys, folder)
+
+    assert [line.split(": ")[0] for line in out.splitlines()] == [
+        f"{folder}/a\\nb.py:3",
+        f"{folder}/a\\nb.py",
+        str(folder),
+    ]

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tune_cropshield.errors import UserError
+from tune_cropshield.files import as_utf8, printable
 
 if TYPE_CHECKING:
     from tune_cropshield.check_script import Judgement
@@ -55,9 +56,10 @@ def run(args: argparse.Namespace) -> int:
             if named or told.findings or told.unjudged:
                 _print(path, told, console)
         for folder, scripts in folders.items():
-            console.print(_folder_told(folder, [judged[path] for path in scripts if path in judged], len(scripts)))
+            told_of = [judged[path] for path in scripts if path in judged]
+            console.print(Text(_folder_told(folder, told_of, len(scripts))))
     for message in refused.values():
-        print(f"error: {message}", file=sys.stderr)
+        print(f"error: {printable(message)}", file=sys.stderr)
     return 2 if refused else 0
 
 
@@ -71,27 +73,33 @@ def _as_json(path: Path, told: Judgement) -> list[dict[str, object]]:
     for line, rule, wrong, right in rows:
         cell, in_cell = told.source.place(line)
         place: dict[str, object] = {"line": line} if cell is None else {"cell": cell, "line": in_cell}
-        found.append({"file": str(path), **place, "rule": rule, "wrong": wrong, "right": right})
+        found.append({"file": as_utf8(str(path)), **place, "rule": rule, "wrong": wrong, "right": right})
     return found
 
 
 def _refused_as_json(path: Path, why: str) -> dict[str, object]:
     """Returns the object of a file or folder that could not be read, with the line that `why` names, else 1."""
     place = re.match(re.escape(f"{path}:") + r"(\d+): ", why)
-    return {"file": str(path), "line": int(place[1]) if place else 1, "rule": "not-judged", "wrong": why, "right": ""}
+    return {
+        "file": as_utf8(str(path)),
+        "line": int(place[1]) if place else 1,
+        "rule": "not-judged",
+        "wrong": why,
+        "right": "",
+    }
 
 
 def _print(path: Path, told: Judgement, console: Console) -> None:
     def at(line: int) -> str:
         cell, in_cell = told.source.place(line)
-        return f"{path}:{line}" if cell is None else f"{path}:cell {cell}:{in_cell}"
+        return f"{printable(path)}:{line}" if cell is None else f"{printable(path)}:cell {cell}:{in_cell}"
 
     for each in told.findings:
         line = Text(f"{at(each.line)}: ").append(each.rule, style="bold")
         console.print(line.append(f"  {each.wrong}").append("  -> ", style="dim").append(each.right))
     for number, what in told.unjudged:
         console.print(Text(f"{at(number)}: not judged: {what}"))
-    console.print(Text(f"{path}: {_summary(told)}"))
+    console.print(Text(f"{printable(path)}: {_summary(told)}"))
 
 
 def _summary(told: Judgement) -> str:
@@ -108,7 +116,7 @@ def _summary(told: Judgement) -> str:
 def _folder_told(folder: Path, told: list[Judgement], scripts: int) -> str:
     number = f"{scripts} scripts and notebooks" if scripts > 1 else "1 script or notebook"
     if not told:
-        return f"{folder}: {number}, none of them could be read: nothing was judged"
+        return f"{printable(folder)}: {number}, none of them could be read: nothing was judged"
     places = sum(len(each.findings) for each in told)
     unjudged = sum(len(each.unjudged) for each in told)
     unread = scripts - len(told)
@@ -125,4 +133,4 @@ def _folder_told(folder: Path, told: list[Judgement], scripts: int) -> str:
         found += f"; not judged: {unjudged} part{'s' if unjudged > 1 else ''}"
     if unread:
         found += f"; could not be read: {unread}"
-    return f"{folder}: {number}, {found}"
+    return f"{printable(folder)}: {number}, {found}"
