@@ -70,7 +70,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="trials in all; with --resume, more than before extends the search",
     )
     search.add_argument("--epochs", type=_whole_number, metavar="N", help="epochs of a trial that is never pruned")
-    search.add_argument("--time-budget", metavar="2h", help="stop after this time; --resume goes on")
+    search.add_argument("--time-budget", metavar="2h", help="for everything, report included; --resume goes on")
+    search.add_argument(
+        "--finish",
+        action=argparse.BooleanOptionalAction,
+        help="train the winner on after the trials, in the rest of the time budget or 4 times as long as a trial "
+        "(default: with a time budget)",
+    )
     search.add_argument("--out", type=_path, metavar="DIR", help="the search's folder (default: results/runs/NAME)")
     search.add_argument("--seed", type=_whole_number, metavar="N", help="seed of the sampler and of every trial")
     search.add_argument("--device", choices=("auto", "cpu", "cuda"), help="what to train on")

@@ -91,6 +91,7 @@ def test_best_holds_what_trains_it_again(search_dir: Path) -> None:
         "config.toml",
         "metrics.json",
         "model.safetensors",
+        "origin.json",
         "retrain.ps1",
         "retrain.sh",
     ]

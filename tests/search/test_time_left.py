@@ -201,12 +201,26 @@ def test_a_time_budget_ends_it_earlier() -> None:
     now = 0.0
     view = SearchView(clock=lambda: now)
     view.begin(4, 0)
-    view.budget_s = 600.0
+    view.trials_end = 600.0
     view.trial_started(TrialLine(0, {}, "32x1", epochs=10))
     now = 60.0
     view.epoch_done(0, Course(4, 10, 1, 1.0, 0.0).result(0, 1))
 
     assert view.left_text() == "at most 9 min left"
+
+
+def test_with_a_final_training_the_time_left_is_that_of_the_whole() -> None:
+    now = 0.0
+    view = SearchView(clock=lambda: now)
+    view.begin(4, 0)
+    view.trials_end, view.ends, view.finishes = 200.0, 600.0, True
+    view.trial_started(TrialLine(0, {}, "32x1", epochs=10))
+    now = 60.0
+    view.epoch_done(0, Course(4, 10, 1, 1.0, 0.0).result(0, 1))
+    assert view.left_text() == "about 9 min left, the final training included"
+
+    view.trials_end = view.ends = None
+    assert view.left_text() == "at most 39 min left before the final training"
 
 
 def test_short_trials_that_ended_first_do_not_stand_for_all() -> None:

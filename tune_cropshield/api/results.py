@@ -16,14 +16,15 @@ from tune_cropshield.training.run_folder import read_metrics
 
 @dataclass(frozen=True)
 class BestTrial:
-    """The trial with the highest validation accuracy.
+    """The trial with the highest validation accuracy, or the final training where it is no worse.
 
-    parameters: what was searched. val_acc: of its best epoch. config: all its settings; None where they were written by
-    a version whose settings were others. folder: holds config.toml, classes.json and model.safetensors, the weights of
-    its best epoch; `evaluate` and `predict` take it.
+    number: None where a starting point was trained without a search. parameters: what was searched. val_acc: of its
+    best epoch. config: all its settings; None where they were written by a version whose settings were others. folder:
+    holds config.toml, classes.json and model.safetensors, the weights of its best epoch; `evaluate` and `predict` take
+    it.
     """
 
-    number: int
+    number: int | None
     parameters: dict[str, Any]
     val_acc: float
     config: RunConfig | None = field(repr=False)
@@ -42,7 +43,8 @@ class SearchResults:
     whose settings were others.
 
     How the call of `search` ended, which `open_search` cannot know: stopped says why it ended early, None where it ran
-    to its end; interrupted is by Ctrl-C or SIGTERM; failed means that the search was of no use.
+    to its end; interrupted is by Ctrl-C or SIGTERM; failed means that the search was of no use. test_acc: the result's
+    accuracy on the test photographs, read once, at the end of a search with a final training.
     """
 
     folder: Path
@@ -53,6 +55,7 @@ class SearchResults:
     stopped: str | None = None
     interrupted: bool = False
     failed: bool = False
+    test_acc: float | None = None
 
 
 def open_search(out: AnyPath) -> SearchResults:
@@ -68,6 +71,7 @@ def read_results(
     folder: Path, *, stopped: str | None = None, interrupted: bool = False, failed: bool = False
 ) -> SearchResults:
     """Returns the results of the search in `folder`; how it ended is as in `SearchResults`."""
+    from tune_cropshield.search.final import delivered
     from tune_cropshield.search.folder import trial_folder, trial_rows
     from tune_cropshield.search.journal import best_trial, best_value, read_study
 
@@ -80,7 +84,12 @@ def read_results(
         settings = load_space(folder / SETTINGS)
     except UserError:
         settings = None
+    final, rows = delivered(folder, study), study.get_trials(deepcopy=False)
     try:
+        if final is not None:
+            parameters = dict(rows[final.trial].params) if final.trial is not None else {}
+            best: BestTrial | None = _best(final.folder, final.trial, parameters, final.val_acc)
+            return SearchResults(folder, trials, curves, best, settings, stopped, interrupted, failed)
         winner = best_trial(study)
         best = _best(trial_folder(folder, winner.number), winner.number, dict(winner.params), best_value(winner))
     except UserError:  # no trial has a result yet
@@ -88,7 +97,7 @@ def read_results(
     return SearchResults(folder, trials, curves, best, settings, stopped, interrupted, failed)
 
 
-def _best(folder: Path, number: int, parameters: dict[str, Any], val_acc: float) -> BestTrial:
+def _best(folder: Path, number: int | None, parameters: dict[str, Any], val_acc: float) -> BestTrial:
     try:
         config = read_config(folder)
     except UserError:

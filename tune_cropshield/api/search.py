@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,7 +20,9 @@ from tune_cropshield.errors import UserError
 from tune_cropshield.files import check_apart, check_can_be_made, make_free_folder, raising_disk_full
 
 if TYPE_CHECKING:  # half a second to import: a faulty space is told about before
+    from tune_cropshield.api.finish import Finish
     from tune_cropshield.data.dataset import LeafData
+    from tune_cropshield.search.context import Search
     from tune_cropshield.search.knowledge import Knowledge
     from tune_cropshield.search.run import SearchOutcome
     from tune_cropshield.search.views.view import SearchView
@@ -35,6 +38,7 @@ def search(
     trials: int | None = None,
     epochs: int | None = None,
     time_budget: str | None = None,
+    finish: bool | None = None,
     out: AnyPath | None = None,
     seed: int | None = None,
     device: DeviceChoice | None = None,
@@ -63,7 +67,10 @@ def search(
         vram: The GPU memory budget: an amount like "8GB", rtx4060-laptop, rtx3050-laptop, or auto for what is free.
         trials: In all; with `resume`, more than before extends the search.
         epochs: Of a trial that is never pruned.
-        time_budget: Stop after this time, like "2h" or "90m"; `resume` goes on.
+        time_budget: For everything, report included, and for all starts together, like "2h" or "90m". A third is for
+            the trials, and the rest for training the winner on, for as many epochs as fit.
+        finish: Train the winner on after the trials, in what they leave of the time budget, or 4 times as long as the
+            longest trial; left out, where there is a time budget.
         out: The search's folder, new or empty; left out, results/runs/NAME-TIME.
         seed: Of the sampler and of every trial.
         device: "cpu", "cuda" or "auto".
@@ -88,6 +95,7 @@ def search(
         DiskFull: Something could not be written; what there is is whole, and `resume` goes on.
         RunFailure: The search itself failed, as when Ray does not start.
     """
+    began = time.monotonic()
     settings = {
         "data": data,
         "space": space,
@@ -97,6 +105,7 @@ def search(
         "trials": trials,
         "epochs": epochs,
         "time_budget": time_budget,
+        "finish": finish,
         "seed": seed,
         "device": device,
         "trials_per_gpu": trials_per_gpu,
@@ -122,13 +131,12 @@ def search(
     for note in notes:
         view.note(note)
     said = {**given, "space": space if isinstance(space, str | Path) else None}
-    if stop_when_flat is False:
-        said["no_stop_when_flat"] = True
-    if baseline is False:
-        said["no_baseline"] = True
+    for name in ("finish", "stop_when_flat", "baseline"):
+        if given.get(name) is False:
+            said[f"no_{name}"] = True
     command = command_line("search", **said, out=out, ray_address=ray_address, resume=resume)
     with raising_disk_full(folder):
-        return _search(found, folder, named, view, resume, command, ray_address, knowledge)
+        return _search(found, folder, named, view, resume, command, ray_address, knowledge, began)
 
 
 def _name(space: AnySpace | None, found: SearchSpace) -> str:
@@ -164,16 +172,29 @@ def _search(
     command: Sequence[str],
     ray_address: str | None,
     knowledge: Knowledge | None,
+    began: float,
 ) -> SearchResults:
-    """Runs the search. shown: its folder as the user named it, or where it is not `named`, as far as it is free."""
+    """Runs the search.
+
+    Args:
+        shown: its folder as the user named it, or where it is not `named`, as far as it is free.
+        began: of time.monotonic, when the search was asked for.
+    """
+    from tune_cropshield.api.finish import (
+        Finish,
+        look_at_test_photographs,
+        time_budget,
+        too_short_to_search,
+        train_winner_on,
+    )
     from tune_cropshield.outcome.export import write_best
     from tune_cropshield.outcome.ledger import write_ledger
     from tune_cropshield.search import folder as files
     from tune_cropshield.search.context import begin_search
     from tune_cropshield.search.prepare import prepare
-    from tune_cropshield.search.run import ended_by_signals, has_result, run_search
+    from tune_cropshield.search.run import SearchOutcome, ended_by_signals, run_search
 
-    began = time.time()
+    began_at = time.time() - (time.monotonic() - began)
     prepared = prepare(space, cache_dir(), view)
     if not named:
         shown = make_free_folder(shown)
@@ -182,20 +203,50 @@ def _search(
     with files.locked(folder):
         if not resume:
             files.check_new(folder)
+        budget = time_budget(prepared.space, folder, began)
         begun = begin_search(
-            prepared, folder, view, resume=resume, command=command, ray_address=ray_address, knowledge=knowledge
+            prepared,
+            folder,
+            view,
+            resume=resume,
+            command=command,
+            ray_address=ray_address,
+            knowledge=knowledge,
+            budget=budget,
         )
         view.note(f"TensorBoard: tensorboard --logdir {shlex.quote(str(shown))}")
         with ended_by_signals(begun):
-            outcome = run_search(begun)
-            failed = outcome.failed or not (outcome.interrupted or has_result(outcome.study))
-            results = read_results(folder, stopped=outcome.stopped, interrupted=outcome.interrupted, failed=failed)
+            if (reason := too_short_to_search(begun)) is not None:
+                view.note(reason)
+                outcome = SearchOutcome(begun.study, stopped=None, interrupted=False, failed=False)
+            else:
+                outcome = run_search(begun)
+            finish = Finish()
+            finishes = prepared.space.search.finishes and not (outcome.interrupted or outcome.failed)
+            if finishes:
+                finish = train_winner_on(begun, lambda: _write_results(begun, shown))
+            interrupted = begun.early_end.interrupted
+            results = read_results(folder, stopped=outcome.stopped, interrupted=interrupted)
             if results.best is not None:
                 write_best(folder)
-            ledger = write_ledger(folder, prepared.resources.concurrent_trials, began, time.time())
+                if finishes and not interrupted:
+                    look_at_test_photographs(begun, finish)
+            failed = outcome.failed or not (interrupted or results.best is not None)
+            results = replace(results, failed=failed, test_acc=finish.test_acc)
+            ledger = write_ledger(folder, prepared.resources.concurrent_trials, began_at, time.time())
             report = report_line(folder, shown, prepared.data)
-            _show_result(outcome, folder, shown, prepared.space, view, (ledger, report))
+            _show_result(outcome, folder, shown, prepared.space, view, finish, (ledger, report))
     return results
+
+
+def _write_results(search: Search, shown: Path) -> None:
+    """Writes best/ and the report of what the trials have found, before the final training: a kill may come."""
+    from tune_cropshield.outcome.export import write_best
+    from tune_cropshield.search.run import has_result
+
+    if has_result(search.study):
+        write_best(search.folder)
+        report_line(search.folder, shown, search.data)
 
 
 def report_line(folder: Path, shown: Path, data: LeafData) -> str:
@@ -211,17 +262,25 @@ def report_line(folder: Path, shown: Path, data: LeafData) -> str:
 
 
 def _show_result(
-    outcome: SearchOutcome, folder: Path, shown: Path, space: SearchSpace, view: SearchView, more: Sequence[str]
+    outcome: SearchOutcome,
+    folder: Path,
+    shown: Path,
+    space: SearchSpace,
+    view: SearchView,
+    finish: Finish,
+    more: Sequence[str],
 ) -> None:
     """Says what came of it, `more` at the end."""
     from tune_cropshield.outcome.summary import summary_facts, summary_lines
+    from tune_cropshield.search.early_end import BUDGET_USED_UP
     from tune_cropshield.search.start_points import reference_differs
 
     reference = "the setting nearest to the reference" if reference_differs(space) else "the reference setting"
-    lines = [*summary_lines(outcome.study, folder, shown, reference), *more]
+    lines = [*summary_lines(outcome.study, folder, shown, reference), *finish.lines, *more]
     if outcome.stopped:
         flags = f"--resume {outcome.go_on_with}".rstrip()
         again = f"python -m tune_cropshield search --out {shlex.quote(str(shown))} {flags}"
-        lines.append(f"ended early: {outcome.stopped}. Go on:  {again}")
-    facts: dict[str, Any] = {**summary_facts(outcome.study, folder), "stopped": outcome.stopped}
+        how = "" if outcome.stopped == BUDGET_USED_UP else "ended early: "
+        lines.append(f"{how}{outcome.stopped}. Go on:  {again}")
+    facts: dict[str, Any] = {**summary_facts(outcome.study, folder), **finish.facts, "stopped": outcome.stopped}
     view.result(lines, facts)

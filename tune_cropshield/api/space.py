@@ -18,12 +18,12 @@ if TYPE_CHECKING:  # half a second to import: a faulty space is told about befor
 
 AnySpace = AnyPath | Mapping[str, Any] | SearchSpace
 OF_SEARCH = (
-    *("trials", "epochs", "time_budget", "seed", "device", "sampler", "vram", "trials_per_gpu", "stop_when_flat"),
-    "baseline",
+    *("trials", "epochs", "time_budget", "finish", "seed", "device", "sampler", "vram", "trials_per_gpu"),
+    *("stop_when_flat", "baseline"),
 )
 OF_TRIAL = ("model", "image_size")
 RUNS = Path("results/runs")  # where searches go that are not told where
-MAY_CHANGE_ON_RESUME = ("trials", "time_budget", "trials_per_gpu", "stop_when_flat", "data")
+MAY_CHANGE_ON_RESUME = ("trials", "time_budget", "finish", "trials_per_gpu", "stop_when_flat", "data")
 
 
 def new_space(given: Mapping[str, Any]) -> SearchSpace:

@@ -25,6 +25,7 @@ SETTINGS = (
     "trials",
     "epochs",
     "time_budget",
+    "finish",
     "seed",
     "device",
     "trials_per_gpu",

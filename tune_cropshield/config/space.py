@@ -90,7 +90,9 @@ class SearchSettings(Settings):
     # One micro-batch x accumulation per effective batch, or search every one that fits.
     pairs: Literal["fastest", "all"] = "fastest"
     seed: Seed = 0
-    time_budget: str = ""  # "2h", "90m", "45s"; "" has no end
+    time_budget: str = ""  # "2h", "90m", "45s", for everything; "" has no end
+    # Train the winner on after the trials; left out: where there is a time budget, in what they leave of it.
+    finish: bool | None = None
     # End when more trials are not expected to gain more than the noise of the validation accuracy.
     stop_when_flat: bool = False
     vram: str = "auto"  # "8GB", "4GiB", "rtx4060-laptop"; auto takes what is free now
@@ -120,6 +122,11 @@ class SearchSettings(Settings):
     def _is_an_amount(cls, text: str) -> str:
         parse_budget(text)
         return text
+
+    @property
+    def finishes(self) -> bool:
+        """Whether the winner is trained on after the trials."""
+        return bool(self.time_budget) if self.finish is None else self.finish
 
     @property
     def num_parts(self) -> int:

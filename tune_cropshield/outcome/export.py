@@ -6,7 +6,6 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tune_cropshield.config.reference import train_py_command
 from tune_cropshield.config.settings import RunConfig, config_text, save_config
@@ -15,6 +14,7 @@ from tune_cropshield.errors import RunFailure
 from tune_cropshield.files import raising_disk_full, sync_names, sync_tree, write_text_atomically
 from tune_cropshield.outcome.evaluation import keep_evaluations
 from tune_cropshield.outcome.trained import BEST, read_config
+from tune_cropshield.search.final import ORIGIN, delivered
 from tune_cropshield.training.predictions import PREDICTIONS
 from tune_cropshield.training.run_folder import (
     BEST_METRICS,
@@ -32,15 +32,14 @@ from tune_cropshield.training.run_folder import (
     write_json,
 )
 
-if TYPE_CHECKING:
-    from optuna.trial import FrozenTrial  # half a second to import, and not needed where best/ is there
-
 # Into a folder beside best/, which a resumed search writes anew.
 RETRAIN = "-m tune_cropshield train --config config.toml --out ../retrained"
 
 
 def write_best(search_dir: Path) -> Path:
-    """Writes search_dir/best, aside and renamed, from the best trial and returns its path.
+    """Writes search_dir/best, aside and renamed, from the best trial or the final training, and returns its path.
+
+    Which of them is the result, see `delivered`; origin.json says it.
 
     config.toml and config.json, model.safetensors of the best epoch, classes.json, preparation.json, metrics.json and
     predictions.csv (that epoch's), split.csv and retrain.sh/.ps1. Of a trial in parts, it is the network of its best
@@ -52,8 +51,10 @@ def write_best(search_dir: Path) -> Path:
     from tune_cropshield.search.folder import trial_folder
     from tune_cropshield.search.journal import best_trial, read_study
 
-    trial = best_trial(read_study(search_dir))
-    run_dir = trial_folder(search_dir, trial.number)
+    study = read_study(search_dir)
+    final = delivered(search_dir, study)
+    number = final.trial if final is not None else best_trial(study).number
+    run_dir = final.folder if final is not None else trial_folder(search_dir, best_trial(study).number)
     config, network = read_config(run_dir), network_folder(run_dir)
     aside, target = search_dir / f".{BEST}.tmp", search_dir / BEST
     shutil.rmtree(aside, ignore_errors=True)
@@ -69,8 +70,10 @@ def write_best(search_dir: Path) -> Path:
                     shutil.copyfile(source, aside / source.name)
             if network != run_dir:
                 _tell_the_part(aside, run_dir, network)
+            write_json(aside / ORIGIN, {"folder": run_dir.name, "trial": number})
             keep_evaluations(target, aside, read_digest(network))
-            for name, text in retrain_scripts(config, trial, in_parts=network != run_dir).items():
+            of_trial = number if final is None else None
+            for name, text in retrain_scripts(config, of_trial, in_parts=network != run_dir).items():
                 write_text_atomically(aside / name, text)
             (aside / "retrain.sh").chmod(0o755)
             sync_tree(aside)  # before it takes the place of one that is whole
@@ -96,15 +99,23 @@ def _tell_the_part(best: Path, run_dir: Path, network: Path) -> None:
     write_json(best / BEST_METRICS, {**metrics, **parts, **worth})
 
 
-def retrain_scripts(config: RunConfig, trial: FrozenTrial, *, in_parts: bool = False) -> dict[str, str]:
+def retrain_scripts(config: RunConfig, trial: int | None, *, in_parts: bool = False) -> dict[str, str]:
     """Returns {file name: text} of retrain.sh and retrain.ps1: the command that trains this again.
 
-    A comment in them holds the nearest call of the training guide's own train.py. in_parts: the trial was trained on
-    several folds or with several seeds, and is trained on the whole train split now.
+    A comment in them holds the nearest call of the training guide's own train.py.
+
+    Args:
+        trial: whose number this is; None for the final training.
+        in_parts: the trial was trained on several folds or with several seeds, and is trained on the whole train split
+            now.
     """
-    again = f"# Trains trial {trial.number} of the search again: on the same kind of CPU, with the same numbers."
+    again = f"# Trains trial {trial} of the search again: on the same kind of CPU, with the same numbers."
+    if trial is None:
+        again = "# Trains the search's final training again, with as many epochs."
+    elif in_parts:
+        again = f"# Trains the setting of trial {trial} of the search on the whole train split."
     notes = [
-        f"# Trains the setting of trial {trial.number} of the search on the whole train split." if in_parts else again,
+        again,
         "# The nearest call of the training guide's train.py (it has no flags for the rest of config.toml):",
         f"#   {train_py_command(config.trial)}",
     ]
@@ -129,7 +140,9 @@ def best_run(search_dir: Path) -> Path:
         from tune_cropshield.search.folder import locked
         from tune_cropshield.search.journal import best_trial, read_study
 
-        best_trial(read_study(search_dir))  # raises where there is nothing to write, before a file is touched
+        study = read_study(search_dir)
+        if delivered(search_dir, study) is None:
+            best_trial(study)  # raises where there is nothing to write, before a file is touched
         with locked(search_dir):
             write_best(search_dir)
     return best

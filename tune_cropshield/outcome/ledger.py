@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import statistics
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from tune_cropshield.search.final import final_trainings
 from tune_cropshield.search.launches import TIME_FORMAT, read_starts
 from tune_cropshield.training.clock import CHECKPOINT, DATA_WAIT, EVALUATION, PARTS, REPORT, SETUP, STEP, read_times
 from tune_cropshield.training.run_folder import write_json
@@ -76,33 +78,67 @@ class Ledger:
 def ledger_of(lines: Sequence[dict[str, Any]], starts: Sequence[Start]) -> Ledger:
     """Returns the ledger of the time of `starts`; there is at least one.
 
-    A line that lies partly outside counts in proportion.
+    A line that lies partly outside counts in proportion; one of the final training, which has all cores, for all slots.
     """
     parts = dict.fromkeys(PARTS, 0.0)
     for start in starts:
         for line in lines:
+            slots = start.slots if line.get("on_all_cores") else 1
             seconds = sum(line[part] for part in PARTS)
             overlap = min(line["ended"], start.ended) - max(line["ended"] - seconds, start.began)
             if seconds > 0 and overlap > 0:
                 for part in PARTS:
-                    parts[part] += line[part] * overlap / seconds
+                    parts[part] += slots * line[part] * overlap / seconds
     slots_s = sum(start.slots * start.wall_s for start in starts)
     return Ledger(starts[-1].slots, sum(start.wall_s for start in starts), slots_s, parts, len(starts))
 
 
 def all_starts(search_dir: Path, lines: Sequence[dict[str, Any]], last: Start) -> list[Start]:
-    """Returns every start of a search, `last` at the end.
+    """Returns every start of a search, `last` at the end, which is the last line of its starts.jsonl."""
+    return [*_earlier_starts(search_dir, lines, read_starts(search_dir)[:-1], last.began), last]
+
+
+def _earlier_starts(
+    search_dir: Path, lines: Sequence[dict[str, Any]], launches: Sequence[dict[str, Any]], until: float
+) -> list[Start]:
+    """Returns the starts that `launches` tell of, all of them before `until`.
 
     The ledger that an earlier start wrote at its end knows it and those before it. One that was killed wrote none: it
     ends with the last line of its trials.
     """
     known = [Start(**start) for start in (read_ledger(search_dir) or {}).get("starts", [])]
-    launches = read_starts(search_dir)[len(known) : -1]
+    launches = launches[len(known) :]
     times = [datetime.strptime(launch["started"], TIME_FORMAT).timestamp() for launch in launches]
-    for launch, began, next_began in zip(launches, times, [*times, last.began][1:], strict=True):
+    for launch, began, next_began in zip(launches, times, [*times, until][1:], strict=True):
         ends = [line["ended"] for line in lines if began <= line["ended"] < next_began]
         known.append(Start(launch["trials_at_once"], began, max(ends, default=began)))
-    return [*known, last]
+    return known
+
+
+def spent_s(search_dir: Path) -> tuple[float, float]:
+    """Returns the seconds that all starts of a search have taken so far, and those until their last trials ended.
+
+    Both are 0 for a search that is only beginning.
+    """
+    of_trials = [line for lines in _of_trials(search_dir) for line in lines]
+    starts = _earlier_starts(
+        search_dir, [*of_trials, *_of_final_trainings(search_dir)], read_starts(search_dir), time.time()
+    )
+    searching = 0.0
+    for start in starts:
+        ends = [line["ended"] for line in of_trials if start.began <= line["ended"] <= start.ended]
+        searching += max(ends, default=start.began) - start.began
+    return sum(start.wall_s for start in starts), searching
+
+
+def _of_trials(search_dir: Path) -> list[list[dict[str, Any]]]:
+    return [read_times(folder) for folder in sorted(search_dir.glob("t[0-9]*"))]
+
+
+def _of_final_trainings(search_dir: Path) -> list[dict[str, Any]]:
+    return [
+        {**line, "on_all_cores": True} for final in final_trainings(search_dir) for line in read_times(final.folder)
+    ]
 
 
 def start_seconds(lines_of_trials: Iterable[Sequence[dict[str, Any]]]) -> list[float]:
@@ -130,8 +166,8 @@ def write_ledger(search_dir: Path, slots: int, began: float, ended: float) -> st
 
     slots, began, ended: of this start of the search, which is the last line of its starts.jsonl; Unix times.
     """
-    trials = [read_times(folder) for folder in sorted(search_dir.glob("t[0-9]*"))]
-    lines = [line for trial in trials for line in trial]
+    trials = _of_trials(search_dir)
+    lines = [*(line for trial in trials for line in trial), *_of_final_trainings(search_dir)]
     starts = all_starts(search_dir, lines, Start(slots, began, ended))
     whole = ledger_of(lines, starts)
     later = ledger_of(lines, [replace(start, began=start.began + WARM_UP_S) for start in starts])

@@ -40,6 +40,8 @@ def summary_lines(
         reference_name: what trial 0 is called: it is only near the reference setting where the space does not hold it.
     """
     trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
+    if not trials:
+        return ["no trial was searched", f"configuration and weights: {shown_dir / BEST}"]
     outcomes = Counter(shown_outcome(trial) or "unfinished" for trial in trials)
     lines_of = {trial.number: read_metrics(trial_folder(search_dir, trial.number)) for trial in trials}
     epochs = sum(len(lines) for lines in lines_of.values())

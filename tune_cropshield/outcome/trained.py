@@ -12,6 +12,7 @@ from tune_cropshield.config.space import SETTINGS
 from tune_cropshield.config.toml_files import read_toml
 from tune_cropshield.errors import ConfigError, UserError
 from tune_cropshield.files import printable
+from tune_cropshield.search.final import FINAL
 from tune_cropshield.training.run_folder import CLASSES, CONFIG, PREPARATION, WEIGHTS, is_part, network_folder
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def read_run(run_dir: Path) -> tuple[RunConfig, list[str], Path]:
 
 
 def read_config(run_dir: Path) -> RunConfig:
-    """Returns the settings of a trained run; of a search's trial or best/, with the photographs where they lie now.
+    """Returns the settings of a trained run; of one in a search's folder, with the photographs where they lie now.
 
     Where a search was gone on with after they had moved stands in its search.toml; trials that had ended keep what was.
 
@@ -51,7 +52,7 @@ def where_they_lie_now(config: RunConfig, run_dir: Path) -> RunConfig:
     whole = run_dir.absolute()
     if is_part(whole):
         whole = whole.parent
-    if not re.fullmatch(rf"{BEST}|t\d{{3,}}", whole.name):  # what else lies in a search's folder has its own
+    if not re.fullmatch(rf"{BEST}|{FINAL}(-\d+)?|t\d{{3,}}", whole.name):  # what else lies there has its own
         return config
     try:
         now = read_toml(whole.parent / SETTINGS)["data"]["dir"]

@@ -43,6 +43,7 @@ from tune_cropshield.search.same_search import check_journal, check_same
 from tune_cropshield.search.samplers import build_sampler
 from tune_cropshield.search.start_points import start_points
 from tune_cropshield.search.steering import Steering
+from tune_cropshield.search.time_budget import TimeBudget
 from tune_cropshield.search.trial_settings import as_begun, distributions, pair_of, trial_config
 from tune_cropshield.search.views.view import SearchView, TrialLine
 from tune_cropshield.training.run_folder import best_so_far, read_metrics
@@ -65,6 +66,7 @@ class Search:
         hparams: TensorBoard's record of the trials' settings.
         knowledge: what earlier searches know of this one.
         ray_address: a Ray cluster to join, None for a Ray of its own.
+        budget: its time, None where it has no end.
         pruned: numbers of the trials that were stopped in this run and not gone on with.
     """
 
@@ -82,6 +84,7 @@ class Search:
     hparams: HParams
     knowledge: Knowledge = field(default_factory=Knowledge)
     ray_address: str | None = None
+    budget: TimeBudget | None = None
     pruned: set[int] = field(default_factory=set)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -126,6 +129,7 @@ def begin_search(
     command: Sequence[str],
     ray_address: str | None = None,
     knowledge: Knowledge | None = None,
+    budget: TimeBudget | None = None,
 ) -> Search:
     """Begins a search in `folder`, or goes on with the one that is there, and returns it; `run_search` then runs it.
 
@@ -139,6 +143,7 @@ def begin_search(
         command: the command line behind the program's name, for starts.jsonl.
         ray_address: a Ray cluster to join, which shares this machine's folders.
         knowledge: what earlier searches know. A search that is gone on with knows what it knew when it was begun.
+        budget: the search's time; None where it has no end.
 
     Raises:
         UserError: the search that is there was begun on other photographs or settings, or its journal is damaged.
@@ -209,4 +214,5 @@ def begin_search(
         hparams=HParams(folder, space, plan),
         knowledge=knowledge,
         ray_address=ray_address,
+        budget=budget,
     )

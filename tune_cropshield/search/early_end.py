@@ -6,6 +6,7 @@ import time
 
 from tune_cropshield.errors import DiskFull
 
+BUDGET_USED_UP = "the time budget is used up"
 SAME_FAILURES = 3  # the first trials all failing in one way means that the rest would too
 
 
@@ -31,9 +32,9 @@ class EarlyEnd:
         self._deaths: list[str] = []  # of workers that had not begun
         self._endings: list[str | None] = []  # the failure of each trial that has ended, None where it did not fail
 
-    def start_clock(self, time_budget_seconds: float | None) -> None:
-        """Sets the deadline, counted from now; None sets none."""
-        self._deadline = time.monotonic() + time_budget_seconds if time_budget_seconds else None
+    def end_at(self, deadline: float) -> None:
+        """Sets when the search ends at the latest, by time.monotonic."""
+        self._deadline = deadline
 
     def trial_ended(self, failure: str | None) -> None:
         """Takes in why a trial failed, None where it did not."""
@@ -74,5 +75,5 @@ class EarlyEnd:
     def is_due(self) -> bool:
         """Tells whether the search should end now."""
         if self._deadline is not None and time.monotonic() >= self._deadline:
-            self.stop("the time budget is used up")
+            self.stop(BUDGET_USED_UP)
         return self.reason is not None

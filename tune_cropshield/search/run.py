@@ -15,10 +15,11 @@ import optuna
 from optuna.trial import TrialState
 
 from tune_cropshield.config.reference import REFERENCE
-from tune_cropshield.config.units import MIB, parse_duration
+from tune_cropshield.config.units import MIB
 from tune_cropshield.files import sync_names
 from tune_cropshield.search import folder as files
 from tune_cropshield.search.context import Search
+from tune_cropshield.search.early_end import BUDGET_USED_UP, EarlyEnd
 from tune_cropshield.search.endings import FAILED, end_stopped, shown_outcome
 from tune_cropshield.search.flat import end_if_flat
 from tune_cropshield.search.journal import best_value, num_started, quiet_optuna, stopped, unfinished
@@ -73,6 +74,12 @@ def run_search(search: Search, worker: Callable[[], type[Any]] = trial_worker) -
         UserError: there is no Ray cluster at the address given.
     """
     study, resources = search.study, search.resources
+    if search.budget is not None:
+        search.early_end.end_at(search.budget.trials_end)
+        search.view.trials_end, search.view.ends = search.budget.trials_end, search.budget.ends
+        if search.early_end.is_due():
+            return SearchOutcome(study, search.early_end.reason, False, False, _flags_to_go_on(search.early_end))
+    search.view.finishes = search.space.search.finishes
     num_existing, num_unfinished = num_started(study), len(unfinished(study))
     num_trials = max(search.space.search.trials, num_existing)
     if num_trials == num_existing and not num_unfinished and not stopped(study):
@@ -98,8 +105,14 @@ def run_search(search: Search, worker: Callable[[], type[Any]] = trial_worker) -
     files.write_table(search.folder, study)
     sync_names(search.folder)
     end = search.early_end
-    go_on_with = "--no-stop-when-flat" if end.reason is None and end.enough is not None else ""
-    return SearchOutcome(study, end.reason or end.enough, interrupted, end.failed, go_on_with)
+    return SearchOutcome(study, end.reason or end.enough, interrupted, end.failed, _flags_to_go_on(end))
+
+
+def _flags_to_go_on(end: EarlyEnd) -> str:
+    """Returns the flags that --resume needs to go on all the same; "" for none."""
+    if end.reason == BUDGET_USED_UP:
+        return "--time-budget LONGER"
+    return "--no-stop-when-flat" if end.reason is None and end.enough is not None else ""
 
 
 def _recall_trials(search: Search) -> None:
@@ -130,7 +143,6 @@ def _recall_trials(search: Search) -> None:
 
 def _run_trials(search: Search, ray: RayRuntime, worker: Callable[[], type[Any]]) -> None:
     """Lets Ray Tune run all trials that are left."""
-    settings = search.space.search
     with ExitStack() as stack:
         stack.callback(ray.keep_logs, search.folder / LOGS)
         ray_results = stack.enter_context(
@@ -139,8 +151,6 @@ def _run_trials(search: Search, ray: RayRuntime, worker: Callable[[], type[Any]]
         tuner = _tuner(search, ray, worker, Path(ray_results))
         stack.enter_context(search.view.live())
         stack.enter_context(quiet_optuna())
-        search.view.budget_s = parse_duration(settings.time_budget) if settings.time_budget else None
-        search.early_end.start_clock(search.view.budget_s)
         tuner.fit()
 
 

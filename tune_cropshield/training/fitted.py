@@ -14,14 +14,20 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import torch
+
 from tune_cropshield.config.settings import MOST_EPOCHS, RunConfig, load_config
 from tune_cropshield.data.dataset import DeviceData
+from tune_cropshield.data.windows import training_windows
 from tune_cropshield.files import sync_tree
+from tune_cropshield.training.build import build_trainer, window_settings
 from tune_cropshield.training.clock import PARTS, read_times
 from tune_cropshield.training.loop import trial_epochs
+from tune_cropshield.training.precision import DTYPES
 from tune_cropshield.training.progress import TrialReport
 from tune_cropshield.training.run_folder import CHECKPOINT, CONFIG
 
+TIMED_S = 1.0  # of updates, to tell how long an epoch will take
 CHANGE_FROM = 0.01  # a length that differs by less is kept
 
 
@@ -112,6 +118,32 @@ def train_until(
         planned, resume, told_again = wanted, True, True
         if data.device.type == "cuda":
             gc.collect()  # a trainer's parts refer to each other, and the next one takes as much memory again
+
+
+def timed_epoch_s(config: RunConfig, data: DeviceData) -> float:
+    """Returns about how long an epoch would take, from a few updates that are made now and forgotten.
+
+    It takes a second or two. The first update, which prepares much, does not count where there is another.
+    """
+    trial, data = config.trial, data.as_said(config.data)
+    if trial.threads is not None:
+        torch.set_num_threads(trial.threads)
+    size, indices = trial.size_at(0), data.indices("train")
+    trainer = build_trainer(trial, len(data.data.classes), data.labels_N[indices].cpu(), data.device)
+    settings = window_settings(trial, trial.pair[0], DTYPES[trainer.step.precision])
+    trainer.step.model.train()
+    trainer.step.log.start()
+    started, images = time.perf_counter(), 0
+    with closing(training_windows(data.feed(size), data.labels_N, indices, settings, 0, size)) as windows:
+        for number, window in enumerate(windows):
+            if number == 1:
+                started, images = time.perf_counter(), 0
+            trainer.step.train_window(window)
+            images += window.num_samples
+            if number and time.perf_counter() - started >= TIMED_S:
+                break
+    validated = len(data.indices("val")) / 3  # without gradients an image costs about a third
+    return (time.perf_counter() - started) / images * (len(indices) + validated)
 
 
 def trained_s(folder: Path) -> float:

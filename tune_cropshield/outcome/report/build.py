@@ -12,6 +12,7 @@ from tune_cropshield.outcome import words
 from tune_cropshield.outcome.report import (
     clipping,
     course,
+    final,
     memory,
     mistakes,
     parameters,
@@ -55,8 +56,9 @@ def write_report(search_dir: Path, cache_dir: Path, data: LeafData | None = None
 
 def build_page(record: SearchRecord, evidence: Evidence, data: LeafData | str) -> Page:
     """Returns the report's content. data: the photographs, or why they cannot be opened."""
-    sections = (
+    found = (
         winner.section(record, evidence),
+        final.section(record),
         photographs.section(record, data),
         course.section(record),
         parameters.section(record),
@@ -67,8 +69,10 @@ def build_page(record: SearchRecord, evidence: Evidence, data: LeafData | str) -
         repeat.trials_section(record),
         repeat.section(record),
     )
+    sections = [section for section in found if section is not None]
+    figures = [*winner.key_figures(record), *final.key_figures(record)]
     title = f"Search report: {record.folder.resolve().name}"
-    return Page(title, _subtitle(record), winner.key_figures(record), sections, notices(record, evidence.judgement))
+    return Page(title, _subtitle(record), figures, sections, notices(record, evidence.judgement))
 
 
 def notices(record: SearchRecord, judgement: Judgement | str) -> list[str]:

@@ -15,7 +15,7 @@ from tune_cropshield.outcome.report.search_record import SearchRecord
 from tune_cropshield.outcome.shares import OnSamePhotographs, on_same_photographs
 from tune_cropshield.outcome.trained import BEST
 from tune_cropshield.search.endings import FINISHED
-from tune_cropshield.training.run_folder import network_folder, read_digest
+from tune_cropshield.training.run_folder import read_digest
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,14 @@ def read_evidence(record: SearchRecord, data: LeafData | str) -> Evidence:
     on_cpu = bool(record.starts) and record.starts[-1].get("device") == "cpu"
     judgement: Judgement | str
     try:
-        judgement = judge(network_folder(winner.folder), photographs, "cpu" if on_cpu else "auto")
+        judgement = judge(record.result_folder or winner.folder, photographs, "cpu" if on_cpu else "auto")
     except UserError as error:
         why = data if isinstance(data, str) else str(error)
         judgement = f"The winner's mistakes cannot be shown: {why}."
     except RuntimeError as error:  # a GPU that is busy or full
         judgement = f"The winner's mistakes cannot be shown: {str(error).splitlines()[0]}."
     sides = [kept_predictions(trial.folder, photographs) or [] for trial in (winner, reference) if trial is not None]
-    network = network_folder(winner.folder)
+    network = record.result_folder or winner.folder
     digest = read_digest(network)
     records = [read_record(folder, "test") for folder in (record.folder / BEST, network)]
     tested = next((found for found in records if found and digest and found["weights_sha256"] == digest), None)

@@ -10,7 +10,6 @@ from tune_cropshield.outcome.report.judgement import Judgement, recall_and_preci
 from tune_cropshield.outcome.report.page import Block, Chart, Gallery, Section, Table, Text, Thumbnail, chart_text
 from tune_cropshield.outcome.report.search_record import SearchRecord
 from tune_cropshield.outcome.report.theme import SEQUENTIAL
-from tune_cropshield.training.run_folder import best_of_parts
 
 TITLE = "What the winner gets wrong"
 MOST_CONFUSIONS = 5  # named in words
@@ -27,8 +26,7 @@ def section(record: SearchRecord, judgement: Judgement | str) -> Section:
     of_all = words.counted(len(judgement.rows), "validation photograph")
     text = f"Of {of_all} the winner takes {judgement.num_mistakes} for another class."
     blocks: list[Block] = [Text(text, strong=True)]
-    of_parts = best_of_parts(record.winner.lines) if record.winner is not None else []
-    searched = max((line["val_acc"] for line in of_parts), default=None)  # of the network that is kept
+    searched = record.network_accuracy
     if searched is not None and not record.running and not math.isclose(judgement.accuracy, searched, abs_tol=1e-9):
         again = (
             f"Evaluated again for this report, its val_acc is {judgement.accuracy:.4f}; in the search it was "

@@ -17,11 +17,12 @@ from tune_cropshield.memory.choose.pairs import Pair, Plan
 from tune_cropshield.outcome.report.theme import RUNNING, UNFINISHED
 from tune_cropshield.outcome.trained import read_config
 from tune_cropshield.search.endings import FINISHED, PRUNED, REASON, shown_outcome
+from tune_cropshield.search.final import FinalTraining, delivered, final_trainings
 from tune_cropshield.search.folder import trial_folder
 from tune_cropshield.search.journal import best_trial, quiet_optuna, read_study, reference_trial, unfinished
 from tune_cropshield.search.launches import read_starts
 from tune_cropshield.search.plan_file import load_plan
-from tune_cropshield.training.run_folder import best_epoch, read_events, read_metrics
+from tune_cropshield.training.run_folder import best_epoch, best_of_parts, network_folder, read_events, read_metrics
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,30 @@ class SearchRecord:
     winner: TrialRecord | None  # None while no trial has a result
     reference: TrialRecord | None  # the trial with the reference setting; None where the search did without
     running: bool = False  # the search, now
+    final_trainings: tuple[FinalTraining, ...] = ()
+    final: FinalTraining | None = None  # the final training that is the result; None where a trial is
+
+    @property
+    def result_folder(self) -> Path | None:
+        """The folder of the network that best/ holds; None while there is no winner."""
+        if self.final is not None:
+            return self.final.folder
+        return network_folder(self.winner.folder) if self.winner is not None else None
+
+    @property
+    def network_accuracy(self) -> float | None:
+        """The val_acc of that network alone, where a trial's is the mean over its parts; None while there is none."""
+        if self.final is not None:
+            return self.final.val_acc
+        lines = best_of_parts(self.winner.lines) if self.winner is not None else []
+        return max((line["val_acc"] for line in lines), default=None)
+
+    @property
+    def result_accuracy(self) -> float | None:
+        """The val_acc of the final training where it is the result, else of the winner; None while there is none."""
+        if self.final is not None:
+            return self.final.val_acc
+        return self.winner.accuracy if self.winner is not None else None
 
     @property
     def with_result(self) -> list[TrialRecord]:
@@ -171,7 +196,19 @@ def read_search(search_dir: Path, *, running: bool = False) -> SearchRecord:
         space = None
     plan, starts = load_plan(search_dir), read_starts(search_dir)
     reference = trials[0] if reference_trial(study) is not None else None
-    return SearchRecord(search_dir, study, space, plan, starts, trials, winner, reference, running)
+    return SearchRecord(
+        search_dir,
+        study,
+        space,
+        plan,
+        starts,
+        trials,
+        winner,
+        reference,
+        running,
+        tuple(final_trainings(search_dir)),
+        delivered(search_dir, study),
+    )
 
 
 def _read_trial(folder: Path, trial: FrozenTrial, running: bool) -> TrialRecord:

@@ -145,7 +145,7 @@ def _how_sure(record: SearchRecord, winner: TrialRecord, evidence: Evidence) -> 
         sentences.append("Its epoch was chosen on these very photographs, so its accuracy is probably too high.")
     if reference is not None:
         sentences.append(_confirmed(winner, evidence.confirmed))
-    return [*sentences, _tested(evidence.tested, winner)]
+    return [*sentences, _tested(evidence.tested, record)]
 
 
 def _side_by_side(found: OnSamePhotographs) -> str:
@@ -172,16 +172,17 @@ def _confirmed(winner: TrialRecord, confirmed: dict[str, Any] | None) -> str:
     return text
 
 
-def _tested(tested: dict[str, Any] | None, winner: TrialRecord) -> str:
+def _tested(tested: dict[str, Any] | None, record: SearchRecord) -> str:
     if tested is None:
         return "On the test split, which no trial has used, it was not evaluated yet: evaluate --split test does, once."
     right, count = tested["right"], tested["photographs"]
-    drop = tested["accuracy"] - (winner.accuracy or 0.0)
+    drop = tested["accuracy"] - (record.result_accuracy or 0.0)
+    what = "it is" if record.final is None else "the network of the final training is"
     gone = tested["expected"] - count
     missing = f" ({gone} of its {tested['expected']} were not there)" if gone else ""
     return (
-        f"On the test split, which no trial has used, it is right on {right} of {count} photographs{missing}: test_acc "
-        f"{words.accuracy(tested['accuracy'])}, 95 % interval {words.share_interval(interval(right, count))}, "
+        f"On the test split, which no trial has used, {what} right on {right} of {count} photographs{missing}: "
+        f"test_acc {words.accuracy(tested['accuracy'])}, 95 % interval {words.share_interval(interval(right, count))}, "
         f"{words.points(drop)} points against val_acc."
     )
 

@@ -74,7 +74,9 @@ class SearchView:
     best_parts: int = 0  # of its parts, those that had ended then: more of them count more than a higher accuracy
     clock: Callable[[], float] = time.monotonic
     started: float = field(default_factory=time.monotonic)
-    budget_s: float | None = None  # the search ends so long after its first trial was asked for, whatever is left
+    trials_end: float | None = None  # by `clock`: no trial goes on after it, whatever is left
+    ends: float | None = None  # by `clock`: when the whole search ends that has a time budget
+    finishes: bool = False  # the winner is trained on after the trials
     pruned_shares: Mapping[int, float] = field(default_factory=dict)  # {pruning step: the share it is meant to stop}
     pace: Pace = field(default_factory=Pace)
     lengths: dict[int, int] = field(default_factory=dict)  # by trial: the epochs of those that have ended
@@ -161,10 +163,12 @@ class SearchView:
         if pace is None or (self.ended >= self.num_trials and not self._epochs_at_last):
             return ""
         left = max(self._seconds_left(pace), 1.0)
+        if self.finishes and self.ends is not None:
+            return f"about {describe_seconds(max(self.ends - self.clock(), 1.0))} left, the final training included"
         how = "about" if self.lengths else "at most"
-        if self.budget_s is not None and left >= (budget_left := self.started + self.budget_s - self.clock()):
+        if self.trials_end is not None and left >= (budget_left := self.trials_end - self.clock()):
             how, left = "at most", max(budget_left, 1.0)
-        return f"{how} {describe_seconds(left)} left"
+        return f"{how} {describe_seconds(left)} left" + (" before the final training" if self.finishes else "")
 
     @property
     def _epochs_at_last(self) -> int:
