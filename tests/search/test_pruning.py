@@ -232,3 +232,18 @@ def test_a_users_own_rule_is_found_by_its_file(tmp_path: Path) -> None:
     assert [rule.judge(1, epoch, 0.5, 1.0) for epoch in (5, 6)] == [False, True]
     with pytest.raises(ConfigError, match="returned None, which has no method judge"):
         build_pruning(SearchSettings(pruning=f"{tmp_path / 'mine.py'}:nothing"))
+
+
+def test_a_trial_that_jumps_over_steps_is_judged_at_the_last_of_them_only() -> None:
+    rule = SuccessiveHalving(8, grace_epochs=1, reduction_factor=2)  # judged after 1, 2 and 4 epochs
+    for number in range(2):
+        rule.judge(number, 4, 0.9, 1.0)
+    assert rule.judge(2, 4, 0.1, 1.0)
+    assert not rule.judge(2, 5, 0.1, 1.0)  # not at the steps that it passed over
+
+
+def test_a_loss_that_is_no_number_is_the_worst_of_equals() -> None:
+    rule = SuccessiveHalving(8, grace_epochs=1, reduction_factor=2)
+    rule.judge(0, 1, 0.5, math.nan)
+    assert not rule.judge(1, 1, 0.5, 7.0)
+    assert rule.goes_on([0]) is None

@@ -7,6 +7,7 @@ if it has come into that part, since worse ones came after it: nothing that was 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 
 from tune_cropshield.config.space import pruning_epochs
@@ -29,17 +30,18 @@ class SuccessiveHalving:
     def judge(self, number: int, epoch: int, value: float, loss: float) -> bool:
         """Returns whether the trial stops: it has come to a pruning step, and is not among the best there.
 
-        The step is the highest one that it has reached and was not judged at. What is trained again after a kill counts
-        with what it came to then, and is not judged again.
+        The step is the highest one that it has reached since it was judged last. What is trained again after a kill
+        counts with what it came to then, and is not judged again.
         """
+        score = value, -loss if math.isfinite(loss) else -math.inf
         if number in self._scores.get(epoch, {}):
-            self._scores[epoch][number] = (value, -loss)
-        for step in reversed(self._steps):
-            scores = self._scores[step]
-            if epoch >= step and number not in scores:
-                scores[number] = (value, -loss)
-                return not self._is_among_the_best(number, step)
-        return False
+            self._scores[epoch][number] = score
+        before = self._last_step(number) or 0
+        reached = [step for step in self._steps if before < step <= epoch]
+        if not reached:
+            return False
+        self._scores[reached[-1]][number] = score
+        return not self._is_among_the_best(number, reached[-1])
 
     def goes_on(self, stopped: Collection[int]) -> int | None:
         """Returns which of the trials that were stopped should go on by now: the best at the highest step; or None."""
