@@ -1,7 +1,7 @@
 """Does a search that knows an earlier one reach that one's winner in fewer trials, on other photographs?
 
     python benchmarks/search_after_search.py --data LEAVES --out OUT [--seeds 5] [--by classes|photographs]
-        [--trials 12] [--epochs 8] [--space demo.toml] [--image-size 48] [--per-class 80]
+        [--trials 12] [--epochs 8] [--space demo.toml] [--image-size 48] [--per-class 80] [--jobs 1]
 
 A seed parts the classes, or the photographs of each, in two halves, and is the searches' own. The first half is
 searched on. Then the winner's setting is trained on the other half: the accuracy that it gets there is what a second
@@ -21,10 +21,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import shutil
 import statistics
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
+from multiprocessing import get_context
+from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +140,11 @@ def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return lines
 
 
+def _take_a_core(cores: Queue[int]) -> None:
+    """Lets a process have one core of its own."""
+    os.sched_setaffinity(0, {cores.get()})
+
+
 def main() -> None:
     """Plays all seeds that are not there yet, and prints what came of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -149,12 +159,18 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=48)
     parser.add_argument("--per-class", type=int, default=80)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--jobs", type=int, default=1, help="seeds at once, each on a core of its own (Linux)")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for seed in range(arguments.seeds):
-        rows += run_seed(arguments, seed)
-        print("\n".join(json.dumps(row) for row in rows[-len(arguments.methods) :]), flush=True)
+    rows: list[dict[str, Any]] = []
+    context = get_context("spawn")
+    cores = context.Queue()
+    for core in sorted(os.sched_getaffinity(0))[: arguments.jobs]:
+        cores.put(core)
+    with ProcessPoolExecutor(arguments.jobs, context, initializer=_take_a_core, initargs=(cores,)) as pool:
+        for found in pool.map(run_seed, repeat(arguments), range(arguments.seeds)):
+            rows += found
+            print("\n".join(map(json.dumps, found)), flush=True)
     lines = [*rows, *summary(rows), {"benchmark": "search_after_search", **environment()}]
     (arguments.out / "search_after_search.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     print("\n".join(map(json.dumps, lines[len(rows) :])))
