@@ -134,7 +134,7 @@ def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         for name, values in own.items():
             line[f"{name}_mean"] = round(statistics.mean(values), 4)
             if method != LEARNED and LEARNED in table:
-                ahead = [other - value for other, value in zip(table[LEARNED][name], values, strict=True)]
+                ahead = [float(other - value) for other, value in zip(table[LEARNED][name], values, strict=True)]
                 line[f"{name}_p"] = sign_flip_p(ahead)
         lines.append(line)
     return lines
