@@ -75,7 +75,7 @@ class SearchSettings(Settings):
     trials: int = Field(40, ge=1, le=1_000_000)
     epochs: Epochs = Field(25, ge=1)  # of a trial that is never pruned
     # No trial is pruned before; at least the warm-up. "auto" is a quarter of the epochs: before, an accuracy says
-    # little of the last one (the best of the first steps that were played on recorded trainings, results/replay_2026-11).
+    # little of the last one (the best of what was played on recorded trainings, results/replay_2026-11).
     grace_epochs: Grace = "auto"
     # 1 in so many trials goes on from a pruning step; eta of https://arxiv.org/abs/1810.05934.
     reduction_factor: float = Field(2.0, ge=1.5)

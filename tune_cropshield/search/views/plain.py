@@ -25,7 +25,8 @@ class PlainView(QuietView):
 
     def trial_started(self, line: TrialLine) -> None:
         super().trial_started(line)
-        print(f"{line.label} starts: {line.settings()} pair={line.pair}", flush=True)
+        begins = f"goes on after {line.epoch} of {line.epochs} epochs" if line.epoch else "starts"
+        print(f"{line.label} {begins}: {line.settings()} pair={line.pair}", flush=True)
 
     def trial_ended(self, number: int, outcome: str, reason: str | None) -> None:
         line = self.running[number]
