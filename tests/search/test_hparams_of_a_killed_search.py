@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from tensorboard_server import TensorBoard, tensorboard
 
+from tune_cropshield.search.endings import shown_state
 from tune_cropshield.search.journal import read_study
 from tune_cropshield.training.run_folder import read_metrics
 
@@ -93,8 +94,8 @@ def test_the_trials_of_a_killed_search_are_there_with_their_parameters_and_state
             "PRUNED": ("STATUS_SUCCESS", 1.0),
             "RUNNING": ("STATUS_UNKNOWN", None),
         }
-        state = trial.state.name
+        state = shown_state(trial)
         if name not in in_table and shown[name]["status"] == "STATUS_UNKNOWN":
             state = "RUNNING"  # the kill came when its end was in the journal and nowhere else
         assert (shown[name]["status"], shown[name]["metrics"].get("search/pruned")) == known[state]
-    assert {trial.state.name for trial in study.values()} > {"RUNNING"}
+    assert {shown_state(trial) for trial in study.values()} > {"RUNNING"}

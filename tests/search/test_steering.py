@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import optuna
 import pytest
 from optuna.distributions import BaseDistribution, FloatDistribution
@@ -131,3 +133,26 @@ def test_a_search_that_is_gone_on_with_chooses_the_same(stretches: int) -> None:
         for epoch, value in trial.intermediate_values.items():
             rule.judge(trial.number, epoch, value, 1.0)
     assert before + trained(study, Steering(study, SPACE, rule, 6, reference_epochs=2), qualities) == whole
+
+
+def test_a_search_of_one_trial_trains_it_to_its_end() -> None:
+    assert trained(*steered(1, halving(), reference_epochs=EPOCHS), [0.5]) == [(0, 1), (0, EPOCHS)]
+
+
+def test_a_winner_that_was_stopped_is_trained_to_its_end() -> None:
+    study, steering = steered(2, Falling(), reference_epochs=None)
+    assert trained(study, steering, [0.9, 0.5]) == [(0, 1), (1, 2), (0, EPOCHS)]
+
+
+class Falling(SuccessiveHalving):
+    """Halving that stops trial 0 after one epoch and trial 1 after two, whatever they are worth."""
+
+    def __init__(self) -> None:
+        super().__init__(EPOCHS, 1, 2.0)
+
+    def judge(self, number: int, epoch: int, value: float, loss: float) -> bool:
+        super().judge(number, epoch, value, loss)
+        return epoch == 1 + number
+
+    def goes_on(self, stopped: Collection[int]) -> int | None:
+        return None

@@ -56,7 +56,12 @@ class SuccessiveHalving:
         return None
 
     def goes_on_at_the_end(self, stopped: Collection[int], winner: int) -> int | None:
-        """Returns which of those that were stopped was ahead of the winner when it was, the furthest first; or None."""
+        """Returns which of those that were stopped goes on when nothing new is left to try, or None.
+
+        It is the winner itself, else one that was ahead of the winner when it was stopped, the furthest first.
+        """
+        if winner in stopped:
+            return winner
         ahead = [
             (step, self._scores[step][number], -number)
             for number in stopped

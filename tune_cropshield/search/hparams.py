@@ -17,6 +17,7 @@ import io
 import re
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,12 +89,17 @@ class HParams:
         _write(self._search_dir / START, _record(EXPERIMENT_TAG, data))
 
     def trial_started(self, number: int, trial: Mapping[str, Any]) -> None:
-        """Writes the parameters of a trial, given all its settings by name; once, however often it is gone on with."""
+        """Writes the parameters of a trial, given all its settings by name; once, however often it is gone on with.
+
+        One that had been stopped runs again: its end is taken back.
+        """
         from tensorboard.plugins.hparams import plugin_data_pb2
         from tensorboard.plugins.hparams.metadata import SESSION_START_INFO_TAG
 
         run_dir = trial_folder(self._search_dir, number)
         if (events_folder(run_dir) / START).exists():
+            with suppress(OSError):
+                (events_folder(run_dir) / END).unlink(missing_ok=True)
             return
         settings = {**trial, PAIR: f"{trial['micro_batch']}x{trial['accumulation']}"}
         # Without a name for its group of sessions, which would put trials of several searches together.
