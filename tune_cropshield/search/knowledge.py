@@ -22,10 +22,10 @@ Setting = dict[str, Any]
 MOST_STARTS = 4
 GOOD = 0.75  # quality above which a trial that is not its search's best may be tried first too
 SAME = 0.05  # settings as near as that are one: a twentieth of the space on each axis
-# A prior before this search has a trial of its own, and the own trials from which on they know better. Played on
-# recorded trainings, 30 earlier trials of the same network lift the best of 10 by 0.4 to 1.9 points beside the same
-# starting points without a prior, and those of another network neither help nor harm; 24 rows were worth less, a prior
-# for 30 own trials no more.
+# A prior before this search has a trial of its own, and the own trials from which on they know better. On recorded
+# trainings, 30 earlier trials of the same network lifted the best of 10 by 0.4 to 1.9 points beside the same starting
+# points without a prior; more or fewer rows made no difference that 16 seeds could tell. What another network knows is
+# no help (results/replay_2026-11).
 MOST_ROWS, NO_PRIOR_FROM = 48, 12
 
 
