@@ -7,6 +7,7 @@ from __future__ import annotations
 import importlib.util
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +88,8 @@ def write_search(out: Path, text: str = SPACE, accuracies: dict[int, list[float]
             assert best is not None
             best = max(best, line, key=lambda known: known.val_acc)
             events.add(line, best.as_dict())
+        events.close()
         if number in OUTCOMES:
-            events.close()
             board.trial_ended(number, OUTCOMES[number] if reached else "diverged")
         else:
             # a resumed search starts it again: nothing is written twice
@@ -237,6 +238,56 @@ def test_a_trial_can_be_seen_before_its_first_epoch_and_each_epoch_at_once(tmp_p
     events.close()
 
 
+def test_a_trial_that_is_gone_on_with_a_dozen_times_within_a_second_shows_all_its_epochs(tmp_path: Path) -> None:
+    for epoch in range(1, 13):
+        with closing(ScalarEvents(tmp_path, epoch)) as events:
+            events.add(metrics(epoch, epoch / 100), metrics(epoch, epoch / 100).as_dict())
+
+    written = EventAccumulator(str(tmp_path))
+    written.Reload()
+    shown = [(point.step, round(point.value, 2)) for point in written.Scalars("validation/val_acc")]
+    assert shown == [(epoch, epoch / 100) for epoch in range(1, 13)]
+
+
+def test_a_clock_that_was_set_back_does_not_put_later_epochs_first(tmp_path: Path) -> None:
+    tomorrow = int(time.time()) + 86_400
+    with closing(ScalarEvents(tmp_path)) as events:
+        events.add(metrics(1, 0.25), metrics(1, 0.25).as_dict())
+    (written,) = tmp_path.iterdir()
+    written.rename(tmp_path / f"events.out.tfevents.{tomorrow}.host.1.0")
+    with closing(ScalarEvents(tmp_path, 2)) as events:
+        events.add(metrics(2, 0.5), metrics(2, 0.5).as_dict())
+
+    shown = EventAccumulator(str(tmp_path))
+    shown.Reload()
+    assert [(point.step, point.value) for point in shown.Scalars("validation/val_acc")] == [(1, 0.25), (2, 0.5)]
+
+
+def test_an_open_tensorboard_sees_the_epochs_of_a_trial_that_goes_on_after_it_was_stopped(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "space.toml").write_text(SPACE)
+    space = load_space(tmp_path / "space.toml")
+    board = HParams(tmp_path, space, plan_for_cpu((16, 128)))
+    board.trial_started(0, settings(space, 0))
+    folder = events_folder(tmp_path / "t000")
+    with closing(ScalarEvents(folder)) as events:
+        events.add(metrics(1, 0.25), metrics(1, 0.25).as_dict())
+    board.trial_ended(0, "pruned")
+    opened = EventAccumulator(str(folder))
+    opened.Reload()
+    assert [point.value for point in opened.Scalars("search/pruned")] == [1.0]
+
+    board.trial_started(0, settings(space, 0))
+    with closing(ScalarEvents(folder, 2)) as events:
+        events.add(metrics(2, 0.5), metrics(2, 0.5).as_dict())
+    board.trial_ended(0, "finished")
+    opened.Reload()
+
+    assert [point.step for point in opened.Scalars("validation/val_acc")] == [1, 2]
+    assert [point.value for point in opened.Scalars("search/pruned")][-1] == 0.0
+
+
 def test_searched_pairs_are_a_column_of_their_own(tmp_path: Path) -> None:
     (tmp_path / "space.toml").write_text(SPACE + 'pairs = "all"\n')
     space = load_space(tmp_path / "space.toml")
@@ -327,4 +378,6 @@ def test_a_search_of_an_earlier_version_goes_on_where_its_events_lie(tmp_path: P
     board.trial_ended(0, "finished")
 
     assert old.read_bytes() == b"as it was"
-    assert sorted(path.name for path in old.parent.iterdir()) == [old.name, "events.out.tfevents.9999999999.hparams"]
+    first, end = sorted(path.name for path in old.parent.iterdir())
+    assert first == old.name
+    assert end.endswith(".end.hparams")

@@ -2,7 +2,7 @@
 
 The tab is built from three kinds of records: one of the search (which parameters and metrics there are), one when a
 trial starts and one when it ends; TensorBoard keeps the first of each that it meets. They lie in files of their own
-whose names sort before and after the scalars that the trial's process writes, because TensorBoard reads a folder's
+whose names sort before and after the scalars that the trial's process has written, because TensorBoard reads a folder's
 files in the order of their names and never goes back.
 
 A trial's records and scalars lie in a sub-folder of its folder whose name says its setting, as t003/lr3e-4_norm1:
@@ -12,7 +12,6 @@ several searches, shown together, are rows of their own.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import re
 import time
@@ -27,7 +26,7 @@ from tune_cropshield.memory.choose.pairs import Plan
 from tune_cropshield.search.endings import DIVERGED, FAILED, OUT_OF_MEMORY, PRUNED
 from tune_cropshield.search.folder import trial_folder
 from tune_cropshield.search.trial_settings import EFFECTIVE_BATCH, PAIR
-from tune_cropshield.training.board import events_folder, tag_of
+from tune_cropshield.training.board import events_folder, next_file, tag_of
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.summary_pb2 import Summary
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
     from tensorboard.plugins.hparams.summary_v2 import Metric
 
 START = "events.out.tfevents.0000000000.hparams"  # before the scalars' files, which carry the time
-END = "events.out.tfevents.9999999999.hparams"
+END = "end.hparams"  # the last part of a name that carries the time too: a trial may be gone on with
 # TensorBoard knows success and failure only: 1 where the pruning rule ended the trial, else 0.
 PRUNED_METRIC = "search/pruned"
 FAILURES = (DIVERGED, OUT_OF_MEMORY, FAILED)
@@ -98,8 +97,7 @@ class HParams:
 
         run_dir = trial_folder(self._search_dir, number)
         if (events_folder(run_dir) / START).exists():
-            with suppress(OSError):
-                (events_folder(run_dir) / END).unlink(missing_ok=True)
+            _take_back_end(events_folder(run_dir))
             return
         settings = {**trial, PAIR: f"{trial['micro_batch']}x{trial['accumulation']}"}
         # Without a name for its group of sessions, which would put trials of several searches together.
@@ -128,7 +126,15 @@ class HParams:
         end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
         summary = _record(SESSION_END_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_end_info=end))
         summary.value.add(tag=PRUNED_METRIC, simple_value=float(outcome == PRUNED))
-        _write(events_folder(trial_folder(self._search_dir, number)) / END, summary)
+        folder = events_folder(trial_folder(self._search_dir, number))
+        _take_back_end(folder)
+        _write(next_file(folder, END), summary)
+
+
+def _take_back_end(folder: Path) -> None:
+    for path in folder.glob(f"events.out.tfevents.*.{END}"):
+        with suppress(OSError):
+            path.unlink()
 
 
 def setting_name(parameters: Mapping[str, Any]) -> str:
@@ -241,6 +247,6 @@ def _write(path: Path, summary: Summary) -> None:
     records = RecordWriter(content)
     records.write(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
     records.write(Event(wall_time=time.time(), summary=summary).SerializeToString())
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content.getvalue())

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tune_cropshield.training.metrics import EpochMetrics
 from tune_cropshield.training.run_folder import is_part
+
+if TYPE_CHECKING:
+    from tensorboard.compat.proto.event_pb2 import Event
 
 # The group of each metric but `epoch`, which is the step of the others. In files and tables metrics have plain names.
 GROUPS = {
@@ -20,6 +25,7 @@ GROUP_OF = {name: group for group, names in GROUPS.items() for name in names}
 # The best epoch's figures that are scalars of their own: best_epoch, best_val_acc, ...
 OF_BEST_EPOCH = ("epoch", "val_acc", "val_loss", "val_macro_f1", "train_loss")
 EVENT_FILES = "events.out.tfevents.*"
+STAMP = re.compile(r"events\.out\.tfevents\.(\d{10})\.")
 
 
 def tag_of(name: str) -> str:
@@ -53,11 +59,14 @@ class ScalarEvents:
 
     def __init__(self, folder: Path, first_epoch: int = 1) -> None:
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        from tensorboard.summary.writer.record_writer import RecordWriter
 
-        self._writer = EventFileWriter(str(folder), flush_secs=10)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._writer = RecordWriter(next_file(folder, "scalars").open("xb"))
         start = SessionLog(status=SessionLog.START)
-        self._writer.add_event(Event(step=first_epoch, wall_time=time.time(), session_log=start))
+        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        self._write(Event(step=first_epoch, wall_time=time.time(), session_log=start))
+        self._writer.flush()
 
     def add(self, metrics: EpochMetrics, best: Mapping[str, float | int]) -> None:
         """Writes one point per metric at step `epoch` and makes it visible at once.
@@ -71,9 +80,23 @@ class ScalarEvents:
         values = metrics.as_dict() | {f"best_{name}": best[name] for name in OF_BEST_EPOCH}
         step = int(values.pop("epoch"))
         scalars = [Summary.Value(tag=tag_of(name), simple_value=float(value)) for name, value in values.items()]
-        self._writer.add_event(Event(step=step, wall_time=time.time(), summary=Summary(value=scalars)))
+        self._write(Event(step=step, wall_time=time.time(), summary=Summary(value=scalars)))
         self._writer.flush()
 
     def close(self) -> None:
         """Closes the event file."""
         self._writer.close()
+
+    def _write(self, event: Event) -> None:
+        self._writer.write(event.SerializeToString())
+
+
+def next_file(folder: Path, kind: str) -> Path:
+    """Returns a path for an event file that sorts after the folder's other ones; kind is the last part of its name.
+
+    TensorBoard reads a folder's files in the order of their names, which begin with the second in which they were made,
+    and never goes back. What goes on within the same second, or after the clock was set back, must come later all the
+    same.
+    """
+    stamps = [int(found[1]) for path in folder.glob(EVENT_FILES) if (found := STAMP.match(path.name))]
+    return folder / f"events.out.tfevents.{max([int(time.time()), *(stamp + 1 for stamp in stamps)]):010d}.{kind}"
