@@ -1,1 +1,1 @@
-"""One module per command: `run(args)` does it and returns the exit code."""
+"""One module per command: HELP (a line), DESCRIPTION, its arguments, and `run(args)`, which returns the exit code."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from tune_cropshield.commands import arguments
 from tune_cropshield.errors import UserError
 from tune_cropshield.files import as_utf8, printable
 
@@ -19,6 +20,25 @@ if TYPE_CHECKING:
     from tune_cropshield.check_script import Judgement
 
 NOTHING_FOUND = "none of the known mistakes"
+
+
+HELP = "read training scripts for known mistakes"
+DESCRIPTION = (
+    "Reads training scripts and notebooks, without running them, for known mistakes of PyTorch "
+    "training loops, and says what it could not judge."
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments. A default of None means "as the file says"."""
+    parser.add_argument(
+        "scripts",
+        type=arguments.path,
+        nargs="+",
+        metavar="FILE|DIR",
+        help="train.py, a notebook, or a folder: all scripts and notebooks in it",
+    )
+    parser.add_argument("--json", action="store_true", help="print one list, for programs")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tune_cropshield.data.split import VAL
+from tune_cropshield.commands import arguments
 from tune_cropshield.files import printable
 from tune_cropshield.outcome import words
 
@@ -18,6 +18,41 @@ if TYPE_CHECKING:
     from tune_cropshield.api.evaluate import EvaluationResult
 
 PIPE_WIDTH = 300  # characters; a pipe has no edge to fold names at
+
+
+HELP = "evaluate a trained network"
+DESCRIPTION = "Prints accuracy, macro F1 and a table of classes."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments. A default of None means "as the file says"."""
+    parser.add_argument(
+        "run_dir",
+        type=arguments.path,
+        metavar="RUN_DIR",
+        help="a folder with config.toml and model.safetensors, like OUT/best",
+    )
+    parser.add_argument(
+        "--data",
+        type=arguments.path,
+        metavar="DIR",
+        help="photographs to judge it on, one sub-folder per class (default: those it was trained on)",
+    )
+    parser.add_argument(
+        "--split",
+        choices=("val", "test", "all"),
+        help=(
+            "val, test: its own validation or test photographs (test is meant to be read once, for the winner); all: "
+            "the whole folder (default: val for the folder that it was trained on, all for another one)"
+        ),
+    )
+    parser.add_argument(
+        "--to",
+        type=arguments.path,
+        metavar="DIR",
+        help="folder for the confusion matrix and the predictions, .csv and .png (default: RUN_DIR)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one object, for programs")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -69,6 +104,8 @@ def _print(result: EvaluationResult) -> None:
 
 def _on_others(result: EvaluationResult) -> str:
     """Returns what this says of photographs that the network has not met; "" where a remark has said it."""
+    from tune_cropshield.data.split import VAL
+
     if result.split == VAL:
         return "; its epoch, and in a search its trial, was chosen by these photographs: expect less on others"
     if not result.new:

@@ -9,11 +9,44 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from tune_cropshield.commands import arguments
 from tune_cropshield.outcome import words
 
 if TYPE_CHECKING:
     from tune_cropshield.api.plan import PlanResult
     from tune_cropshield.memory.choose.pairs import Figures, Pair, Plan
+
+
+HELP = "say which batches fit a GPU's memory"
+DESCRIPTION = (
+    "Prints which micro-batch x accumulation make which effective batch within a GPU memory budget, and "
+    "how fast each is."
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments. A default of None means "as the file says"."""
+    parser.add_argument("--model", default="efficientnet_b0", metavar="NAME", help="network (default: %(default)s)")
+    parser.add_argument(
+        "--image-size",
+        type=arguments.whole_number,
+        default=224,
+        metavar="PX",
+        help="side of the training images (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--vram",
+        default="8GB",
+        metavar="8GB|auto",
+        help="budget: an amount, rtx4060-laptop, rtx3050-laptop, or auto for what is free",
+    )
+    parser.add_argument("--precision", choices=("fp16", "bf16", "fp32"), default="fp16", help="(default: %(default)s)")
+    parser.add_argument("--effective-batch", type=arguments.whole_number, metavar="N", help="only this one")
+    parser.add_argument(
+        "--micro-batch", type=arguments.whole_number, metavar="N", help="only this one, whether it fits or not"
+    )
+    parser.add_argument("--estimate", action="store_true", help="do not touch a GPU")
+    parser.add_argument("--json", action="store_true", help="print one object, for programs")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+from tune_cropshield.commands import arguments
 from tune_cropshield.errors import UserError
 from tune_cropshield.files import as_utf8, printable
 
@@ -16,6 +17,28 @@ if TYPE_CHECKING:
 
 
 CSV_COLUMNS = ("photograph", "predicted", "probability", "error")
+
+
+HELP = "classify photographs"
+DESCRIPTION = "Prints each photograph's class and probability."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments. A default of None means "as the file says"."""
+    parser.add_argument(
+        "run_dir",
+        type=arguments.path,
+        metavar="RUN_DIR",
+        help="a folder with config.toml and model.safetensors, like OUT/best",
+    )
+    parser.add_argument(
+        "images", type=arguments.path, nargs="+", metavar="IMAGE", help="photographs, or folders of them"
+    )
+    printed = parser.add_mutually_exclusive_group()
+    printed.add_argument(
+        "--json", action="store_true", help="print one list, with every class's probability, for programs"
+    )
+    printed.add_argument("--csv", action="store_true", help="print a table: photograph, predicted, probability, error")
 
 
 def run(args: argparse.Namespace) -> int:

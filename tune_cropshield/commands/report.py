@@ -4,6 +4,21 @@ from __future__ import annotations
 
 import argparse
 
+from tune_cropshield.commands import arguments
+
+HELP = "write a search's report.html"
+DESCRIPTION = "Writes SEARCH_DIR/report.html, which opens offline."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments. A default of None means "as the file says"."""
+    parser.add_argument(
+        "search_dir",
+        type=arguments.path,
+        metavar="SEARCH_DIR",
+        help="also of a search that is running or was interrupted",
+    )
+
 
 def run(args: argparse.Namespace) -> int:
     """Writes SEARCH_DIR/report.html and prints its path."""

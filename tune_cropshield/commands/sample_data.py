@@ -4,6 +4,19 @@ from __future__ import annotations
 
 import argparse
 
+from tune_cropshield.commands import arguments
+
+HELP = "make a synthetic data set"
+DESCRIPTION = "Makes pictures of leaves with diseases, one folder per class."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments. A default of None means "as the file says"."""
+    parser.add_argument("dir", type=arguments.path, metavar="DIR")
+    parser.add_argument("--classes", type=arguments.whole_number, default=6, metavar="N")
+    parser.add_argument("--per-class", type=arguments.whole_number, default=80, metavar="N")
+    parser.add_argument("--image-size", type=arguments.whole_number, default=96, metavar="PX")
+
 
 def run(args: argparse.Namespace) -> int:
     """Draws the leaves and says where they are."""

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from tune_cropshield.commands import arguments
+from tune_cropshield.config.registry import SAMPLERS
 from tune_cropshield.errors import UserError
 from tune_cropshield.outcome import words
 
@@ -35,6 +37,98 @@ SETTINGS = (
     "from_scratch",
     "baseline",
 )
+
+
+HELP = "search for the best setting"
+DESCRIPTION = "Searches for the best setting and writes it to OUT/best."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments. A default of None means "as the file says"."""
+    parser.add_argument(
+        "--data",
+        type=arguments.path,
+        metavar="DIR",
+        help="one sub-folder of photographs per class; left out, a synthetic data set",
+    )
+    parser.add_argument(
+        "--space",
+        metavar="FILE.toml",
+        help="search space: a path, or the name of a shipped one (default: demo.toml, or the one named after --model)",
+    )
+    parser.add_argument("--model", metavar="NAME", help="network, instead of the space's")
+    parser.add_argument(
+        "--image-size",
+        type=arguments.whole_number,
+        metavar="PX",
+        help="side of the training images, instead of the space's",
+    )
+    parser.add_argument("--vram", metavar="8GB|auto", help="GPU memory budget; auto takes what is free")
+    parser.add_argument(
+        "--trials",
+        type=arguments.whole_number,
+        metavar="N",
+        help="trials in all; with --resume, more than before extends the search",
+    )
+    parser.add_argument(
+        "--epochs", type=arguments.whole_number, metavar="N", help="epochs of a trial that is never pruned"
+    )
+    parser.add_argument("--time-budget", metavar="2h", help="for everything, report included; --resume goes on")
+    parser.add_argument(
+        "--finish",
+        action=argparse.BooleanOptionalAction,
+        help="train the winner on after the trials, in the rest of the time budget or 4 times as long as a trial "
+        "(default: with a time budget)",
+    )
+    parser.add_argument(
+        "--out", type=arguments.path, metavar="DIR", help="the search's folder (default: results/runs/NAME)"
+    )
+    parser.add_argument(
+        "--seed", type=arguments.whole_number, metavar="N", help="seed of the sampler and of every trial"
+    )
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="what to train on")
+    parser.add_argument(
+        "--trials-per-gpu",
+        type=arguments.count_or_auto,
+        metavar="N|auto",
+        help="trials at once on each GPU (on the CPU, when there is none)",
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with the search in --out")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print the space, the pairs, the pruning steps and the worst case, and stop",
+    )
+    parser.add_argument(
+        "--sampler",
+        metavar="NAME",
+        help=f"what proposes the settings: {', '.join(SAMPLERS)}, or your own as FILE.py:NAME",
+    )
+    parser.add_argument(
+        "--stop-when-flat",
+        action=argparse.BooleanOptionalAction,
+        help="end when more trials are not expected to gain more than the noise of the validation accuracy",
+    )
+    parser.add_argument(
+        "--learn-from",
+        type=arguments.path,
+        nargs="+",
+        metavar="DIR",
+        help="earlier searches to learn from (default: those of the same network and optimizer in results/runs and "
+        "beside --out)",
+    )
+    parser.add_argument(
+        "--baseline",
+        action=argparse.BooleanOptionalAction,
+        help="try the reference setting as trial 0, trained to its end, to measure the gain against it (default)",
+    )
+    parser.add_argument("--from-scratch", action="store_true", default=None, help="learn from no earlier search")
+    parser.add_argument("--ray-address", metavar="ADDR", help="join a running Ray cluster that shares the folders")
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument("--quiet", action="store_true", help="print only the result")
+    shown.add_argument(
+        "--json-lines", action="store_true", help="print one JSON object per event on stdout, for programs"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -4,6 +4,41 @@ from __future__ import annotations
 
 import argparse
 
+from tune_cropshield.commands import arguments
+
+HELP = "train one configuration"
+DESCRIPTION = "Trains the network of a config.toml to its end."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments. A default of None means "as the file says"."""
+    parser.add_argument(
+        "--config", type=arguments.path, required=True, metavar="FILE.toml", help="for example OUT/best/config.toml"
+    )
+    parser.add_argument(
+        "--data", type=arguments.path, metavar="DIR", help="photographs, instead of the configuration's"
+    )
+    parser.add_argument(
+        "--epochs", type=arguments.whole_number, metavar="N", help="epochs, instead of the configuration's"
+    )
+    parser.add_argument(
+        "--time", metavar="20m", help="train for this time, on all cores: the number of epochs is fitted to it"
+    )
+    parser.add_argument(
+        "--early-stopping",
+        type=arguments.whole_number,
+        metavar="N",
+        help="stop after so many epochs without a better val_acc",
+    )
+    parser.add_argument(
+        "--out", type=arguments.path, metavar="DIR", help="folder for its files (default: results/runs/train-TIME)"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
+    parser.add_argument(
+        "--profile", action="store_true", help="write a trace of the second epoch and print where its time goes"
+    )
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="what to train on")
+
 
 def run(args: argparse.Namespace) -> int:
     """Trains the network of --config and writes its files to --out."""
