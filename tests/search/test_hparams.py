@@ -273,7 +273,7 @@ def test_an_open_tensorboard_sees_the_epochs_of_a_trial_that_goes_on_after_it_wa
     folder = events_folder(tmp_path / "t000")
     with closing(ScalarEvents(folder)) as events:
         events.add(metrics(1, 0.25), metrics(1, 0.25).as_dict())
-    board.trial_ended(0, "pruned")
+    board.trial_stopped(0)
     opened = EventAccumulator(str(folder))
     opened.Reload()
     assert [point.value for point in opened.Scalars("search/pruned")] == [1.0]
@@ -286,6 +286,9 @@ def test_an_open_tensorboard_sees_the_epochs_of_a_trial_that_goes_on_after_it_wa
 
     assert [point.step for point in opened.Scalars("validation/val_acc")] == [1, 2]
     assert [point.value for point in opened.Scalars("search/pruned")][-1] == 0.0
+    assert len(list(folder.glob("*.end.hparams"))) == 1
+    board.trial_ended(0, "finished")  # a resumed search tells again what has ended
+    assert len(list(folder.glob("*.end.hparams"))) == 1
 
 
 def test_searched_pairs_are_a_column_of_their_own(tmp_path: Path) -> None:

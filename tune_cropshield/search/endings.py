@@ -101,15 +101,20 @@ def go_on_with(trial: optuna.Trial) -> None:
     trial.set_user_attr(STOPPED_AFTER, None)
 
 
-def end_stopped(study: optuna.Study) -> None:
-    """Tells the study that the trials which were stopped are not gone on with any more: they are PRUNED."""
+def end_stopped(study: optuna.Study) -> list[int]:
+    """Tells the study that the trials which were stopped are not gone on with any more: they are PRUNED.
+
+    Returns their numbers.
+    """
     from tune_cropshield.search.journal import quiet_optuna, stopped
     from tune_cropshield.search.optuna_private import reopened
 
-    for frozen in stopped(study):
+    ended = stopped(study)
+    for frozen in ended:
         with quiet_optuna():
             trial = reopened(study, frozen)
         end_trial(study, trial, PRUNED, None, dict(frozen.intermediate_values))
+    return [frozen.number for frozen in ended]
 
 
 def shown_outcome(trial: FrozenTrial) -> str | None:

@@ -26,7 +26,7 @@ from tune_cropshield.memory.choose.pairs import Plan
 from tune_cropshield.search.endings import DIVERGED, FAILED, OUT_OF_MEMORY, PRUNED
 from tune_cropshield.search.folder import trial_folder
 from tune_cropshield.search.trial_settings import EFFECTIVE_BATCH, PAIR
-from tune_cropshield.training.board import events_folder, next_file, tag_of
+from tune_cropshield.training.board import EVENT_FILES, events_folder, next_file, tag_of
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.summary_pb2 import Summary
@@ -52,7 +52,7 @@ METRICS = {  # tag -> what TensorBoard shows as its description
     tag_of("grad_norm_p95"): "95 % quantile of the last epoch's gradient norms, before clipping",
     tag_of("images_per_s"): "training images per second in the last epoch",
     tag_of("peak_vram_mib"): "largest reserved GPU memory of the last epoch; 0 on a CPU",
-    PRUNED_METRIC: "1: ended early by the pruning rule",
+    PRUNED_METRIC: "1: stopped early by the pruning rule",
 }
 # Names of parameters in the names of folders, where they are shorter.
 SHORT = {"max_norm": "norm", "weight_decay": "wd", "effective_batch": "batch", "label_smoothing": "smooth", PAIR: ""}
@@ -88,16 +88,12 @@ class HParams:
         _write(self._search_dir / START, _record(EXPERIMENT_TAG, data))
 
     def trial_started(self, number: int, trial: Mapping[str, Any]) -> None:
-        """Writes the parameters of a trial, given all its settings by name; once, however often it is gone on with.
-
-        One that had been stopped runs again: its end is taken back.
-        """
+        """Writes the parameters of a trial, given all its settings by name; once, however often it is gone on with."""
         from tensorboard.plugins.hparams import plugin_data_pb2
         from tensorboard.plugins.hparams.metadata import SESSION_START_INFO_TAG
 
         run_dir = trial_folder(self._search_dir, number)
         if (events_folder(run_dir) / START).exists():
-            _take_back_end(events_folder(run_dir))
             return
         settings = {**trial, PAIR: f"{trial['micro_batch']}x{trial['accumulation']}"}
         # Without a name for its group of sessions, which would put trials of several searches together.
@@ -114,27 +110,27 @@ class HParams:
         name = setting_name({name: settings[name] for name in self._searched})
         _write(run_dir / name / START, _record(SESSION_START_INFO_TAG, data))
 
+    def trial_stopped(self, number: int) -> None:
+        """Writes that a pruning step has stopped a trial. It has no end yet: the search may go on with it."""
+        folder = events_folder(trial_folder(self._search_dir, number))
+        _write(next_file(folder, "stopped.hparams"), _pruned(True))
+
     def trial_ended(self, number: int, outcome: str) -> None:
-        """Writes how a trial ended: success for finished and pruned ones, failure for the rest.
+        """Writes how a trial ended: success for finished and pruned ones, failure for the rest; once.
 
         The metric `pruned` tells the first two apart.
         """
         from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
         from tensorboard.plugins.hparams.metadata import SESSION_END_INFO_TAG
 
+        folder = events_folder(trial_folder(self._search_dir, number))
+        if next(folder.glob(f"{EVENT_FILES}.{END}"), None) is not None:
+            return
         status = api_pb2.STATUS_FAILURE if outcome in FAILURES else api_pb2.STATUS_SUCCESS
         end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
-        summary = _record(SESSION_END_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_end_info=end))
-        summary.value.add(tag=PRUNED_METRIC, simple_value=float(outcome == PRUNED))
-        folder = events_folder(trial_folder(self._search_dir, number))
-        _take_back_end(folder)
+        summary = _pruned(outcome == PRUNED)
+        summary.MergeFrom(_record(SESSION_END_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_end_info=end)))
         _write(next_file(folder, END), summary)
-
-
-def _take_back_end(folder: Path) -> None:
-    for path in folder.glob(f"events.out.tfevents.*.{END}"):
-        with suppress(OSError):
-            path.unlink()
 
 
 def setting_name(parameters: Mapping[str, Any]) -> str:
@@ -236,6 +232,12 @@ def _record(tag: str, data: HParamsPluginData) -> Summary:
     from tensorboard.plugins.hparams.metadata import NULL_TENSOR, create_summary_metadata
 
     return Summary(value=[Summary.Value(tag=tag, metadata=create_summary_metadata(data), tensor=NULL_TENSOR)])
+
+
+def _pruned(pruned: bool) -> Summary:
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    return Summary(value=[Summary.Value(tag=PRUNED_METRIC, simple_value=float(pruned))])
 
 
 def _write(path: Path, summary: Summary) -> None:

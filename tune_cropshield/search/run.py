@@ -20,9 +20,9 @@ from tune_cropshield.files import sync_names
 from tune_cropshield.search import folder as files
 from tune_cropshield.search.context import Search
 from tune_cropshield.search.early_end import BUDGET_USED_UP, EarlyEnd
-from tune_cropshield.search.endings import FAILED, end_stopped, shown_outcome
+from tune_cropshield.search.endings import FAILED, PRUNED, end_stopped, shown_outcome
 from tune_cropshield.search.flat import end_if_flat
-from tune_cropshield.search.journal import best_value, num_started, quiet_optuna, stopped, unfinished
+from tune_cropshield.search.journal import best_value, is_stopped, num_started, quiet_optuna, stopped, unfinished
 from tune_cropshield.search.ray_runtime import RayRuntime, ray_runtime
 from tune_cropshield.search.views.view import TrialLine
 from tune_cropshield.signals import on_ending_signal
@@ -100,7 +100,8 @@ def run_search(search: Search, worker: Callable[[], type[Any]] = trial_worker) -
     if search.early_end.disk_full is not None:
         raise search.early_end.disk_full
     if search.early_end.reason is None:
-        end_stopped(study)
+        for number in end_stopped(study):
+            search.hparams.trial_ended(number, PRUNED)
     files.drop_losers(search.folder, study)
     files.write_table(search.folder, study)
     sync_names(search.folder)
@@ -125,7 +126,7 @@ def _recall_trials(search: Search) -> None:
         if trial.state == TrialState.WAITING:
             continue
         outcome = shown_outcome(trial) or (FAILED if trial.state.is_finished() else None)
-        if outcome is not None:
+        if outcome is not None and not is_stopped(trial):
             search.hparams.trial_ended(trial.number, outcome)
         values, settings = trial.intermediate_values, search.space.search
         best, epoch = best_value(trial) if values else math.nan, max(values, default=0)

@@ -7,6 +7,7 @@ from tune_cropshield.search import folder as files
 from tune_cropshield.search.context import Search
 from tune_cropshield.search.endings import REASON, RETIRED
 from tune_cropshield.search.flat import end_if_flat
+from tune_cropshield.search.journal import is_stopped
 from tune_cropshield.training.run_folder import read_events
 
 
@@ -21,7 +22,10 @@ def after_trial(search: Search, number: int, outcome: str | None, reason: str | 
         reason: a sentence on why it ended so, where there is one.
     """
     if outcome is not None:
-        search.hparams.trial_ended(number, outcome)
+        if is_stopped(search.study.get_trials(deepcopy=False)[number]):
+            search.hparams.trial_stopped(number)
+        else:
+            search.hparams.trial_ended(number, outcome)
         end_if_flat(search)
     if number in search.view.running:
         search.view.trial_ended(number, outcome or "stopped", reason)
