@@ -64,17 +64,22 @@ class Domain(Settings):
     log: Annotated[
         tuple[float, float] | None, BeforeValidator(_as_tuple), described_as("a list of two numbers, [low, high]")
     ] = None
+    """Any number between the two, on a logarithmic scale: as many values are tried from 1e-4 to 1e-3 as from 1e-3 to
+    1e-2. For learning rates and weight decay."""
     uniform: Annotated[
         tuple[float, float] | None, BeforeValidator(_as_tuple), described_as("a list of two numbers, [low, high]")
     ] = None
+    """Any number between the two."""
     integer: Annotated[
         tuple[int, int] | None, BeforeValidator(_as_tuple), described_as("a list of two whole numbers, [low, high]")
     ] = Field(None, alias="int")
+    """Any whole number from the first to the second."""
     choice: Annotated[
         tuple[Value, ...] | None,
         BeforeValidator(_as_tuple),
         described_as("a list whose items are strings, finite numbers, true or false"),
     ] = None
+    """One of the values in the list."""
 
     rules = (
         Rule(frozenset(KINDS.values()), _several_kinds),

@@ -49,10 +49,13 @@ class Rule:
 class Settings(BaseModel):
     """Base of every settings table.
 
-    Unknown keys are errors, values never change, numbers are finite, and "1e-4" is not a number.
+    Unknown keys are errors, values never change, numbers are finite, and "1e-4" is not a number. The sentence below a
+    field says what it is for; docs/settings.md shows it.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
     rules: ClassVar[tuple[Rule, ...]] = ()
 
     @model_validator(mode="after")

@@ -76,25 +76,28 @@ def _no_such_fold(data: DataConfig) -> str | None:
 class DataConfig(Settings):
     """Which photographs, and how they are split."""
 
-    dir: str = ""  # one sub-folder per class; "" in a search-space file: given by --data, or synthetic
+    dir: str = Field("", examples=["leaves"])
+    """The photographs' folder, with one sub-folder per class. A search space leaves it out: --data gives it."""
     val_share: float = Field(0.1, gt=0, lt=1)
-    test_share: float = Field(0.1, gt=0, lt=1)  # read once, for the winner
+    """Share of the photographs that validate: they choose the best epoch and the best trial."""
+    test_share: float = Field(0.1, gt=0, lt=1)
+    """Share of the photographs that only `evaluate --split test` and the end of a search's final training read."""
     split_seed: Seed = 0  # not the trial's seed: every trial and every confirming run shares one split
-    # 1: the split itself. More: train and validation photographs are dealt into so many folds; `fold`, counted from 0,
-    # validates and the others train. The test photographs stay the same.
+    """Number that decides which photograph goes to which part of the split; another number, another split."""
     folds: Parts = Field(1, ge=1)
+    """Into how many parts training and validation photographs are dealt for cross-validation; 1 is the plain split."""
     fold: Parts = Field(0, ge=0)
-    # More unreadable photographs than this are an error; fewer are listed and left out.
+    """Which of the `folds`, counted from 0, validates; the others train. The test photographs stay the same."""
     max_bad_share: float = Field(0.05, ge=0, le=1)
-
-    # What becomes of a photograph that is not square. crop: its middle is cut out, the rest is not seen. pad: all of it
-    # is seen, with a border in the mean colour. squash: all of it is seen, pressed to a square.
+    """More unreadable photographs than this share are an error; fewer are listed and left out."""
     fit: Fit = "crop"
-
-    # How many folders make a class's name: 1 for DATA/rust, 2 for DATA/apple/rust; left out: 1 where that is plain.
-    # Folders that name the sides of a split do not count: DATA/train/apple/rust is 2.
+    """What becomes of a photograph that is not square: "crop" cuts out its middle (the rest is not seen), "pad" adds a
+    border in the mean colour, "squash" presses it to a square."""
     class_depth: Annotated[int, Field(ge=1, le=2)] | None = None
-    merge: dict[str, str] = {}  # classes that are one: {"Powdary_Mildew" = "Powdery_Mildew"} trains both as the second
+    """How many folders make a class's name: 1 for DATA/rust, 2 for DATA/apple/rust; folders such as train/ and val/ do
+    not count. Left out: 1, where that is clear."""
+    merge: dict[str, str] = {}
+    """Classes that are one: {"Powdary_Mildew" = "Powdery_Mildew"} trains both as the second."""
 
     rules = (
         Rule(frozenset({"val_share", "test_share"}), _nothing_left_to_train_on),
@@ -176,60 +179,93 @@ class TrialConfig(Settings):
 
     # the network
     model: str = "efficientnet_b0"
-    pretrained: Weights = False  # true: torchvision's weights (downloaded); a string: a local state dict
-    freeze_backbone: bool = False  # only the head learns
-    dropout: float | None = Field(None, ge=0, lt=1)  # before the head; left out: the architecture's own
-    image_size: Side = 224  # square
-    # {epoch: px} from that epoch on; image_size before the first.
+    """Network: any classifier of torchvision by its name, tiny_cnn, cropshield_cnn, or your own."""
+    pretrained: Weights = Field(False, examples=["weights.pth"])
+    """Weights to begin with: false is random, true is torchvision's (downloaded once), a path is a state dict."""
+    freeze_backbone: bool = False
+    """Train the last layer (the head) only."""
+    dropout: float | None = Field(None, ge=0, lt=1)
+    """Dropout before the last layer. Left out: as the network has it."""
+    image_size: Side = 224
+    """Side of the square images, in px."""
     progressive_sizes: dict[Annotated[int, Field(ge=0)], Side] = {}
+    """Smaller or larger images from an epoch on: {"0" = 128, "10" = 224} trains at 128 px first."""
 
     # what it sees
     augment: Literal["none", "conservative", "moderate", "aggressive"] = "moderate"
-    mixup: float = Field(0.0, ge=0)  # alpha of Beta(alpha, alpha); 0 is off
-    cutmix: float = Field(0.0, ge=0)  # with mixup too, each pair of images takes one of them at even odds
+    """How strongly training images are varied: flipped, turned, cropped, recoloured."""
+    mixup: float = Field(0.0, ge=0)
+    """MixUp: the alpha of its Beta(alpha, alpha) distribution; 0 is off. Batch sizes must be even."""
+    cutmix: float = Field(0.0, ge=0)
+    """CutMix: its alpha; 0 is off. With mixup too, each pair of images gets one of the two, at even odds."""
 
     # one optimizer update: effective_batch = micro_batch x accumulation samples
     effective_batch: Batch = 32
-    micro_batch: Batch | None = None  # left out: the largest that fits (see the plan); an execution detail
+    """Images that one update of the weights learns from: micro_batch times accumulation."""
+    micro_batch: Batch | None = None
+    """Images that go through the network at once. Left out: the whole effective batch, or what accumulation leaves of
+    it; in a search, the fastest that fits the memory."""
     accumulation: Batch | None = None
-    eval_batch: Batch | None = None  # left out: micro_batch
+    """Micro-batches that are added up to one update. Left out: effective_batch / micro_batch."""
+    eval_batch: Batch | None = None
+    """Images at once in validation. Left out: micro_batch."""
 
     # loss
-    loss: str = "cross_entropy"  # or your own, as file.py:Name
+    loss: str = "cross_entropy"
+    """Loss function."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    # balanced: N / (K * count), for folders of very different sizes.
+    """Share of each label that is spread evenly over all classes."""
     class_weights: Literal["none", "balanced"] = "none"
+    """"balanced" gives rare classes more weight: N / (K * count), for folders of very different sizes."""
 
     # optimizer
-    optimizer: str = "adamw"  # adamw, sgd, or your own, as file.py:name
+    optimizer: str = "adamw"
+    """Optimizer: what makes an update of the weights from a gradient."""
     lr: float = Field(1e-4, gt=0)  # the reference's
-    weight_decay: float = Field(1e-4, ge=0)  # the reference's; never on norms and biases
-    momentum: float = Field(0.9, ge=0, lt=1)  # sgd only; onecycle swings it by 0.05 to both sides
-    max_norm: Bound = "none"  # clip the gradient's global L2 norm
-    clip_value: Bound = "none"  # or each element
-    # or each unit's norm, to this share of its weights' norm (adaptive gradient clipping); not the classifier's.
+    """Learning rate, at its highest."""
+    weight_decay: float = Field(1e-4, ge=0)  # the reference's
+    """Weight decay; norm layers and biases get none."""
+    momentum: float = Field(0.9, ge=0, lt=1)
+    """Momentum of "sgd"; "onecycle" moves it by up to 0.05 to both sides."""
+    max_norm: Bound = "none"
+    """Gradient clipping: the largest L2 norm that the whole gradient may have; "none" is off."""
+    clip_value: Bound = "none"
+    """Gradient clipping: the largest value that each element of the gradient may have; "none" is off."""
     agc: Bound = "none"
+    """Adaptive gradient clipping: each unit's largest norm, as a share of its weights' norm; not in the last layer."""
 
     # learning-rate schedule; time is counted in applied updates
-    schedule: str = "plateau"  # onecycle, plateau, cosine, step, constant, or your own, as file.py:name
-    warmup_epochs: float = Field(1.0, ge=0)  # linear, from lr / 25
-    plateau_patience: Epochs = Field(3, ge=0)  # epochs without a lower val_loss before lr is multiplied
+    schedule: str = "plateau"
+    """How the learning rate changes: "plateau" lowers it when val_loss stops falling, "onecycle" raises and lowers it
+    once, "cosine" lowers it along half a cosine, "step" lowers it every step_epochs, "constant" keeps it."""
+    warmup_epochs: float = Field(1.0, ge=0)
+    """Epochs in which the learning rate rises, linearly, from lr / 25."""
+    plateau_patience: Epochs = Field(3, ge=0)
+    """With "plateau": epochs without a lower val_loss before the learning rate is lowered."""
     plateau_factor: float = Field(0.5, gt=0, lt=1)
-    step_epochs: Epochs = Field(10, ge=1)  # schedule = "step": every so many epochs ...
-    step_factor: float = Field(0.1, gt=0, lt=1)  # ... lr is multiplied by this
+    """With "plateau": what the learning rate is then multiplied by."""
+    step_epochs: Epochs = Field(10, ge=1)
+    """With "step": every so many epochs the learning rate is lowered."""
+    step_factor: float = Field(0.1, gt=0, lt=1)
+    """With "step": what the learning rate is then multiplied by."""
 
     # run
     epochs: Epochs = Field(25, ge=1)
-    early_stopping: Epochs = Field(0, ge=0)  # epochs without a better val_acc; 0 trains to the end
-    # Decay of an exponential moving average of the weights, which is then evaluated; 0 is off.
+    """Times that all training photographs are seen."""
+    early_stopping: Epochs = Field(0, ge=0)
+    """Stop after so many epochs without a better val_acc; 0 never stops early."""
     ema: float = Field(0.0, ge=0, lt=1)
-    precision: PrecisionChoice = "auto"  # auto: fp16 on a GPU, fp32 on a CPU
-    # On a GPU, launch each step as one captured graph: up to 4 times as fast at small micro-batches.
+    """Decay of a moving average of the weights, which is then what is validated and kept; 0 is off."""
+    precision: PrecisionChoice = "auto"
+    """Number format of the training step; "auto" is fp16 (mixed precision) on a GPU and fp32 on a CPU."""
     cuda_graphs: bool = True
+    """On a GPU, record the training step once as a CUDA graph: up to 4 times as fast with small micro-batches."""
     channels_last: bool = True
+    """Memory layout that GPUs convolve faster in."""
     seed: Seed = 0
-    # CPU threads; part of the result on a CPU, because they order its sums.
+    """Seed of the random weights, the order of the photographs and their augmentation."""
     threads: int | None = Field(None, ge=1, le=1024)
+    """CPU threads; on a CPU they change the last digits of the result. Left out: PyTorch decides."""
 
     rules = (
         Rule(frozenset({"max_norm", "clip_value", "agc"}), _two_kinds_of_clipping),

@@ -73,31 +73,44 @@ class SearchSettings(Settings):
     """How long is searched, how, and on what."""
 
     trials: int = Field(40, ge=1, le=1_000_000)
-    epochs: Epochs = Field(25, ge=1)  # of a trial that is never pruned
-    # No trial is pruned before; at least the warm-up. "auto" is a quarter of the epochs: before, an accuracy says
-    # little of the last one (the best of what was played on recorded trainings, results/replay_2026-11).
+    """Trainings with different settings, in all."""
+    epochs: Epochs = Field(25, ge=1)
+    """Epochs of a trial that is not stopped early."""
+    # "auto" is a quarter of the epochs: before, an accuracy says little of the last one (the best of what was played on
+    # recorded trainings, results/replay_2026-11).
     grace_epochs: Grace = "auto"
-    # 1 in so many trials goes on from a pruning step; eta of https://arxiv.org/abs/1810.05934.
+    """Epochs before which no trial is stopped early, at least the warm-up; "auto" is a quarter of `epochs`."""
+    # eta of https://arxiv.org/abs/1810.05934
     reduction_factor: float = Field(2.0, ge=1.5)
-    # A trial's parts: the same setting on each of so many folds of the train and validation photographs, or with so
-    # many seeds on the one split. Its value is the mean over them, and each part's end is a pruning step.
+    """At each pruning step the best 1 in so many trials continue; the next step is so many times later."""
+    # A trial's value is the mean over its parts, and each part's end is a pruning step.
     folds: Parts = Field(1, ge=1)
+    """Cross-validation: each trial trains on so many folds, one after another, and counts with their mean."""
     replicates: Parts = Field(1, ge=1)
-    # Trial 0 is the reference setting, which is trained to its end at last: the gain is measured against it.
+    """Each trial trains with so many seeds on the one split, one after another, and counts with their mean."""
     baseline: bool = True
-    sampler: str = "auto"  # what proposes settings: a name in registry.SAMPLERS, or your own as file.py:name
-    pruning: str = "asha"  # which trials end early: a name in registry.PRUNING, or your own as file.py:name
-    # One micro-batch x accumulation per effective batch, or search every one that fits.
+    """Train the reference setting as trial 0, to its end, so that the gain is measured against it."""
+    sampler: str = "auto"
+    """What proposes settings: "gp" (Gaussian process) and "tpe" learn from the trials so far, "random" does not; "auto"
+    is a Gaussian process up to 200 trials and 20 searched settings, and "tpe" beyond."""
+    pruning: str = "asha"
+    """Which trials are stopped early: "asha" is successive halving, "ray-asha" is Ray Tune's own, "none" stops none."""
     pairs: Literal["fastest", "all"] = "fastest"
+    """For each effective batch, train with the fastest micro_batch x accumulation that fits, or search all of them."""
     seed: Seed = 0
-    time_budget: str = ""  # "2h", "90m", "45s", for everything; "" has no end
-    # Train the winner on after the trials; left out: where there is a time budget, in what they leave of it.
+    """Seed of the sampler and of every trial."""
+    time_budget: str = Field("", examples=["45s", "90m", "2h"])
+    """Time for everything, from the command to the report, resumed runs included; "" sets no limit."""
     finish: bool | None = None
-    # End when more trials are not expected to gain more than the noise of the validation accuracy.
+    """Train the winner again, longer, after the trials. Left out: if there is a time budget, in the rest of it."""
     stop_when_flat: bool = False
-    vram: str = "auto"  # "8GB", "4GiB", "rtx4060-laptop"; auto takes what is free now
+    """End when more trials are not expected to gain more than the noise of the validation accuracy."""
+    vram: str = Field("auto", examples=["8GB", "4GiB", "rtx4060-laptop"])
+    """GPU memory that a trial may use; "auto" is what is free when the search starts."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """What to train on; "auto" is the GPU where there is one."""
     trials_per_gpu: TrialsAtOnce = "auto"
+    """Trials at the same time on each GPU, or on the CPU; "auto" is one on a GPU, and one for each core of a CPU."""
 
     rules = (
         Rule(frozenset({"grace_epochs", "epochs"}), _grace_is_too_long),
@@ -181,14 +194,19 @@ class SearchSpace(Settings):
     """A whole search-space file."""
 
     data: DataConfig = DataConfig()
+    """Which photographs, how they are split, and how they become square."""
     trial: dict[str, Any] = {}
+    """How a network is trained: what is the same in every trial."""
     space: dict[str, Domain] = {}
+    """What is searched: for each setting a range or a list of choices, like `lr = {log = [1e-5, 1e-2]}`."""
     search: SearchSettings = SearchSettings()
+    """How long is searched, how, and on what."""
     start: Annotated[
         tuple[dict[str, Value], ...],
         BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
         described_as("[[start]] tables of parameters and values, like lr = 1e-4"),
     ] = ()
+    """Settings that are tried first, in this order: a value for each searched setting, or for some of them."""
 
     def trial_config(self, values: dict[str, Any] | None = None) -> TrialConfig:
         """Returns the settings of a trial with the searched parameters set to `values`.
