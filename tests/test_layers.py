@@ -1,4 +1,4 @@
-"""The picture in the README against the imports: arrows point down, and no module needs itself to be imported."""
+"""The picture in docs/house.md against the imports: arrows point down, and no module needs itself to be imported."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "tune_cropshield"
+PICTURE = ROOT / "docs" / "house.md"
 
 
 def floors() -> dict[str, int]:
-    """Returns the floor of each room in the README's line of arrows, 0 at the top."""
-    (line,) = re.findall(r"^ {4}(commands\b.* -> .*)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    """Returns the floor of each room in the line of arrows of docs/house.md, 0 at the top."""
+    (line,) = re.findall(r"^ {4}(commands\b.* -> .*)$", PICTURE.read_text(encoding="utf-8"), re.MULTILINE)
     return {room: floor for floor, rooms in enumerate(line.split(" -> ")) for room in rooms.split(", ")}
 
 

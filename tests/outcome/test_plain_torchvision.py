@@ -1,4 +1,4 @@
-"""docs/preparation.md's own lines, run as they stand there, say what `predict` says."""
+"""docs/results.md's own lines, run as they stand there, say what `predict` says."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tune_cropshield.outcome.onnx import write_onnx
 from tune_cropshield.outcome.predict import predict
 from tune_cropshield.training.models import build_model
 
-PAGE = Path(__file__).parents[2] / "docs" / "preparation.md"
+PAGE = Path(__file__).parents[2] / "docs" / "results.md"
 CLASSES = ["blight", "healthy", "rust"]
 SIZES = [(160, 160), (301, 200), (97, 64), (64, 97), (700, 933), (40, 333)]  # width, height
 
