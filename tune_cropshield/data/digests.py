@@ -29,7 +29,7 @@ def file_digests(root: Path, files: Sequence[ListedImage], digest_cache: Path | 
             None hashes every file.
     """
     known = _read_cache(digest_cache) if digest_cache is not None else {}
-    absolute = {file.path: os.path.join(root, *file.path.split("/")) for file in files}
+    absolute = {file.path: _absolute(root, file.path) for file in files}
     digests: dict[str, str] = {}
     unknown = []
     for file in files:
@@ -42,7 +42,7 @@ def file_digests(root: Path, files: Sequence[ListedImage], digest_cache: Path | 
         for file, digest in zip(unknown, pool.map(_sha256, [absolute[file.path] for file in unknown]), strict=True):
             if digest is not None:
                 digests[file.path] = digest
-    unread = {file.path for file in unknown if digests.get(file.path) == _instead_of_content(absolute[file.path])}
+    unread = {file.path for file in unknown if digests.get(file.path) == instead_of_content(root, file.path)}
     if digest_cache is not None and unknown:
         inside = os.path.join(root, "")
         entries: dict[str, object] = {path: entry for path, entry in known.items() if not path.startswith(inside)}
@@ -63,10 +63,19 @@ def _sha256(path: str) -> str | None:
     except FileNotFoundError:
         return None
     except OSError:
-        return _instead_of_content(path)
+        return _of_unreadable(path)
 
 
-def _instead_of_content(path: str) -> str:
+def instead_of_content(root: Path, path: str) -> str:
+    """Returns what `file_digests` gives the file `path` below `root` where it cannot be read."""
+    return _of_unreadable(_absolute(root, path))
+
+
+def _absolute(root: Path, path: str) -> str:
+    return os.path.join(root, *path.split("/"))
+
+
+def _of_unreadable(path: str) -> str:
     return hashlib.sha256(f"unreadable {path}".encode(errors="surrogateescape")).hexdigest()
 
 

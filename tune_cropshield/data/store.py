@@ -8,7 +8,7 @@
     cache_dir/digests.json        spares an unchanged file its hashing
 
 <key> is the beginning of the fingerprint: a changed folder, preparation or decoder is another store, so nothing ever
-goes stale.
+goes stale. What an earlier store holds of a changed folder's photographs is taken from there, byte by byte the same.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,7 @@ from tune_cropshield.data.folder import ImageFolder
 from tune_cropshield.data.near_copies import THUMBNAIL_SIDE
 from tune_cropshield.data.preparation import Preparation
 from tune_cropshield.data.store_build import Progress, build_store, check_readable, remove_killed_builds
-from tune_cropshield.data.store_files import FORMAT_VERSION, IMAGES, THUMBNAILS, DamagedStore, read_index, sampled_crc32
+from tune_cropshield.data.store_files import FORMAT_VERSION, IMAGES, THUMBNAILS, DamagedStore, check_whole, read_index
 from tune_cropshield.device import num_cores
 from tune_cropshield.errors import DataError, DiskFull
 
@@ -90,10 +91,8 @@ class Store:
         images = path / IMAGES
         shape = (len(labels), size, size, 3)
         try:
-            _check_size(images, len(labels) * size * size * 3)
-            if sampled_crc32(images) != index["images_crc32"]:
-                raise DamagedStore(f"{images} has changed since it was written")
-            _check_size(path / THUMBNAILS, len(labels) * THUMBNAIL_SIDE**2 * 3)
+            with FileIO(images) as pictures, FileIO(path / THUMBNAILS) as small:
+                check_whole(pictures, small, index)
             mapped = np.memmap(images, dtype=np.uint8, mode="r", shape=shape)
         except OSError as error:
             raise DamagedStore(f"{images} cannot be read: {error.strerror}") from error
@@ -181,12 +180,6 @@ def fingerprint_of(folder: ImageFolder, preparation: Preparation) -> str:
     for file in sorted(folder.files, key=lambda file: file.path):
         digest.update(json.dumps([file.path, folder.classes[file.label], file.digest]).encode())
     return digest.hexdigest()
-
-
-def _check_size(path: Path, size: int) -> None:
-    """Raises DamagedStore where a file is not `size` bytes long."""
-    if path.stat().st_size != size:
-        raise DamagedStore(f"{path} has {path.stat().st_size} bytes, not {size}")
 
 
 def _load_if_sound(path: Path, root: Path, fingerprint: str) -> Store | None:

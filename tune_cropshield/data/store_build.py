@@ -1,4 +1,4 @@
-"""Building a store: decoded aside, renamed when it is whole."""
+"""Building a store: decoded, or copied from earlier stores, aside; renamed when it is whole."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ import os
 import secrets
 import shutil
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
-import numpy.typing as npt
 from filelock import FileLock, Timeout
 
 from tune_cropshield.data.decode import DECODER_VERSION, DecodeError, FileReadError, decode_rgb
@@ -23,11 +22,11 @@ from tune_cropshield.data.folder import ImageFile, ImageFolder
 from tune_cropshield.data.near_copies import thumbnail
 from tune_cropshield.data.preparation import Preparation
 from tune_cropshield.data.store_files import FORMAT_VERSION, IMAGES, INDEX, THUMBNAILS, index_crc32, sampled_crc32
+from tune_cropshield.data.store_reuse import KnownPicture, Pixels, known_pictures
 from tune_cropshield.errors import DataError
 
 VANISHED = "vanished"  # the reason given for a file that was there when the folder was indexed
 
-Pixels = npt.NDArray[np.uint8]
 Progress = Callable[[int, int], None]  # (images done, images in all)
 
 
@@ -49,7 +48,8 @@ def build_store(
     aside.mkdir()
     try:
         with (aside / IMAGES).open("wb") as sink, (aside / THUMBNAILS).open("wb") as small:
-            kept, sizes, bad = _decode_into(sink, small, folder, preparation, progress, workers)
+            with known_pictures(path.parent, folder, preparation) as known:
+                kept, sizes, bad = _decode_into(sink, small, folder, preparation, known, progress, workers)
             _sync(sink)
             _sync(small)
         unreadable = tuple((name, reason) for name, reason, _ in bad)
@@ -68,8 +68,9 @@ def build_store(
             "sizes": sizes,
             "unreadable": unreadable,
             "try_again": [name for name, _, may_succeed in bad if may_succeed],
-            "images_crc32": sampled_crc32(aside / IMAGES),
         }
+        with FileIO(aside / IMAGES) as images:
+            index["images_crc32"] = sampled_crc32(images)
         with (aside / INDEX).open("wb") as sink:
             sink.write(json.dumps(index | {"index_crc32": index_crc32(index)}).encode("ascii"))
             _sync(sink)
@@ -86,10 +87,13 @@ def _decode_into(
     small: BinaryIO,
     folder: ImageFolder,
     preparation: Preparation,
+    known: Mapping[str, KnownPicture],
     progress: Progress | None,
     workers: int,
 ) -> tuple[list[ImageFile], list[tuple[int, int]], list[tuple[str, str, bool]]]:
     """Appends each readable image's picture to `sink` and its thumbnail to `small`.
+
+    known: pictures of earlier stores, by digest; what is not there is decoded.
 
     Returns their files, their widths and heights, and what is wrong with the others: (path, reason, whether another try
     may succeed).
@@ -106,7 +110,8 @@ def _decode_into(
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         for done in range(1, len(folder.files) + 1):
             while len(ahead) < 4 * workers and (next_file := next(waiting, None)) is not None:
-                ahead.append((next_file, pool.submit(_decoded, preparation, folder.root / next_file.path)))
+                path, earlier = folder.root / next_file.path, known.get(next_file.digest)
+                ahead.append((next_file, pool.submit(_picture_of, path, preparation, earlier)))
             file, future = ahead.popleft()
             try:
                 picture, thumb, size = future.result()
@@ -122,8 +127,15 @@ def _decode_into(
     return kept, sizes, bad
 
 
-def _decoded(preparation: Preparation, path: Path) -> tuple[Pixels, Pixels, tuple[int, int]]:
-    """Returns a photograph's picture, its thumbnail, and its width and height. Raises DecodeError."""
+def _picture_of(
+    path: Path, preparation: Preparation, earlier: KnownPicture | None
+) -> tuple[Pixels, Pixels, tuple[int, int]]:
+    """Returns a photograph's picture, its thumbnail, and its width and height. Raises DecodeError.
+
+    earlier: where an earlier store holds it; it is decoded where none does.
+    """
+    if earlier is not None and (pictures := earlier.read()) is not None:
+        return *pictures, earlier.size
     photograph = decode_rgb(path)
     return preparation.picture(photograph), thumbnail(photograph), photograph.size
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import zlib
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from tune_cropshield.data.near_copies import THUMBNAIL_SIDE
 from tune_cropshield.errors import RunFailure
 
 FORMAT_VERSION = 3  # raise when the layout of a store changes
@@ -38,16 +41,26 @@ def index_crc32(index: dict[str, Any]) -> int:
     return zlib.crc32(json.dumps(index, sort_keys=True).encode("ascii"))
 
 
-def sampled_crc32(path: Path) -> int:
-    """Returns the CRC-32 of evenly spaced blocks, first and last included.
+def sampled_crc32(file: FileIO) -> int:
+    """Returns the CRC-32 of evenly spaced blocks of a file, opened anew; first and last included.
 
     A file that is no larger than they are is read whole.
     """
-    size = path.stat().st_size
+    size = os.fstat(file.fileno()).st_size
     checksum = 0
-    with path.open("rb", buffering=0) as file:
-        for block in range(CHECKED_BLOCKS):
-            if size > CHECKED_BLOCKS * BLOCK_BYTES:
-                file.seek((size - BLOCK_BYTES) * block // (CHECKED_BLOCKS - 1))
-            checksum = zlib.crc32(file.read(BLOCK_BYTES), checksum)
+    for block in range(CHECKED_BLOCKS):
+        if size > CHECKED_BLOCKS * BLOCK_BYTES:
+            file.seek((size - BLOCK_BYTES) * block // (CHECKED_BLOCKS - 1))
+        checksum = zlib.crc32(file.read(BLOCK_BYTES), checksum)
     return checksum
+
+
+def check_whole(images: FileIO, thumbnails: FileIO, index: dict[str, Any]) -> None:
+    """Raises DamagedStore where the files of a store, opened anew, are not those that its index tells of."""
+    count = len(index["labels"])
+    for file, side in ((images, index["size"]), (thumbnails, THUMBNAIL_SIDE)):
+        size = os.fstat(file.fileno()).st_size
+        if size != count * side**2 * 3:
+            raise DamagedStore(f"{file.name} has {size} bytes, not {count * side**2 * 3}")
+    if sampled_crc32(images) != index["images_crc32"]:
+        raise DamagedStore(f"{images.name} has changed since it was written")
