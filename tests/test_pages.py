@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tune_cropshield.cli import build_parser
+from tune_cropshield.cli import build_parser, main
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -128,3 +128,16 @@ def test_the_readme_is_short_and_lists_every_page() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(readme.splitlines()) < 170
     assert [page.name for page in PAGES[1:] if f"(docs/{page.name})" not in readme] == []
+
+
+def test_check_script_finds_on_the_page_what_the_page_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (ROOT / "docs" / "measuring.md").read_text(encoding="utf-8")
+    (script,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "train.py").write_text(script)
+    monkeypatch.chdir(tmp_path)
+    assert main(["check-script", "train.py"]) == 0
+    found = re.compile(r"^ *(train\.py:\d+: [a-z-]+)  ", re.MULTILINE)
+    assert found.findall(capsys.readouterr().out) == found.findall(page)
+    assert found.findall(page) == ["train.py:8: last-window-dropped", "train.py:9: clip-before-unscale"]
