@@ -274,7 +274,9 @@ def test_what_is_no_space_is_refused_with_the_shipped_ones(capsys: pytest.Captur
     Path("folder").mkdir()
     shipped = "shipped: cropshield_cnn.toml, demo.toml, efficientnet_b0.toml, resnet50_onecycle.toml"
 
-    assert refused(capsys, "search", "--space", "demos") == [f"--space demos: no such search space; {shipped}"]
+    assert refused(capsys, "search", "--space", "demos") == [
+        f"--space demos: no such search space; did you mean demo? {shipped}"
+    ]
     assert refused(capsys, "search", "--space", "../demo.toml") == [
         f"--space ../demo.toml: no such search space; {shipped}"
     ]
@@ -577,3 +579,50 @@ def test_output_that_does_not_fit_its_disk_is_told_and_not_taken_for_written() -
         done = program("check-script", Path(__file__), "--json", stdout=full)
     assert done.returncode == 2
     assert "No space left on device" in done.stderr and "Traceback" not in done.stderr
+
+
+# What somebody may have meant
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["serach", "--data", "x"], "no command is called 'serach'; did you mean search? known: search, "),
+        (["Check_Script"], "no command is called 'Check_Script'; did you mean check-script? known: "),
+        (["xyz"], "no command is called 'xyz'; known: search, "),
+        (["search", "--epcohs", "3"], "unrecognized arguments: --epcohs 3; --epcohs: did you mean --epochs? ("),
+        (["search", "--Data=x"], "unrecognized arguments: --Data=x; --Data: did you mean --data? ("),
+        (["search", "more"], "unrecognized arguments: more (tune-cropshield search --help tells more)"),
+        (["search", "--device", "cdua"], "argument --device: there is no 'cdua'; did you mean cuda? known: auto, "),
+        (["train", "--confg", "x"], "the following arguments are required: --config; --confg: did you mean --config?"),
+        (["search", "--model", "ResNet-18"], "--model: unknown model 'ResNet-18'; did you mean resnet18"),
+        (["search", "--sampler", "Random"], "--sampler: no sampler is called 'Random'; did you mean random?"),
+        (["search", "--space", "efficientnet-bo"], "--space efficientnet-bo: no such search space; did you mean eff"),
+        (["--vresion"], "unrecognized arguments: --vresion; --vresion: did you mean --version? (tune-cropshield --h"),
+    ],
+)
+def test_who_misspells_a_name_is_told_which_one_was_meant(
+    capsys: pytest.CaptureFixture[str], argv: list[str], told: str
+) -> None:
+    (line,) = refused(capsys, *argv)
+
+    assert line.startswith(told)
+
+
+def test_the_bare_program_shows_the_three_commands_that_one_needs_first(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+
+    shown = capsys.readouterr()
+    lines = [line.split() for line in shown.out.splitlines() if line.startswith("  ")]
+    assert [words[:2] for words in lines] == [["tune-cropshield", word] for word in ("search", "search", "predict")]
+    assert "tune-cropshield --help lists all commands" in shown.out and shown.err == ""
+
+
+def test_vram_without_a_gpu_is_said_to_have_no_effect(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["search", "--dry-run", "--device", "cpu"]
+    assert main([*flags, "--vram", "8GB"]) == 0
+    assert (
+        "--vram 8GB has no effect: it bounds a GPU's memory, and trials run on the CPU here" in capsys.readouterr().out
+    )
+    assert main([*flags, "--vram", "auto"]) == 0
+    assert "has no effect" not in capsys.readouterr().out

@@ -13,6 +13,7 @@ from tune_cropshield.config.space import load_space
 from tune_cropshield.errors import ConfigError
 from tune_cropshield.memory.choose.pairs import plan_for_cpu
 from tune_cropshield.search.folder import save_settings
+from tune_cropshield.search.pruning import build_pruning
 from tune_cropshield.search.start_points import start_points
 from tune_cropshield.search.trial_settings import effective_batches, settings_mark
 
@@ -126,7 +127,10 @@ def test_every_fault_of_a_space_is_told_at_once_with_its_key(tmp_path: Path) -> 
         "trial.seed: is set by [search] seed",
         "space.lr: stands in [trial] too",
         "start.0.dropout: 3.0 is not in the space (0.1 to 1.5)",
-        "start.0.lrr: is not searched; searched here: lr, weight_decay, dropout, max_norm, clip_value, agc",
+        (
+            "start.0.lrr: is not searched; did you mean lr? searched here: lr, weight_decay, dropout, max_norm, "
+            "clip_value, agc"
+        ),
         "trial.image_size: must be at least 16, but got 3",
         "space.dropout: must be below 1, but got 1.5",
     ]
@@ -231,8 +235,28 @@ def test_values_given_as_flags_are_told_under_the_flags(tmp_path: Path) -> None:
     assert faults(tmp_path, "[search]\ngrace_epochs = 2", overrides) == [
         "--trials: must be at least 1, but got 0",
         "--time-budget: 'x' is no duration: write 45s, 90m, 2h or 1h30m",
-        "search with --epochs: `grace_epochs <= epochs` must hold, but got 2 and 1",
         "--image-size: must be at least 16, but got 3",
+    ]
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+@pytest.mark.parametrize("pruning", ["asha", "ray-asha", "none"])
+@pytest.mark.parametrize("parts", ["", "folds = 2", "replicates = 3"])
+def test_a_flag_may_make_trials_shorter_than_the_files_grace_epochs(
+    tmp_path: Path, epochs: int, pruning: str, parts: str
+) -> None:
+    text = f'[trial]\nwarmup_epochs = 5.0\n[search]\nepochs = 25\ngrace_epochs = 5\npruning = "{pruning}"\n{parts}\n'
+    (tmp_path / "space.toml").write_text(text)
+    search = load_space(tmp_path / "space.toml", {"search": {"epochs": epochs}}).search
+
+    assert search.first_step == epochs  # the warm-up takes all of it
+    build_pruning(search).judge(0, epochs, 0.5, 1.0)
+    assert load_space(tmp_path / "space.toml", {"search": {"epochs": 6}}).search.first_step == 5  # as the file says
+
+
+def test_a_file_that_contradicts_itself_is_refused_whatever_its_length(tmp_path: Path) -> None:
+    assert faults(tmp_path, "[search]\nepochs = 1\ngrace_epochs = 2") == [
+        "search: `grace_epochs <= epochs` must hold, but got 2 and 1"
     ]
 
 

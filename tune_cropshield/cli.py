@@ -10,13 +10,15 @@ import argparse
 import importlib
 import io
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
 from types import ModuleType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from tune_cropshield import __version__
+from tune_cropshield.config.closest import did_you_mean
 from tune_cropshield.errors import RunFailure, UserError
 from tune_cropshield.files import is_disk_full, printable
 from tune_cropshield.signals import on_ending_signal
@@ -53,19 +55,62 @@ def build_parser() -> argparse.ArgumentParser:
         ),
     )
     parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    parser.set_defaults(parser=parser)  # of a command, its own takes this place
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
     for name in COMMANDS:
         command = _module_of(name)
-        command.add_arguments(commands.add_parser(name, help=command.HELP, description=command.DESCRIPTION))
+        own = commands.add_parser(name, help=command.HELP, description=command.DESCRIPTION)
+        command.add_arguments(own)
+        own.set_defaults(parser=own)
     return parser
 
 
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, as the commands do, instead of printing all of the usage."""
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self._words = list(args or [])
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
-        self.exit(BAD_INPUT, f"error: {' '.join(message.split())} ({self.prog} --help tells more)\n")
+        told = with_closest_choice(" ".join(message.split()))
+        if message.startswith("the following arguments are required"):  # perhaps one that is there, but misspelled
+            told += self._misspelled(self._words)
+        self.exit(BAD_INPUT, f"error: {told} ({self.prog} --help tells more)\n")
+
+    def refuse(self, unknown: Sequence[str]) -> NoReturn:
+        """Ends the process with what is said of words that no argument takes, and the flag that was meant."""
+        self.error(f"unrecognized arguments: {' '.join(unknown)}{self._misspelled(unknown)}")
+
+    def _misspelled(self, words: Sequence[str]) -> str:
+        """Returns the end of a message: which flag was meant by the first of `words` that is none."""
+        known = re.findall(r"--[a-z][a-z-]*", self.format_usage())
+        flags = [word.partition("=")[0] for word in words if word.startswith("--")]
+        wrong = next((flag for flag in flags if not any(each.startswith(flag) for each in known)), None)
+        hint = did_you_mean(wrong, known).rstrip() if wrong is not None else ""
+        return f"; {wrong}: {hint}" if hint else ""
+
+
+def with_closest_choice(message: str) -> str:
+    """Returns what argparse says of a word that is none of its choices, and which of them was meant; else `message`."""
+    found = re.fullmatch(r"argument (\S+): invalid choice: '(.*)' \(choose from (.*)\)", message)
+    if found is None:
+        return message
+    choices = re.findall(r"[\w-]+", found[3])  # quoted or not, as the version of Python has it
+    what = "no command is called" if found[1] == "COMMAND" else f"argument {found[1]}: there is no"
+    return f"{what} {found[2]!r}; {did_you_mean(found[2], choices)}known: {', '.join(choices)}"
+
+
+FIRST_STEPS = """\
+One folder of leaf photographs per disease in, the training settings with the best validation accuracy out.
+
+  tune-cropshield search                                  try it on a small synthetic data set, in about a minute
+  tune-cropshield search --data leaves/                   search on your photographs, one sub-folder per class
+  tune-cropshield predict results/runs/NAME/best leaf.jpg       what the network that was found says of a photograph
+
+tune-cropshield --help lists all commands, tune-cropshield COMMAND --help the flags of one.
+"""
 
 
 def _module_of(command: str) -> ModuleType:
@@ -78,7 +123,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             # A file's name need not be writable in the terminal's encoding.
             stream.reconfigure(errors="backslashreplace")
-    args = build_parser().parse_args(argv)
+    args, unknown = build_parser().parse_known_args(argv)
+    if unknown:
+        args.parser.refuse(unknown)
+    if args.command is None:
+        print(FIRST_STEPS, end="")
+        return 0
     args.argv = list(sys.argv[1:] if argv is None else argv)
     try:
         with on_ending_signal(_interrupt):  # so that everything that was opened is closed

@@ -5,7 +5,6 @@ A sentence names the place, the rule and the value.
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import Any, ClassVar, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, WrapValidator, model_validator
 from pydantic_core import ErrorDetails
 
+from tune_cropshield.config.closest import did_you_mean
 from tune_cropshield.errors import ConfigError
 
 Location = tuple[int | str, ...]
@@ -241,8 +241,7 @@ def known_keys(settings: type[BaseModel], location: Location) -> str:
 
 def unknown_name(name: str, known: list[str]) -> str:
     """Returns the end of a sentence about an unknown name: the closest known one, then all of them."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return (f"did you mean {close[0]}? " if close else "") + f"known here: {', '.join(known)}"
+    return f"{did_you_mean(name, known)}known here: {', '.join(known)}"
 
 
 def shown(value: object) -> str:

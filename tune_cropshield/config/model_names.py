@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
-
 from tune_cropshield.config import registry
+from tune_cropshield.config.closest import did_you_mean
 from tune_cropshield.errors import ConfigError
 
 OWN_MODELS = tuple(registry.MODELS)
@@ -37,8 +36,7 @@ def check_model_name(name: str) -> str:
     known = model_names()
     if name in known:
         return name
-    close = difflib.get_close_matches(name, known, n=3)
-    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    hint = did_you_mean(name, known, 3)
     common = ", ".join((*OWN_MODELS, *COMMON_MODELS))
     others = f"any other torchvision classifier ({len(known)} in all), or your own as file.py:name"
     raise ConfigError([f"unknown model {name!r}; {hint}known: {common}, {others}"])

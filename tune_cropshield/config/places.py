@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePath
 
 import tune_cropshield
+from tune_cropshield.config.closest import did_you_mean
 from tune_cropshield.errors import ConfigError
 
 
@@ -34,7 +35,8 @@ def find_space(wanted: str | None, model: str | None) -> Path:
     found = shipped.get(wanted) or shipped.get(f"{wanted}.toml")
     if found is None:
         what = "is a folder, no search-space file" if os.path.isdir(wanted) else "no such search space"
-        raise ConfigError([f"--space {wanted}: {what}; shipped: {', '.join(shipped)}"])
+        meant = did_you_mean(wanted, [path.stem for path in shipped.values()])
+        raise ConfigError([f"--space {wanted}: {what}; {meant}shipped: {', '.join(shipped)}"])
     return found
 
 

@@ -11,7 +11,6 @@ search/samplers.py and search/pruning.py.
 from __future__ import annotations
 
 import ast
-import difflib
 import hashlib
 import importlib
 import importlib.util
@@ -23,6 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tune_cropshield.config.closest import closest
 from tune_cropshield.errors import ConfigError, RunFailure, UserError
 
 # Beside these, every classifier of torchvision is known under its own name.
@@ -82,7 +82,7 @@ def checked_name(kind: str, name: str) -> str:
     if name in known:
         return name
     if not is_own(name):
-        close = difflib.get_close_matches(name, known, n=1)
+        close = closest(name, known)
         hint = f"; did you mean {close[0]}?" if close else "."
         own = "your own is written as file.py:name or package.module:name"
         raise ConfigError([f"no {kind} is called {name!r}{hint} Known: {', '.join(known)}; {own}"])

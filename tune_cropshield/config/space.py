@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
+from tune_cropshield.config.closest import did_you_mean
 from tune_cropshield.config.domain import NO_BOUND, Domain, Value
 from tune_cropshield.config.faults import (
     FIELDS_ONLY,
@@ -25,6 +26,7 @@ from tune_cropshield.config.faults import (
     described_as,
     overridden,
     shown,
+    unknown_name,
 )
 from tune_cropshield.config.registry import checked_name
 from tune_cropshield.config.settings import MOST_EPOCHS, DataConfig, Epochs, Fit, Parts, RunConfig, Seed, TrialConfig
@@ -261,6 +263,7 @@ def load_space(path: Path, overrides: dict[str, dict[str, Any]] | None = None) -
 def space_from(tables: dict[str, Any], overrides: dict[str, dict[str, Any]], file: str) -> SearchSpace:
     """Returns the search space in the tables of a file, as `load_space` does. file: its name in messages."""
     tables, origin = overridden(tables, overrides, file)
+    tables = _judged_within_its_epochs(tables, overrides)
     space, faults, wrong = checked_fields(SearchSpace, tables, origin)
     faults += broken_rules(space, wrong, origin) + _misplaced(space, origin)
     unusable = {str(place[1]) for place in wrong if place[0] == "space" and len(place) > 1}
@@ -289,6 +292,15 @@ def space_from(tables: dict[str, Any], overrides: dict[str, dict[str, Any]], fil
     return sound
 
 
+def _judged_within_its_epochs(tables: dict[str, Any], overrides: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns `tables` with grace_epochs "auto" where a flag has made trials shorter than the file's grace_epochs."""
+    if "epochs" not in overrides.get("search", {}) or not isinstance(tables.get("search"), dict):
+        return tables
+    grace, epochs = tables["search"].get("grace_epochs"), tables["search"]["epochs"]
+    too_long = isinstance(grace, int) and isinstance(epochs, int) and 1 <= epochs < grace <= MOST_EPOCHS
+    return {**tables, "search": {**tables["search"], "grace_epochs": "auto"}} if too_long else tables
+
+
 def _misplaced(space: SearchSpace, origin: Origin) -> list[str]:
     """Returns what stands in the wrong table, or cannot be searched."""
     faults = [
@@ -304,7 +316,7 @@ def _misplaced(space: SearchSpace, origin: Origin) -> list[str]:
     for name in space.space:
         if name not in SEARCHABLE:
             why = "is the same for all trials of a search" if name in FIXED else "is no parameter that can be searched"
-            faults.append(f"{origin.of(('space', name))}: {why}; known here: {', '.join(SEARCHABLE)}")
+            faults.append(f"{origin.of(('space', name))}: {why}; {unknown_name(name, SEARCHABLE)}")
         elif name in space.trial:
             faults.append(f"{origin.of(('space', name))}: stands in [trial] too")
         elif name in OF_PHOTOGRAPHS and getattr(space.data, name) != DataConfig.model_fields[name].default:
@@ -362,7 +374,8 @@ def _faults_of_starts(space: SearchSpace, unusable: set[str], origin: Origin) ->
             if name in unusable:
                 continue
             if name not in space.space:
-                faults.append(f"{place}: is not searched; searched here: {', '.join(space.space) or 'nothing'}")
+                meant = did_you_mean(name, space.space)
+                faults.append(f"{place}: is not searched; {meant}searched here: {', '.join(space.space) or 'nothing'}")
             elif not space.space[name].holds(value):
                 faults.append(f"{place}: {shown(value)} is not in the space ({space.space[name].describe()})")
     return faults

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from tune_cropshield.config.reference import REFERENCE_CLASSES
 from tune_cropshield.config.settings import RunConfig
 from tune_cropshield.config.space import SearchSpace
+from tune_cropshield.config.units import parse_budget
 from tune_cropshield.device import find_device
 from tune_cropshield.search.resources import Resources, divide
 
@@ -137,6 +138,11 @@ def plan_for(
     batches, allowed = effective_batches(space), allowed_micro_batches(trial)
     if card is None:
         plan = plan_for_cpu(batches, allowed)
+        if parse_budget(space.search.vram) is not None:
+            no_effect = (
+                f"--vram {space.search.vram} has no effect: it bounds a GPU's memory, and trials run on the CPU here"
+            )
+            plan = replace(plan, notes=(*plan.notes, no_effect))
         for note in plan.notes:
             view.note(note)
         return plan

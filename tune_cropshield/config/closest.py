@@ -1,0 +1,25 @@
+"""Which known name somebody may have meant who wrote another one."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def closest(name: str, known: Iterable[str], count: int = 1) -> list[str]:
+    """Returns up to `count` of the `known` names that are most like `name`, the closest first; none where none is.
+
+    Case does not matter, nor whether words are joined by hyphens or underscores.
+    """
+    spelled = {_plain(each): each for each in known}
+    return [spelled[found] for found in difflib.get_close_matches(_plain(name), spelled, n=count)]
+
+
+def did_you_mean(name: str, known: Iterable[str], count: int = 1) -> str:
+    """Returns "did you mean resnet18 or resnet34? ", with a space behind it; "" where no known name is like `name`."""
+    found = closest(name, known, count)
+    return f"did you mean {' or '.join(found)}? " if found else ""
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "_")
