@@ -180,7 +180,11 @@ def test_too_many_unreadable_images_are_refused_and_named(capsys: pytest.Capture
             ["--quiet", "--json-lines"],
             "argument --json-lines: not allowed with argument --quiet (tune-cropshield search --help tells more)",
         ),
-        (["--resume"], "--resume needs --out: the folder of the search to go on with"),
+        (
+            ["--resume"],
+            "--resume: there is no search in results/runs to go on with: name its folder (--out DIR), or leave out "
+            "--resume",
+        ),
         (["--resume", "--out", "gone"], "gone holds no search to go on with (search.toml is missing)"),
     ],
 )

@@ -44,10 +44,11 @@ def test_what_is_no_duration_is_told_with_the_forms(text: str) -> None:
 
 
 def test_durations_are_written_for_people() -> None:
-    assert [describe_seconds(seconds) for seconds in (0.4, 59, 60, 200, 7500)] == [
+    assert [describe_seconds(seconds) for seconds in (0.4, 59, 60, 200, 7200, 7500)] == [
         "0 s",
         "59 s",
         "1 min",
         "3 min 20 s",
+        "2 h",
         "2 h 5 min",
     ]

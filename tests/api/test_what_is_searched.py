@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 import tune_cropshield as tc
-from tune_cropshield.api.space import new_space, resumed_space
+from tune_cropshield.api.space import new_space
+from tune_cropshield.config.space import load_space
 from tune_cropshield.search.folder import save_settings
 from tune_cropshield.search.trial_settings import settings_mark
 
@@ -53,19 +54,10 @@ def test_a_space_of_tables_is_read_back_as_the_same_search(tmp_path: Path) -> No
     space = new_space({"space": TABLES})
     save_settings(tmp_path, space, "again")
 
-    resumed = resumed_space(tmp_path, {"trials": 9})
+    read = load_space(tmp_path / "search.toml", {"search": {"trials": 9}})
 
-    assert settings_mark(resumed) == settings_mark(space)  # else nobody could go on with it
-    assert (resumed.search.trials, space.search.trials) == (9, 7)
-
-
-def test_a_resumed_search_takes_its_own_settings(tmp_path: Path) -> None:
-    save_settings(tmp_path, new_space({"space": TABLES}), "again")
-
-    with pytest.raises(tc.UserError, match=r"leave out --space --epochs$"):
-        resumed_space(tmp_path, {"space": "demo", "epochs": 3, "trials": 9})
-    with pytest.raises(tc.UserError, match="--resume needs --out"):
-        resumed_space(None, {})
+    assert settings_mark(read) == settings_mark(space)  # else nobody could go on with it
+    assert (read.search.trials, space.search.trials) == (9, 7)
 
 
 def test_a_space_that_names_nothing_begins_with_what_is_usual_for_its_optimizer() -> None:

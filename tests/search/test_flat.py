@@ -10,12 +10,13 @@ from begun_search import SPACE, Photographs, begun, prepared
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
-from tune_cropshield.api.space import resumed_space
+from tune_cropshield.api.resume import resumed_search
 from tune_cropshield.config.space import SearchSettings
 from tune_cropshield.search.endings import FINISHED, OUTCOME
 from tune_cropshield.search.flat import _mean_best_of, ended_values, never_flat, outlook
 from tune_cropshield.search.run import run_search
 from tune_cropshield.search.trial_end import after_trial
+from tune_cropshield.search.views.view import SearchView
 
 FLAT_SPACE = SPACE.replace("trials = 3", "trials = 40\nstop_when_flat = true")
 # 19 equal trials and one that is better: in half of all orders it is among the first ten.
@@ -128,4 +129,5 @@ def test_a_flat_search_that_is_resumed_ends_before_its_next_trial(drawn_leaves: 
     assert outcome.stopped is not None and outcome.go_on_with == "--no-stop-when-flat"
     assert outcome.stopped.startswith("another 11 trials are expected to gain at most 0.0 points, less than the noise")
     assert not list(out.glob("t*/config.toml"))  # none was begun
-    assert resumed_space(out, {"stop_when_flat": False}).search.stop_when_flat is False
+    resumed = resumed_search(out, {"stop_when_flat": False}, SearchView())
+    assert resumed.space.search.stop_when_flat is False

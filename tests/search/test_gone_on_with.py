@@ -11,16 +11,17 @@ import pytest
 from begun_search import SPACE, Photographs, begun, prepared
 
 import tune_cropshield as tc
-from tune_cropshield.api.space import resumed_space
+from tune_cropshield.api.resume import resumed_search
 from tune_cropshield.data.dataset import open_data
 from tune_cropshield.errors import UserError
 from tune_cropshield.search.searcher import StudySearcher
+from tune_cropshield.search.views.view import SearchView
 
 
 @pytest.fixture
-def photos(drawn_leaves: Path, tmp_path: Path) -> Photographs:
+def photos(drawn_leaves: Path, home: Path) -> Photographs:
     """A copy of the drawn leaves that may be changed."""
-    return Photographs(Path(shutil.copytree(drawn_leaves, tmp_path / "photos")), tmp_path / "cache")
+    return Photographs(Path(shutil.copytree(drawn_leaves, home / "photos")), home / "cache" / "tune_cropshield")
 
 
 @pytest.fixture
@@ -75,26 +76,25 @@ def test_photographs_that_have_moved_are_asked_for_and_taken_where_they_are_the_
     moved = photos.leaves.rename(tmp_path / "elsewhere")
 
     with pytest.raises(UserError) as refused:
-        resumed_space(out, {"trials": 9})
+        resumed_search(out, {"trials": 9}, SearchView())
     assert str(refused.value) == (
         f"the photographs of this search are no longer in {photos.leaves}: say where (--data DIR)"
     )
 
-    space = resumed_space(out, {"data": str(moved), "trials": 9})
+    space = resumed_search(out, {"data": str(moved), "trials": 9}, SearchView()).space
     assert (space.data.dir, space.search.trials) == (str(moved), 9)
     found = prepared(Photographs(moved, photos.cache), tmp_path / "space.toml")
     assert open_data(space.data, {32}, photos.cache).store.fingerprint == found.data.store.fingerprint
     begun(found, out)
-    assert resumed_space(out, {}).data.dir == str(moved)  # and is remembered
+    assert resumed_search(out, {}, SearchView()).space.data.dir == str(moved)  # and is remembered
 
 
 def test_a_setting_that_was_changed_is_named(photos: Photographs, out: Path) -> None:
     other = SPACE.replace("epochs = 9", "epochs = 7").replace("1e-1]", "1e-2]")
 
     assert refusal(photos, out, other) == (
-        "this search was begun with other settings: trial.epochs (9 then, 7 now); space.lr (1e-05 to 0.1, logarithmic "
-        "then, 1e-05 to 0.01, logarithmic now); search.epochs (9 then, 7 now). Set them back, or start a new search "
-        "with another --out"
+        "this search was begun with other settings: lr (1e-05 to 0.1, logarithmic then, 1e-05 to 0.01, logarithmic "
+        "now); epochs (9 then, 7 now). Set them back, or start a new search with another --out"
     )
 
 

@@ -238,4 +238,4 @@ def test_waiting_trials_take_the_slot_that_is_free_first() -> None:
     assert seconds_left([8.0], 4, 3.0, slots=2, seconds_per_epoch=1.0) == 11.0
     assert seconds_left([], 3, 2.0, slots=1, seconds_per_epoch=1.0) == 6.0
     assert seconds_left([8.0, 1.0], 2, 3.0, 2, 1.0, epochs_at_last=5.0) == 12.0  # 1 + 3 + 3 + 5
-    assert describe_seconds(seconds_left([1.0], 1_000_000, 10.0, slots=1, seconds_per_epoch=0.36)) == "1000 h 0 min"
+    assert describe_seconds(seconds_left([1.0], 1_000_000, 10.0, slots=1, seconds_per_epoch=0.36)) == "1000 h"

@@ -126,7 +126,7 @@ def test_only_a_search_in_parts_has_them_among_what_must_stay_the_same() -> None
     assert {"folds", "fold"}.isdisjoint(plain["data"])  # or searches of earlier versions could not be gone on with
 
     space = load_space(Path("search_spaces/demo.toml"), {"search": {"folds": 3}})
-    assert settings_differ(plain, space) == ["search.folds (1 then, 3 now)"]
+    assert settings_differ(plain, space) == ["folds (1 then, 3 now)"]
 
 
 def study_of(*trials: dict[int, float]) -> optuna.Study:

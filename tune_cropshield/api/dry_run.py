@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tune_cropshield.api.space import RUNS, borrowed_ranges, known_before, new_space, resumed_space
+from tune_cropshield.api.space import RUNS, borrowed_ranges, known_before, new_space
 from tune_cropshield.config.places import cache_dir
 from tune_cropshield.config.space import SearchSpace
 from tune_cropshield.data.folder import check_folder
@@ -42,7 +42,15 @@ def dry_run(given: dict[str, Any], out: Path | None = None, *, resume: bool = Fa
     Raises ConfigError with every fault of the space and the arguments, UserError where nothing fits the memory,
     DataError where the photographs cannot be trained on.
     """
-    space = resumed_space(out, given) if resume else new_space(given)
+    from tune_cropshield.search.views.view import SearchView
+
+    if resume:
+        from tune_cropshield.api.resume import resumed_search
+
+        resumed = resumed_search(out, given, SearchView())
+        space = resumed.space
+    else:
+        space = new_space(given)
     if space.data.dir:  # before anything heavy is imported
         check_folder(Path(space.data.dir), space.data.class_depth, space.data.merge, folds=space.search.folds)
     from tune_cropshield.search.earlier import read_knowledge
@@ -55,7 +63,6 @@ def dry_run(given: dict[str, Any], out: Path | None = None, *, resume: bool = Fa
         with_fitting_pair,
     )
     from tune_cropshield.search.trial_settings import most_expensive, pair_of
-    from tune_cropshield.search.views.view import SearchView
     from tune_cropshield.training.model_checks import check_network
 
     check_network(most_expensive(space)[0])
@@ -63,8 +70,7 @@ def dry_run(given: dict[str, Any], out: Path | None = None, *, resume: bool = Fa
     resources = divide(device, space.search.trials_per_gpu, space.search.trials)
     plan = plan_for(space, resources, card, None, SearchView())
     if resume:
-        assert out is not None
-        knowledge, notes = read_knowledge(out), list[str]()
+        knowledge, notes = read_knowledge(resumed.folder), [resumed.note]
     else:
         knowledge, notes = known_before(space, given, out or RUNS / "new")
         if (borrowed := borrowed_ranges(given)) is not None:

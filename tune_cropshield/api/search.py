@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tune_cropshield.api.arguments import AnyPath, DeviceChoice, Progress, command_line, path_of, view_of
 from tune_cropshield.api.results import SearchResults, read_results
-from tune_cropshield.api.space import RUNS, AnySpace, borrowed_ranges, known_before, new_space, resumed_space
+from tune_cropshield.api.space import RUNS, AnySpace, borrowed_ranges, known_before, new_space
 from tune_cropshield.config.places import cache_dir
 from tune_cropshield.config.space import SearchSpace
 from tune_cropshield.data.folder import check_folder
@@ -82,8 +82,9 @@ def search(
         from_scratch: Learn from none.
         baseline: False leaves the reference setting out: trial 0 is one like the others, and no gain is told.
         ray_address: A running Ray cluster to join, which shares the folders.
-        resume: Go on with the search in `out`. Only `trials`, `time_budget`, `trials_per_gpu` and `stop_when_flat` may
-            be said anew, and `data` where the photographs have moved.
+        resume: Go on with the search in `out`; left out, with the last one below results/runs of the same settings.
+            The arguments may be those that it was begun with. Only `trials`, `time_budget`, `finish`, `trials_per_gpu`
+            and `stop_when_flat` may be others, and `data` where the photographs have moved.
         progress: True shows a live table on a terminal and in Jupyter (with ipywidgets), and lines elsewhere; False
             shows nothing; a SearchView shows it in another way.
 
@@ -119,17 +120,27 @@ def search(
     folder = path_of(out, "--out") if out is not None else None
     if ray_address is not None and not (isinstance(ray_address, str) and ray_address):
         raise UserError(f"--ray-address: must be an address like host:port, but got {ray_address!r}")
-    found = resumed_space(folder, given) if resume else new_space(given)
-    named = folder is not None
-    if folder is None:
-        folder = RUNS / f"{_name(space, found)}-{time.strftime('%Y%m%d-%H%M%S')}"
-    _check_before_anything_starts(found, folder, resume, named)
-    knowledge, notes = (None, []) if resume else known_before(found, given, folder)
-    view = view_of(progress)
-    if not resume and (note := borrowed_ranges(given)) is not None:
-        view.note(note)
-    for note in notes:
-        view.note(note)
+    if resume:
+        from tune_cropshield.api.resume import is_finished, resumed_search
+
+        view = view_of(progress)
+        resumed = resumed_search(folder, given, view)
+        folder, found, named, knowledge = resumed.folder, resumed.space, True, None
+        _check_before_anything_starts(found, folder, resume, named)
+        if is_finished(folder, found):
+            return _tell_that_it_is_finished(folder, found, view)
+        view.note(resumed.note)
+    else:
+        found, named = new_space(given), folder is not None
+        if folder is None:
+            folder = RUNS / f"{_name(space, found)}-{time.strftime('%Y%m%d-%H%M%S')}"
+        _check_before_anything_starts(found, folder, resume, named)
+        knowledge, notes = known_before(found, given, folder)
+        view = view_of(progress)
+        if (note := borrowed_ranges(given)) is not None:
+            view.note(note)
+        for note in notes:
+            view.note(note)
     said = {**given, "space": space if isinstance(space, str | Path) else None}
     for name in ("finish", "stop_when_flat", "baseline"):
         if given.get(name) is False:
@@ -146,14 +157,11 @@ def _name(space: AnySpace | None, found: SearchSpace) -> str:
 
 def _check_before_anything_starts(space: SearchSpace, folder: Path, resume: bool, named: bool) -> None:
     """Raises UserError for a folder, photographs or a device that cannot be used."""
-    from tune_cropshield.search.folder import check_new, locked
+    from tune_cropshield.search.folder import check_new
 
-    if resume:
-        with locked(folder):  # a search that runs there is told about before photographs are decoded beside it
-            pass
-    else:
-        if space.data.dir:
-            check_apart(Path(space.data.dir), cache_dir(), folder)
+    if space.data.dir:
+        check_apart(Path(space.data.dir), cache_dir(), folder)
+    if not resume:
         if named:
             check_new(folder)
         check_can_be_made(folder, "--out")
@@ -161,6 +169,21 @@ def _check_before_anything_starts(space: SearchSpace, folder: Path, resume: bool
         check_folder(Path(space.data.dir), space.data.class_depth, space.data.merge, folds=space.search.folds)
     if space.search.device == "cuda" and not gpus_free_mib():
         find_device("cuda")  # says why not
+
+
+def _tell_that_it_is_finished(folder: Path, space: SearchSpace, view: SearchView) -> SearchResults:
+    """Says that nothing is left to do, and returns what the search in `folder` has found."""
+    from tune_cropshield.api.finish import Finish
+    from tune_cropshield.api.resume import finished_line
+    from tune_cropshield.outcome.evaluation import read_record
+    from tune_cropshield.outcome.summary import summary_facts
+    from tune_cropshield.outcome.trained import BEST
+    from tune_cropshield.search.journal import read_study
+
+    record = read_record(folder / BEST, "test")
+    facts = {**summary_facts(read_study(folder), folder), **Finish().facts, "stopped": None}
+    view.result([finished_line(folder, space)], facts)
+    return replace(read_results(folder.absolute()), test_acc=record["accuracy"] if record is not None else None)
 
 
 def _search(
@@ -204,6 +227,8 @@ def _search(
         if not resume:
             files.check_new(folder)
         budget = time_budget(prepared.space, folder, began)
+        if resume and budget is not None:
+            view.note(budget.told())
         begun = begin_search(
             prepared,
             folder,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tune_cropshield.api.arguments import AnyPath, path_of
 from tune_cropshield.config.places import find_space, is_made_for
-from tune_cropshield.config.space import SETTINGS, SearchSpace, load_space, space_from
+from tune_cropshield.config.space import SearchSpace, load_space, space_from
 from tune_cropshield.config.starts import usual_starts
 from tune_cropshield.config.toml_files import without_none
 from tune_cropshield.errors import UserError
@@ -23,7 +23,6 @@ OF_SEARCH = (
 )
 OF_TRIAL = ("model", "image_size")
 RUNS = Path("results/runs")  # where searches go that are not told where
-MAY_CHANGE_ON_RESUME = ("trials", "time_budget", "finish", "trials_per_gpu", "stop_when_flat", "data")
 
 
 def new_space(given: Mapping[str, Any]) -> SearchSpace:
@@ -89,26 +88,3 @@ def known_before(space: SearchSpace, given: Mapping[str, Any], folder: Path) -> 
         listed = [named] if isinstance(named, str | Path) else list(named)
         return learn(space, [], [path_of(one, "--learn-from") for one in listed])
     return learn(space, [RUNS, *([folder.parent] if folder.parent.resolve() != RUNS.resolve() else [])])
-
-
-def resumed_space(out: Path | None, given: Mapping[str, Any]) -> SearchSpace:
-    """Returns the space of the search in `out`.
-
-    Only how long it goes on, how many trials at once, and where its photographs lie may be new.
-
-    Raises UserError where there is no such search, or other settings are given.
-    """
-    if out is None:
-        raise UserError("--resume needs --out: the folder of the search to go on with")
-    if not (out / SETTINGS).exists():
-        raise UserError(f"{out} holds no search to go on with ({SETTINGS} is missing)")
-    others = [f"--{name.replace('_', '-')}" for name in given if name not in MAY_CHANGE_ON_RESUME]
-    if others:
-        raise UserError(f"--resume takes the search's settings from {out / SETTINGS}: leave out {' '.join(others)}")
-    data = {"dir": str(path_of(given["data"], "--data").absolute())} if "data" in given else {}
-    space = load_space(
-        out / SETTINGS, {"search": {name: given[name] for name in given if name != "data"}, "data": data}
-    )
-    if not Path(space.data.dir).is_dir() and not data:
-        raise UserError(f"the photographs of this search are no longer in {space.data.dir}: say where (--data DIR)")
-    return space

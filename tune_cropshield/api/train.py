@@ -175,7 +175,11 @@ def _train(
         f"{len(data.classes)} classes, {length}"
     )
 
-    if resume and (changed := what_changed(read_split(out) or split_rows(data), data.store)):
+    if resume and (
+        changed := what_changed(
+            read_split(out) or split_rows(data), dict(zip(data.store.paths, data.store.digests, strict=True))
+        )
+    ):
         raise UserError(
             f"{data.store.root}: since this training was begun, {changed}. Put them back as they were, or start a new "
             "training with another --out"

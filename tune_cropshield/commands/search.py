@@ -93,7 +93,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N|auto",
         help="trials at once on each GPU (on the CPU, when there is none)",
     )
-    parser.add_argument("--resume", action="store_true", help="go on with the search in --out")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the search in --out, or with the last one in results/runs of the same settings",
+    )
     parser.add_argument(
         "--dry-run",
         action="store_true",

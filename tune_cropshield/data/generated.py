@@ -372,9 +372,14 @@ GROUNDS = (
 )
 
 
+def drawn_leaves_folder(cache: Path) -> Path:
+    """Returns where the synthetic data set lies in the cache, whether it is there or not."""
+    return cache / f"drawn-leaves-{DRAWN_CLASSES}x{DRAWN_PER_CLASS}-{DRAWN_SIZE}px"
+
+
 def generated_leaves(cache: Path) -> Path:
     """Returns the folder of the synthetic data set in the cache, made now if it is not there."""
-    folder = cache / f"drawn-leaves-{DRAWN_CLASSES}x{DRAWN_PER_CLASS}-{DRAWN_SIZE}px"
+    folder = drawn_leaves_folder(cache)
     try:
         if not folder.exists():
             folder.parent.mkdir(parents=True, exist_ok=True)

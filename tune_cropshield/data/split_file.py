@@ -7,7 +7,7 @@ wherever they have moved, and tells them from others.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +21,6 @@ from tune_cropshield.files import printable, read_csv, write_csv
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import: who copies the file does not need it
     from tune_cropshield.data.dataset import LeafData
-    from tune_cropshield.data.store import Store
 
 SPLIT_TABLE = "split.csv"
 COLUMNS = ("photograph", "class", "split", "sha256")
@@ -103,13 +102,17 @@ def rows_of_fold(rows: Sequence[SplitRow], config: DataConfig) -> list[SplitRow]
     return [replace(row, side=side_of[index]) for index, row in enumerate(rows)]
 
 
-def what_changed(rows: Sequence[SplitRow], store: Store) -> str:
-    """Returns which photographs of `store` are not those of `rows`, "" where all are the same.
+def what_changed(rows: Sequence[SplitRow], now: Mapping[str, str]) -> str:
+    """Returns which photographs are not those of `rows`, "" where all are the same.
 
     In words like "1 photograph is gone: rust/a.jpg; 2 photographs are new: rust/b.jpg, rust/c.jpg".
+
+    Args:
+        now: {path: SHA-256} of those that are there.
     """
     before = {row.photograph: row.digest for row in rows}
-    now = dict(zip(store.paths, store.digests, strict=True))
+    if before and not set(before.values()) & set(now.values()):
+        return f"all {len(before)} photographs are gone, and {len(now)} others are there"
     parts = (
         _counted([path for path in before if path not in now], "is gone", "are gone"),
         _counted([path for path in now if path not in before], "is new", "are new"),

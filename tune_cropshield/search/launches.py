@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tune_cropshield
-from tune_cropshield.data.dataset import LeafData
 from tune_cropshield.files import as_utf8
 from tune_cropshield.search.resources import Resources
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # PyTorch takes seconds to import: who reads the file does not need it
+    from tune_cropshield.data.dataset import LeafData
     from tune_cropshield.device import Card
 
 STARTS = "starts.jsonl"

@@ -9,6 +9,8 @@ from typing import Any
 
 import optuna
 
+from tune_cropshield.config.differences import differences
+from tune_cropshield.config.settings import DataConfig, TrialConfig
 from tune_cropshield.config.space import SearchSpace
 from tune_cropshield.data.split_file import read_split, what_changed
 from tune_cropshield.data.store import Store
@@ -19,6 +21,8 @@ from tune_cropshield.search.trial_settings import comparable_settings, own_names
 FORMAT = "4"  # of trials' settings, checkpoints and metrics: raised when an older search can no longer be gone on with
 SPELLED = "spelled_settings"  # user attribute of the study
 NEW_ONE = "start a new search with another --out"
+# Of [search], in the order in which `comparable_settings` lists them, those of trials in parts at the end.
+OF_SEARCH = ("epochs", "grace_epochs", "reduction_factor", "pairs", "pruning", "folds", "replicates")
 
 
 def check_journal(folder: Path) -> None:
@@ -44,8 +48,8 @@ def check_same(study: optuna.Study, folder: Path, space: SearchSpace, store: Sto
         before = study.user_attrs.get(name)
         if before is None:
             study.set_user_attr(name, mark)
-        elif before != mark:
-            raise UserError(f"{_why(name, study, folder, space, store)}, or {NEW_ONE}")
+        elif before != mark and (why := _why(name, study, folder, space, store)):
+            raise UserError(f"{why}, or {NEW_ONE}")
     if SPELLED not in study.user_attrs:
         study.set_user_attr(SPELLED, json.dumps(comparable_settings(space)))
 
@@ -63,53 +67,59 @@ def check_trials(study: optuna.Study, folder: Path) -> None:
 
 
 def _why(name: str, study: optuna.Study, folder: Path, space: SearchSpace, store: Store) -> str:
-    """Returns a sentence on what differs, and how it could be the same again."""
+    """Returns a sentence on what differs, and how it could be the same again; "" where only the spelling does."""
     if name == "format":
         return "this search was begun by another version of tune_cropshield, whose trials differ: go on with that one"
     if name == "data":
         return f"{store.root}: {_photographs_differ(folder, store)}"
-    spelled = study.user_attrs.get(SPELLED)
-    differ = settings_differ(json.loads(spelled), space) if spelled is not None else []
-    if differ:
-        return f"this search was begun with other settings: {'; '.join(differ)}. Set them back"
+    if (spelled := spelled_settings(study)) is not None:
+        differ = settings_differ(spelled, space)
+        return f"this search was begun with other settings: {'; '.join(differ)}. Set them back" if differ else ""
     own = [value for value in own_names(space).values() if ":" in value]
     also = f" ({', '.join(own)} may have changed)" if own else ""
     told = "this search was begun with other settings, or by a version in which they meant something else"
     return f"{told}{also}: set them back"
 
 
+def spelled_settings(study: optuna.Study) -> dict[str, Any] | None:
+    """Returns the `comparable_settings` that a search was begun with; None where an earlier version kept none."""
+    spelled = study.user_attrs.get(SPELLED)
+    return json.loads(spelled) if spelled is not None else None
+
+
 def settings_differ(before: Mapping[str, Any], space: SearchSpace) -> list[str]:
     """Returns what differs between settings of `comparable_settings` and a space's, in a few words each."""
     now = json.loads(json.dumps(comparable_settings(space)))
-    differ = [
+    return [*own_files_differ(before, space), *differences(_by_name(before), _by_name(now))]
+
+
+def own_files_differ(before: Mapping[str, Any], space: SearchSpace) -> list[str]:
+    """Returns which files of a user's own hold something else than they did in settings of `comparable_settings`."""
+    now = comparable_settings(space)["code"]
+    return [
         f"{name} has changed"
-        for name, old, new in zip(own_names(space).values(), before["code"], now["code"], strict=True)
+        for name, old, new in zip(own_names(space).values(), before["code"], now, strict=True)
         if old != new
     ]
-    for table in ("trial", "space", "data"):
-        for name in dict.fromkeys([*before[table], *now[table]]):
-            old, new = before[table].get(name), now[table].get(name)
-            if old != new:
-                differ.append(f"{table}.{name} ({_said(old)} then, {_said(new)} now)")
-    names = ("epochs", "grace_epochs", "reduction_factor", "pairs", "pruning", "folds", "replicates")
-    then_and_now = ([*spelled["search"], *spelled.get("parts", [1, 1])] for spelled in (before, now))
-    differ += [
-        f"search.{name} ({old} then, {new} now)"
-        for name, old, new in zip(names, *then_and_now, strict=True)
-        if old != new
-    ]
-    return differ
 
 
-def _said(value: Any) -> str:
-    return "nothing" if value is None else str(value)
+def _by_name(spelled: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns `comparable_settings` by name. What an earlier version did not know has its default."""
+    return {
+        **DataConfig().model_dump(mode="json", exclude={"dir", "folds", "fold"}),
+        **spelled["data"],
+        **TrialConfig().model_dump(mode="json"),
+        **spelled["trial"],
+        **spelled["space"],
+        **dict(zip(OF_SEARCH, [*spelled["search"], *spelled.get("parts", [1, 1])], strict=True)),
+    }
 
 
 def _photographs_differ(folder: Path, store: Store) -> str:
     rows = read_split(folder)
     if rows is None:
         return "the photographs are not those that this search was begun on. Put them back"
-    told = what_changed(rows, store)
+    told = what_changed(rows, dict(zip(store.paths, store.digests, strict=True)))
     if not told:
         return (
             "the photographs are the same, but this version of tune_cropshield or Pillow reads them otherwise: go back"

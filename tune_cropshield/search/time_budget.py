@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tune_cropshield.config.units import describe_seconds
+
 # Of the budget, for the trials. On few photographs a search of a hundred short trials ends where one long sensible
 # training does; training the winner on is worth more than trials in twice this time.
 SEARCH_SHARE = 1 / 3
@@ -36,6 +38,12 @@ class TimeBudget:
     def ends(self) -> float:
         """When everything is to be written."""
         return self.began + self.total_s - self.spent_s
+
+    def told(self) -> str:
+        """Returns in words what is left of it: "time budget: 2 h in all, 35 min used, 1 h 25 min left"."""
+        used = f"time budget: {describe_seconds(self.total_s)} in all, {describe_seconds(self.spent_s)} used, "
+        left_s = self.total_s - self.spent_s
+        return used + (f"{describe_seconds(left_s)} left" if left_s > 0 else "nothing left")
 
     @property
     def ending_s(self) -> float:
