@@ -12,7 +12,8 @@ that were held back by its own prediction.
     ultralytics-train YOLO("yolo11n-cls.yaml").train(time=..., imgsz=64), from scratch
     ultralytics-tune  YOLO("yolo11n-cls.yaml").tune(epochs=10, imgsz=64), ended when the time is over; its best weights
 
-Ultralytics wants an environment of its own: python -m venv VENV; VENV/bin/pip install ultralytics.
+Ultralytics wants an environment of its own: python -m venv VENV; VENV/bin/pip install ultralytics. It takes threads and
+loader processes for all cores of the machine, also where `taskset` gives it two: here it sees those that it may use.
 
 A JSON line per method and split, appended to OUT/ten_minutes.jsonl; what stands there is not run again. The last lines
 compare `ours` with each other method on the photographs of all splits that both have judged (McNemar's exact test).
@@ -71,6 +72,9 @@ else:
     json.dump(said, open(folder + "/said.json", "w"))
 """
 
+# Imported by every Python process that finds it, the ones that Ultralytics starts too.
+CORES_IN_USE = "import os\nos.cpu_count = lambda: len(os.sched_getaffinity(0))\n"
+
 
 def lay_out(source: Path, out: Path, split: int) -> tuple[Path, list[Path]]:
     """Copies the photographs of a split to out/data/train and out/data/val, and the rest to out/held.
@@ -121,7 +125,9 @@ def ultralytics_tune(arguments: argparse.Namespace, folder: Path, data: Path, he
 def _ultralytics(arguments: argparse.Namespace, folder: Path, what: str, data: Path) -> None:
     seconds = 60 * arguments.minutes
     words = [arguments.ultralytics_python, "-c", ULTRALYTICS, what, str(folder), str(data), str(seconds), "[]"]
-    _timed(folder, words, limit_s=seconds if what == "tune" else None)
+    (folder / "sitecustomize.py").write_text(CORES_IN_USE)
+    found = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+    _timed(folder, words, limit_s=seconds if what == "tune" else None, environ={**os.environ, "PYTHONPATH": found})
 
 
 def _ultralytics_says(
@@ -134,11 +140,16 @@ def _ultralytics_says(
     return said
 
 
-def _timed(folder: Path, words: list[Any], limit_s: float | None = None) -> None:
+def _timed(folder: Path, words: list[Any], limit_s: float | None = None, environ: dict[str, str] | None = None) -> None:
     """Runs a command in `folder`, its output in log.txt; with `limit_s`, it and its children end after so long."""
     with open(folder / "log.txt", "w") as log:
         process = subprocess.Popen(
-            list(map(str, words)), cwd=folder, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            list(map(str, words)),
+            cwd=folder,
+            env=environ,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         try:
             code = process.wait(limit_s)
