@@ -19,6 +19,7 @@ from small_disks import mounted
 
 from tune_cropshield.cli import main
 from tune_cropshield.config.settings import DataConfig, RunConfig, TrialConfig, save_config
+from tune_cropshield.shell import command as spelled
 from tune_cropshield.training.model_checks import check_sizes
 from tune_cropshield.training.models import build_model
 
@@ -158,7 +159,7 @@ def test_too_many_unreadable_images_are_refused_and_named(capsys: pytest.Capture
         (["--trials", "-3"], "--trials: must be at least 1, but got -3"),
         (
             ["--trials", "x"],
-            "argument --trials: must be a whole number, but got 'x' (tune-cropshield search --help tells more)",
+            f"argument --trials: must be a whole number, but got 'x' ({spelled('search', '--help')} tells more)",
         ),
         (["--epochs", "0"], "--epochs: must be at least 1, but got 0"),
         (["--image-size", "3"], "--image-size: must be at least 16, but got 3"),
@@ -174,11 +175,11 @@ def test_too_many_unreadable_images_are_refused_and_named(capsys: pytest.Capture
             ),
         ),
         (["--seed", "-1"], "--seed: must be at least 0, but got -1"),
-        (["--data", ""], "argument --data: must not be empty (tune-cropshield search --help tells more)"),
+        (["--data", ""], f"argument --data: must not be empty ({spelled('search', '--help')} tells more)"),
         (["--dry-run", "--json-lines"], "--dry-run prints a plan for people: leave out --json-lines"),
         (
             ["--quiet", "--json-lines"],
-            "argument --json-lines: not allowed with argument --quiet (tune-cropshield search --help tells more)",
+            f"argument --json-lines: not allowed with argument --quiet ({spelled('search', '--help')} tells more)",
         ),
         (
             ["--resume"],
@@ -533,7 +534,7 @@ def test_a_name_the_terminal_cannot_write_is_no_crash(run_dir: Path, monkeypatch
         (
             ["--classes", "many"],
             (
-                "argument --classes: must be a whole number, but got 'many' (tune-cropshield sample-data --help "
+                f"argument --classes: must be a whole number, but got 'many' ({spelled('sample-data', '--help')} "
                 "tells more)"
             ),
         ),
@@ -596,13 +597,13 @@ def test_output_that_does_not_fit_its_disk_is_told_and_not_taken_for_written() -
         (["xyz"], "no command is called 'xyz'; known: search, "),
         (["search", "--epcohs", "3"], "unrecognized arguments: --epcohs 3; --epcohs: did you mean --epochs? ("),
         (["search", "--Data=x"], "unrecognized arguments: --Data=x; --Data: did you mean --data? ("),
-        (["search", "more"], "unrecognized arguments: more (tune-cropshield search --help tells more)"),
+        (["search", "more"], f"unrecognized arguments: more ({spelled('search', '--help')} tells more)"),
         (["search", "--device", "cdua"], "argument --device: there is no 'cdua'; did you mean cuda? known: auto, "),
         (["train", "--confg", "x"], "the following arguments are required: --config; --confg: did you mean --config?"),
         (["search", "--model", "ResNet-18"], "--model: unknown model 'ResNet-18'; did you mean resnet18"),
         (["search", "--sampler", "Random"], "--sampler: no sampler is called 'Random'; did you mean random?"),
         (["search", "--space", "efficientnet-bo"], "--space efficientnet-bo: no such search space; did you mean eff"),
-        (["--vresion"], "unrecognized arguments: --vresion; --vresion: did you mean --version? (tune-cropshield --h"),
+        (["--vresion"], "unrecognized arguments: --vresion; --vresion: did you mean --version? ("),
     ],
 )
 def test_who_misspells_a_name_is_told_which_one_was_meant(
@@ -617,9 +618,12 @@ def test_the_bare_program_shows_the_three_commands_that_one_needs_first(capsys: 
     assert main([]) == 0
 
     shown = capsys.readouterr()
-    lines = [line.split() for line in shown.out.splitlines() if line.startswith("  ")]
-    assert [words[:2] for words in lines] == [["tune-cropshield", word] for word in ("search", "search", "predict")]
-    assert "tune-cropshield --help lists all commands" in shown.out and shown.err == ""
+    assert [line for line in shown.out.splitlines() if line.startswith("  ")] == [
+        f"  {spelled('search')}",
+        f"  {spelled('search', '--data', 'leaves')}",
+        f"  {spelled('predict', 'results/runs/NAME/best', 'leaf.jpg')}",
+    ]
+    assert f"{spelled('--help')}  lists all commands" in shown.out and shown.err == ""
 
 
 def test_vram_without_a_gpu_is_said_to_have_no_effect(capsys: pytest.CaptureFixture[str]) -> None:

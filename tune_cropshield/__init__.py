@@ -6,7 +6,7 @@
     print(results.best)
     tc.predict(results.best.folder, "leaf.jpg")
 
-Each function is a command of `python -m tune_cropshield`; its keyword arguments are the command's flags.
+Each function is a command of `tune-cropshield`; its keyword arguments are the command's flags.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from tune_cropshield.api.board import board
     from tune_cropshield.api.confirm import ConfirmResult, confirm
     from tune_cropshield.api.evaluate import EvaluationResult, evaluate
     from tune_cropshield.api.export import ExportResult, export
@@ -68,6 +69,7 @@ _HOMES = {
     "SearchView": "search.views.view",
     "TrainResult": "api.train",
     "UserError": "errors",
+    "board": "api.board",
     "confirm": "api.confirm",
     "evaluate": "api.evaluate",
     "export": "api.export",
@@ -99,6 +101,7 @@ __all__ = [
     "TrainResult",
     "UserError",
     "__version__",
+    "board",
     "confirm",
     "evaluate",
     "export",

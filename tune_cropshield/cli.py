@@ -14,6 +14,7 @@ import re
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -21,6 +22,7 @@ from tune_cropshield import __version__
 from tune_cropshield.config.closest import did_you_mean
 from tune_cropshield.errors import RunFailure, UserError
 from tune_cropshield.files import is_disk_full, printable
+from tune_cropshield.shell import PROGRAM, command
 from tune_cropshield.signals import on_ending_signal
 from tune_cropshield.streams import failure_of_output, outlast_readers
 
@@ -37,6 +39,7 @@ COMMANDS = (
     "doctor",
     "check-script",
     "report",
+    "board",
     "sample-data",
 )
 
@@ -44,7 +47,7 @@ COMMANDS = (
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of every command. A default of None means "as the file says"."""
     parser = _Parser(
-        prog="tune-cropshield",
+        prog=PROGRAM,
         description=(
             "Give it one folder of leaf photographs per disease and your GPU's memory: it finds the training settings "
             "with the best validation accuracy."
@@ -59,9 +62,9 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
     for name in COMMANDS:
-        command = _module_of(name)
-        own = commands.add_parser(name, help=command.HELP, description=command.DESCRIPTION)
-        command.add_arguments(own)
+        module = _module_of(name)
+        own = commands.add_parser(name, help=module.HELP, description=module.DESCRIPTION)
+        module.add_arguments(own)
         own.set_defaults(parser=own)
     return parser
 
@@ -77,7 +80,7 @@ class _Parser(argparse.ArgumentParser):
         told = with_closest_choice(" ".join(message.split()))
         if message.startswith("the following arguments are required"):  # perhaps one that is there, but misspelled
             told += self._misspelled(self._words)
-        self.exit(BAD_INPUT, f"error: {told} ({self.prog} --help tells more)\n")
+        self.exit(BAD_INPUT, f"error: {told} ({command(*self.prog.split()[1:], '--help')} tells more)\n")
 
     def refuse(self, unknown: Sequence[str]) -> NoReturn:
         """Ends the process with what is said of words that no argument takes, and the flag that was meant."""
@@ -102,14 +105,20 @@ def with_closest_choice(message: str) -> str:
     return f"{what} {found[2]!r}; {did_you_mean(found[2], choices)}known: {', '.join(choices)}"
 
 
-FIRST_STEPS = """\
+def first_steps() -> str:
+    """Returns what the bare program says: what it is for, and the three commands that one needs first."""
+    network = Path("results") / "runs" / "NAME" / "best"
+    return f"""\
 One folder of leaf photographs per disease in, the training settings with the best validation accuracy out.
 
-  tune-cropshield search                                  try it on a small synthetic data set, in about a minute
-  tune-cropshield search --data leaves/                   search on your photographs, one sub-folder per class
-  tune-cropshield predict results/runs/NAME/best leaf.jpg       what the network that was found says of a photograph
+try it on a small synthetic data set, in about a minute:
+  {command("search")}
+search on your photographs, one sub-folder per class:
+  {command("search", "--data", "leaves")}
+ask the network that was found about a photograph:
+  {command("predict", network, "leaf.jpg")}
 
-tune-cropshield --help lists all commands, tune-cropshield COMMAND --help the flags of one.
+{command("--help")}  lists all commands, COMMAND --help the flags of one.
 """
 
 
@@ -127,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown:
         args.parser.refuse(unknown)
     if args.command is None:
-        print(FIRST_STEPS, end="")
+        print(first_steps(), end="")
         return 0
     args.argv = list(sys.argv[1:] if argv is None else argv)
     try:

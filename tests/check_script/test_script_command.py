@@ -12,6 +12,7 @@ import pytest
 
 from tune_cropshield.check_script.source import parse_source
 from tune_cropshield.cli import main
+from tune_cropshield.shell import command
 
 LOOP = (
     "for x, y in loader:\n    loss = criterion(model(x), y)\n    optimizer.zero_grad()\n    loss.backward()\n"
@@ -359,8 +360,8 @@ def test_the_doctors_old_flag_names_the_command(capsys: pytest.CaptureFixture[st
 
     assert ended.value.code == 2
     assert capsys.readouterr().err == (
-        "error: argument --script: is a command of its own now: check-script train.py "
-        "(tune-cropshield doctor --help tells more)\n"
+        f"error: argument --script: is a command of its own now: {command('check-script', 'train.py')} "
+        f"({command('doctor', '--help')} tells more)\n"
     )
 
 

@@ -14,7 +14,9 @@ from tune_cropshield.data.folder import scan_folder
 from tune_cropshield.data.left_out import LeftOut, left_out_lines, read_left_out, write_left_out
 from tune_cropshield.data.listing import photographs_below
 from tune_cropshield.errors import DataError
+from tune_cropshield.shell import install_command
 
+HEIC_REMEDY = f"HEIC is not read: convert them to JPEG, or install a reader:  {install_command('pillow-heif')}"
 HEIC_HEAD = b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic"
 posix_only = pytest.mark.skipif(os.name == "nt", reason="symbolic links need a privilege on Windows")
 
@@ -89,9 +91,7 @@ def test_what_is_no_photograph_is_counted(two_classes: Path, name: str, content:
 def test_heic_is_told_with_its_remedy(two_classes: Path, name: str) -> None:
     (two_classes / "b" / name).write_bytes(HEIC_HEAD)
     (found,) = scan_folder(two_classes, None).left_out
-    assert found == LeftOut(
-        f"b/{name}", "format", "HEIC is not read: convert them to JPEG, or pip install pillow-heif", "b"
-    )
+    assert found == LeftOut(f"b/{name}", "format", HEIC_REMEDY, "b")
 
 
 @pytest.mark.skipif(READS_HEIC, reason="the optional reader of HEIC is installed")
@@ -174,7 +174,7 @@ def test_what_is_left_out_is_told_in_a_few_lines(two_classes: Path) -> None:
     if not READS_HEIC:
         assert left_out_lines(found) == [
             "left out: a/5.jpg (empty file)",
-            "left out: 3 .heic in a 2, b 1 (HEIC is not read: convert them to JPEG, or pip install pillow-heif)",
+            f"left out: 3 .heic in a 2, b 1 ({HEIC_REMEDY})",
             "left out: 1 .nef in a (this format is not read: convert them to JPEG or PNG)",
             "left out: 1 photograph in no class folder: cover.jpg",
             "left out: 1 folder without photographs: rust/",

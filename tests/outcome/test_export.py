@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from tune_cropshield.cli import main
 from tune_cropshield.config.settings import DataConfig, RunConfig, TrialConfig, load_config, save_config
 from tune_cropshield.errors import RunFailure, UserError
-from tune_cropshield.outcome.export import best_run, write_best
+from tune_cropshield.outcome.export import best_run, retrain_scripts, write_best
 from tune_cropshield.outcome.trained import earlier_preparation, read_run
 from tune_cropshield.search.folder import locked
 from tune_cropshield.search.journal import best_trial, open_study, read_study
@@ -100,13 +101,49 @@ def test_best_holds_what_trains_it_again(search_dir: Path) -> None:
     assert classes == ["blight", "rust"]
     assert load_file(weights).keys() == build_model("tiny_cnn", 2).state_dict().keys()
     assert json.loads((best / "config.json").read_text())["trial"]["lr"] == 1e-3
-    command = f'exec "${{PYTHON:-{sys.executable}}}" -m tune_cropshield train --config config.toml --out ../retrained '
-    assert command in (best / "retrain.sh").read_text()
     assert (
         "--model tiny_cnn --batch_size 16 --accumulation_steps 2 --epochs 25 --lr 0.001 "
         in (best / "retrain.sh").read_text()
     )
     assert not list(search_dir.glob(".best*"))
+
+
+def test_retrain_uses_the_python_that_searched_or_whatever_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    best = tmp_path / "my search" / "best"
+    best.mkdir(parents=True)
+
+    def said(python: str, **environment: str) -> tuple[int, str]:
+        """Returns the exit code and output of the retrain.sh that `python` wrote, started from another folder."""
+        monkeypatch.setattr(sys, "executable", python)
+        (best / "retrain.sh").write_text(retrain_scripts(RunConfig(), 1)["retrain.sh"])
+        done = subprocess.run(
+            ["sh", "my search/best/retrain.sh", "--epochs", "2 3"],
+            cwd=tmp_path,
+            env={"PATH": "/usr/bin:/bin", **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    words = "train --config=my search/best/config.toml --out=my search/best/../retrained --epochs 2 3\n"
+    for name in ("tune-cropshield", "other python"):
+        (program := tmp_path / "bin" / name).parent.mkdir(exist_ok=True)
+        program.write_text('#!/bin/sh\necho "$0" "$@"\n')
+        program.chmod(0o755)
+    other, gone = f"{tmp_path}/bin/other python", "/it's gone/python"
+    assert said(other) == (0, f"{other} -m tune_cropshield {words}")
+    assert said(gone, PYTHON=other) == (0, f"{other} -m tune_cropshield {words}")
+    assert said(gone, PATH=f"/usr/bin:/bin:{tmp_path}/bin") == (0, f"{tmp_path}/bin/tune-cropshield {words}")
+    assert said(gone) == (
+        2,
+        "error: /it's gone/python is not there: say which Python has tune_cropshield (PYTHON=/path/to/python sh my "
+        "search/best/retrain.sh)\n",
+    )
+    power = retrain_scripts(RunConfig(), 1)["retrain.ps1"]
+    assert "$python = if ($env:PYTHON) { $env:PYTHON } else { '/it''s gone/python' }\n" in power
 
 
 def test_best_says_how_photographs_are_prepared_unless_its_trial_is_of_an_earlier_version(search_dir: Path) -> None:

@@ -30,6 +30,7 @@ from tune_cropshield.errors import RunFailure
 from tune_cropshield.outcome.onnx import checked_difference, photographs_to_check, write_onnx
 from tune_cropshield.outcome.onnx_preparation import Prepared
 from tune_cropshield.outcome.predict import predict
+from tune_cropshield.shell import install_command
 from tune_cropshield.training.models import build_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # the exporter takes 2 to 12 s a network, on two cores
@@ -250,8 +251,7 @@ def test_a_missing_package_is_told_with_its_install_command(
 
     assert main(["export", str(run_dir), "--format", "onnx"]) == 2
     assert capsys.readouterr().err == (
-        "error: --format onnx needs onnxscript: python -m pip install onnx onnxscript onnxruntime (uv run "
-        "--extra onnx ... with uv)\n"
+        f"error: --format onnx needs onnxscript:  {install_command('onnx', 'onnxscript', 'onnxruntime')}\n"
     )
 
 

@@ -24,6 +24,7 @@ from tune_cropshield.outcome.summary import summary_facts, summary_lines
 from tune_cropshield.search.endings import PRUNED
 from tune_cropshield.search.folder import trial_folder
 from tune_cropshield.search.journal import open_study, read_study
+from tune_cropshield.shell import command
 from tune_cropshield.training.run_folder import read_metrics
 
 
@@ -130,7 +131,7 @@ def test_a_search_without_a_result_has_a_report_that_says_so(tmp_path: Path, dra
     text = read(write_report(tmp_path / "s", cache))
 
     assert "No trial has a result yet, so there is no winner." in text
-    assert "python -m tune_cropshield search --space" in text
+    assert command("search", "--space", tmp_path / "s" / "search.toml", "--from-scratch", anywhere=True) in text
 
 
 def test_an_interrupted_search_shows_what_it_has(tmp_path: Path, drawn_leaves: Path, cache: Path) -> None:
@@ -316,7 +317,7 @@ def test_a_search_whose_report_fails_says_so_in_one_line_and_lives_on(
     (tmp_path / "s" / "t000" / "metrics.jsonl").write_text('{"epoch": 1}\n')
 
     assert report_line(tmp_path / "s", Path("s"), data) == (
-        "report.html could not be written ('val_acc'); try again:  python -m tune_cropshield report s"
+        f"report.html could not be written ('val_acc'); try again:  {command('report', 's')}"
     )
 
 

@@ -88,8 +88,8 @@ def test_what_confirm_and_the_test_split_say_stands_in_place_of_the_advice(
 ) -> None:
     search_of_two(tmp_path / "s", drawn_leaves, shared_cache)
     before = read(write_report(tmp_path / "s", shared_cache))
-    assert "the confirm command trains the winner and the reference setting again" in before
-    assert "it was not evaluated yet: evaluate --split test does, once" in before
+    assert "the command confirm, at the end of this page, trains the winner and the reference setting" in before
+    assert "it was not evaluated yet: a command at the end of this page does it, once" in before
 
     gain = {"gain": 0.1, "low": -0.02, "high": 0.22}
     runs = [{"outcome": "finished"}] * 3
@@ -115,7 +115,7 @@ def test_what_confirm_and_the_test_split_say_stands_in_place_of_the_advice(
         "On the test split, which no trial has used, it is right on 20 of 24 photographs: test_acc 0.8333, 95 % "
         "interval 64.1 to 93.3 %, -8.3 points against val_acc."
     ) in after
-    assert "the confirm command" not in after and "evaluate --split test does" not in after
+    assert "the command confirm" not in after and "not evaluated yet" not in after
 
     (tmp_path / "s" / "t001" / "evaluation_test.json").write_text(json.dumps({**tested, "expected": 26}))
     assert "it is right on 20 of 24 photographs (2 of its 26 were not there): test_acc" in read(
@@ -161,7 +161,10 @@ def test_a_running_searchs_report_says_that_it_runs(tmp_path: Path, drawn_leaves
     assert "trials: 1 finished, 1 pruned, 1 running" in running
     assert "1 trained to the end, 1 pruned, 1 running, with what they had reached." in running
     assert "interrupted" not in running and "unfinished" not in running
-    assert "The search was interrupted with 1 trial under way; search --resume goes on with it." in interrupted
+    assert (
+        "The search was interrupted with 1 trial under way: the commands at the end of this page go on with it."
+        in interrupted
+    )
     assert "1 pruned, 1 unfinished" in interrupted and "1 running" not in interrupted
 
 

@@ -70,7 +70,7 @@ def test_the_trials_of_a_killed_search_are_there_with_their_parameters_and_state
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         output.seek(0)
-        assert f"TensorBoard: tensorboard --logdir {out}\n" in output.read()
+        assert f"TensorBoard:  {command('board', out)}\n" in output.read()
 
     study = {f"t{trial.number:03d}": trial for trial in read_study(out).trials if trial.params}
     with tensorboard(out) as board:

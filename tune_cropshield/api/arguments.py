@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from tune_cropshield.errors import UserError
+from tune_cropshield.shell import as_path
 
 if TYPE_CHECKING:  # half a second to import: faulty arguments are told about before
     from tune_cropshield.search.views.view import SearchView
@@ -60,13 +61,20 @@ def view_of(progress: Progress) -> SearchView:
 
 
 def command_line(command: str, *positional: object, **flags: object) -> list[str]:
-    """Returns the words behind `python -m tune_cropshield` that say the same as a call of the library.
+    """Returns the words behind the program's name that say the same as a call of the library.
 
-    Flags that are None or False are left out, True stands for the flag alone. A list's items follow its flag.
+    Flags that are None or False are left out, True stands for the flag alone. A list's items, which are paths, follow
+    its flag. A path or a value that begins with - is written so that it is not taken for a flag.
     """
-    words = [command, *map(str, positional)]
+    words = [command, *(as_path(str(path)) for path in positional)]
     for name, value in flags.items():
-        if value is not None and value is not False:
-            items = [] if value is True else value if isinstance(value, list | tuple) else [value]
-            words += [f"--{name.replace('_', '-')}", *map(str, items)]
+        if value is None or value is False:
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(value, list | tuple):
+            words += [flag, *(as_path(str(path)) for path in value)]
+        elif value is True:
+            words.append(flag)
+        else:
+            words += [f"{flag}={value}"] if str(value).startswith("-") else [flag, str(value)]
     return words

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from tune_cropshield.device import find_device
 from tune_cropshield.errors import ConfigError, RunFailure, UserError
 from tune_cropshield.outcome import words
 from tune_cropshield.search.resources import divide
+from tune_cropshield.shell import command
 
 if TYPE_CHECKING:  # half a second and more to import: faulty arguments are told about before
     from tune_cropshield.data.dataset import DeviceData, LeafData
@@ -203,7 +203,7 @@ def _train_all(
 ) -> list[ConfirmedRun]:
     """Returns the runs of all candidates with all seeds, a line told about each.
 
-    threads: of the CPU, the same for all. again: the words behind `python -m tune_cropshield` that go on with it.
+    threads: of the CPU, the same for all. again: the words behind the program's name that go on with it.
     """
     from tune_cropshield.outcome.confirm import confirm
 
@@ -225,8 +225,7 @@ def _train_all(
                     f"{value}; {len(runs)} of {num_runs} runs"
                 )
         except (KeyboardInterrupt, RunFailure):
-            go_on = f"python -m tune_cropshield {shlex.join(again)}"
-            view.note(f"{len(runs)} of {num_runs} runs are done. Go on:  {go_on}")
+            view.note(f"{len(runs)} of {num_runs} runs are done. Go on:  {command(*again)}")
             raise
     return runs
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,6 +17,7 @@ from tune_cropshield.data.folder import check_folder
 from tune_cropshield.device import find_device, gpus_free_mib
 from tune_cropshield.errors import UserError
 from tune_cropshield.files import check_apart, check_can_be_made, make_free_folder, raising_disk_full
+from tune_cropshield.shell import command
 
 if TYPE_CHECKING:  # half a second to import: a faulty space is told about before
     from tune_cropshield.api.finish import Finish
@@ -145,9 +145,9 @@ def search(
     for name in ("finish", "stop_when_flat", "baseline"):
         if given.get(name) is False:
             said[f"no_{name}"] = True
-    command = command_line("search", **said, out=out, ray_address=ray_address, resume=resume)
+    words = command_line("search", **said, out=out, ray_address=ray_address, resume=resume)
     with raising_disk_full(folder):
-        return _search(found, folder, named, view, resume, command, ray_address, knowledge, began)
+        return _search(found, folder, named, view, resume, words, ray_address, knowledge, began)
 
 
 def _name(space: AnySpace | None, found: SearchSpace) -> str:
@@ -192,7 +192,7 @@ def _search(
     named: bool,
     view: SearchView,
     resume: bool,
-    command: Sequence[str],
+    words: Sequence[str],
     ray_address: str | None,
     knowledge: Knowledge | None,
     began: float,
@@ -201,6 +201,7 @@ def _search(
 
     Args:
         shown: its folder as the user named it, or where it is not `named`, as far as it is free.
+        words: the command line behind the program's name.
         began: of time.monotonic, when the search was asked for.
     """
     from tune_cropshield.api.finish import (
@@ -234,12 +235,12 @@ def _search(
             folder,
             view,
             resume=resume,
-            command=command,
+            command=words,
             ray_address=ray_address,
             knowledge=knowledge,
             budget=budget,
         )
-        view.note(f"TensorBoard: tensorboard --logdir {shlex.quote(str(shown))}")
+        view.note(f"TensorBoard:  {command('board', shown)}")
         with ended_by_signals(begun):
             if (reason := too_short_to_search(begun)) is not None:
                 view.note(reason)
@@ -282,8 +283,7 @@ def report_line(folder: Path, shown: Path, data: LeafData) -> str:
         return f"report: {shown / write_report(folder, cache_dir(), data).name}"
     except Exception as error:
         why = " ".join(str(error).split()) or type(error).__name__
-        again = f"python -m tune_cropshield report {shlex.quote(str(shown))}"
-        return f"report.html could not be written ({why}); try again:  {again}"
+        return f"report.html could not be written ({why}); try again:  {command('report', shown)}"
 
 
 def _show_result(
@@ -303,8 +303,7 @@ def _show_result(
     reference = "the setting nearest to the reference" if reference_differs(space) else "the reference setting"
     lines = [*summary_lines(outcome.study, folder, shown, reference), *finish.lines, *more]
     if outcome.stopped:
-        flags = f"--resume {outcome.go_on_with}".rstrip()
-        again = f"python -m tune_cropshield search --out {shlex.quote(str(shown))} {flags}"
+        again = command("search", "--out", shown, "--resume", *outcome.go_on_with)
         how = "" if outcome.stopped == BUDGET_USED_UP else "ended early: "
         lines.append(f"{how}{outcome.stopped}. Go on:  {again}")
     facts: dict[str, Any] = {**summary_facts(outcome.study, folder), **finish.facts, "stopped": outcome.stopped}

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, strftime
 from typing import TYPE_CHECKING, Any
 
-from tune_cropshield.api.arguments import DEVICES, AnyPath, DeviceChoice, Progress, check_choice, path_of, view_of
+from tune_cropshield.api.arguments import (
+    DEVICES,
+    AnyPath,
+    DeviceChoice,
+    Progress,
+    check_choice,
+    command_line,
+    path_of,
+    view_of,
+)
 from tune_cropshield.config.faults import overridden, validated
 from tune_cropshield.config.places import cache_dir
 from tune_cropshield.config.settings import OF_LENGTH, RunConfig, load_config
@@ -19,6 +28,7 @@ from tune_cropshield.errors import DivergedError, UserError
 from tune_cropshield.files import check_apart, check_can_be_made, make_free_folder
 from tune_cropshield.outcome import words
 from tune_cropshield.outcome.trained import where_they_lie_now
+from tune_cropshield.shell import command
 from tune_cropshield.training.run_folder import CHECKPOINT, CONFIG, METRICS, WEIGHTS
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import: faulty arguments are told about before
@@ -96,10 +106,13 @@ def train(
         run = run.model_copy(update={"trial": run.trial.model_copy(update={"threads": num_cores()})})
     _check_folder(folder, out is not None, run, resume, fitted=seconds is not None)
     deadline = began + seconds if seconds is not None else None
+    flags = command_line("train", time=time, device=None if device == "auto" else device)[1:]
     from tune_cropshield.training.model_checks import check_network
 
     check_network(run.trial)
-    return _train(run, folder, out is not None, resume, profile, find_device(device), view_of(progress), deadline)
+    return _train(
+        run, folder, out is not None, resume, profile, find_device(device), view_of(progress), deadline, flags
+    )
 
 
 def _seconds(time: str | None, epochs: int | None, profile: bool) -> float | None:
@@ -139,6 +152,7 @@ def _train(
     device: str,
     view: SearchView,
     deadline: float | None,
+    flags: Sequence[str],
 ) -> TrainResult:
     """Trains.
 
@@ -146,6 +160,7 @@ def _train(
         out: its folder, or where it is not `named` by the user, as far as it is free.
         deadline: of time.monotonic, to which the number of epochs is fitted; None trains as many as the configuration
             says.
+        flags: those that a command that goes on with it needs.
     """
     import torch
 
@@ -224,7 +239,7 @@ def _train(
     except DivergedError as error:
         raise error from None
     except KeyboardInterrupt:
-        view.note(f"go on: the same command with --out {out} --resume")
+        view.note(f"Go on:  {command('train', '--config', out / CONFIG, '--out', out, '--resume', *flags)}")
         raise
     if traced is not None:
         from tune_cropshield.outcome.profile import TRACE

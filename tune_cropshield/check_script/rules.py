@@ -73,11 +73,11 @@ RULES = {
     "memory-formula": Rule(
         "memory per sample is counted as the input's size: activations take 20 to 100 times that (43 MiB for "
         "EfficientNet-B0 at 224 px, not 2)",
-        "measure it: tune-cropshield plan --model NAME --vram 8GB",
+        "measure it: the command plan does, for a network and the memory of a GPU",
     ),
     "micro-batch-below-16": Rule(
         "fewer than 16 images at once make noisy batch norms, which accumulation does not mend",
-        "micro-batches of 16 or more: tune-cropshield plan says which fit",
+        "micro-batches of 16 or more: the command plan says which fit",
     ),
     # mixed precision and clipping
     "clip-before-unscale": Rule(
@@ -213,7 +213,7 @@ RULES = {
     ),
     "amp-on-cpu": Rule(
         "torch.autocast('cpu', dtype=torch.bfloat16) works too; whether it is faster depends on the processor",
-        "tune-cropshield doctor measures it",
+        "the command doctor measures it",
     ),
     "batch-norm-in-autocast": Rule(
         "batch_norm is on no list of autocast: with fp16 in, fp16 comes out (its statistics are fp32 inside)",

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+from tune_cropshield.shell import command
+
 
 def path(text: str) -> Path:
     """Returns a path that the system can look at, whether anything is there or not; ~ is the home folder.
@@ -40,10 +42,10 @@ def count_or_auto(text: str) -> int | str:
         return text
 
 
-def moved(command: str) -> Callable[[str], NoReturn]:
+def moved(to: str) -> Callable[[str], NoReturn]:
     """Returns the type of a flag that is a command of its own now: any value is answered with that command."""
 
     def refuse(text: str) -> NoReturn:
-        raise argparse.ArgumentTypeError(f"is a command of its own now: {command} {text}")
+        raise argparse.ArgumentTypeError(f"is a command of its own now:  {command(to, Path(text))}")
 
     return refuse

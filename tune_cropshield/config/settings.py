@@ -20,6 +20,7 @@ from tune_cropshield.config.faults import Rule, Settings, described_as, overridd
 from tune_cropshield.config.model_names import check_model_name, is_torchvisions
 from tune_cropshield.config.toml_files import SINGLE_QUOTES, read_toml, without_none
 from tune_cropshield.files import as_utf8, write_text_atomically
+from tune_cropshield.shell import PROGRAM, command
 
 Precision = Literal["fp16", "bf16", "fp32"]
 PrecisionChoice = Literal["auto", Precision]  # as a user says it
@@ -364,5 +365,7 @@ def save_config(config: RunConfig, path: Path) -> None:
 
 def config_text(config: RunConfig, name: str) -> str:
     """Returns `config` as the text of a TOML file of this name."""
-    note = f"# Train this again:  python -m tune_cropshield train --config {name}\n\n"
-    return note + tomli_w.dumps(without_none(config.model_dump()))
+    words = ("train", "--config", name)
+    again = f"# Train this again, in this file's folder:  {command(*words, anywhere=True)}"
+    notes = f"{again}\n# with another environment:  {PROGRAM} {' '.join(words)}\n\n"
+    return notes + tomli_w.dumps(without_none(config.model_dump()))

@@ -15,7 +15,7 @@ import numpy as np
 import PIL
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from tune_cropshield.data.names import HEIC_NOT_READ
+from tune_cropshield.data.names import heic_not_read
 
 READS_HEIC = find_spec("pillow_heif") is not None  # the optional reader, of the extra "heic"
 if READS_HEIC:
@@ -116,7 +116,7 @@ def decode_rgb(path: Path) -> Image.Image:
     except (DecodeError, MemoryError):  # out of memory is no fault of this file
         raise
     except UnidentifiedImageError as error:
-        why = HEIC_NOT_READ if _is_heic(content[:12]) else "not an image" if content else "empty file"
+        why = heic_not_read() if _is_heic(content[:12]) else "not an image" if content else "empty file"
         raise DecodeError(why) from error
     except Image.DecompressionBombError as error:
         raise DecodeError("too many pixels (decompression bomb?)") from error

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 
 from tune_cropshield.data.left_out import Kind
+from tune_cropshield.shell import install_command
 
 # What the decoder reads. A name only spares a look at the first bytes: what they say of any other name counts too.
 _PHOTOGRAPHS = """
@@ -45,8 +47,13 @@ SYSTEM_FOLDERS = frozenset(
 SYSTEM_FILES = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"))
 
 TO_JPEG = "convert them to JPEG"
-HEIC_NOT_READ = f"HEIC is not read: {TO_JPEG}, or pip install pillow-heif"
 FORMAT_NOT_READ = f"this format is not read: {TO_JPEG} or PNG"
+
+
+@cache
+def heic_not_read() -> str:
+    """Returns why a photograph as iPhones save it is not used, and what helps."""
+    return f"HEIC is not read: {TO_JPEG}, or install a reader:  {install_command('pillow-heif')}"
 
 
 def is_of_the_system(name: str) -> bool:
@@ -69,11 +76,11 @@ def why_no_photograph(path: str) -> tuple[Kind, str] | None:
     from tune_cropshield.data.decode import READS_HEIC, Content, content_of  # Pillow takes a moment to import
 
     if suffix in HEIC:
-        return None if READS_HEIC else ("format", HEIC_NOT_READ)
+        return None if READS_HEIC else ("format", heic_not_read())
     try:
         content = content_of(path)
     except OSError as error:
         return "unreadable", error.strerror or str(error)
     if content is Content.HEIC:
-        return None if READS_HEIC else ("format", HEIC_NOT_READ)
+        return None if READS_HEIC else ("format", heic_not_read())
     return None if content is Content.PHOTOGRAPH else ("other", "no photograph")

@@ -15,6 +15,7 @@ from tune_cropshield.files import raising_disk_full, sync_names, sync_tree, writ
 from tune_cropshield.outcome.evaluation import keep_evaluations
 from tune_cropshield.outcome.trained import BEST, read_config
 from tune_cropshield.search.final import ORIGIN, delivered
+from tune_cropshield.shell import spelled
 from tune_cropshield.training.predictions import PREDICTIONS
 from tune_cropshield.training.run_folder import (
     BEST_METRICS,
@@ -32,8 +33,28 @@ from tune_cropshield.training.run_folder import (
     write_json,
 )
 
-# Into a folder beside best/, which a resumed search writes anew.
-RETRAIN = "-m tune_cropshield train --config config.toml --out ../retrained"
+RETRAIN_SH = """\
+#!/bin/sh
+{notes}
+# PYTHON=/path/to/python sh retrain.sh  uses another Python than the one that searched.
+here=$(dirname "$0")
+set -- train --config="$here/config.toml" --out="$here/../retrained" "$@"
+python=${{PYTHON:-{python}}}
+if command -v "$python" > /dev/null; then exec "$python" -m tune_cropshield "$@"; fi
+if command -v tune-cropshield > /dev/null; then exec tune-cropshield "$@"; fi
+echo "error: $python is not there: say which Python has tune_cropshield (PYTHON=/path/to/python sh $0)" >&2
+exit 2
+"""
+RETRAIN_PS1 = """\
+{notes}
+# $env:PYTHON = 'C:\\path\\to\\python.exe'  uses another Python than the one that searched.
+$python = if ($env:PYTHON) {{ $env:PYTHON }} else {{ {python} }}
+$words = @('train', "--config=$PSScriptRoot/config.toml", "--out=$PSScriptRoot/../retrained") + $args
+if (Get-Command $python -ErrorAction SilentlyContinue) {{ & $python -m tune_cropshield @words; exit $LASTEXITCODE }}
+if (Get-Command tune-cropshield -ErrorAction SilentlyContinue) {{ tune-cropshield @words; exit $LASTEXITCODE }}
+[Console]::Error.WriteLine("error: $python is not there: say which Python has tune_cropshield (`$env:PYTHON)")
+exit 2
+"""
 
 
 def write_best(search_dir: Path) -> Path:
@@ -102,7 +123,9 @@ def _tell_the_part(best: Path, run_dir: Path, network: Path) -> None:
 def retrain_scripts(config: RunConfig, trial: int | None, *, in_parts: bool = False) -> dict[str, str]:
     """Returns {file name: text} of retrain.sh and retrain.ps1: the command that trains this again.
 
-    A comment in them holds the nearest call of the training guide's own train.py.
+    It trains into a folder beside best/, which a resumed search writes anew. It uses the Python that $PYTHON names, or
+    the one that wrote the scripts, or where that is gone the tune-cropshield on the PATH. A comment holds the nearest
+    call of the training guide's own train.py.
 
     Args:
         trial: whose number this is; None for the final training.
@@ -119,11 +142,10 @@ def retrain_scripts(config: RunConfig, trial: int | None, *, in_parts: bool = Fa
         "# The nearest call of the training guide's train.py (it has no flags for the rest of config.toml):",
         f"#   {train_py_command(config.trial)}",
     ]
-    python = Path(sys.executable).as_posix()
-    shell = ["#!/bin/sh", *notes, "set -e", 'cd "$(dirname "$0")"', f'exec "${{PYTHON:-{python}}}" {RETRAIN} "$@"', ""]
-    chosen = f"$python = if ($env:PYTHON) {{ $env:PYTHON }} else {{ '{python}' }}"
-    power = [*notes, "Set-Location $PSScriptRoot", chosen, f"& $python {RETRAIN} @args", "exit $LASTEXITCODE", ""]
-    return {"retrain.sh": "\n".join(shell), "retrain.ps1": "\n".join(power)}
+    python = sys.executable
+    shell = RETRAIN_SH.format(notes="\n".join(notes), python=spelled([python], windows=False))
+    power = RETRAIN_PS1.format(notes="\n".join(notes), python="'" + Path(python).as_posix().replace("'", "''") + "'")
+    return {"retrain.sh": shell, "retrain.ps1": power}
 
 
 def best_run(search_dir: Path) -> Path:

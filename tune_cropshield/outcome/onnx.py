@@ -28,6 +28,7 @@ from tune_cropshield.errors import RunFailure, UserError
 from tune_cropshield.files import write_atomically
 from tune_cropshield.outcome.onnx_preparation import Prepared
 from tune_cropshield.outcome.trained import load_trained, read_run
+from tune_cropshield.shell import install_command
 
 ONNX_FILE = "model.onnx"
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # torch's exporter needs the first two, the check the third
@@ -56,10 +57,7 @@ def check_packages() -> None:
     """Raises UserError with the install command when a package of the extra is missing."""
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
-        raise UserError(
-            f"--format onnx needs {' and '.join(missing)}: python -m pip install {' '.join(PACKAGES)} (uv run "
-            "--extra onnx ... with uv)"
-        )
+        raise UserError(f"--format onnx needs {' and '.join(missing)}:  {install_command(*PACKAGES)}")
 
 
 def write_onnx(run_dir: Path, target: Path) -> float:

@@ -163,7 +163,7 @@ def begin_search(
             check_same(open_study(folder), folder, space, prepared.data.store)
             knowledge = read_knowledge(folder)
         knowledge = knowledge or Knowledge()
-        files.save_settings(folder, space, search_again(SETTINGS, knowledge))
+        files.save_settings(folder, space, search_again(folder / SETTINGS, knowledge))
         save_knowledge(folder, knowledge)
         save_plan(folder, plan)
         write_left_out(folder, prepared.data.left_out)

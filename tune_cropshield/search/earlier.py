@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from tune_cropshield.search.journal import JOURNAL, PART_EPOCHS, is_stopped, rea
 from tune_cropshield.search.knowledge import Knowledge, Past, PastTrial, knowledge_of, starting_settings
 from tune_cropshield.search.trial_settings import EFFECTIVE_BATCH, PAIR
 from tune_cropshield.search.views.view import short
+from tune_cropshield.shell import command
 
 RECORD = "learned_from.json"  # in a search's folder: what it knew when it began
 MOST_SEARCHES = 10  # that are found without being named, the newest: reading one takes some 50 ms
@@ -221,7 +221,7 @@ def read_knowledge(folder: Path) -> Knowledge:
         raise UserError(f"{path} is damaged ({error}): delete it, and the search goes on without") from None
 
 
-def search_again(settings: str, knowledge: Knowledge) -> str:
+def search_again(settings: Path, knowledge: Knowledge) -> str:
     """Returns the command that repeats a search with the `settings` file, knowing what it knew."""
-    knowing = shlex.join(["--learn-from", *knowledge.sources]) if knowledge.sources else "--from-scratch"
-    return f"python -m tune_cropshield search --space {shlex.quote(settings)} {knowing}"
+    knowing = ["--learn-from", *map(Path, knowledge.sources)] if knowledge.sources else ["--from-scratch"]
+    return command("search", "--space", settings, *knowing, anywhere=True)

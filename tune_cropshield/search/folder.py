@@ -21,6 +21,7 @@ from tune_cropshield.errors import UserError
 from tune_cropshield.files import is_leftover, sync_names, sync_tree, write_text_atomically
 from tune_cropshield.search.endings import REASON, shown_outcome, shown_state
 from tune_cropshield.search.journal import JOURNAL, PART_EPOCHS, best_first, is_stopped
+from tune_cropshield.shell import PROGRAM
 from tune_cropshield.training.metrics import METRIC_NAMES
 from tune_cropshield.training.run_folder import (
     PART_ENDED,
@@ -106,7 +107,8 @@ def is_running(folder: Path) -> bool:
 
 def save_settings(folder: Path, space: SearchSpace, command: str) -> None:
     """Writes search.toml: everything that was set, so that the search can be repeated from this file alone."""
-    note = f"# Search again:  {command}\n\n"
+    elsewhere = f"{PROGRAM} search --space {SETTINGS}"
+    note = f"# Search again:  {command}\n# with another environment, in this file's folder:  {elsewhere}\n\n"
     write_text_atomically(folder / SETTINGS, note + tomli_w.dumps(without_none(space.model_dump(by_alias=True))))
 
 

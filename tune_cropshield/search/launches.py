@@ -6,6 +6,7 @@ A line per start, for whoever reads its results later.
 from __future__ import annotations
 
 import json
+import os
 import platform
 import sys
 import time
@@ -30,7 +31,8 @@ PACKAGES = ("torch", "torchvision", "ray", "optuna")
 def note_start(folder: Path, argv: Sequence[str], data: LeafData, resources: Resources, card: Card | None) -> None:
     """Appends a line to starts.jsonl.
 
-    argv: the command line behind the program's name. card: the GPU, None on a CPU.
+    argv: the command line behind the program's name; its relative paths are seen from "folder". card: the GPU, None on
+    a CPU.
     """
     device: dict[str, Any] = {
         "device": resources.device,
@@ -43,6 +45,7 @@ def note_start(folder: Path, argv: Sequence[str], data: LeafData, resources: Res
     line = {
         "started": time.strftime(TIME_FORMAT),
         "argv": [as_utf8(word) for word in argv],
+        "folder": as_utf8(os.getcwd()),
         "photographs": len(data.store),
         "classes": len(data.classes),
         "train": len(split.train),

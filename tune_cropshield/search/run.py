@@ -15,11 +15,11 @@ import optuna
 from optuna.trial import TrialState
 
 from tune_cropshield.config.reference import REFERENCE
-from tune_cropshield.config.units import MIB
+from tune_cropshield.config.units import MIB, parse_duration
 from tune_cropshield.files import sync_names
 from tune_cropshield.search import folder as files
 from tune_cropshield.search.context import Search
-from tune_cropshield.search.early_end import BUDGET_USED_UP, EarlyEnd
+from tune_cropshield.search.early_end import BUDGET_USED_UP
 from tune_cropshield.search.endings import FAILED, PRUNED, end_stopped, shown_outcome
 from tune_cropshield.search.flat import end_if_flat
 from tune_cropshield.search.journal import best_value, is_stopped, num_started, quiet_optuna, stopped, unfinished
@@ -38,7 +38,7 @@ class SearchOutcome:
     Attributes:
         study: all trials.
         stopped: why it ended early, a sentence, or None.
-        go_on_with: the flags that --resume needs to go on all the same; "" for none.
+        go_on_with: the flags that --resume needs to go on all the same.
         interrupted: by Ctrl-C, SIGTERM or the hang-up of its terminal.
         failed: it was of no use, since no trial worked.
     """
@@ -47,7 +47,7 @@ class SearchOutcome:
     stopped: str | None
     interrupted: bool
     failed: bool
-    go_on_with: str = ""
+    go_on_with: tuple[str, ...] = ()
 
 
 def trial_worker() -> type[Any]:
@@ -78,7 +78,7 @@ def run_search(search: Search, worker: Callable[[], type[Any]] = trial_worker) -
         search.early_end.end_at(search.budget.trials_end)
         search.view.trials_end, search.view.ends = search.budget.trials_end, search.budget.ends
         if search.early_end.is_due():
-            return SearchOutcome(study, search.early_end.reason, False, False, _flags_to_go_on(search.early_end))
+            return SearchOutcome(study, search.early_end.reason, False, False, _flags_to_go_on(search))
     search.view.finishes = search.space.search.finishes
     num_existing, num_unfinished = num_started(study), len(unfinished(study))
     num_trials = max(search.space.search.trials, num_existing)
@@ -106,14 +106,15 @@ def run_search(search: Search, worker: Callable[[], type[Any]] = trial_worker) -
     files.write_table(search.folder, study)
     sync_names(search.folder)
     end = search.early_end
-    return SearchOutcome(study, end.reason or end.enough, interrupted, end.failed, _flags_to_go_on(end))
+    return SearchOutcome(study, end.reason or end.enough, interrupted, end.failed, _flags_to_go_on(search))
 
 
-def _flags_to_go_on(end: EarlyEnd) -> str:
-    """Returns the flags that --resume needs to go on all the same; "" for none."""
+def _flags_to_go_on(search: Search) -> tuple[str, ...]:
+    """Returns the flags that --resume needs to go on all the same. Used up time is doubled."""
+    end = search.early_end
     if end.reason == BUDGET_USED_UP:
-        return "--time-budget LONGER"
-    return "--no-stop-when-flat" if end.reason is None and end.enough is not None else ""
+        return ("--time-budget", f"{2 * parse_duration(search.space.search.time_budget):.0f}s")
+    return ("--no-stop-when-flat",) if end.reason is None and end.enough is not None else ()
 
 
 def _recall_trials(search: Search) -> None:

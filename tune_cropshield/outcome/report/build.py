@@ -85,7 +85,9 @@ def notices(record: SearchRecord, judgement: Judgement | str) -> list[str]:
         )
     elif record.unfinished:
         trials = words.counted(len(record.unfinished), "trial")
-        found.append(f"The search was interrupted with {trials} under way; search --resume goes on with it.")
+        found.append(
+            f"The search was interrupted with {trials} under way: the commands at the end of this page go on with it."
+        )
     if isinstance(judgement, Judgement):
         if lost := judgement.never_recognised:
             found.append(f"The winner recognises no validation photograph (recall 0) of {', '.join(lost)}.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
+from pathlib import Path
 from typing import Any
 
 from tune_cropshield.config.space import SETTINGS
@@ -11,6 +11,8 @@ from tune_cropshield.outcome.report.page import Block, Command, Section, Table, 
 from tune_cropshield.outcome.report.search_record import SearchRecord
 from tune_cropshield.outcome.trained import BEST
 from tune_cropshield.search.earlier import read_knowledge, search_again
+from tune_cropshield.shell import command
+from tune_cropshield.training.run_folder import CONFIG
 
 
 def trials_section(record: SearchRecord) -> Section:
@@ -48,22 +50,38 @@ def trials_section(record: SearchRecord) -> Section:
 
 def section(record: SearchRecord) -> Section:
     """Returns the commands and the environment."""
-    search, folder = "python -m tune_cropshield search", record.folder
+    folder, best = record.folder, record.folder / BEST
+
+    def to_copy(label: str, *words: str | Path) -> Command:
+        return Command(label, command(*words, anywhere=True))
+
     blocks: list[Block] = [
-        Command("Search again, with the same settings", search_again(str(folder / SETTINGS), read_knowledge(folder))),
-        Command(
-            "Continue this search, or extend it with --trials", f"{search} --out {shlex.quote(str(folder))} --resume"
-        ),
-        Command("Train the winner again", f"sh {shlex.quote(str(folder / BEST / 'retrain.sh'))}"),
+        Command("Search again, with the same settings", search_again(folder / SETTINGS, read_knowledge(folder))),
+        to_copy("Continue this search, or extend it with --trials", "search", "--out", folder, "--resume"),
+    ]
+    if best.is_dir():
+        blocks.append(to_copy("Train the winner again", "train", "--config", best / CONFIG))
+        if record.reference is not None:
+            blocks.append(to_copy("Ask whether the win could be chance", "confirm", folder))
+        if record.starts and record.starts[-1].get("test"):
+            blocks.append(
+                to_copy("Judge the winner on the test photographs, once", "evaluate", best, "--split", "test")
+            )
+    blocks += [
+        to_copy("Show all curves in TensorBoard", "board", folder),
+        to_copy("Write this page again", "report", folder),
     ]
     if not record.starts:
         blocks.append(Text("The versions and the hardware of this search were not recorded."))
         return Section("repeat", "Environment, and how to repeat it", blocks)
     last, more = record.starts[-1], len(record.starts) - 1
-    blocks.append(Command("The command that was given", _command(record.starts[0])))
+    blocks.append(Command(f"The command that was given{_where(record.starts[0])}", _command(record.starts[0])))
     if more:
         blocks.append(
-            Command(f"It was gone on with {more} time{'s' if more > 1 else ''}, the last time by", _command(last))
+            Command(
+                f"It was gone on with {more} time{'s' if more > 1 else ''}, the last time{_where(last)} by",
+                _command(last),
+            )
         )
         blocks.append(Text("The table shows the last start."))
     blocks.append(Table(("what", "value"), _environment(record, last), "Environment", text_columns=2))
@@ -71,7 +89,12 @@ def section(record: SearchRecord) -> Section:
 
 
 def _command(start: dict[str, Any]) -> str:
-    return shlex.join(["python", "-m", "tune_cropshield", *map(str, start.get("argv", []))])
+    return command(*map(str, start.get("argv", [])), anywhere=True)
+
+
+def _where(start: dict[str, Any]) -> str:
+    """Returns which folder a start's relative paths are seen from; earlier versions did not keep it."""
+    return f" in {start['folder']}" if "folder" in start else ""
 
 
 def _environment(record: SearchRecord, start: dict[str, Any]) -> list[tuple[str, str]]:

@@ -161,8 +161,8 @@ def _side_by_side(found: OnSamePhotographs) -> str:
 def _confirmed(winner: TrialRecord, confirmed: dict[str, Any] | None) -> str:
     if confirmed is None:
         return (
-            "Whether the gain lasts with other seeds is not known yet: the confirm command trains the winner and the "
-            "reference setting again with several."
+            "Whether the gain lasts with other seeds is not known yet: the command confirm, at the end of this page, "
+            "trains the winner and the reference setting again with several."
         )
     seeds, conditions = words.counted(len(confirmed["seeds"]), "seed"), confirmed.get("conditions")
     where = f" on {conditions['device']}, {conditions['threads']} threads" if conditions is not None else ""
@@ -174,7 +174,10 @@ def _confirmed(winner: TrialRecord, confirmed: dict[str, Any] | None) -> str:
 
 def _tested(tested: dict[str, Any] | None, record: SearchRecord) -> str:
     if tested is None:
-        return "On the test split, which no trial has used, it was not evaluated yet: evaluate --split test does, once."
+        return (
+            "On the test split, which no trial has used, it was not evaluated yet: a command at the end of this page "
+            "does it, once."
+        )
     right, count = tested["right"], tested["photographs"]
     drop = tested["accuracy"] - (record.result_accuracy or 0.0)
     what = "it is" if record.final is None else "the network of the final training is"
