@@ -439,10 +439,13 @@ def test_a_folder_that_is_no_run_is_refused(capsys: pytest.CaptureFixture[str]) 
         "OUT/t000)"
     )
 
-    for folder in ("empty", "gone"):
-        assert refused(capsys, "evaluate", folder) == [f"{folder} {told}"]
-        assert refused(capsys, "predict", folder, "leaf.jpg") == [f"{folder} {told}"]
-        assert refused(capsys, "export", folder) == [f"{folder} holds no search (study.journal is missing)"]
+    assert refused(capsys, "evaluate", "empty") == [f"empty {told}"]
+    assert refused(capsys, "predict", "empty", "leaf.jpg") == [f"empty {told}"]
+    assert refused(capsys, "export", "empty") == ["empty holds no search (study.journal is missing)"]
+    nothing = "gone: there is no such folder, nor is there one of that name in results/runs (list shows all)"
+    assert refused(capsys, "evaluate", "gone") == [f"RUN_DIR {nothing}"]
+    assert refused(capsys, "predict", "gone", "leaf.jpg") == [f"RUN_DIR {nothing}"]
+    assert refused(capsys, "export", "gone") == [f"SEARCH_DIR {nothing}"]
 
 
 @pytest.mark.parametrize(

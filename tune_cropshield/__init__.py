@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tune_cropshield.api.confirm import ConfirmResult, confirm
     from tune_cropshield.api.evaluate import EvaluationResult, evaluate
     from tune_cropshield.api.export import ExportResult, export
+    from tune_cropshield.api.list_searches import list_searches
     from tune_cropshield.api.plan import PlanResult, plan
     from tune_cropshield.api.predict import predict
     from tune_cropshield.api.report import report
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
         RunFailure,
         UserError,
     )
+    from tune_cropshield.outcome.overview import Overview
     from tune_cropshield.outcome.predict import Prediction
     from tune_cropshield.search.views.view import SearchView
 else:
@@ -60,6 +62,7 @@ _HOMES = {
     "EvaluationResult": "api.evaluate",
     "ExportResult": "api.export",
     "OutOfMemory": "errors",
+    "Overview": "outcome.overview",
     "PlanResult": "api.plan",
     "Prediction": "outcome.predict",
     "RunConfig": "config.settings",
@@ -73,6 +76,7 @@ _HOMES = {
     "confirm": "api.confirm",
     "evaluate": "api.evaluate",
     "export": "api.export",
+    "list_searches": "api.list_searches",
     "open_search": "api.results",
     "plan": "api.plan",
     "predict": "api.predict",
@@ -91,6 +95,7 @@ __all__ = [
     "EvaluationResult",
     "ExportResult",
     "OutOfMemory",
+    "Overview",
     "PlanResult",
     "Prediction",
     "RunConfig",
@@ -105,6 +110,7 @@ __all__ = [
     "confirm",
     "evaluate",
     "export",
+    "list_searches",
     "open_search",
     "plan",
     "predict",

@@ -39,6 +39,7 @@ COMMANDS = (
     "doctor",
     "check-script",
     "report",
+    "list",
     "board",
     "sample-data",
 )

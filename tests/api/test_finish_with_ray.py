@@ -47,8 +47,10 @@ def test_a_search_killed_in_its_final_training_goes_on_with_it_and_keeps_the_tim
     first = subprocess.Popen([*command, *new], start_new_session=True, stdout=subprocess.DEVNULL)
     while len(read_metrics(out / "final")) < 30 and first.poll() is None and time.monotonic() - began < BUDGET_S:
         time.sleep(0.1)
+    assert [one.state for one in tc.list_searches(out)] == ["running"]
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
+    assert [one.state for one in tc.list_searches(out)] == ["interrupted"]
     took = time.monotonic() - began
     before = read_metrics(out / "final")
     assert len(before) >= 30
@@ -65,6 +67,7 @@ def test_a_search_killed_in_its_final_training_goes_on_with_it_and_keeps_the_tim
     assert "on the 24 test photographs, which no training has used and which were read once: test_acc" in second.stdout
     assert json.loads((out / "final" / "origin.json").read_text())["outcome"] == "finished"
     assert not (out / "final" / "last.pt").exists()
+    assert [one.state for one in tc.list_searches(out)] == ["finished"]
     found = tc.open_search(out)
     assert found.best is not None and found.best.val_acc == max(line["val_acc"] for line in lines)
     assert found.best.folder == out / "final"

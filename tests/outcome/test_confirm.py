@@ -470,7 +470,7 @@ def test_what_is_no_search_or_a_damaged_table_is_refused(
     make_search: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["confirm", str(tmp_path / "gone")]) == 2
-    assert capsys.readouterr().err == f"error: {tmp_path / 'gone'} holds no search (study.journal is missing)\n"
+    assert capsys.readouterr().err == f"error: SEARCH_DIR {tmp_path / 'gone'}: there is no such folder\n"
     folder = make_search((0.5, 1e-3))
     (folder / "confirm.csv").write_text("trial,seed\n0,x\n")
     assert main(["confirm", str(folder)]) == 2

@@ -13,6 +13,7 @@ from typing import IO
 
 import pytest
 
+from tune_cropshield import list_searches
 from tune_cropshield.search.journal import read_study
 from tune_cropshield.training.run_folder import read_metrics
 
@@ -136,6 +137,7 @@ def test_a_search_that_is_asked_to_end_leaves_its_best_and_its_report_and_no_pro
     text = (home / "said").read_text()
     assert text.count("stopping: ") == 1
     assert "ended early: interrupted. Go on:" in text
+    assert [one.state for one in list_searches(out)] == ["interrupted"]
     # what was under way can go on from where it was
     assert (out / "t000" / "last.pt").is_file()
     assert read_study(out).trials[0].state.name == "RUNNING"

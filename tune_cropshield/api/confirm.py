@@ -19,6 +19,7 @@ from tune_cropshield.api.arguments import (
     path_of,
     view_of,
 )
+from tune_cropshield.api.names import search_named
 from tune_cropshield.api.report import write_again
 from tune_cropshield.config.places import cache_dir
 from tune_cropshield.config.settings import DataConfig, Fit, TrialConfig
@@ -77,7 +78,7 @@ def confirm(
     The same call goes on where it was stopped: runs that confirm.csv holds are not repeated.
 
     Args:
-        search_dir: The folder of a search that is not running.
+        search_dir: The folder of a search that is not running, or its name in results/runs.
         top: How many of the best trials are trained again.
         seeds: With how many new seeds each; the split stays the same.
         data: The folder of photographs, where it has moved.
@@ -109,7 +110,7 @@ def confirm(
     from tune_cropshield.search.folder import locked
     from tune_cropshield.search.journal import read_study
 
-    folder = path_of(search_dir, "SEARCH_DIR")
+    folder = search_named(search_dir)
     study = read_study(folder)
     space = load_space(folder / SETTINGS)
     chosen = candidates(folder, study, top)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tune_cropshield.api.arguments import AnyPath, check_choice, path_of
+from tune_cropshield.api.names import run_named
 from tune_cropshield.api.report import write_again
 from tune_cropshield.config.places import cache_dir
 from tune_cropshield.data.split import TEST
@@ -150,7 +151,8 @@ def evaluate(
     """Returns the figures of a trained network, and writes its confusion matrix and what it says of each photograph.
 
     Args:
-        run_dir: A folder with config.toml, classes.json and model.safetensors: OUT/best, OUT/t000 or `train`'s.
+        run_dir: A folder with config.toml, classes.json and model.safetensors: OUT/best, OUT/t000 or `train`'s; of a
+            search's folder, its best/. In results/runs, the name is enough.
         data: The folder of photographs; left out, the one it was trained on. Classes are compared by name.
         split: "val" and "test" are the photographs that it was validated on and those that no training used, wherever
             they have moved; "test" is meant to be read once, for the winner. "all" is a whole folder. Left out, "val"
@@ -164,7 +166,7 @@ def evaluate(
     """
     from tune_cropshield.outcome.trained import read_run
 
-    run_dir = path_of(run_dir, "RUN_DIR")
+    run_dir = run_named(run_dir)
     if split is not None:
         check_choice("--split", split, JUDGED_PARTS)
     config, classes, weights = read_run(run_dir)

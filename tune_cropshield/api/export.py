@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from tune_cropshield.api.arguments import AnyPath, check_choice, path_of
+from tune_cropshield.api.names import search_named
 from tune_cropshield.errors import UserError
 from tune_cropshield.files import check_can_be_made, write_text_atomically
 
@@ -37,7 +38,7 @@ def export(
     """Returns the best trial's settings as text, or writes them; a network is always written.
 
     Args:
-        search_dir: A search's folder, or that of a training.
+        search_dir: A search's folder, or that of a training; or the name of either in results/runs.
         format: "toml" and "json" are the configuration, "command" is the nearest call of the reference train.py,
             "onnx" is the network itself, checked against PyTorch.
         to: The folder to write to; left out, model.onnx goes beside the weights, and settings are only returned.
@@ -48,7 +49,7 @@ def export(
     """
     from tune_cropshield.outcome.export import best_run, exported
 
-    search_dir = path_of(search_dir, "SEARCH_DIR")
+    search_dir = search_named(search_dir)
     check_choice("--format", format, FORMATS)
     folder = path_of(to, "--to") if to is not None else None
     if folder is not None:

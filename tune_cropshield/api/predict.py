@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tune_cropshield.api.arguments import AnyPath, path_of
+from tune_cropshield.api.names import run_named
 from tune_cropshield.device import find_device
 from tune_cropshield.errors import UserError
 from tune_cropshield.files import printable
@@ -20,7 +21,8 @@ def predict(run_dir: AnyPath, images: AnyPath | Sequence[AnyPath]) -> list[Predi
     """Returns a prediction for each photograph: its path, and every class's probability, the most likely first.
 
     Args:
-        run_dir: A folder with config.toml, classes.json and model.safetensors: OUT/best, OUT/t000 or `train`'s.
+        run_dir: A folder with config.toml, classes.json and model.safetensors: OUT/best, OUT/t000 or `train`'s; of a
+            search's folder, its best/. In results/runs, the name is enough.
         images: Photographs, or folders of them; a photograph named twice counts once. One that cannot be read has no
             probabilities, and `fault` says why.
 
@@ -40,7 +42,7 @@ def predictions(
     """
     from tune_cropshield.outcome.trained import earlier_preparation, read_run
 
-    run_dir = path_of(run_dir, "RUN_DIR")
+    run_dir = run_named(run_dir)
     read_run(run_dir)  # a wrong folder is told about before seconds of imports
     for line in earlier_preparation(run_dir):
         tell(line)

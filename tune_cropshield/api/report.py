@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tune_cropshield.api.arguments import AnyPath, path_of
+from tune_cropshield.api.arguments import AnyPath
+from tune_cropshield.api.names import search_named
 from tune_cropshield.config.places import cache_dir
 from tune_cropshield.errors import RunFailure, UserError
 
@@ -36,7 +37,8 @@ def report(search_dir: AnyPath) -> Path:
     """Writes SEARCH_DIR/report.html, which opens offline, and returns its path.
 
     Args:
-        search_dir: A search's folder. It may be running, interrupted or done: the report shows what there is.
+        search_dir: A search's folder, or its name in results/runs. It may be running, interrupted or done: the report
+            shows what there is.
 
     Raises:
         UserError: The folder holds no search, or no trial of it was started.
@@ -45,5 +47,5 @@ def report(search_dir: AnyPath) -> Path:
     from tune_cropshield.outcome.report import write_report
     from tune_cropshield.search.folder import is_running
 
-    folder = path_of(search_dir, "SEARCH_DIR")
+    folder = search_named(search_dir)
     return write_report(folder, cache_dir(), running=is_running(folder))

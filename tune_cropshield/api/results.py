@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tune_cropshield.api.arguments import AnyPath, path_of
+from tune_cropshield.api.arguments import AnyPath
+from tune_cropshield.api.names import search_named
 from tune_cropshield.config.settings import RunConfig
 from tune_cropshield.config.space import SETTINGS, SearchSpace, load_space
 from tune_cropshield.errors import UserError
@@ -61,10 +62,12 @@ class SearchResults:
 def open_search(out: AnyPath) -> SearchResults:
     """Returns what the search in the folder `out` has found so far: running, interrupted or done. No file is touched.
 
+    out: the folder, or its name in results/runs.
+
     Raises:
         UserError: The folder holds no search, or its journal is damaged.
     """
-    return read_results(path_of(out, "SEARCH_DIR"))
+    return read_results(search_named(out))
 
 
 def read_results(

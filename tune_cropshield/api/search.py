@@ -215,8 +215,10 @@ def _search(
     from tune_cropshield.outcome.ledger import write_ledger
     from tune_cropshield.search import folder as files
     from tune_cropshield.search.context import begin_search
+    from tune_cropshield.search.endings import FAILED, FINISHED
     from tune_cropshield.search.prepare import prepare
     from tune_cropshield.search.run import SearchOutcome, ended_by_signals, run_search
+    from tune_cropshield.search.state import INTERRUPTED, State, write_end
 
     began_at = time.time() - (time.monotonic() - began)
     prepared = prepare(space, cache_dir(), view)
@@ -262,6 +264,8 @@ def _search(
             ledger = write_ledger(folder, prepared.resources.concurrent_trials, began_at, time.time())
             report = report_line(folder, shown, prepared.data)
             _show_result(outcome, folder, shown, prepared.space, view, finish, (ledger, report))
+            how = FAILED if failed else INTERRUPTED if interrupted else FINISHED
+            write_end(folder, State(how, "" if interrupted else outcome.stopped or ""))
     return results
 
 

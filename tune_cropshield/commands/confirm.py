@@ -16,7 +16,10 @@ DESCRIPTION = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments. A default of None means "as the file says"."""
     parser.add_argument(
-        "search_dir", type=arguments.path, metavar="SEARCH_DIR", help="the same command goes on where it was stopped"
+        "search_dir",
+        type=arguments.path,
+        metavar="SEARCH_DIR",
+        help="a search's folder, or its name in results/runs; the same command goes on where it was stopped",
     )
     parser.add_argument(
         "--top",

@@ -30,7 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "run_dir",
         type=arguments.path,
         metavar="RUN_DIR",
-        help="a folder with config.toml and model.safetensors, like OUT/best",
+        help="a folder with config.toml and model.safetensors, like OUT/best; of a search its best/, by path or by its "
+        "name in results/runs",
     )
     parser.add_argument(
         "--data",

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "search_dir",
         type=arguments.path,
         metavar="SEARCH_DIR",
-        help="a search's folder, or that of a training (train --out)",
+        help="a search's folder, or that of a training (train --out); or its name in results/runs",
     )
     parser.add_argument(
         "--to",

@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "search_dir",
         type=arguments.path,
         metavar="SEARCH_DIR",
-        help="also of a search that is running or was interrupted",
+        help="a search's folder, or its name in results/runs; it may be running or interrupted",
     )
 
 

@@ -17,11 +17,10 @@ from tune_cropshield.outcome.lead import lead_of_winner
 from tune_cropshield.outcome.trained import BEST
 from tune_cropshield.search.earlier import starts_of_next
 from tune_cropshield.search.endings import shown_outcome
-from tune_cropshield.search.folder import TABLE, trial_folder
-from tune_cropshield.search.journal import best_trial, best_value, reference_trial
+from tune_cropshield.search.folder import TABLE, reached, trial_folder
+from tune_cropshield.search.journal import best_trial, reference_trial
 from tune_cropshield.training.run_folder import (
     PART,
-    best_epoch,
     best_of_parts,
     is_part,
     network_folder,
@@ -50,9 +49,9 @@ def summary_lines(
     if not any(trial.intermediate_values for trial in trials):
         return [*lines, "no trial has a result"]
     best, reference = best_trial(study), reference_trial(study)
-    reached = _accuracy(search_dir, best)
+    accuracy = reached(search_dir, best)
     spread = words.over_parts(lines_of[best.number])
-    lines.append(f"best: trial {best.number}, val_acc {words.accuracy(reached)}{spread} ({_spelled(best.params)})")
+    lines.append(f"best: trial {best.number}, val_acc {words.accuracy(accuracy)}{spread} ({_spelled(best.params)})")
     if reference is not None and (line := _reference_line(best, reference, lines_of, reference_name)) is not None:
         lines.append(line)
     if (lead := lead_of_winner(study, search_dir)) is not None:
@@ -120,17 +119,8 @@ def _spelled(setting: dict[str, Any]) -> str:
 
 
 def _facts(search_dir: Path, trial: FrozenTrial) -> dict[str, Any]:
-    facts = {"trial": trial.number, "best_val_acc": _accuracy(search_dir, trial), "parameters": trial.params}
+    facts = {"trial": trial.number, "best_val_acc": reached(search_dir, trial), "parameters": trial.params}
     lines = read_metrics(trial_folder(search_dir, trial.number))
     if not lines or PART not in lines[0]:
         return facts
     return {**facts, "parts": len(best_of_parts(lines)), "val_acc_std": spread_of_parts(lines)}
-
-
-def _accuracy(search_dir: Path, trial: FrozenTrial) -> float:
-    """Returns a trial's best accuracy by its metrics.jsonl, as the report has it.
-
-    Of an interrupted trial the study may lack the last epoch, and of an earlier version's the file may be gone.
-    """
-    best = best_epoch(read_metrics(trial_folder(search_dir, trial.number)))
-    return best_value(trial) if best is None else float(best["val_acc"])

@@ -20,7 +20,7 @@ from tune_cropshield.config.toml_files import without_none
 from tune_cropshield.errors import UserError
 from tune_cropshield.files import is_leftover, sync_names, sync_tree, write_text_atomically
 from tune_cropshield.search.endings import REASON, shown_outcome, shown_state
-from tune_cropshield.search.journal import JOURNAL, PART_EPOCHS, best_first, is_stopped
+from tune_cropshield.search.journal import JOURNAL, PART_EPOCHS, best_first, best_value, is_stopped
 from tune_cropshield.shell import PROGRAM
 from tune_cropshield.training.metrics import METRIC_NAMES
 from tune_cropshield.training.run_folder import (
@@ -52,6 +52,15 @@ ALWAYS_FELT = ("lr", "effective_batch", "optimizer", "augment", "mixup", "cutmix
 def trial_folder(search_dir: Path, number: int) -> Path:
     """Returns the folder of a trial; its name is short, since Windows paths are."""
     return search_dir / f"t{number:03d}"
+
+
+def reached(search_dir: Path, trial: FrozenTrial) -> float:
+    """Returns a trial's best accuracy by its metrics.jsonl, as the report has it.
+
+    Of an interrupted trial the study may lack the last epoch, and of an earlier version's the file may be gone.
+    """
+    best = best_epoch(read_metrics(trial_folder(search_dir, trial.number)))
+    return best_value(trial) if best is None else float(best["val_acc"])
 
 
 def holds_search(folder: Path) -> bool:

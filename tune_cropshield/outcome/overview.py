@@ -1,0 +1,173 @@
+"""Searches and trainings in a folder, each in a few facts. Reads, writes nothing; what is damaged is a row too."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from tune_cropshield.config.settings import TrialConfig
+from tune_cropshield.config.space import SETTINGS
+from tune_cropshield.config.toml_files import read_toml
+from tune_cropshield.errors import UserError
+from tune_cropshield.search.endings import FINISHED
+from tune_cropshield.search.final import delivered
+from tune_cropshield.search.folder import LOCK, holds_search, is_running, reached
+from tune_cropshield.search.journal import JOURNAL, best_first, num_started, read_study
+from tune_cropshield.search.launches import TIME_FORMAT, read_starts
+from tune_cropshield.search.state import INTERRUPTED, RUNNING, num_ended, state_of
+from tune_cropshield.training.run_folder import CONFIG, METRICS, best_epoch, read_metrics
+
+DEPTH = 6  # folders below the one that is looked through
+DAMAGED = "damaged"
+
+
+@dataclass(frozen=True)
+class Overview:
+    """A search or a training in a few facts.
+
+    Attributes:
+        folder: where it lies.
+        kind: "search" or "training" (`train`).
+        state: "running", "finished", "interrupted", "failed", or "damaged"; of a training that has not ended
+            "unfinished", since nothing tells whether it runs.
+        why: a sentence: why it ended early, or what is wrong with it; "" where there is nothing to say.
+        model: the network; None where it is not known.
+        data: the folder of photographs; "" for drawn ones, None where it is not known.
+        done, of: a search's trials that have ended, and all that were asked for; a training's epochs.
+        best_val_acc: None before the first epoch.
+        begun: with the zone of the machine that it was begun on; None where it is not known.
+    """
+
+    folder: Path
+    kind: Literal["search", "training"]
+    state: str
+    why: str = ""
+    model: str | None = None
+    data: str | None = None
+    done: int | None = None
+    of: int | None = None
+    best_val_acc: float | None = None
+    begun: datetime | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the same as plain values; `begun` as in ISO 8601."""
+        begun = self.begun.isoformat() if self.begun is not None else None
+        return {**vars(self), "folder": str(self.folder), "begun": begun}
+
+
+def find_folders(root: Path, depth: int = DEPTH) -> Iterator[Path]:
+    """Yields the folders of searches and trainings: `root` itself, or those below it, down to `depth` folders.
+
+    What lies in such a folder is its own. Links to folders are followed. A folder that cannot be read is passed over.
+    """
+    yield from _found(root, depth, set())
+
+
+def _found(folder: Path, depth: int, seen: set[str]) -> Iterator[Path]:
+    real = os.path.realpath(folder)
+    if real in seen:  # a link that leads back
+        return
+    seen.add(real)
+    try:
+        if holds_search(folder) or is_training(folder):
+            yield folder
+            return
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+    except OSError:
+        return
+    if depth:
+        for name in names:
+            yield from _found(folder / name, depth - 1, seen)
+
+
+def is_training(folder: Path) -> bool:
+    """Tells whether a folder is that of a training, also of a search's trial."""
+    return (folder / CONFIG).is_file() and (folder / METRICS).is_file()
+
+
+def overview(folder: Path) -> Overview:
+    """Returns the search or training in `folder` in a few facts. Raises nothing: what is wrong is one of them."""
+    kind: Literal["search", "training"] = "search" if holds_search(folder) else "training"
+    try:
+        return _of_search(folder) if kind == "search" else _of_training(folder)
+    except Exception as error:  # whatever a stranger's file makes of a reader
+        told = " ".join(str(error).replace(f"{folder}{os.sep}", "").split()) or type(error).__name__
+        return Overview(folder, kind, DAMAGED, told, begun=_begun(folder, SETTINGS, JOURNAL, CONFIG))
+
+
+def _of_search(folder: Path) -> Overview:
+    tables = read_toml(folder / SETTINGS)
+    if not tables:
+        raise UserError(f"{folder / SETTINGS} is empty")
+    search, trial, data = (_table(tables, name) for name in ("search", "trial", "data"))
+    about: dict[str, Any] = {
+        "model": trial.get("model", TrialConfig.model_fields["model"].default),
+        "data": data.get("dir", ""),
+        "begun": _begun(folder, SETTINGS),
+    }
+    if not (folder / JOURNAL).exists():
+        name = RUNNING if is_running(folder) else INTERRUPTED
+        return Overview(folder, "search", name, "no trial has begun", done=0, of=search.get("trials"), **about)
+    study = read_study(folder)
+    state = state_of(folder, study, search)
+    final, ranked = delivered(folder, study), best_first(study)
+    best = final.val_acc if final is not None else reached(folder, ranked[0]) if ranked else None
+    return Overview(
+        folder,
+        "search",
+        state.name,
+        state.why,
+        done=num_ended(study),
+        of=max(search.get("trials", 0), num_started(study)),
+        best_val_acc=best,
+        **about,
+    )
+
+
+def _of_training(folder: Path) -> Overview:
+    tables = read_toml(folder / CONFIG)
+    trial, data = _table(tables, "trial"), _table(tables, "data")
+    lines = read_metrics(folder)
+    best = best_epoch(lines)
+    epochs, patience = trial.get("epochs"), trial.get("early_stopping", 0)
+    ended = len(lines) == epochs or (
+        best is not None and bool(patience) and len(lines) - int(best["epoch"]) >= int(patience)
+    )
+    return Overview(
+        folder,
+        "training",
+        FINISHED if ended else "unfinished",
+        model=trial.get("model", TrialConfig.model_fields["model"].default),
+        data=data.get("dir", ""),
+        done=len(lines),
+        of=epochs,
+        best_val_acc=float(best["val_acc"]) if best is not None else None,
+        begun=_begun(folder, CONFIG),
+    )
+
+
+def _table(tables: dict[str, Any], name: str) -> dict[str, Any]:
+    table = tables.get(name, {})
+    if not isinstance(table, dict):
+        raise UserError(f"[{name}] must be a table")
+    return table
+
+
+def _begun(folder: Path, *files: str) -> datetime | None:
+    """Returns when a search was first started; where it does not say so, when the oldest of `files` was written."""
+    try:
+        return datetime.strptime(read_starts(folder)[0]["started"], TIME_FORMAT)
+    except (LookupError, TypeError, ValueError):
+        pass
+    times = []
+    for name in (*files, LOCK):
+        try:
+            times.append((folder / name).stat().st_mtime)
+        except OSError:
+            continue
+    return datetime.fromtimestamp(min(times)).astimezone() if times else None
