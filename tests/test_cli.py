@@ -300,7 +300,7 @@ def test_a_folder_that_holds_a_search_is_refused(capsys: pytest.CaptureFixture[s
     Path("out/search.toml").write_text("")
 
     assert refused(capsys, "search", "--out", "out", "--device", "cpu") == [
-        "out already holds a search: go on with it (--resume) or give another folder (--out)"
+        "out already contains a search: continue it (--resume) or give another folder (--out)"
     ]
 
 
@@ -310,13 +310,13 @@ def test_a_folder_with_something_in_it_is_refused(capsys: pytest.CaptureFixture[
     Path("file").write_text("mine")
 
     assert refused(capsys, "search", "--out", "full", "--device", "cpu") == [
-        "full exists and is no empty folder: give another one (--out)"
+        "full exists and is not an empty folder: give another one (--out)"
     ]
     assert refused(capsys, "search", "--out", "file", "--device", "cpu") == [
-        "file exists and is no empty folder: give another one (--out)"
+        "file exists and is not an empty folder: give another one (--out)"
     ]
     train = ["train", "--config", config, "--data", draw(Path("data"), 2, 4), "--device", "cpu", "--out"]
-    assert refused(capsys, *train, "full") == ["full exists and is no empty folder: give another one (--out)"]
+    assert refused(capsys, *train, "full") == ["full exists and is not an empty folder: give another one (--out)"]
     assert refused(capsys, *train, "file") == [
         f"file cannot be used: {Path('file').absolute()} is no folder; give another folder (--out)"
     ]

@@ -217,7 +217,7 @@ def test_with_a_final_training_the_time_left_is_that_of_the_whole() -> None:
     view.trial_started(TrialLine(0, {}, "32x1", epochs=10))
     now = 60.0
     view.epoch_done(0, Course(4, 10, 1, 1.0, 0.0).result(0, 1))
-    assert view.left_text() == "about 9 min left, the final training included"
+    assert view.left_text() == "about 9 min left, with the final training"
 
     view.trials_end = view.ends = None
     assert view.left_text() == "at most 39 min left before the final training"

@@ -158,7 +158,7 @@ class Wrong(SampleLoss):
 
     worker.reset_config(trial(2, tmp_path))
     told = [event["reason"] for event in read_events(tmp_path / "t002")]
-    expected = ["the GPU took no more work after the last trial: its worker was replaced"] if replaced else []
+    expected = ["the GPU stopped working after the last trial: its worker process was replaced"] if replaced else []
     assert told == expected
 
 

@@ -135,15 +135,15 @@ def confirm(
         labels = ", ".join(f"t{each.trial:03d}" for each in chosen[1:])
         view.note(
             f"{len(chosen) * len(new_seeds)} runs of {words.counted(trial.epochs, 'epoch')} on {used}: the reference "
-            f"setting and {labels}, each with the seeds {', '.join(map(str, new_seeds))}; one split, "
-            f"{words.counted(num_judged, 'photograph')} to judge by"
+            f"setting and {labels}, each with the seeds {', '.join(map(str, new_seeds))}; the same split for all, "
+            f"{words.counted(num_judged, 'validation photograph')}"
         )
         moved = [_with_photographs(candidate, photographs.dir) for candidate in chosen]
         on_device, threads = DeviceData(opened, torch.device(used)), divide(used, 1, 1).threads
         conditions = conditions_of(on_device, threads)
         for others, count in under_other_conditions(table, conditions).items():
             view.note(
-                f"confirm.csv holds {words.counted(count, 'run')} under other conditions, not counted with these: "
+                f"confirm.csv holds {words.counted(count, 'run')} under other conditions, which do not count here: "
                 f"{others} (now {conditions})"
             )
         runs = _train_all(folder, moved, new_seeds, on_device, threads, view, again)
@@ -181,7 +181,7 @@ def _check_same_photographs(folder: Path, mark: str | None, opened: LeafData) ->
     where = f"the photographs in {opened.store.root} are not those that {folder} was searched on"
     if searched is None:
         if mark not in (None, opened.store.fingerprint[:16]):
-            raise UserError(f"{where}: give them with --data")
+            raise UserError(f"{where}: give the right folder with --data")
         return
     then, now = (
         Counter((row.digest, row.class_name, row.side) for row in rows) for rows in (searched, split_rows(opened))
@@ -189,7 +189,8 @@ def _check_same_photographs(folder: Path, mark: str | None, opened: LeafData) ->
     gone, new = (then - now).total(), (now - then).total()
     if gone or new:
         raise UserError(
-            f"{where}: {gone} of {len(searched)} are gone or are used otherwise, {new} are new: give them with --data"
+            f"{where}: {gone} of {len(searched)} are missing or in another part of the split, {new} are new: give "
+            "the right folder with --data"
         )
 
 

@@ -73,14 +73,14 @@ def too_short_to_search(search: Search) -> str | None:
     if budget.is_worth_searching(full_trial_s, search.resources.concurrent_trials, now):
         return None
     return (
-        f"the time budget is too short to search: a whole trial takes about {describe_seconds(max(full_trial_s, 1))}, "
-        f"and trials have {describe_seconds(max(budget.trials_end - now, 0))} of it. A starting point is trained "
-        "instead"
+        "the time budget is too short for a search: a whole trial takes about "
+        f"{describe_seconds(max(full_trial_s, 1))}, and only {describe_seconds(max(budget.trials_end - now, 0))} of "
+        "it are for trials. A starting point is trained instead"
     )
 
 
 def train_winner_on(search: Search, write_results: Callable[[], object]) -> Finish:
-    """Trains the winner on, or goes on with the training that was interrupted, and says what came of it.
+    """Trains the winner again, or continues the training that was interrupted, and says how it ended.
 
     Args:
         write_results: writes best/ and the report, as they are without it; how long that takes is kept free for the
@@ -102,8 +102,8 @@ def train_winner_on(search: Search, write_results: Callable[[], object]) -> Fini
         fitting, trained = epochs_to_expect(search, number, ends - now) if ends is not None else (0, 0)
         if ends is not None and (ends <= now or fitting < trained):
             finish.lines.append(
-                f"no final training: the {describe_seconds(max(ends - now, 0))} left hold about {fitting} epochs, and "
-                f"the winner was trained for {trained}. A longer --time-budget leaves more"
+                f"no final training: about {fitting} epochs fit into the {describe_seconds(max(ends - now, 0))} left, "
+                f"and the winner was trained for {trained} already. A longer --time-budget leaves more time"
             )
             return finish
         epochs = fitting or search.space.search.epochs * (TIMES_AS_LONG if ends is None else 1)
@@ -165,21 +165,25 @@ def _is_result(search: Search, final: FinalTraining) -> bool:
 
 def _told(search: Search, final: FinalTraining) -> str:
     if final.outcome is None:
-        return f"interrupted after {words.counted(len(final.lines), 'epoch')}; --resume goes on with it"
+        return f"interrupted after {words.counted(len(final.lines), 'epoch')}; --resume continues it"
     if final.best is None:
-        return f"{final.outcome} ({final.reason}); the winner stays"
+        return f"{final.outcome} ({final.reason}); the winner of the trials stays the result"
     how = "" if not final.reason else f" ({final.reason})"
     return (
         f"{final.outcome} after {words.counted(len(final.lines), 'epoch')}{how}: val_acc "
         f"{words.accuracy(final.val_acc)} in epoch {final.best['epoch']}; "
-        + ("it is the result" if _is_result(search, final) else "no better than the winner, which stays the result")
+        + (
+            "it is the result"
+            if _is_result(search, final)
+            else "no better than the winner of the trials, which stays the result"
+        )
     )
 
 
 def look_at_test_photographs(search: Search, finish: Finish) -> None:
     """Adds what the result in best/ is worth on the test photographs, which are read once for it."""
     if not len(search.data.split.test):
-        finish.lines.append("no test photographs were held back: what the result is worth on others is not known")
+        finish.lines.append("there are no test photographs: the accuracy on new photographs is not known")
         return
     if (record := read_record(search.folder / BEST, "test")) is None:
         record = evaluate(search.folder / BEST, split="test").as_dict()
@@ -188,7 +192,7 @@ def look_at_test_photographs(search: Search, finish: Finish) -> None:
         {name: record[name] for name in ("photographs", "right", "accuracy", "accuracy_interval")},
     )
     finish.lines.append(
-        f"on the {words.counted(record['photographs'], 'test photograph')}, which no training has used and which were "
-        f"read once: test_acc {words.accuracy(record['accuracy'])} (95 % interval "
+        f"on {words.counted(record['photographs'], 'test photograph')}, which no training has used: test_acc "
+        f"{words.accuracy(record['accuracy'])} (95 % interval "
         f"{words.share_interval(tuple(record['accuracy_interval']))})"
     )

@@ -111,8 +111,8 @@ def conclusion(judged: Sequence[Confirmed]) -> str:
     tested = {confirmed.label: confirmed.comparison for confirmed in others if confirmed.comparison is not None}
     if not tested:
         return (
-            "conclusion: nothing can be said, because no candidate was trained to the end with two seeds with which "
-            "the reference setting was too"
+            "conclusion: none, because no candidate and the reference setting were both trained to the end with the "
+            "same two seeds"
         )
     winner = next(confirmed for confirmed in others if confirmed.label in tested)
     found = tested[winner.label]
@@ -130,7 +130,7 @@ def conclusion(judged: Sequence[Confirmed]) -> str:
         if found.smallest_gain_shown > room:
             said += (
                 f"no gain could have been detected: it would have had to be {_unsigned(found.smallest_gain_shown)} "
-                f"points, and only {_unsigned(room)} were left to gain; more seeds (--seeds) can detect one."
+                f"points, and only {_unsigned(room)} are missing to 1.0; more seeds (--seeds) can detect one."
             )
         else:
             said += (
@@ -144,7 +144,7 @@ def conclusion(judged: Sequence[Confirmed]) -> str:
         said += f" {highest} has a higher mean over the seeds ({words.points(tested[highest].gain)} points)."
     if lost := [confirmed for confirmed in judged if len(confirmed.values) < len(confirmed.runs)]:
         said += (
-            " Not every run reached its end: "
+            " Some runs did not finish: "
             f"{', '.join(f'{len(each.runs) - len(each.values)} of {each.label}' for each in lost)}."
         )
     return "conclusion: " + said

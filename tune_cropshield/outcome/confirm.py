@@ -96,7 +96,7 @@ def candidates(search_dir: Path, study: optuna.Study, top: int) -> list[Candidat
     with_result = best_first(study)
     if NO_BASELINE in study.user_attrs:
         raise UserError(
-            f"{search_dir} was searched without the reference setting (--no-baseline), which confirm compares with: "
+            f"{search_dir} was searched without the reference setting (--no-baseline), with which confirm compares: "
             "search again without that flag"
         )
     if not any(trial.number == REFERENCE for trial in with_result):
@@ -107,7 +107,7 @@ def candidates(search_dir: Path, study: optuna.Study, top: int) -> list[Candidat
         if all(config.trial != other.config.trial for other in chosen):
             chosen.append(Candidate(trial.number, config, best_value(trial)))
     if len(chosen) < 2:
-        raise UserError(f"{search_dir} holds no trial with a result besides the reference setting")
+        raise UserError(f"{search_dir} has no trial with a result besides the reference setting")
     return chosen[: top + 1]
 
 
@@ -237,7 +237,7 @@ def read_table(search_dir: Path) -> list[ConfirmedRun]:
         with open(path, newline="", encoding="utf-8") as file:
             return [_run(row) for row in csv.DictReader(file)]
     except (KeyError, ValueError, TypeError, OSError) as error:
-        raise UserError(f"{path} cannot be read ({error}): delete it, and its runs are made again") from error
+        raise UserError(f"{path} cannot be read ({error}): delete it, and its runs are trained again") from error
 
 
 def _run(row: dict[str, str]) -> ConfirmedRun:

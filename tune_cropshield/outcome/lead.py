@@ -36,9 +36,9 @@ class Lead:
         """Returns what stands behind the winner: how large its lead is, and whether chance explains it."""
         against = f"{words.counted(self.found.only_first, 'photograph')} against {self.found.only_second}"
         if self.found.only_first == self.found.only_second:
-            return f"trial {self.runner_up} is as good ({against} that only one of them gets right)"
+            return f"trial {self.runner_up} is as good ({against} that only one of the two gets right)"
         within = self.found.p_value >= CHANCE
-        worth = "is within chance" if within else "is more than chance gives two equal settings"
+        worth = "could be chance" if within else "is larger than chance would give"
         return (
             f"its lead over trial {self.runner_up} ({words.points(self.share).removeprefix('+')} points, {against}) "
             f"{worth} ({words.p_equals(self.found.p_value)})"
@@ -67,10 +67,10 @@ class LeadOverParts:
     def sentence(self) -> str:
         """Returns what stands behind the winner: how large its lead is, and whether chance explains it."""
         gain = words.points(self.found.gain).removeprefix("+")
-        worth = "is within chance" if self.found.p_value >= CHANCE else "is more than chance gives two equal settings"
+        worth = "could be chance" if self.found.p_value >= CHANCE else "is larger than chance would give"
         return (
             f"its lead over trial {self.runner_up} ({gain} points, the mean over the {self.found.num_pairs} parts that "
-            f"both came through) {worth} ({words.p_equals(self.found.p_value)}, paired t-test)"
+            f"both finished) {worth} ({words.p_equals(self.found.p_value)}, paired t-test)"
         )
 
     def as_dict(self) -> dict[str, Any]:

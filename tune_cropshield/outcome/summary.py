@@ -40,7 +40,7 @@ def summary_lines(
     """
     trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
     if not trials:
-        return ["no trial was searched", f"configuration and weights: {shown_dir / BEST}"]
+        return ["no trial was started", f"configuration and weights: {shown_dir / BEST}"]
     outcomes = Counter(shown_outcome(trial) or "unfinished" for trial in trials)
     lines_of = {trial.number: read_metrics(trial_folder(search_dir, trial.number)) for trial in trials}
     epochs = sum(len(lines) for lines in lines_of.values())
@@ -82,8 +82,8 @@ def _reference_line(
         return told + "it is the winner"
     gain = words.points(found.gain).removeprefix("+")
     if found.epoch is None:
-        return f"{told}the winner gains {gain} points"
-    return f"{told}the winner had {words.accuracy(found.winner)} by then, {gain} points more"
+        return f"{told}the winner is {gain} points better"
+    return f"{told}after as many epochs the winner had {words.accuracy(found.winner)}, {gain} points more"
 
 
 def summary_facts(study: optuna.Study, search_dir: Path) -> dict[str, Any]:

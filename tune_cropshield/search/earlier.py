@@ -51,7 +51,7 @@ def learn(
             try:
                 past = read_past(folder, space)
             except (UserError, OSError) as error:
-                notes.append(f"{error}: nothing is learnt from it")
+                notes.append(f"{error}: this search learns nothing from it")
                 continue
             if _taught(past):
                 pasts.append(past)
@@ -68,7 +68,7 @@ def _told(knowledge: Knowledge) -> str:
     tried = f"; tried first: {', '.join(first)}" if first else ""
     return (
         f"learning from {len(names)} earlier search{'es' if len(names) > 1 else ''} "
-        f"({', '.join(names[:3])}{more}; {count} trials){tried} (--from-scratch does without)"
+        f"({', '.join(names[:3])}{more}; {count} trials){tried} (--from-scratch turns this off)"
     )
 
 
@@ -104,7 +104,7 @@ def _optimizers(space: SearchSpace) -> set[Any]:
 def _named(folder: Path, space: SearchSpace) -> Past:
     """Returns the search in `folder`; raises UserError where nothing can be learnt from it."""
     if not (folder / SETTINGS).is_file():
-        raise UserError(f"--learn-from {folder}: holds no search ({SETTINGS} is missing)")
+        raise UserError(f"--learn-from {folder}: is not a search folder ({SETTINGS} is missing)")
     other = load_space(folder / SETTINGS)
     searched, now = _searched(other), _searched(space)
     if not searched & now:
@@ -116,7 +116,7 @@ def _named(folder: Path, space: SearchSpace) -> Past:
         theirs, ours = (", ".join(sorted(map(str, _optimizers(one)))) for one in (other, space))
         raise UserError(
             f"--learn-from {folder}: its optimizer is {theirs}, this search's is {ours}, and learning rates of the "
-            "two do not compare"
+            "two cannot be compared"
         )
     past = read_past(folder, space)
     if not _taught(past):
@@ -218,7 +218,7 @@ def read_knowledge(folder: Path) -> Knowledge:
         rows = tuple((dict(setting), float(quality)) for setting, quality in facts["trials"])
         return Knowledge(dict(facts["sources"]), tuple(map(dict, facts["starts"])), rows)
     except (ValueError, LookupError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error}): delete it, and the search goes on without") from None
+        raise UserError(f"{path} is damaged ({error}): delete it, and the search continues without it") from None
 
 
 def search_again(settings: Path, knowledge: Knowledge) -> str:

@@ -107,8 +107,8 @@ def never_flat(settings: SearchSettings) -> str | None:
     if not settings.stop_when_flat or settings.trials > FEWEST_TRIALS:
         return None
     return (
-        f"stop_when_flat has no effect on this search: it ends none before {FEWEST_TRIALS} trials, and this one has "
-        f"{settings.trials} (--trials N)"
+        f"stop_when_flat has no effect here: it ends a search after {FEWEST_TRIALS} trials at the earliest, and this "
+        f"one has {settings.trials} (--trials N)"
     )
 
 
@@ -122,4 +122,4 @@ def end_if_flat(search: Search) -> None:
     if expected is not None and expected.is_flat:
         search.early_end.enough = expected.sentence()
         search.steering.begin_no_more()
-        search.view.note(f"no new trial begins: {search.early_end.enough}")
+        search.view.note(f"no new trial is started: {search.early_end.enough}")

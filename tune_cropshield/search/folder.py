@@ -74,11 +74,11 @@ def check_new(folder: Path) -> None:
     It holds one, or something else.
     """
     if holds_search(folder):
-        raise UserError(f"{folder} already holds a search: go on with it (--resume) or give another folder (--out)")
+        raise UserError(f"{folder} already contains a search: continue it (--resume) or give another folder (--out)")
     if folder.exists() and (
         not folder.is_dir() or any(path.name != LOCK and not is_leftover(path) for path in folder.iterdir())
     ):
-        raise UserError(f"{folder} exists and is no empty folder: give another one (--out)")
+        raise UserError(f"{folder} exists and is not an empty folder: give another one (--out)")
 
 
 def make_folder(folder: Path) -> None:
@@ -98,7 +98,7 @@ def locked(folder: Path) -> Iterator[None]:
         with lock.acquire(timeout=0):
             yield
     except Timeout:
-        raise UserError(f"a search is running in {folder}: wait for its end, or stop it") from None
+        raise UserError(f"a search is running in {folder}: wait until it ends, or stop it") from None
 
 
 def is_running(folder: Path) -> bool:
@@ -191,8 +191,8 @@ def equal_weights(folder: Path, study: optuna.Study, number: int) -> str | None:
             if different:
                 settings = ", ".join(f"{name} ({theirs[name]} and {mine[name]})" for name in different)
                 return (
-                    f"trials {first} and {second} have the very same weights although they differ in "
-                    f"{settings}: settings do not reach the training, so that comparing trials would mean nothing"
+                    f"trials {first} and {second} have identical weights although they differ in {settings}: the "
+                    "settings have no effect on the training, so comparing trials would be meaningless"
                 )
     return None
 

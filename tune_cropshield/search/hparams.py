@@ -42,17 +42,17 @@ FAILURES = (DIVERGED, OUT_OF_MEMORY, FAILED)
 # Worth a column beside what can be searched.
 CONSTANTS = ("model", "image_size", "epochs", "precision", "pretrained", "freeze_backbone", "seed")
 METRICS = {  # tag -> what TensorBoard shows as its description
-    tag_of("val_acc"): "accuracy of the last epoch",
-    tag_of("best_val_acc"): "highest accuracy on the validation split so far",
-    tag_of("best_epoch"): "its epoch",
-    tag_of("best_val_loss"): "validation loss of that epoch",
-    tag_of("best_val_macro_f1"): "macro F1 of that epoch",
-    tag_of("best_train_loss"): "training loss of that epoch",
-    tag_of("clip_rate"): "share of the last epoch's updates that clipping changed",
-    tag_of("grad_norm_p95"): "95 % quantile of the last epoch's gradient norms, before clipping",
+    tag_of("val_acc"): "validation accuracy of the last epoch",
+    tag_of("best_val_acc"): "highest validation accuracy of any epoch so far",
+    tag_of("best_epoch"): "the epoch with the highest validation accuracy",
+    tag_of("best_val_loss"): "validation loss of the best epoch",
+    tag_of("best_val_macro_f1"): "validation macro F1 of the best epoch",
+    tag_of("best_train_loss"): "training loss of the best epoch",
+    tag_of("clip_rate"): "share of the last epoch's updates whose gradient was clipped",
+    tag_of("grad_norm_p95"): "95th percentile of the last epoch's gradient norms, before clipping",
     tag_of("images_per_s"): "training images per second in the last epoch",
-    tag_of("peak_vram_mib"): "largest reserved GPU memory of the last epoch; 0 on a CPU",
-    PRUNED_METRIC: "1: stopped early by the pruning rule",
+    tag_of("peak_vram_mib"): "largest amount of GPU memory reserved in the last epoch, in MiB; 0 on a CPU",
+    PRUNED_METRIC: "1 if the trial was stopped early by the pruning rule, else 0",
 }
 # Names of parameters in the names of folders, where they are shorter.
 SHORT = {"max_norm": "norm", "weight_decay": "wd", "effective_batch": "batch", "label_smoothing": "smooth", PAIR: ""}

@@ -69,7 +69,7 @@ def prepare(space: SearchSpace, cache_dir: Path, view: SearchView) -> Prepared:
     if not space.data.dir:
         with view.steps("making a synthetic data set (no --data given)"):
             leaves = generated_leaves(cache_dir)
-        view.note(f"no --data given: searching on synthetic leaves in {leaves}")
+        view.note(f"no --data given: searching on a synthetic data set in {leaves}")
         space = space.model_copy(update={"data": space.data.model_copy(update={"dir": str(leaves)})})
     with view.steps("decoding photographs") as progress:
         sizes = {trial.image_size, *trial.progressive_sizes.values()}
@@ -98,11 +98,11 @@ def used_photographs(splits: Sequence[Split], space: SearchSpace) -> str:
     train, val, test = len(split.train), len(split.val), len(split.test)
     if search.folds > 1:
         return (
-            f"each trial is trained on {search.folds} folds, about {train} photographs to train and {val} to validate, "
-            f"{test} to test"
+            f"each trial is trained on {search.folds} folds, each with about {train} photographs for training and "
+            f"{val} for validation; {test} for the test"
         )
     seeds = f", each trial with {search.replicates} seeds" if search.replicates > 1 else ""
-    return f"{train} to train, {val} to validate, {test} to test{seeds}"
+    return f"{train} for training, {val} for validation, {test} for the test{seeds}"
 
 
 def device_and_card(space: SearchSpace) -> tuple[Literal["cpu", "cuda"], Card | None]:
@@ -151,7 +151,9 @@ def plan_for(
 
     budget = resolve_budget(space.search.vram, card)
     corner = ", ".join(f"{name} = {value}" for name, value in searched.items())
-    planned_for = [f"memory is planned for what takes the most of it in the space: {corner}"] if searched else []
+    planned_for = (
+        [f"memory is planned for the setting that needs the most in this search: {corner}"] if searched else []
+    )
     if num_classes is None:
         estimate = estimate_for(trial, REFERENCE_CLASSES)  # a dry run reads no photographs
         plan = plan_from_estimate(
@@ -159,7 +161,7 @@ def plan_for(
         )
         return replace(plan, notes=(*planned_for, *plan.notes))
     assert cache_dir is not None
-    with view.steps("measuring which batches fit the GPU") as measuring:
+    with view.steps("measuring which batch sizes fit the GPU") as measuring:
         plan = plan_for_gpu(
             trial,
             num_classes,

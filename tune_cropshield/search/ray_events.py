@@ -92,8 +92,8 @@ class SearchStopper(tune.Stopper):
         if self._early_end.interrupted and not self._told:
             self._told = True
             self._view.note(
-                "stopping: the trials under way have 10 s to end their epoch, which is else trained again (once more "
-                "to stop at once)"
+                "stopping: running trials get 10 s to finish their epoch; an epoch cut off is trained again on "
+                "--resume (press again to stop at once)"
             )
         return self._early_end.is_due()
 
@@ -131,7 +131,7 @@ class SearchCallback(tune.Callback):
         if result.get(MEMORY_RETRIES, 0) > self._memory_retries.get(number, 0):
             self._memory_retries[number] = result[MEMORY_RETRIES]
             view.note(
-                f"t{number:03d} ran out of memory: it goes on with a smaller micro-batch and the same effective batch"
+                f"t{number:03d} ran out of memory: it continues with a smaller micro-batch and the same effective batch"
             )
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:

@@ -96,7 +96,9 @@ _used = threading.RLock()  # by the thread of this process that searches
 def _alone() -> Iterator[None]:
     """Raises UserError where another thread of this process is inside: Ray is one for the whole process."""
     if not _used.acquire(blocking=False):
-        raise UserError("another search is running in this process: wait for its end, or search in a process each")
+        raise UserError(
+            "another search is running in this process: wait until it ends, or start each search in its own process"
+        )
     try:
         yield
     finally:

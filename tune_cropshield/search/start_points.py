@@ -72,10 +72,10 @@ def reference_notes(space: SearchSpace) -> list[str]:
 def _difference(name: str, advised: Any, taken: Any) -> str:
     if advised == NO_BOUND:
         return (
-            f'trial 0 takes {name} = {short(taken)}, the loosest bound there is: the space holds no "none", which the '
-            "reference setting has (no clipping)"
+            f"trial 0 has {name} = {short(taken)}, the largest bound in the search space: the reference setting's "
+            '"none" (no clipping) is not in it'
         )
-    return f"trial 0 takes {name} = {short(taken)}: the reference's {short(advised)} is not in the space"
+    return f"trial 0 has {name} = {short(taken)}: the reference setting's {short(advised)} is not in the search space"
 
 
 def with_fitting_pair(start: dict[str, Any], space: SearchSpace, plan: Plan) -> dict[str, Any]:

@@ -42,7 +42,7 @@ DEAD_CONTEXT = 70  # exit code of a process whose GPU context is gone
 LEFT_MEMORY = 71  # of one whose last trial has not given its memory back, or has left it a dead GPU
 ERROR_FILE = "error.txt"  # a failed trial's traceback, and what its process had logged last
 LAST_LINES = 20
-AFTER_ASSERTION = "the GPU took no more work after the last trial: its worker was replaced"
+AFTER_ASSERTION = "the GPU stopped working after the last trial: its worker process was replaced"
 
 
 class TrialWorker(tune.Trainable):

@@ -10,7 +10,7 @@ from tune_cropshield.search.views.view import SearchView, TrialLine
 
 
 class QuietView(SearchView):
-    """Says what came of it, and nothing before."""
+    """Prints the result, and nothing before."""
 
     def result(self, lines: Sequence[str], facts: dict[str, Any]) -> None:
         for line in lines:
@@ -25,7 +25,7 @@ class PlainView(QuietView):
 
     def trial_started(self, line: TrialLine) -> None:
         super().trial_started(line)
-        begins = f"goes on after {line.epoch} of {line.epochs} epochs" if line.epoch else "starts"
+        begins = f"continues after {line.epoch} of {line.epochs} epochs" if line.epoch else "starts"
         print(f"{line.label} {begins}: {line.settings()} pair={line.pair}", flush=True)
 
     def trial_ended(self, number: int, outcome: str, reason: str | None) -> None:

@@ -139,7 +139,7 @@ class SearchView:
         """Something a person should know on the way."""
 
     def result(self, lines: Sequence[str], facts: dict[str, Any]) -> None:
-        """What came of it: in sentences for people, as plain values for programs."""
+        """The result: in sentences for people, as plain values for programs."""
 
     def leave(self) -> None:
         """The process is about to end without an orderly end: the terminal is put right."""
@@ -164,7 +164,7 @@ class SearchView:
             return ""
         left = max(self._seconds_left(pace), 1.0)
         if self.finishes and self.ends is not None:
-            return f"about {describe_seconds(max(self.ends - self.clock(), 1.0))} left, the final training included"
+            return f"about {describe_seconds(max(self.ends - self.clock(), 1.0))} left, with the final training"
         how = "about" if self.lengths else "at most"
         if self.trials_end is not None and left >= (budget_left := self.trials_end - self.clock()):
             how, left = "at most", max(budget_left, 1.0)
@@ -204,7 +204,7 @@ class SearchView:
     def best_text(self) -> str:
         """Returns the best so far in one line."""
         if not self.pace.slots:
-            return "starting the workers"
+            return "starting the worker processes"
         return (
             f"best so far: {self.best.label} val_acc {self.best_val_acc:.4f} ({self.best.settings()})"
             if self.best
