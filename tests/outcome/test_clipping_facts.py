@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from invented_search import REFERENCE_SETTING, InventedTrial, invent_search
 
-from tune_cropshield.outcome.report.clipping_facts import clipped_trials, clipping_kind, verdict
+from tune_cropshield.outcome.report.clipping_facts import clipped_trials, clipping_kind, clipping_result
 from tune_cropshield.outcome.report.search_record import read_search
 
 
 @pytest.fixture
 def sentences(tmp_path: Path, drawn_leaves: Path, shared_cache: Path) -> Callable[..., str]:
-    """Returns the verdict on a search whose trials have these (bound, clip rate, gradient norm, accuracy)."""
+    """Returns what is said of a search whose trials have these (bound, clip rate, gradient norm, accuracy)."""
 
     def of(*trials: tuple[object, float, float, float], optimizer: str = "adamw") -> str:
         invented = [
@@ -28,7 +28,7 @@ def sentences(tmp_path: Path, drawn_leaves: Path, shared_cache: Path) -> Callabl
         invent_search(tmp_path / "s", drawn_leaves, shared_cache, invented)
         record = read_search(tmp_path / "s")
         kind = clipping_kind(record)
-        return " ".join(verdict(clipped_trials(record, kind), kind, optimizer))
+        return " ".join(clipping_result(clipped_trials(record, kind), kind, optimizer))
 
     return of
 

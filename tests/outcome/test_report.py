@@ -197,7 +197,7 @@ def test_memory_is_predicted_beside_measured_with_the_share_and_the_speed(
         "Each trial may reserve 7,000 MiB of GPU memory, besides 500 MiB that the CUDA driver takes; what batch sizes "
         "need was measured before the search."
     ) in text
-    assert "The most that a trial reserved is 3,500 MiB, 50 % of what it may." in text
+    assert "The most that a trial reserved is 3,500 MiB, 50 % of its share." in text
     assert "64 64 x 1 1 3,200 MiB 3,314 MiB 3,500 MiB 50 % 2,616 2,616" in text
     assert "128 32 x 4 0 1,620 MiB 1,700 MiB – 24 % – –" in text
 

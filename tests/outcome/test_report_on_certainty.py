@@ -80,7 +80,7 @@ def test_of_a_single_trial_the_epoch_was_chosen(tmp_path: Path, drawn_leaves: Pa
     text = read(write_report(tmp_path / "s", shared_cache))
 
     assert "right on 9 of 12 validation photographs, one of which is 8.3 points. By their number alone, its " in text
-    assert "Its epoch was chosen on these very photographs, so its accuracy is probably too high." in text
+    assert "Its epoch was chosen with these same photographs, so its accuracy is probably too high." in text
 
 
 def test_what_confirm_and_the_test_split_say_stands_in_place_of_the_advice(
@@ -113,7 +113,7 @@ def test_what_confirm_and_the_test_split_say_stands_in_place_of_the_advice(
     assert "trial 1 3 0.6000 0.02 +10.0 -2.0 to +22.0 0.07" in after
     assert (
         "On the test split, which no trial has used, it is right on 20 of 24 photographs: test_acc 0.8333, 95 % "
-        "interval 64.1 to 93.3 %, -8.3 points against val_acc."
+        "interval 64.1 to 93.3 %, -8.3 points compared with val_acc."
     ) in after
     assert "the command confirm" not in after and "not evaluated yet" not in after
 

@@ -45,6 +45,13 @@ def recommended(trial: TrialConfig) -> dict[str, Any]:
     return EFFICIENTNET if trial.model.startswith("efficientnet") else CNN_FROM_SCRATCH
 
 
+def is_recommended(trial: TrialConfig) -> bool:
+    """Tells whether the guide speaks of the network of `trial`; of others the reference setting is only a usual one."""
+    if trial.optimizer == "sgd":
+        return trial.model.startswith("resnet")
+    return trial.model == "cropshield_cnn" or trial.model.startswith("efficientnet")
+
+
 def train_py_command(trial: TrialConfig) -> str:
     """Returns the call of the guide's own train.py with the settings of `trial` that it has flags for.
 

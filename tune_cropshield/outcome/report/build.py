@@ -80,19 +80,19 @@ def notices(record: SearchRecord, judgement: Judgement | str) -> list[str]:
     found = []
     if record.running:
         found.append(
-            f"The search is running: this is what there was at {time.strftime('%Y-%m-%d %H:%M')}. Write the report "
-            "again for what has come since."
+            f"The search is running: this report shows its state at {time.strftime('%Y-%m-%d %H:%M')}. Run the report "
+            "command again for a newer one."
         )
     elif record.unfinished:
-        trials = words.counted(len(record.unfinished), "trial")
+        trials, were = words.counted(len(record.unfinished), "trial"), "was" if len(record.unfinished) == 1 else "were"
         found.append(
-            f"The search was interrupted with {trials} under way: the commands at the end of this page go on with it."
+            f"The search was interrupted while {trials} {were} running: the commands at the end of this page continue it."
         )
     if isinstance(judgement, Judgement):
         if lost := judgement.never_recognised:
             found.append(f"The winner recognises no validation photograph (recall 0) of {', '.join(lost)}.")
         if never := judgement.never_predicted:
-            found.append(f"The winner takes no validation photograph for {', '.join(never)}.")
+            found.append(f"The winner never predicts {', '.join(never)} for any validation photograph.")
     return found
 
 
@@ -110,7 +110,7 @@ def _opened(record: SearchRecord, cache_dir: Path) -> LeafData | str:
     """Returns the search's photographs, or why they cannot be opened; most of the report does not need them."""
     config = next((trial.config for trial in (record.winner, *record.trials) if trial and trial.config), None)
     if config is None:
-        return "no trial says which they are"
+        return "no trial says where they are"
     try:
         return open_data(config.data, {config.trial.final_size}, cache_dir)
     except (UserError, RunFailure) as error:

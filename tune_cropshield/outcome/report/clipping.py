@@ -9,7 +9,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tune_cropshield.outcome import words
-from tune_cropshield.outcome.report.clipping_facts import NONE, ClippedTrial, clipped_trials, clipping_kind, verdict
+from tune_cropshield.outcome.report.clipping_facts import (
+    NONE,
+    ClippedTrial,
+    clipped_trials,
+    clipping_kind,
+    clipping_result,
+)
 from tune_cropshield.outcome.report.course import hover_text
 from tune_cropshield.outcome.report.page import Block, Chart, Section, Table, Text, whole_numbers
 from tune_cropshield.outcome.report.search_record import SearchRecord
@@ -22,14 +28,14 @@ MOST_ROWS = 8  # bounds shown one by one; more (a range was searched) are put to
 
 
 def section(record: SearchRecord) -> Section:
-    """Returns the verdict, the rates and norms by bound, and a table."""
+    """Returns what clipping did in sentences, the rates and norms by bound, and a table."""
     title = "Gradient clipping"
     kind = clipping_kind(record)
     trials = clipped_trials(record, kind)
     if not trials:
         return Section("clipping", title, [Text("No trial has a result.")])
     optimizer = str(trials[0].trial.setting("optimizer"))
-    first, *rest = verdict(trials, kind, optimizer)
+    first, *rest = clipping_result(trials, kind, optimizer)
     blocks: list[Block] = [Text(first, strong=True), *(Text(sentence) for sentence in rest), Text(_skipped(trials))]
     blocks += [_rates(trials, kind), _norms(trials, kind)]
     if any(trial.skipped_steps for trial in trials):
@@ -96,7 +102,7 @@ def _rates(trials: Sequence[ClippedTrial], kind: str) -> Chart:
     _points(figure, trials, _axis(figure, trials, kind), [trial.clip_rate for trial in trials], "clip_rate", AMBER)
     figure.update_yaxes(title="share of updates clipped", range=[-0.04, 1.04], tickformat=".0%")
     alt = f"Scatter chart of each trial's clip rate by {kind}: " + _spoken(trials, "clip_rate")
-    return Chart(figure, f"Clip rate by {kind}", alt, "A point is a trial, the mean over its epochs.")
+    return Chart(figure, f"Clip rate by {kind}", alt, "Each point is a trial: the mean over its epochs.")
 
 
 def _norms(trials: Sequence[ClippedTrial], kind: str) -> Chart:
@@ -125,7 +131,8 @@ def _norms(trials: Sequence[ClippedTrial], kind: str) -> Chart:
         figure,
         f"Gradient norms by {kind}",
         alt,
-        "Updates whose gradient norm lies above the bound were shortened. A point is the median over a trial's epochs.",
+        "Updates whose gradient norm lies above the bound were shortened. Each point is the median over a "
+        "trial's epochs.",
     )
 
 
@@ -190,7 +197,7 @@ def _table(trials: Sequence[ClippedTrial], kind: str) -> Table:
         "median val_acc",
         "best val_acc",
     )
-    return Table(header, rows, f"By {kind}: medians over the trials; skipped updates in all")
+    return Table(header, rows, f"By {kind}: medians over the trials; skipped updates are totals")
 
 
 def _groups(trials: Sequence[ClippedTrial]) -> list[tuple[str, list[ClippedTrial]]]:

@@ -72,7 +72,7 @@ def _median(values: Sequence[float]) -> float:
     return statistics.median(finite) if finite else math.nan
 
 
-def verdict(trials: Sequence[ClippedTrial], kind: str, optimizer: str) -> list[str]:
+def clipping_result(trials: Sequence[ClippedTrial], kind: str, optimizer: str) -> list[str]:
     """Returns, in plain words, what clipping did.
 
     Whether it did anything, whether it was only a learning-rate multiplier, and whether accuracy tells.
@@ -98,8 +98,8 @@ def verdict(trials: Sequence[ClippedTrial], kind: str, optimizer: str) -> list[s
     guarding = len(clipped) - len(always) - idle
     head = (
         f"In the {counted} that clipped, {words.percent(statistics.fmean(rates))} of the updates were shortened on "
-        f"average: in {len(always)} nearly all of them, in {idle} hardly any, in {guarding} only those with large "
-        "gradients, which is what clipping is for."
+        f"average: nearly all of them in {len(always)} of the trials, hardly any in {idle}, and only those with large "
+        f"gradients in {guarding}, which is what clipping is for."
     )
     return [head, *([_multiplier(always, kind, optimizer)] if always else []), _compared(trials, kind)]
 
@@ -128,13 +128,13 @@ def _multiplier(always: Sequence[ClippedTrial], kind: str, optimizer: str) -> st
     )
     if optimizer == "sgd":
         return (
-            f"There the typical update was multiplied by {factor}: under SGD that is the same as a learning rate so "
-            "many times as large."
+            f"There the typical update was multiplied by {factor}: with SGD this is the same as multiplying the "
+            "learning rate by that factor."
         )
     return (
-        f"There the typical gradient was multiplied by {factor}. AdamW divides each gradient by its own running "
-        "size, so a factor that stays the same cancels: such a bound changes little beyond evening out large and small "
-        "updates."
+        f"There the typical gradient was multiplied by {factor}. AdamW divides each gradient by its running "
+        "average size, so a constant factor cancels out: such a bound changes little, except that large and small "
+        "updates become more alike."
     )
 
 
@@ -164,14 +164,14 @@ def _compared(trials: Sequence[ClippedTrial], kind: str) -> str:
         f"Kruskal-Wallis {words.p_equals(chance)}, {words.counted(count, 'trial')}, best accuracy up to epoch {epoch}, "
         "which they all reached"
     )
-    caution = "Other settings varied too, and the sampler does not choose at random: take it as a hint."
+    caution = "Other settings varied too, and the sampler does not choose at random, so this is only a hint."
     if chance < CHANCE:
         best = max(enough, key=lambda bound: statistics.median(enough[bound]))
         return (
-            f"Accuracy differs between values of {kind} by more than chance ({test}); the best median has {kind} "
+            f"Accuracy differs between values of {kind} by more than chance ({test}); the median is best with {kind} "
             f"= {best}. {caution}"
         )
-    return f"It made no difference to the accuracy that is larger than chance ({test}). {caution}"
+    return f"Differences in accuracy between values of {kind} could be chance ({test}). {caution}"
 
 
 def _common_epoch(trials: Sequence[ClippedTrial]) -> int:

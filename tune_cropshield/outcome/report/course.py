@@ -34,13 +34,13 @@ def _endings(record: SearchRecord) -> str:
     parts = [f"{trials}: {len(record.complete)} trained to the end, {len(record.pruned)} pruned"]
     if record.unfinished:
         parts.append(
-            f"{len(record.unfinished)} {'running' if record.running else 'interrupted'}, with what they had reached"
+            f"{len(record.unfinished)} {'running' if record.running else 'interrupted'}, counted as far as they got"
         )
     text = ", ".join(parts) + "."
     for trial in record.failed[:MOST_NAMED]:
         text += f" Trial {trial.number} did not finish ({trial.outcome}{': ' + trial.reason if trial.reason else ''})."
     if len(record.failed) > MOST_NAMED:
-        text += f" Neither did {len(record.failed) - MOST_NAMED} more; the table of all trials names them."
+        text += f" {len(record.failed) - MOST_NAMED} more did not finish either; the table of all trials names them."
     return text
 
 
@@ -132,7 +132,7 @@ def _curves(record: SearchRecord) -> Chart:
     if steps:
         after = f"epoch{'s' if len(steps) > 1 else ''} {', '.join(map(str, steps))}"
         caption = f"Dotted lines: the pruning steps, after {after}. "
-    caption += "Crosses: trials that were pruned, that is stopped early."
+    caption += "Crosses: where trials were pruned, that is, stopped early."
     alt = (
         f"Line chart of each trial's best validation accuracy so far over epochs; crosses mark the {len(ends)} "
         "trials that were pruned."

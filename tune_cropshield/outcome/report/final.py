@@ -1,4 +1,4 @@
-"""The final training: the winner, trained on after the trials."""
+"""The final training: the winner, trained again after the trials."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from tune_cropshield.search.endings import FINISHED
 from tune_cropshield.search.final import FinalTraining
 
 EXPLANATION = (
-    "After the trials the winner's setting was trained anew, on all cores and for as many epochs as fitted the time. "
-    "Whichever is better on the validation photographs is the result; of equals, the longer training."
+    "After the trials a new network was trained with the winner's setting, on all cores and for as many epochs as the "
+    "time allowed. The network that is better on the validation photographs is the result; if both are equal, the one "
+    "that was trained longer."
 )
 
 

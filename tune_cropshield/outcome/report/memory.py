@@ -45,21 +45,21 @@ def _summary(record: SearchRecord, used: dict[Pair, list[TrialRecord]]) -> str:
     plan = record.plan
     peak = max((_peak_mib(trials) for trials in used.values()), default=0.0)
     if plan is None:
-        return "This search has no memory plan; below is what its trials used."
+        return "This search has no memory plan; the table shows what its trials used."
     if plan.share_mib is None:
         return (
             "This search ran on a CPU: batch sizes were chosen for their speed alone, not to fit into a GPU's memory."
         )
     share = (
-        f"Each trial may reserve {words.mib(plan.share_mib)} of GPU memory, besides {words.mib(plan.context_mib)} that "
-        "the CUDA driver takes"
+        f"Each trial may reserve {words.mib(plan.share_mib)} of GPU memory, in addition to "
+        f"{words.mib(plan.context_mib)} for the CUDA driver"
     )
     source = {"probe": "measured before the search", "estimate": "estimated"}.get(plan.source, plan.source)
     if not peak:
-        return f"{share}; what batch sizes need was {source}."
+        return f"{share}; the memory for each batch size was {source}."
     return (
-        f"{share}; what batch sizes need was {source}. The most that a trial reserved is {words.mib(peak)}, "
-        f"{words.percent(peak / plan.share_mib)} of what it may."
+        f"{share}; the memory for each batch size was {source}. The most that a trial reserved is {words.mib(peak)}, "
+        f"{words.percent(peak / plan.share_mib)} of its share."
     )
 
 

@@ -24,7 +24,7 @@ def section(record: SearchRecord, judgement: Judgement | str) -> Section:
     if isinstance(judgement, str):
         return Section("mistakes", TITLE, [Text(judgement)])
     of_all = words.counted(len(judgement.rows), "validation photograph")
-    text = f"Of {of_all} the winner takes {judgement.num_mistakes} for another class."
+    text = f"Of {of_all} the winner classifies {judgement.num_mistakes} wrongly."
     blocks: list[Block] = [Text(text, strong=True)]
     searched = record.network_accuracy
     if searched is not None and not record.running and not math.isclose(judgement.accuracy, searched, abs_tol=1e-9):

@@ -70,7 +70,7 @@ def parallel_coordinates(record: SearchRecord, names: Sequence[str]) -> Chart:
         f"Parallel coordinates: a line per trial through its accuracy and {', '.join(names)}, the darker the more "
         "accurate."
     )
-    caption = "A line is a trial, the darker the more accurate."
+    caption = "Each line is a trial: the darker, the more accurate."
     return Chart(figure, "Parallel coordinates", alt, caption, height=380, min_width=110 * len(axes), wide=True)
 
 

@@ -30,7 +30,9 @@ def section(record: SearchRecord) -> Section:
     names = [name for name in record.parameter_names if all(name in trial.parameters for trial in record.with_result)]
     if not record.with_result or not names:
         return Section(
-            "parameters", title, [Text("There is nothing to compare: no trial has a result, or nothing was searched.")]
+            "parameters",
+            title,
+            [Text("There is nothing to compare: no trial has a result, or no parameter was searched.")],
         )
     blocks: list[Block] = []
     if len(names) > 1:
@@ -45,7 +47,7 @@ def _importances(record: SearchRecord) -> Block:
     complete = record.complete
     if len(complete) < FEW_COMPLETE:
         return Text(
-            f"How much each parameter matters is not known yet: that needs at least {FEW_COMPLETE} trials that were "
+            f"How much each parameter matters is not known yet: this needs at least {FEW_COMPLETE} trials that were "
             f"trained to the end, and there {'is' if len(complete) == 1 else 'are'} {len(complete)}."
         )
     try:
@@ -60,7 +62,7 @@ def _importances(record: SearchRecord) -> Block:
         f"{name} {words.percent(share)}" for name, share in sorted(shares.items(), key=lambda item: -item[1])
     )
     caption = (
-        f"PED-ANOVA, from the {len(complete)} trials that were trained to the end. With fewer than some 50, read "
+        f"PED-ANOVA, from the {len(complete)} trials that were trained to the end. With fewer than about 50, trust "
         "the order, not the shares."
     )
     return Chart(figure, "Importances", f"Bar chart of the parameters' importances: {ranked}.", caption)

@@ -18,11 +18,11 @@ def sentences(record: SearchRecord, winner: TrialRecord) -> list[str]:
     of_parts = best_of_parts(winner.lines)
     best = max(line["val_acc"] for line in of_parts)
     return [
-        f"Its accuracy is the mean over the {words.counted(len(of_parts), 'part')} that it came through, each with a "
-        "fold of photographs or a seed of its own. Trials that came through more parts stand before all others.",
+        f"Its accuracy is the mean over the {words.counted(len(of_parts), 'part')} that it finished, each with its own "
+        "fold of photographs or its own seed. Trials that finished more parts are ranked before all others.",
         f"The network in best/ is that of its best part, {network_folder(winner.folder).name}: val_acc "
-        f"{words.accuracy(best)} on the photographs which that part is validated on. Being the best of the parts, this "
-        "is probably too high; the mean is not chosen so.",
+        f"{words.accuracy(best)} on the validation photographs of that part. As the best of the parts, this is "
+        "probably too high; the mean is not.",
     ]
 
 

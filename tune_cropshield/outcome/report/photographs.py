@@ -48,15 +48,15 @@ def section(record: SearchRecord, data: LeafData | str) -> Section:
     if fold is not None:
         blocks.append(
             Text(
-                f"These are the sides in {PART}{fold.fold} of the winner, whose network is kept: each of its "
-                f"{fold.folds} parts is validated on another fold of the train and validation photographs."
+                f"This is the split in {PART}{fold.fold} of the winner, whose network is kept: each of its "
+                f"{fold.folds} parts is validated on another fold of the training and validation photographs."
             )
         )
     if validation_is_small(validated):
         blocks.append(_sentence(validation_line(validated)))
     blocks += map(_sentence, look_alike_lines(sizes))
     if isinstance(data, str):
-        blocks.append(Text(f"There are no pictures of them: {data}."))
+        blocks.append(Text(f"The pictures cannot be shown: {data}."))
     left_out = read_left_out(record.folder) or (data.left_out if isinstance(data, LeafData) else ())
     blocks += map(_sentence, left_out_lines(left_out))
     blocks.append(_table(classes, sizes, sides, Counter(thing.class_name for thing in left_out if thing.kind in LOST)))
@@ -83,8 +83,8 @@ def _sentence(line: str) -> Text:
 def _counts(rows: Sequence[SplitRow], sizes: Counter[str]) -> str:
     side = Counter(row.side for row in rows)
     return (
-        f"{len(rows)} photographs in {len(sizes)} classes: {side[TRAIN]} to train, {side[VAL]} to validate, "
-        f"{side[TEST]} to test."
+        f"{len(rows)} photographs in {len(sizes)} classes: {side[TRAIN]} for training, {side[VAL]} for "
+        f"validation, {side[TEST]} for the test."
     )
 
 
@@ -101,8 +101,8 @@ def _imbalance(sizes: Mapping[str, int], validated: Mapping[str, int]) -> str:
         )
     named, accuracy, macro_f1 = always_the_largest(validated)
     return (
-        f"{equal} Always answering {named} would be right on {words.percent(accuracy)} of the validation photographs "
-        f"(macro F1 {macro_f1:.3f})."
+        f"{equal} A network that always answers {named} is right on {words.percent(accuracy)} of the validation "
+        f"photographs (macro F1 {macro_f1:.3f})."
     )
 
 

@@ -75,15 +75,15 @@ def section(record: SearchRecord) -> Section:
         blocks.append(Text("The versions and the hardware of this search were not recorded."))
         return Section("repeat", "Environment, and how to repeat it", blocks)
     last, more = record.starts[-1], len(record.starts) - 1
-    blocks.append(Command(f"The command that was given{_where(record.starts[0])}", _command(record.starts[0])))
+    blocks.append(Command(f"The command that started it{_where(record.starts[0])}", _command(record.starts[0])))
     if more:
         blocks.append(
             Command(
-                f"It was gone on with {more} time{'s' if more > 1 else ''}, the last time{_where(last)} by",
+                f"It was resumed {more} time{'s' if more > 1 else ''}, the last time{_where(last)} with",
                 _command(last),
             )
         )
-        blocks.append(Text("The table shows the last start."))
+        blocks.append(Text("The table describes the last start."))
     blocks.append(Table(("what", "value"), _environment(record, last), "Environment", text_columns=2))
     return Section("repeat", "Environment, and how to repeat it", blocks)
 
@@ -112,8 +112,8 @@ def _environment(record: SearchRecord, start: dict[str, Any]) -> list[tuple[str,
 def _photographs(record: SearchRecord, start: dict[str, Any]) -> str:
     where = next((trial.config.data.dir for trial in record.trials if trial.config is not None), "")
     counts = ", ".join(
-        f"{start[name]} to {verb}"
-        for name, verb in (("train", "train"), ("val", "validate"), ("test", "test"))
+        f"{start[name]} for {use}"
+        for name, use in (("train", "training"), ("val", "validation"), ("test", "the test"))
         if name in start
     )
     return f"{start.get('photographs', '–')} in {start.get('classes', '–')} classes ({counts}), from {where}"

@@ -15,7 +15,7 @@ COLORS = (GREEN, AMBER, BLUE, GREY, RED, INK, MUTED)
 TRAINING, WAITING, OUTSIDE = (
     "training and evaluation",
     "waiting for images",
-    "start, checkpoints and waiting for others",
+    "start-up, checkpoints and waiting for other trials",
 )
 
 
@@ -92,7 +92,7 @@ def _saved(record: SearchRecord) -> str:
     epochs, seconds = epochs_saved(record)
     text = f"{words.counted(trained, 'epoch')} {'was' if trained == 1 else 'were'} trained."
     if not epochs:
-        return f"{text} Pruning saved none."
+        return f"{text} Pruning saved no epochs."
     return (
         f"{text} Pruning saved {epochs} more, {words.percent(epochs / (epochs + trained))} of the epochs of a search "
         f"without it: about {words.seconds(seconds)} of training."

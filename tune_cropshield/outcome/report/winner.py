@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tune_cropshield.config.reference import is_recommended
 from tune_cropshield.outcome import words
 from tune_cropshield.outcome.against_reference import AgainstReference, against_reference
 from tune_cropshield.outcome.report import parts
@@ -15,9 +16,9 @@ from tune_cropshield.outcome.shares import OnSamePhotographs, interval
 from tune_cropshield.search.endings import FINISHED
 from tune_cropshield.search.start_points import reference_differs
 
-EXPLANATION = (
-    "The reference setting is what the CropShield training guide recommends for this network; every search tries it "
-    "as trial 0, and trains it to its end where that costs no more than a tenth of its epochs."
+TRIED = (
+    "The search tries it as trial 0, and trains it to the end if that takes no more than a tenth of the search's "
+    "epochs."
 )
 METRICS = {  # of the best epoch
     "val_acc": words.accuracy,
@@ -72,17 +73,17 @@ def section(record: SearchRecord, evidence: Evidence) -> Section:
     title = "The winner and the reference setting" if reference is not None else "The winner"
     if winner is None or winner.best is None:
         return Section("winner", title, [Text("No trial has a result yet, so there is no winner.", strong=True)])
-    blocks: list[Block] = [Text(_verdict(record, winner), strong=True)]
+    blocks: list[Block] = [Text(_result(record, winner), strong=True)]
     if reference is not None:
-        blocks.append(Text(EXPLANATION))
+        blocks.append(Text(f"The reference setting is {_origin(reference)}. {TRIED}"))
     blocks += [Text(sentence) for sentence in _how_sure(record, winner, evidence)]
     if reference is not None and record.space is not None and (differs := reference_differs(record.space)):
         named = ", ".join(
-            f"{name} = {words.setting(taken)} for {words.setting(advised)}"
+            f"{name} = {words.setting(taken)} instead of {words.setting(advised)}"
             for name, (advised, taken) in differs.items()
         )
         blocks.append(
-            Text(f"The search space does not hold the whole reference setting; trial 0 takes the nearest: {named}.")
+            Text(f"Part of the reference setting is not in the search space; trial 0 has the nearest values: {named}.")
         )
     blocks += [_table(record, winner), _curves(winner, reference)]
     blocks += parts.tables(record)
@@ -91,7 +92,14 @@ def section(record: SearchRecord, evidence: Evidence) -> Section:
     return Section("winner", title, blocks)
 
 
-def _verdict(record: SearchRecord, winner: TrialRecord) -> str:
+def _origin(reference: TrialRecord) -> str:
+    """Returns where the reference setting comes from."""
+    if reference.config is not None and is_recommended(reference.config.trial):
+        return "what the CropShield training guide recommends for this network"
+    return "a usual setting for networks of this kind"
+
+
+def _result(record: SearchRecord, winner: TrialRecord) -> str:
     reference, gain = record.reference, gained(record)
     assert winner.best is not None
     reached = f"Trial {winner.number} reached val_acc {words.accuracy(winner.accuracy)}"
@@ -111,8 +119,8 @@ def _verdict(record: SearchRecord, winner: TrialRecord) -> str:
             "points."
         )
     return (
-        f"{reached}. The reference setting (trial 0, {reference.outcome} after epoch {gain.epoch}) had come to "
-        f"{words.accuracy(gain.reference)}, the winner by the same epoch to {words.accuracy(gain.winner)}: a gain of "
+        f"{reached}. The reference setting (trial 0, {reference.outcome} after epoch {gain.epoch}) had reached "
+        f"{words.accuracy(gain.reference)}, the winner {words.accuracy(gain.winner)} by the same epoch: a gain of "
         f"{points} points."
     )
 
@@ -125,9 +133,9 @@ def _how_sure(record: SearchRecord, winner: TrialRecord, evidence: Evidence) -> 
     if isinstance(count, int) and count and winner.accuracy is not None:
         right = round(winner.accuracy * count)
         sentences.append(
-            f"The winner is right on {right} of {count} validation photographs, one of which is {words.one_in(count)} "
-            f"points. By their number alone, its accuracy on other photographs of the same kind lies within "
-            f"{words.share_interval(interval(right, count))} (95 % interval by Wilson)."
+            f"The winner is right on {right} of {count} validation photographs; one photograph is "
+            f"{words.one_in(count)} points. From this number of photographs, its accuracy on others of the same kind "
+            f"can be estimated as {words.share_interval(interval(right, count))} (95 % Wilson interval)."
         )
     reference = record.reference.number if record.reference is not None else None
     if evidence.side_by_side is not None and winner.number != reference:
@@ -137,12 +145,12 @@ def _how_sure(record: SearchRecord, winner: TrialRecord, evidence: Evidence) -> 
     if len(record.with_result) > 1:
         each = "" if in_parts else " with one seed each"
         sentences.append(
-            "The winner and its epoch were chosen on these very photographs, as the best of "
+            "The winner and its epoch were chosen with these same photographs, as the best of "
             f"{len(record.with_result)} trials{each}, so its accuracy"
             f"{' and its gain are' if reference is not None else ' is'} probably too high."
         )
     elif len(winner.lines) > 1:
-        sentences.append("Its epoch was chosen on these very photographs, so its accuracy is probably too high.")
+        sentences.append("Its epoch was chosen with these same photographs, so its accuracy is probably too high.")
     if reference is not None:
         sentences.append(_confirmed(winner, evidence.confirmed))
     return [*sentences, _tested(evidence.tested, record)]
@@ -150,43 +158,43 @@ def _how_sure(record: SearchRecord, winner: TrialRecord, evidence: Evidence) -> 
 
 def _side_by_side(found: OnSamePhotographs) -> str:
     if not found.only_first + found.only_second:
-        return f"Of the {found.count} photographs, both get the same ones right."
+        return f"Both classify the same ones of the {found.count} photographs correctly."
     return (
-        f"Of the same {found.count} photographs the winner alone gets {found.only_first} right, the reference setting "
-        f"alone {found.only_second}. If both were equally good, chance alone would give such a difference or a larger "
-        f"one with {words.p_equals(found.p_value)} (McNemar's exact test)."
+        f"Of the same {found.count} photographs, only the winner gets {found.only_first} right, and only the reference "
+        f"setting {found.only_second}. If both were equally good, a difference as large as this would occur by chance "
+        f"with {words.p_equals(found.p_value)} (McNemar's exact test)."
     )
 
 
 def _confirmed(winner: TrialRecord, confirmed: dict[str, Any] | None) -> str:
     if confirmed is None:
         return (
-            "Whether the gain lasts with other seeds is not known yet: the command confirm, at the end of this page, "
-            "trains the winner and the reference setting again with several."
+            "Whether the gain holds with other random seeds is not known yet: the command confirm, at the end of this "
+            "page, trains the winner and the reference setting again with several seeds."
         )
     seeds, conditions = words.counted(len(confirmed["seeds"]), "seed"), confirmed.get("conditions")
     where = f" on {conditions['device']}, {conditions['threads']} threads" if conditions is not None else ""
     text = f"Trained again with {seeds}{where} (confirm): {confirmed['conclusion']}"
     if winner.number not in [winner_of["trial"] for winner_of in confirmed["candidates"]]:
-        text += f" Trial {winner.number} was not among them: it has become the winner since. Confirm it again."
+        text += f" Trial {winner.number} was not among them, because it became the winner later. Run confirm again."
     return text
 
 
 def _tested(tested: dict[str, Any] | None, record: SearchRecord) -> str:
     if tested is None:
         return (
-            "On the test split, which no trial has used, it was not evaluated yet: a command at the end of this page "
+            "It was not evaluated yet on the test photographs, which no trial has used: a command at the end of this page "
             "does it, once."
         )
     right, count = tested["right"], tested["photographs"]
     drop = tested["accuracy"] - (record.result_accuracy or 0.0)
     what = "it is" if record.final is None else "the network of the final training is"
     gone = tested["expected"] - count
-    missing = f" ({gone} of its {tested['expected']} were not there)" if gone else ""
+    missing = f" ({gone} of its {tested['expected']} were missing)" if gone else ""
     return (
-        f"On the test split, which no trial has used, {what} right on {right} of {count} photographs{missing}: "
+        f"On the test photographs, which no trial has used, {what} right on {right} of {count} photographs{missing}: "
         f"test_acc {words.accuracy(tested['accuracy'])}, 95 % interval {words.share_interval(interval(right, count))}, "
-        f"{words.points(drop)} points against val_acc."
+        f"{words.points(drop)} points compared with val_acc."
     )
 
 
@@ -206,7 +214,7 @@ def _confirmed_table(confirmed: dict[str, Any]) -> Table:
             )
         )
     header = ("trial", "seeds", "mean val_acc", "spread", "gain", "95 % interval", "p")
-    caption = f"Confirmed with other seeds: gains in points against the reference setting; {confirmed['test']}"
+    caption = f"Confirmed with other seeds: gains over the reference setting in points; {confirmed['test']}"
     return Table(header, rows, caption)
 
 
@@ -236,7 +244,7 @@ def _table(record: SearchRecord, winner: TrialRecord) -> Table:
     header = ("setting or metric", *(f"winner (trial {winner.number})", "reference (trial 0)")[: len(shown)])
     caption = "Metrics are those of the best epoch"
     if len(shown) > 1:
-        caption = "Settings that differ stand out; metrics are those of each trial's best epoch"
+        caption = "Settings that differ are highlighted; metrics are those of each trial's best epoch"
     return Table(header, rows, caption, highlighted=frozenset(highlighted))
 
 
