@@ -28,7 +28,9 @@ def test_a_dry_run_looks_at_the_photographs_and_tells_disk_and_time(
     assert main(["search", "--data", str(root), *FLAGS]) == 0
 
     told = capsys.readouterr().out.splitlines()
-    assert told[-6].startswith("60 photographs, 3 classes: 48 to train, 6 to validate, 6 to test (fewer where some")
+    assert told[-6].startswith(
+        "60 photographs, 3 classes: 48 for training, 6 for validation, 6 for the test (fewer where some"
+    )
     assert told[-5] == "no photographs, passed over: 1 .txt"
     assert "differ only in one letter" in told[-4]
     assert told[-3].startswith("6 validation photographs: one is worth 16.7 points of val_acc")
@@ -60,8 +62,8 @@ def test_a_dry_run_tells_of_long_photographs_and_of_what_trial_0_takes_instead_o
     assert "identical files" not in told
     assert "half of the photographs are 1.78 times as long as wide, or longer: the centre crop leaves out 44%" in told
     assert (
-        '  (trial 0 takes max_norm = 1, the loosest bound there is: the space holds no "none", which the reference '
-        "setting has (no clipping))\n"
+        "  (trial 0 has max_norm = 1, the largest bound in the search space: the reference "
+        'setting\'s "none" (no clipping) is not in it)\n'
     ) in told
 
     assert main(["search", "--space", str(home / "pad.toml"), *flags, "--trials", "1", "--epochs", "1"]) == 0

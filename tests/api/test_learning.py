@@ -61,7 +61,8 @@ def test_a_dry_run_says_what_would_be_learnt_and_tried(tmp_path: Path, monkeypat
     planned = dry_run({"space": TABLES, "device": "cpu"})
 
     assert planned.notes == [
-        "learning from 1 earlier search (results/runs/a; 3 trials); tried first: lr 0.005 (--from-scratch does without)"
+        "learning from 1 earlier search (results/runs/a; 3 trials); tried first: lr 0.005 (--from-scratch turns "
+        "this off)"
     ]
     assert [start["lr"] for start in planned.starts] == [1e-4, 5e-3, 1e-3, 3e-3, 4e-4]
 

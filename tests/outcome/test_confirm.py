@@ -162,7 +162,7 @@ def test_the_photographs_are_looked_for_where_the_search_was_gone_on_with_last(
 def test_a_search_of_the_reference_alone_has_nothing_to_confirm(make_search: Callable[..., Path]) -> None:
     folder = make_search()
 
-    with pytest.raises(UserError, match="holds no trial with a result besides the reference setting"):
+    with pytest.raises(UserError, match="has no trial with a result besides the reference setting"):
         candidates(folder, read_study(folder), top=3)
 
 
@@ -358,7 +358,7 @@ def test_photographs_that_have_changed_since_the_search_are_told_in_numbers(
 
     error = capsys.readouterr().err
     assert f"the photographs in {changed} are not those that {folder} was searched on: " in error
-    assert " of 120 are gone or are used otherwise, " in error
+    assert " of 120 are missing or in another part of the split, " in error
     assert not (folder / "confirm").exists()
 
 
@@ -382,9 +382,9 @@ def test_so_few_runs_that_no_gain_could_have_been_detected_are_said_to_be_too_fe
     told = judged_from([0.50, 0.75], [0.75, 0.50])  # gains +25 and -25 points
 
     assert (
-        "could be chance (+0.0 points of val_acc, 95 % interval -100.0 to +100.0, p = 1). With 2 seeds that differ as "
-        "much as these, no gain could have been detected: it would have had to be 317.7 points, and only 37.5 were "
-        "left to gain; more seeds (--seeds) can detect one."
+        "could be chance (+0.0 points of val_acc, 95 % interval -100.0 to +100.0, p = 1). With 2 seeds that differ "
+        "as much as these, no gain could have been detected: it would have had to be 317.7 points, and only 37.5 are "
+        "missing to 1.0; more seeds (--seeds) can detect one."
     ) in told
 
 
@@ -455,7 +455,7 @@ def test_seeds_that_one_of_a_pair_did_not_finish_are_left_out_of_the_test() -> N
 
     assert judged[1].comparison is not None
     assert judged[1].comparison.num_pairs == 2
-    assert conclusion(judged).endswith(" Not every run reached its end: 1 of t001.")
+    assert conclusion(judged).endswith(" Some runs did not finish: 1 of t001.")
 
 
 def test_wrong_numbers_are_told_together(make_search: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
@@ -485,5 +485,5 @@ def test_other_photographs_than_the_searchs_are_refused(
 
     assert main(["confirm", str(folder), "--device", "cpu"]) == 2
 
-    assert f"are not those that {folder} was searched on: give them with --data" in capsys.readouterr().err
+    assert f"are not those that {folder} was searched on: give the right folder with --data" in capsys.readouterr().err
     assert not (folder / "confirm").exists()

@@ -22,18 +22,20 @@ from tune_cropshield.training.predictions import PREDICTIONS
     [
         (
             OnSamePhotographs(286, 18, 12),
-            "its lead over trial 5 (2.1 points, 18 photographs against 12) is within chance (p = 0.36)",
+            "its lead over trial 5 (2.1 points, 18 photographs against 12) could be chance (p = 0.36)",
         ),
         (
             OnSamePhotographs(100, 10, 1),
-            "its lead over trial 5 (9.0 points, 10 photographs against 1) is more than chance gives two equal settings "
-            "(p = 0.012)",
+            "its lead over trial 5 (9.0 points, 10 photographs against 1) is larger than chance would give (p = 0.012)",
         ),
         (
             OnSamePhotographs(50, 1, 0),
-            "its lead over trial 5 (2.0 points, 1 photograph against 0) is within chance (p = 1)",
+            "its lead over trial 5 (2.0 points, 1 photograph against 0) could be chance (p = 1)",
         ),
-        (OnSamePhotographs(50, 3, 3), "trial 5 is as good (3 photographs against 3 that only one of them gets right)"),
+        (
+            OnSamePhotographs(50, 3, 3),
+            "trial 5 is as good (3 photographs against 3 that only one of the two gets right)",
+        ),
     ],
 )
 def test_a_lead_is_held_against_chance(found: OnSamePhotographs, told: str) -> None:
@@ -55,7 +57,7 @@ def test_the_terminal_the_report_and_programs_are_told_of_the_runner_up(
 ) -> None:
     folder = tmp_path / "s"
     search_of_three(folder, drawn_leaves, shared_cache)
-    told = "its lead over trial 1 (8.3 points, 2 photographs against 1) is within chance (p = 1)"
+    told = "its lead over trial 1 (8.3 points, 2 photographs against 1) could be chance (p = 1)"
 
     assert told in summary_lines(read_study(folder), folder, folder)
     assert told[1:] in read(write_report(folder, shared_cache))

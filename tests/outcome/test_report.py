@@ -109,7 +109,9 @@ def test_a_search_without_a_baseline_does_not_speak_of_a_reference_setting(
     told = summary_lines(study, folder, folder)
     assert told[1].startswith("best: trial 1, val_acc 0.8750") and "reference" not in "\n".join(told)
     assert summary_facts(study, folder)["reference"] is None
-    with pytest.raises(UserError, match=r"^.*/s was searched without the reference setting \(--no-baseline\), which "):
+    with pytest.raises(
+        UserError, match=r"^.*/s was searched without the reference setting \(--no-baseline\), with which "
+    ):
         candidates(folder, study, 1)
 
 
@@ -157,8 +159,8 @@ def test_the_terminal_tells_of_an_interrupted_trial_what_the_report_tells(
 
     assert told[0] == "2 trials: 1 unfinished, 1 finished; 6 epochs trained"
     assert told[2] == (
-        "the reference setting (trial 0, unfinished after 3 epochs): val_acc 0.7500; the winner had 0.8750 by "
-        "then, 12.5 points more"
+        "the reference setting (trial 0, unfinished after 3 epochs): val_acc 0.7500; after as many epochs the "
+        "winner had 0.8750, 12.5 points more"
     )
     assert (
         "The reference setting (trial 0, unfinished after epoch 3) had come to 0.7500, the winner by the same epoch to "

@@ -162,7 +162,7 @@ def test_a_running_searchs_report_says_that_it_runs(tmp_path: Path, drawn_leaves
     assert "1 trained to the end, 1 pruned, 1 running, with what they had reached." in running
     assert "interrupted" not in running and "unfinished" not in running
     assert (
-        "The search was interrupted with 1 trial under way: the commands at the end of this page go on with it."
+        "The search was interrupted while 1 trial was running: the commands at the end of this page continue it."
         in interrupted
     )
     assert "1 pruned, 1 unfinished" in interrupted and "1 running" not in interrupted

@@ -130,7 +130,7 @@ def test_the_users_own_searches_of_the_same_network_and_optimizer_are_found_with
     assert len(known.rows) == 4
     assert notes == [
         f"learning from 2 earlier searches ({runs / 'new'}, {runs / 'old'}; 4 trials); tried first: lr 0.003, "
-        "effective_batch 16 (--from-scratch does without)"
+        "effective_batch 16 (--from-scratch turns this off)"
     ]
 
 
@@ -176,7 +176,7 @@ def test_a_damaged_journal_is_passed_over_with_a_note_where_it_was_found_and_ref
     known, notes = learn(space(), [tmp_path])
 
     assert list(known.sources) == [str(tmp_path / "b")]
-    assert notes[0].startswith(f"{journal} is damaged: ") and notes[0].endswith(": nothing is learnt from it")
+    assert notes[0].startswith(f"{journal} is damaged: ") and notes[0].endswith(": this search learns nothing from it")
     with pytest.raises(UserError, match="is damaged"):
         learn(space(), [], [tmp_path / "a"])
 
@@ -199,7 +199,7 @@ def test_a_search_that_is_named_is_learnt_from_whatever_its_network_and_alone(tm
         ),
         (
             space(optimizer="sgd"),
-            "its optimizer is sgd, this search's is adamw, and learning rates of the two do not compare",
+            "its optimizer is sgd, this search's is adamw, and learning rates of the two cannot be compared",
         ),
     ],
 )
@@ -213,7 +213,7 @@ def test_a_search_that_can_teach_nothing_is_refused(tmp_path: Path, of: SearchSp
 
 
 def test_a_folder_that_is_no_search_and_one_without_results_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"none: holds no search \(search.toml is missing\)"):
+    with pytest.raises(UserError, match=r"none: is not a search folder \(search.toml is missing\)"):
         learn(space(), [], [tmp_path / "none"])
     with pytest.raises(UserError, match="fewer than two of its trials have a result: nothing to learn from"):
         learn(space(), [], [search(tmp_path / "a", (1e-3, 16, {1: 0.5}, FINISHED))])

@@ -348,8 +348,8 @@ def test_equal_weights_from_different_learning_rates_are_told_with_both_trials(t
     # Whichever of them ends last: one that was stopped may be gone on with.
     assert equal_weights(tmp_path, study, 0) == equal_weights(tmp_path, study, 2)
     assert equal_weights(tmp_path, study, 2) == (
-        "trials 0 and 2 have the very same weights although they differ in lr (0.1 and 0.2): "
-        "settings do not reach the training, so that comparing trials would mean nothing"
+        "trials 0 and 2 have identical weights although they differ in lr (0.1 and 0.2): the settings have no "
+        "effect on the training, so comparing trials would be meaningless"
     )
 
 

@@ -79,7 +79,8 @@ def test_nothing_is_expected_of_fewer_than_20_trials() -> None:
 
 def test_a_search_too_short_to_be_called_flat_says_so() -> None:
     assert never_flat(SearchSettings(trials=20, stop_when_flat=True)) == (
-        "stop_when_flat has no effect on this search: it ends none before 20 trials, and this one has 20 (--trials N)"
+        "stop_when_flat has no effect here: it ends a search after 20 trials at the earliest, and this one has "
+        "20 (--trials N)"
     )
     assert never_flat(SearchSettings(trials=21, stop_when_flat=True)) is None
     assert never_flat(SearchSettings(trials=20)) is None

@@ -88,5 +88,5 @@ def test_a_search_of_averages_is_planned_with_one_and_says_so() -> None:
     )
     assert without.fixed_mib is not None and searched.fixed_mib is not None
     assert searched.fixed_mib - without.fixed_mib == pytest.approx(42.715, abs=0.001)
-    assert searched.notes == ("memory is planned for what takes the most of it in the space: ema = 0.999",)
+    assert searched.notes == ("memory is planned for the setting that needs the most in this search: ema = 0.999",)
     assert without.notes == ()

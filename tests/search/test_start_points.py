@@ -26,8 +26,8 @@ def test_no_clipping_becomes_the_loosest_clipping_and_the_note_says_so(domain: d
     assert reference_point(searched) == {"max_norm": taken}
     assert reference_differs(searched) == {"max_norm": ("none", taken)}
     assert reference_notes(searched) == [
-        f'trial 0 takes max_norm = {taken:.3g}, the loosest bound there is: the space holds no "none", which the '
-        "reference setting has (no clipping)"
+        f"trial 0 has max_norm = {taken:.3g}, the largest bound in the search space: the reference setting's "
+        '"none" (no clipping) is not in it'
     ]
 
 
@@ -60,10 +60,12 @@ def test_an_early_stopping_that_cannot_be_off_waits_as_long_as_it_may() -> None:
     searched = space(early_stopping={"int": [2, 9]})
 
     assert reference_point(searched) == {"early_stopping": 9}
-    assert reference_notes(searched) == ["trial 0 takes early_stopping = 9: the reference's 0 is not in the space"]
+    assert reference_notes(searched) == [
+        "trial 0 has early_stopping = 9: the reference setting's 0 is not in the search space"
+    ]
 
 
 def test_another_value_becomes_the_nearest() -> None:
     assert reference_notes(space(lr={"log": [1e-3, 1e-1]})) == [
-        "trial 0 takes lr = 0.001: the reference's 0.0001 is not in the space"
+        "trial 0 has lr = 0.001: the reference setting's 0.0001 is not in the search space"
     ]

@@ -304,8 +304,8 @@ def test_a_dry_run_counts_the_parts_and_refuses_folds_of_a_given_split(
     assert "each trial: 3 folds one after another, its value is their mean" in told
     assert "worst case: 3 trials x 3 parts x 2 epochs = 18 epochs, were none pruned" in told
     assert (
-        "120 photographs, 4 classes: each trial is trained on 3 folds, about 72 photographs to train and 36 to "
-        "validate, 12 to test (fewer"
+        "120 photographs, 4 classes: each trial is trained on 3 folds, each with about 72 photographs for "
+        "training and 36 for validation; 12 for the test (fewer"
     ) in told
     assert "36 validation photographs: one is worth" in told
 

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 NOTHING_FOUND = "none of the known mistakes"
 
 
-HELP = "read training scripts for known mistakes"
+HELP = "look for known mistakes in training scripts"
 DESCRIPTION = (
-    "Reads training scripts and notebooks, without running them, for known mistakes of PyTorch "
-    "training loops, and says what it could not judge."
+    "Looks for known mistakes of PyTorch training loops in scripts and notebooks, without running them, and says which "
+    "parts it could not check."
 )
 
 
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE|DIR",
         help="train.py, a notebook, or a folder: all scripts and notebooks in it",
     )
-    parser.add_argument("--json", action="store_true", help="print one list, for programs")
+    parser.add_argument("--json", action="store_true", help="print one JSON list, for programs")
 
 
 def run(args: argparse.Namespace) -> int:

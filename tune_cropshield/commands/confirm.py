@@ -6,10 +6,10 @@ import argparse
 
 from tune_cropshield.commands import arguments
 
-HELP = "say whether a search's win is more than seed noise"
+HELP = "test whether a search's gain could be chance"
 DESCRIPTION = (
-    "Trains the best trials and the reference setting again over several seeds, and tests whether the win is "
-    "more than seed noise."
+    "Trains the best trials and the reference setting again with several random seeds, and tests whether the gain "
+    "could be chance."
 )
 
 
@@ -19,24 +19,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "search_dir",
         type=arguments.path,
         metavar="SEARCH_DIR",
-        help="a search's folder, or its name in results/runs; the same command goes on where it was stopped",
+        help="a search's folder, or its name in results/runs; repeat the command to continue where it was stopped",
     )
     parser.add_argument(
         "--top",
         type=arguments.whole_number,
         default=3,
         metavar="N",
-        help="best trials to train again (default: %(default)s)",
+        help="how many of the best trials to train again (default: %(default)s)",
     )
     parser.add_argument(
         "--seeds",
         type=arguments.whole_number,
         default=3,
         metavar="N",
-        help="seeds for each, new ones (default: %(default)s)",
+        help="how many new random seeds for each (default: %(default)s)",
     )
-    parser.add_argument("--data", type=arguments.path, metavar="DIR", help="the photographs, where they have moved")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="what to train on, instead of the search's")
+    parser.add_argument(
+        "--data", type=arguments.path, metavar="DIR", help="folder of the photographs, if they have moved"
+    )
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="what to train on (default: as the search)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -13,7 +13,9 @@ PIPED_WIDTH = 160  # characters: a file has no edge, and 80 would fold every lin
 
 
 HELP = "check the machine, the photographs and published rules of thumb"
-DESCRIPTION = "Examines the machine and the photographs, and checks published rules of thumb on this device."
+DESCRIPTION = (
+    "Looks at the machine and the photographs, and measures on this device whether published rules of thumb hold."
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,29 +24,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data",
         type=arguments.path,
         metavar="DIR",
-        help="one sub-folder of photographs per class; left out, that of the file, or a synthetic data set",
+        help="folder with one sub-folder of photographs per class (default: that of the file, or a synthetic data set)",
     )
     parser.add_argument(
         "--config",
         type=arguments.path,
         metavar="FILE.toml",
-        help="read the photographs as its [data] says, as train does",
+        help="use the [data] settings of this file, as train does",
     )
-    parser.add_argument("--space", metavar="FILE.toml", help="the same with a search space, as search does")
+    parser.add_argument(
+        "--space", metavar="FILE.toml", help="use the [data] settings of this search space, as search does"
+    )
     parser.add_argument(
         "--model",
         metavar="NAME",
-        help="network to measure with (default: cropshield_cnn, and on a GPU efficientnet_b0 too)",
+        help="network to measure (default: cropshield_cnn, on a GPU also efficientnet_b0)",
     )
     parser.add_argument("--script", type=arguments.moved("check-script"), help=argparse.SUPPRESS)
-    parser.add_argument("--json", action="store_true", help="print one object, for programs")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, for programs")
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints what was found. Findings are results, not failures: the exit code is 0."""
     from tune_cropshield.api.doctor import examine
 
-    with Console(stderr=True).status("looking") as status:
+    with Console(stderr=True).status("looking at the machine") as status:
         found = examine(
             data=args.data,
             config=args.config,

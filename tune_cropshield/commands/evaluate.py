@@ -21,7 +21,7 @@ PIPE_WIDTH = 300  # characters; a pipe has no edge to fold names at
 
 
 HELP = "evaluate a trained network"
-DESCRIPTION = "Prints accuracy, macro F1 and a table of classes."
+DESCRIPTION = "Prints a trained network's accuracy, macro F1 and a table of classes."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,21 +30,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "run_dir",
         type=arguments.path,
         metavar="RUN_DIR",
-        help="a folder with config.toml and model.safetensors, like OUT/best; of a search its best/, by path or by its "
-        "name in results/runs",
+        help="folder of a trained network (with config.toml and model.safetensors), like OUT/best; or a search, by its "
+        "folder or its name in results/runs: its best network",
     )
     parser.add_argument(
         "--data",
         type=arguments.path,
         metavar="DIR",
-        help="photographs to judge it on, one sub-folder per class (default: those it was trained on)",
+        help="folder with one sub-folder of photographs per class (default: the one it was trained on)",
     )
     parser.add_argument(
         "--split",
         choices=("val", "test", "all"),
         help=(
-            "val, test: its own validation or test photographs (test is meant to be read once, for the winner); all: "
-            "the whole folder (default: val for the folder that it was trained on, all for another one)"
+            "val or test: the network's own validation or test photographs (use test only once, for the final "
+            "network); all: every photograph in the folder (default: val for the folder it was trained on, all for "
+            "another one)"
         ),
     )
     parser.add_argument(
@@ -53,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder for the confusion matrix and the predictions, .csv and .png (default: RUN_DIR)",
     )
-    parser.add_argument("--json", action="store_true", help="print one object, for programs")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, for programs")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -108,10 +109,10 @@ def _on_others(result: EvaluationResult) -> str:
     from tune_cropshield.data.split import VAL
 
     if result.split == VAL:
-        return "; its epoch, and in a search its trial, was chosen by these photographs: expect less on others"
+        return "; its epoch (and in a search the trial) was chosen with these photographs: expect less on new ones"
     if not result.new:
         return ""
     return (
-        "; the accuracy on other photographs of the same kind lies within "
-        f"{words.share_interval(result.accuracy_interval)} (95 % interval by Wilson)"
+        "; on other photographs of the same kind the accuracy is probably "
+        f"{words.share_interval(result.accuracy_interval)} (95 % Wilson interval)"
     )

@@ -7,8 +7,8 @@ import sys
 
 from tune_cropshield.commands import arguments
 
-HELP = "write the best setting for another program"
-DESCRIPTION = "Writes the best trial of a search."
+HELP = "write the best settings or the network for another program"
+DESCRIPTION = "Writes the settings or the network of a search's best trial, for other programs."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,21 +17,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "search_dir",
         type=arguments.path,
         metavar="SEARCH_DIR",
-        help="a search's folder, or that of a training (train --out); or its name in results/runs",
+        help="folder of a search or of a training (train --out), or its name in results/runs",
     )
     parser.add_argument(
         "--to",
         type=arguments.path,
         metavar="DIR",
-        help="folder to write to; left out, onnx goes beside the weights, the rest is printed",
+        help="folder to write to (default: onnx is written next to the weights, other formats are printed)",
     )
     parser.add_argument(
         "--format",
         choices=("toml", "json", "command", "onnx"),
         default="toml",
         help=(
-            "command: the call of the reference train.py; onnx: the network itself, checked against PyTorch "
-            "(default: %(default)s)"
+            "toml, json: the settings; command: the nearest command of CropShield's train.py; onnx: the network, "
+            "checked against PyTorch (default: %(default)s)"
         ),
     )
 
@@ -47,8 +47,8 @@ def run(args: argparse.Namespace) -> int:
     print(done.path)
     if done.max_logit_difference is not None:
         print(
-            f"logits differ from PyTorch's by at most {done.max_logit_difference:.1e}; the file's metadata name the "
-            "input and the classes"
+            f"logits differ from PyTorch's by at most {done.max_logit_difference:.1e}; the file's metadata describe "
+            "the input and the classes"
         )
     for remark in done.remarks:
         print(remark, file=sys.stderr)

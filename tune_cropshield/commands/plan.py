@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from tune_cropshield.memory.choose.pairs import Figures, Pair, Plan
 
 
-HELP = "say which batches fit a GPU's memory"
+HELP = "show which batch sizes fit a GPU's memory"
 DESCRIPTION = (
-    "Prints which micro-batch x accumulation make which effective batch within a GPU memory budget, and "
-    "how fast each is."
+    "Shows which micro-batches and accumulations fit a GPU memory budget, for each effective batch, and how fast each "
+    "pair is."
 )
 
 
@@ -38,15 +38,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--vram",
         default="8GB",
         metavar="8GB|auto",
-        help="budget: an amount, rtx4060-laptop, rtx3050-laptop, or auto for what is free",
+        help="GPU memory to plan for: an amount, rtx4060-laptop, rtx3050-laptop, or auto: what is free now "
+        "(default: %(default)s)",
     )
-    parser.add_argument("--precision", choices=("fp16", "bf16", "fp32"), default="fp16", help="(default: %(default)s)")
-    parser.add_argument("--effective-batch", type=arguments.whole_number, metavar="N", help="only this one")
     parser.add_argument(
-        "--micro-batch", type=arguments.whole_number, metavar="N", help="only this one, whether it fits or not"
+        "--precision",
+        choices=("fp16", "bf16", "fp32"),
+        default="fp16",
+        help="number format of the training step (default: %(default)s)",
     )
-    parser.add_argument("--estimate", action="store_true", help="do not touch a GPU")
-    parser.add_argument("--json", action="store_true", help="print one object, for programs")
+    parser.add_argument(
+        "--effective-batch", type=arguments.whole_number, metavar="N", help="show only this effective batch"
+    )
+    parser.add_argument(
+        "--micro-batch",
+        type=arguments.whole_number,
+        metavar="N",
+        help="show only this micro-batch, whether it fits or not",
+    )
+    parser.add_argument("--estimate", action="store_true", help="estimate only: do not use the GPU")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, for programs")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -69,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(found.as_dict()))
     else:
-        _print(found, "as asked" if args.estimate else "there is no GPU here to measure on", console)
+        _print(found, "as --estimate asks" if args.estimate else "as there is no GPU to measure on", console)
     return 0
 
 
@@ -84,7 +95,7 @@ def _print(found: PlanResult, why_estimated: str, console: Console) -> None:
     else:
         import torch
 
-        how = "with two micro-batches an update, whatever the accumulation"
+        how = "with two micro-batches per update, whatever the accumulation"
         heading = f"Measured on {card.name}, driver {card.driver}, torch {torch.__version__}, {how}."
     console.print(
         f"{trial.model} at {trial.image_size} px, {trial.precision}, {trial.optimizer}, {REFERENCE_CLASSES} classes, "
@@ -92,18 +103,18 @@ def _print(found: PlanResult, why_estimated: str, console: Console) -> None:
     )
     console.print(heading)
     console.print(
-        f"{found.budget_mib:.0f} MiB for us: {plan.context_mib:.0f} for the driver's context, {plan.share_mib:.0f} "
-        'for tensors. Columns "predicted" and "measured": the largest amount of memory held at once.'
+        f"{found.budget_mib:.0f} MiB usable: {plan.context_mib:.0f} for the CUDA driver, {plan.share_mib:.0f} for "
+        'training. Columns "predicted" and "measured" show the largest amount of memory held at once.'
     )
     amount = parse_budget(found.vram)
     console.print(_table(plan, (amount.card_mib if amount is not None else found.budget_mib) / 1024))
     for note in plan.notes:
         console.print(f"note: {note}")
     if any((figures.reserved_mib or 0.0) > (plan.share_mib or 0.0) for figures in plan.figures.values()):
-        console.print("!: too much")
+        console.print("!: does not fit")
     console.print(
-        'Column "formula": a published rule of thumb, which counts the input image (as 2 MB) and forgets the '
-        "activations."
+        'Column "formula" is the pair that the CropShield training guide computes. It counts the input image as 2 MB '
+        "and leaves out the activations, which take most of the memory."
     )
 
 

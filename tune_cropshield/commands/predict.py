@@ -29,17 +29,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "run_dir",
         type=arguments.path,
         metavar="RUN_DIR",
-        help="a folder with config.toml and model.safetensors, like OUT/best; of a search its best/, by path or by its "
-        "name in results/runs",
+        help="folder of a trained network (with config.toml and model.safetensors), like OUT/best; or a search, by its "
+        "folder or its name in results/runs: its best network",
     )
     parser.add_argument(
-        "images", type=arguments.path, nargs="+", metavar="IMAGE", help="photographs, or folders of them"
+        "images", type=arguments.path, nargs="+", metavar="IMAGE", help="photographs, or folders of photographs"
     )
     printed = parser.add_mutually_exclusive_group()
     printed.add_argument(
-        "--json", action="store_true", help="print one list, with every class's probability, for programs"
+        "--json", action="store_true", help="print one JSON list with the probability of every class, for programs"
     )
-    printed.add_argument("--csv", action="store_true", help="print a table: photograph, predicted, probability, error")
+    printed.add_argument(
+        "--csv", action="store_true", help="print a CSV table: photograph, predicted, probability, error"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ import argparse
 from tune_cropshield.commands import arguments
 
 HELP = "make a synthetic data set"
-DESCRIPTION = "Makes pictures of leaves with diseases, one folder per class."
+DESCRIPTION = "Makes synthetic pictures of diseased leaves, in one folder per class."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

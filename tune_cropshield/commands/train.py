@@ -6,23 +6,30 @@ import argparse
 
 from tune_cropshield.commands import arguments
 
-HELP = "train one configuration"
-DESCRIPTION = "Trains the network of a config.toml to its end."
+HELP = "train one network"
+DESCRIPTION = "Trains one network with the settings of a config.toml."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments. A default of None means "as the file says"."""
     parser.add_argument(
-        "--config", type=arguments.path, required=True, metavar="FILE.toml", help="for example OUT/best/config.toml"
+        "--config",
+        type=arguments.path,
+        required=True,
+        metavar="FILE.toml",
+        help="settings, for example OUT/best/config.toml",
     )
     parser.add_argument(
-        "--data", type=arguments.path, metavar="DIR", help="photographs, instead of the configuration's"
+        "--data",
+        type=arguments.path,
+        metavar="DIR",
+        help="folder with one sub-folder of photographs per class (default: that of the file)",
     )
     parser.add_argument(
-        "--epochs", type=arguments.whole_number, metavar="N", help="epochs, instead of the configuration's"
+        "--epochs", type=arguments.whole_number, metavar="N", help="number of epochs (default: that of the file)"
     )
     parser.add_argument(
-        "--time", metavar="20m", help="train for this time, on all cores: the number of epochs is fitted to it"
+        "--time", metavar="20m", help="train for this time on all CPU cores, with as many epochs as fit"
     )
     parser.add_argument(
         "--early-stopping",
@@ -31,9 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="stop after so many epochs without a better val_acc",
     )
     parser.add_argument(
-        "--out", type=arguments.path, metavar="DIR", help="folder for its files (default: results/runs/train-TIME)"
+        "--out", type=arguments.path, metavar="DIR", help="folder for the results (default: results/runs/train-TIME)"
     )
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
+    parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in --out")
     parser.add_argument(
         "--profile", action="store_true", help="write a trace of the second epoch and print where its time goes"
     )

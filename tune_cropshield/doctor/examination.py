@@ -144,7 +144,8 @@ def _computed_figures(model: str) -> Figures:
         Key("first_scale", model): Figure(torch.amp.GradScaler("cpu").get_scale(), "computed"),
         Key("parameters", model): Figure(parameters / 1e6, "computed", f"with {REFERENCE_CLASSES} classes"),
         Key("clip_epochs", model): Figure(
-            None, note="no run of a minute shows epochs saved: a search's trials with and without max_norm do"
+            None,
+            note="a run of a minute cannot show saved epochs; compare trials of a search with and without max_norm",
         ),
     }
 

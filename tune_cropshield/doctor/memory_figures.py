@@ -164,7 +164,7 @@ def memory_figures(
             )
     for (model, _), plan in plans.items():
         if plan is not None:
-            note = "the driver's context and loaded libraries" + ("" if memory.source == "measured" else ": assumed")
+            note = "the CUDA driver and loaded libraries" + ("" if memory.source == "measured" else ": assumed")
             figures[Key("context", model)] = Figure(plan.context_mib / 1024, memory.source, note)
             figures[Key("per_image", model)] = _mib(
                 plan.per_image_mib, 1.0, memory, "activations of an image, fp16 channels_last"

@@ -16,7 +16,12 @@ from tune_cropshield.doctor.photographs import Photographs, most_common_side
 from tune_cropshield.doctor.verdicts import Verdict
 
 NAMED_AT_MOST = 5  # broken files and copies
-RULES = "published rules of thumb (the CropShield training guide)"
+INTRODUCTION = (
+    "The CropShield training guide is a pair of documents on training leaf classifiers on laptops. Below, its rules "
+    "of thumb stand beside what was found here; GUIDE 6 is line 6 of its training_performance_guide.md, NOTES 33 "
+    "line 33 of its gradient_clipping_notes.md."
+)
+RULES = "rules of thumb of the CropShield training guide"
 
 
 def show(found: Examination, console: Console) -> None:
@@ -27,6 +32,9 @@ def show(found: Examination, console: Console) -> None:
     console.print()
     console.print(_two_columns("images per second", _speeds(found)))
     known = [verdict for verdict in found.verdicts if verdict.figure.value is not None]
+    if known:
+        console.print()
+        console.print(INTRODUCTION)
     for model in sorted({verdict.model for verdict in known}):
         console.print()
         console.print(_claims(model, [verdict for verdict in known if verdict.model == model]))
@@ -34,28 +42,29 @@ def show(found: Examination, console: Console) -> None:
     console.print()
     device = "GPU" if found.device == "cuda" else "CPU"
     console.print(
-        f"{counted(len(judged), 'claim')} with a figure could be checked on this {device}: {sum(judged)} "
-        f"{'holds' if sum(judged) == 1 else 'hold'}. "
+        f"{counted(len(judged), 'rule')} of thumb could be checked on this {device}: {sum(judged)} "
+        f"{'holds' if sum(judged) == 1 else 'hold'}. Took "
         f"{found.seconds:.0f} s."
     )
     if found.device == "cpu":
         console.print(
-            "Memory is our estimate for a GPU (nothing was measured on one); speeds are this CPU's, at small images."
+            "Memory is an estimate for a GPU (there is none to measure here); speeds are those of this CPU with "
+            "small images."
         )
 
 
 def _machine(found: Examination) -> list[tuple[str, str]]:
     machine = found.machine
-    gpu = "none that this torch can use"
+    gpu = "none that PyTorch can use"
     if machine.gpu is not None and machine.vram_mib is not None and machine.vram_free_mib is not None:
-        others = f" (the fullest of {machine.gpus})" if machine.gpus > 1 else ""
+        others = f" (of {machine.gpus}, the one with the least free memory)" if machine.gpus > 1 else ""
         gpu = (
             f"{machine.gpu}{others}, driver {machine.driver}, {machine.vram_free_mib:.0f} of {machine.vram_mib:.0f} "
             "MiB free"
         )
     return [
         ("GPU", gpu),
-        ("CPU", f"{counted(machine.cores, 'core')} for us, {machine.system}"),
+        ("CPU", f"{counted(machine.cores, 'core')} usable, {machine.system}"),
         (
             "software",
             ", ".join(
@@ -71,14 +80,14 @@ def _photographs(photographs: Photographs, drawn: bool) -> list[tuple[str, str]]
     whole = (
         "all"
         if photographs.looked_at == photographs.files
-        else f"{photographs.looked_at} of {photographs.files} in a random order"
+        else f"{photographs.looked_at} of {photographs.files}, chosen at random,"
     )
-    broken = f"{len(photographs.broken)} ({whole} were decoded)" + _named(
+    broken = f"{len(photographs.broken)} ({whole} were checked)" + _named(
         [f"{path} ({why})" for path, why in photographs.broken]
     )
     copies = f"groups of identical files: {len(photographs.copies)}"
     copies += f", {photographs.across_classes} of them in more than one class" if photographs.across_classes else ""
-    copies += "" if photographs.files_compared else " so far: there was no time to compare all"
+    copies += "" if photographs.files_compared else ", as far as there was time to compare"
     near = f"groups of turned, mirrored, rescaled or recompressed ones: {len(photographs.near_copies)}"
     near += "" if photographs.looked_at == photographs.files else f" among the {photographs.looked_at} decoded"
     split = "the folders' own split: " if photographs.given_split else ""
@@ -97,7 +106,7 @@ def _photographs(photographs: Photographs, drawn: bool) -> list[tuple[str, str]]
     rows += [("advice", line) for line in photographs.long]
     if is_imbalanced(classes):
         rows.append(
-            ("advice", 'class_weights = "balanced" gives small classes their say; macro F1 shows whether it helps')
+            ("advice", 'class_weights = "balanced" gives small classes more weight; macro F1 shows whether it helps')
         )
     return rows
 
@@ -110,12 +119,12 @@ def _named(things: list[str]) -> str:
 
 def _speeds(found: Examination) -> list[tuple[str, str]]:
     loading = found.loading
-    how = f"by one process (PIL and torchvision transforms, {loading.image_size} px)"
-    gain = f"augmented on the device: {loading.gain:.1f} times as many"
+    how = f"with one process (PIL and torchvision transforms, {loading.image_size} px)"
+    gain = f"augmented on the device: {loading.gain:.1f} times as fast"
     rows = [
-        ("stock loader", f"{_rate(loading.stock_images_per_s)} {how}"),
-        ("our store", f"{_rate(loading.store_images_per_s)}, {gain}"),
-        ("decoding, once", f"{_rate(loading.decode_images_per_s)} by one thread"),
+        ("PyTorch's loader", f"{_rate(loading.stock_images_per_s)} {how}"),
+        ("this program", f"{_rate(loading.store_images_per_s)}, {gain}"),
+        ("decoding, once", f"{_rate(loading.decode_images_per_s)} with one thread"),
     ]
     for model, speeds in found.speeds.items():
         rows.append((model, speeds.how))
@@ -125,8 +134,11 @@ def _speeds(found: Examination) -> list[tuple[str, str]]:
         workers = min(REFERENCE_WORKERS, found.machine.cores)
         fed = loading.stock_images_per_s * workers
         if fed < fastest:
-            bound = f"loader-bound: {workers} stock processes give {fed:.0f}, the step takes {fastest:.0f}"
-            rows.append(("verdict", bound))
+            bound = (
+                f"loading images: {workers} processes of PyTorch's loader give {fed:.0f}, the training step could "
+                f"take {fastest:.0f}"
+            )
+            rows.append(("bottleneck", bound))
     return rows
 
 
@@ -145,9 +157,9 @@ def _two_columns(title: str, rows: list[tuple[str, str]]) -> Table:
 
 def _claims(model: str, verdicts: list[Verdict]) -> Table:
     table = Table(box=None, pad_edge=False, title=f"{RULES} about {model}", title_justify="left", title_style="bold")
-    table.add_column("claim", overflow="fold")
-    table.add_column("the rule", overflow="fold")
-    table.add_column("here", overflow="fold", ratio=2)
+    table.add_column("rule", overflow="fold")
+    table.add_column("the guide says", overflow="fold")
+    table.add_column("found here", overflow="fold", ratio=2)
     for verdict in verdicts:
         claim, figure = verdict.claim, verdict.figure
         place = f" ({claim.places[0]})" if claim.places else ""

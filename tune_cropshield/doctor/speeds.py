@@ -72,7 +72,9 @@ def _on_a_gpu(model: str, device: torch.device, seconds: float) -> Speeds:
     if "amp" in times:
         rate = steps["amp"].images_per_window / statistics.median(times["amp"])
         minutes = REFERENCE_TRAINING_IMAGES / rate / 60
-        note = f"on this GPU, for {REFERENCE_TRAINING_IMAGES:,} images that are there at once: no loader can be faster"
+        note = (
+            f"on this GPU, for {REFERENCE_TRAINING_IMAGES:,} images that are already in memory: no loader can be faster"
+        )
         figures[Key("epoch_minutes", model, (micro, accumulation))] = Figure(minutes, note=note)
     return Speeds(figures, _rates(steps, times), f"{of}, random images on the GPU, fused AdamW")
 
@@ -113,7 +115,7 @@ def _on_a_cpu(model: str, device: torch.device, seconds: float) -> Speeds:
     of = f"{CPU_BATCH} images of {CPU_IMAGE_SIZE} px"
     amp_note = f"bf16 against fp32 on this CPU, {CPU_AMP_BATCH} images of {CPU_IMAGE_SIZE} px"
     figures = {
-        Key("amp_speed", model): Figure(None, note="the rule is about GPUs; amp-on-cpu tells what bf16 gives here"),
+        Key("amp_speed", model): Figure(None, note="the rule is about GPUs; amp-on-cpu shows what bf16 gives here"),
         Key("amp_on_cpu", model): Figure(speed, note=amp_note),
         Key("channels_last_speed", model): Figure(ratio(times, "fp32", "fp32 channels_last"), note=f"fp32, {of}"),
         Key("accumulation_speed", model): Figure(

@@ -60,7 +60,7 @@ def _verdict(claim: Claim, model: str, figure: Figure, loader_gain: float | None
     holds = _within(figure.value, claim.low, claim.high, claim.unit)
     text = f"holds: {value}" if holds else f"{value}, not {_range(claim)}{_remark(claim, figure.value)}"
     if claim.quantity == "amp_speed" and loader_gain is not None and loader_gain < 0.95 * max(figure.value, 1.0):
-        text += f"; loader-bound: behind the stock loader AMP gives {loader_gain:.1f} x"
+        text += f"; with PyTorch's loader, which cannot load images fast enough, {loader_gain:.1f} x"
     return Verdict(claim, model, figure, holds, text)
 
 
