@@ -166,11 +166,11 @@ def test_too_many_unreadable_images_are_refused_and_named(capsys: pytest.Capture
         (["--trials-per-gpu", "0"], '--trials-per-gpu: must be a whole number from 1 to 1024, or "auto", but got 0'),
         (["--trials-per-gpu", "-1"], '--trials-per-gpu: must be a whole number from 1 to 1024, or "auto", but got -1'),
         (["--trials-per-gpu", "x"], '--trials-per-gpu: must be a whole number from 1 to 1024, or "auto", but got "x"'),
-        (["--time-budget", "soon"], "--time-budget: 'soon' is no duration: write 45s, 90m, 2h or 1h30m"),
+        (["--time-budget", "soon"], "--time-budget: 'soon' is not a duration: write 45s, 90m, 2h or 1h30m"),
         (
             ["--vram", "lots"],
             (
-                "--vram: 'lots' is no GPU memory budget: write 8, 8GB, 8GiB, 8000MB, auto or rtx4060-laptop, "
+                "--vram: 'lots' is not an amount of GPU memory: write 8, 8GB, 8GiB, 8000MB, auto or rtx4060-laptop, "
                 "rtx3050-laptop"
             ),
         ),
@@ -554,7 +554,7 @@ def test_leaves_are_not_drawn_over_something_else(capsys: pytest.CaptureFixture[
 
     (told,) = refused(capsys, "sample-data", "data")
 
-    assert told.endswith("exists already and is not an empty folder: leaves are drawn only into a new one")
+    assert told.endswith("exists already and is not an empty folder: synthetic photographs need a new folder")
 
 
 def program(*arguments: object, stdout: Any = subprocess.PIPE) -> subprocess.CompletedProcess[str]:

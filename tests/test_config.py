@@ -104,7 +104,7 @@ def test_every_fault_of_a_file_is_told_at_once_with_its_key(tmp_path: Path) -> N
         ("accumulation = 64", "`accumulation` must divide effective_batch, but got 64 and 32"),
         (
             "mixup = 0.2\neffective_batch = 15",
-            "mixup and cutmix mix neighbours, so micro_batch and effective_batch must be even, but got 15 and 15",
+            "mixup and cutmix mix pairs of images, so micro_batch and effective_batch must be even, but got 15 and 15",
         ),
     ],
 )
@@ -132,7 +132,7 @@ def test_an_unknown_model_is_told_with_the_known_ones(tmp_path: Path) -> None:
         ("[space]", "space: unknown key; known here: data, trial"),
         ("a = 1\na = 2", "not valid TOML: Cannot overwrite a value (at end of document)"),
         ("lr = ", "not valid TOML: Invalid value (at end of document)"),
-        (b"\xff\xfe\x00\x01binary junk", "is no text file (not UTF-8)"),
+        (b"\xff\xfe\x00\x01binary junk", "is not a text file (not UTF-8)"),
         ("x = " + "[" * 5000, "not valid TOML: maximum recursion depth exceeded"),
         ('"a\\nb" = 1', '"a\\nb": unknown key; known here: data, trial'),
     ],

@@ -59,7 +59,7 @@ def test_a_disk_that_fills_up_stops_a_training_and_loses_none_of_it(
     filler = fill(disk, room_kib * 1024)
 
     with pytest.raises(
-        DiskFull, match=r"no space left on the disk while writing .*: free some, then go on with --resume"
+        DiskFull, match=r"no space left on the disk while writing .*: free some, then continue with --resume"
     ):
         for _ in epochs:
             pass

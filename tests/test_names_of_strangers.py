@@ -94,5 +94,5 @@ def test_a_pipe_is_no_photograph_and_is_not_waited_for(tmp_path: Path) -> None:
 
 
 def test_classes_are_not_merged_into_nothing() -> None:
-    with pytest.raises(ValueError, match='`merge` must name a class, but "healthy" is to join ""'):
+    with pytest.raises(ValueError, match='`merge` must name a class, but "healthy" is to become ""'):
         DataConfig(merge={"healthy": " "})

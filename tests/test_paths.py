@@ -61,7 +61,7 @@ def test_a_windows_path_between_double_quotes_is_answered_with_the_right_quotes(
 ) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(written(tmp_path, f"[data]\n{line}\n"))
-    assert str(caught.value).endswith(f"a path with backslashes stands between single quotes, {hint}")
+    assert str(caught.value).endswith(f"write a path with backslashes between single quotes, {hint}")
     right = load_config(written(tmp_path, f"[data]\n{line.replace(chr(34), chr(39))}\n"))
     assert right.data.dir == line.split('"')[1]
 

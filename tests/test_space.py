@@ -125,7 +125,7 @@ def test_every_fault_of_a_space_is_told_at_once_with_its_key(tmp_path: Path) -> 
         "space.lr: `low < high` must hold, but got low=0.001, high=1e-05",
         "search: `grace_epochs <= epochs` must hold, but got 30 and 25",
         "trial.seed: is set by [search] seed",
-        "space.lr: stands in [trial] too",
+        "space.lr: is set in [trial] too: it is either fixed or searched",
         "start.0.dropout: 3.0 is not in the space (0.1 to 1.5)",
         (
             "start.0.lrr: is not searched; did you mean lr? searched here: lr, weight_decay, dropout, max_norm, "
@@ -150,8 +150,8 @@ def test_every_fault_of_a_space_is_told_at_once_with_its_key(tmp_path: Path) -> 
             "[space]\nlr = {log = [1e-5, 1e-2], choice = [1]}",
             "space.lr: give exactly one of log, uniform, int or choice, but got log and choice",
         ),
-        ("[space]\nlr = {choice = []}", "space.lr: choices must be there and differ, but got []"),
-        ("[space]\nlr = {choice = [1, 1.0]}", "space.lr: choices must be there and differ, but got [1, 1.0]"),
+        ("[space]\nlr = {choice = []}", "space.lr: there must be choices, all different, but got []"),
+        ("[space]\nlr = {choice = [1, 1.0]}", "space.lr: there must be choices, all different, but got [1, 1.0]"),
         ("[space]\nlr = {choice = ['1e-4']}", 'space.lr: must be a number, but got "1e-4"'),
         ("[space]\ndropout = {uniform = [0.5, 1.5]}", "space.dropout: must be below 1, but got 1.5"),
         (
@@ -169,18 +169,18 @@ def test_every_fault_of_a_space_is_told_at_once_with_its_key(tmp_path: Path) -> 
         (
             "[trial]\nmixup = 0.2\n[space]\neffective_batch = {int = [16, 32]}",
             (
-                "space.effective_batch: mixup and cutmix mix neighbours, so micro_batch and effective_batch must "
+                "space.effective_batch: mixup and cutmix mix pairs of images, so micro_batch and effective_batch must "
                 "be even, but got 17 and 17"
             ),
         ),
         (
             "[search]\nvram = '8 apples'",
             (
-                "search.vram: '8 apples' is no GPU memory budget: write 8, 8GB, 8GiB, 8000MB, auto or "
+                "search.vram: '8 apples' is not an amount of GPU memory: write 8, 8GB, 8GiB, 8000MB, auto or "
                 "rtx4060-laptop, rtx3050-laptop"
             ),
         ),
-        ("[search]\ntime_budget = 'soon'", "search.time_budget: 'soon' is no duration: write 45s, 90m, 2h or 1h30m"),
+        ("[search]\ntime_budget = 'soon'", "search.time_budget: 'soon' is not a duration: write 45s, 90m, 2h or 1h30m"),
         (
             "[search]\ntrials_per_gpu = 'x'",
             'search.trials_per_gpu: must be a whole number from 1 to 1024, or "auto", but got "x"',
@@ -192,7 +192,8 @@ def test_every_fault_of_a_space_is_told_at_once_with_its_key(tmp_path: Path) -> 
         ),
         (
             "[trial]\nwarmup_epochs = 5.0\n[search]\ngrace_epochs = 2",
-            "search: `grace_epochs >= warmup_epochs` must hold (no trial is judged while it warms up), but got 2 and 5",
+            "search: `grace_epochs >= warmup_epochs` must hold (no trial is stopped while it warms up), but got "
+            "2 and 5",
         ),
     ],
 )
@@ -203,9 +204,7 @@ def test_a_fault_of_a_space_is_told_in_one_sentence(tmp_path: Path, text: str, t
 def test_a_parameter_that_cannot_be_searched_is_told_with_those_that_can(tmp_path: Path) -> None:
     told = faults(tmp_path, "[space]\nlearning_rate = {log = [1e-5, 1e-2]}\nimage_size = {choice = [64, 96]}")
 
-    assert told[0].startswith(
-        "space.learning_rate: is no parameter that can be searched; known here: dropout, augment, mixup, "
-    )
+    assert told[0].startswith("space.learning_rate: cannot be searched; known here: dropout, augment, mixup, ")
     assert told[1].startswith(
         "space.image_size: is the same for all trials of a search; known here: dropout, augment, mixup, "
     )
@@ -218,7 +217,7 @@ def test_a_parameter_that_cannot_be_searched_is_told_with_those_that_can(tmp_pat
         ("[search]\nepochs = 8", 2, (2, 4)),
         ("[search]\nepochs = 1", 1, ()),
         ("[search]\nepochs = 25\ngrace_epochs = 1\nreduction_factor = 3", 1, (1, 3, 9)),
-        ("[trial]\nwarmup_epochs = 5.5\n[search]\nepochs = 8", 6, (6,)),  # no trial is judged while it warms up
+        ("[trial]\nwarmup_epochs = 5.5\n[search]\nepochs = 8", 6, (6,)),  # no trial is stopped while it warms up
     ],
 )
 def test_where_nothing_is_said_trials_are_judged_from_a_quarter_of_their_epochs_on_and_after_the_warm_up(
@@ -234,7 +233,7 @@ def test_values_given_as_flags_are_told_under_the_flags(tmp_path: Path) -> None:
 
     assert faults(tmp_path, "[search]\ngrace_epochs = 2", overrides) == [
         "--trials: must be at least 1, but got 0",
-        "--time-budget: 'x' is no duration: write 45s, 90m, 2h or 1h30m",
+        "--time-budget: 'x' is not a duration: write 45s, 90m, 2h or 1h30m",
         "--image-size: must be at least 16, but got 3",
     ]
 
@@ -327,7 +326,10 @@ def test_how_long_photographs_are_fitted_is_searched_though_it_stands_in_data(tm
             '[space]\nfit = {choice = ["crop", "stretch"]}',
             "space.fit: must be one of 'crop', 'pad' or 'squash', but got \"stretch\"",
         ),
-        ('[data]\nfit = "pad"\n[space]\nfit = {choice = ["crop", "pad"]}', "space.fit: stands in [data] too"),
+        (
+            '[data]\nfit = "pad"\n[space]\nfit = {choice = ["crop", "pad"]}',
+            "space.fit: is set in [data] too: it is either fixed or searched",
+        ),
         ('[data]\nfit = "cut"', "data.fit: must be one of 'crop', 'pad' or 'squash', but got \"cut\""),
         ("[space]\nfit = {log = [0.1, 1.0]}", "space.fit: must be one of 'crop', 'pad' or 'squash', but got 0.1"),
     ],

@@ -26,7 +26,7 @@ def test_memory_is_read_in_every_common_spelling(text: str, mib: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "0", "0GB", "-8GB", "8TB", "GB", "8 GB 4", "nan", "inf", "9" * 400, "8,5GB"])
 def test_what_is_no_amount_of_memory_is_told_with_the_forms(text: str) -> None:
-    with pytest.raises(ConfigError, match="is no amount of memory: write 8, 8GB, 8GiB, 8000MB or auto"):
+    with pytest.raises(ConfigError, match="is not an amount of memory: write 8, 8GB, 8GiB, 8000MB or auto"):
         parse_memory(text)
 
 
@@ -39,7 +39,7 @@ def test_a_duration_is_read_in_every_common_spelling(text: str, seconds: float) 
 
 @pytest.mark.parametrize("text", ["", "0s", "2", "-2h", "2 hours", "h", "1h 30m", "nan", "9" * 400 + "d", "2h!"])
 def test_what_is_no_duration_is_told_with_the_forms(text: str) -> None:
-    with pytest.raises(ConfigError, match="is no duration: write 45s, 90m, 2h or 1h30m"):
+    with pytest.raises(ConfigError, match="is not a duration: write 45s, 90m, 2h or 1h30m"):
         parse_duration(text)
 
 

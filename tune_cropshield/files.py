@@ -154,7 +154,7 @@ def raising_disk_full(path: Path) -> Iterator[None]:
     except Exception as error:
         if is_disk_full(error):
             raise DiskFull(
-                f"no space left on the disk while writing {path}: free some, then go on with --resume"
+                f"no space left on the disk while writing {path}: free some, then continue with --resume"
             ) from error
         raise
 

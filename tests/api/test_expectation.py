@@ -31,9 +31,9 @@ def test_a_dry_run_looks_at_the_photographs_and_tells_disk_and_time(
     assert told[-6].startswith(
         "60 photographs, 3 classes: 48 for training, 6 for validation, 6 for the test (fewer where some"
     )
-    assert told[-5] == "no photographs, passed over: 1 .txt"
+    assert told[-5] == "ignored, not photographs: 1 .txt"
     assert "differ only in one letter" in told[-4]
-    assert told[-3].startswith("6 validation photographs: one is worth 16.7 points of val_acc")
+    assert told[-3].startswith("6 validation photographs: one is 16.7 points of val_acc")
     # 60 pictures of 36 x 36 px and thumbnails of 16 x 16 px are 0.3 MiB
     assert re.match(r"disk: 1 MiB for decoded photographs .* at most about \d+ MiB in the search's folder", told[-2])
     assert re.match(

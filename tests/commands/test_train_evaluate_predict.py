@@ -61,7 +61,7 @@ def test_train_tells_every_epoch_in_a_line_and_the_best_at_the_end(
 
     told = capsys.readouterr().out.splitlines()
     assert told[0] == "decoding photographs"
-    assert told[1].startswith("12 validation photographs: one is worth 8.3 points of val_acc")
+    assert told[1].startswith("12 validation photographs: one is 8.3 points of val_acc")
     assert told[2] == "training tiny_cnn on cpu: 84 photographs, 4 classes, up to 4 epochs"
     epochs = [line for line in told if line.startswith("epoch ")]
     assert [line.split()[1] for line in epochs] == ["1/4", "2/4", "3/4", "4/4"]
@@ -209,7 +209,7 @@ def test_predict_tells_on_stderr_what_it_passes_over_in_a_folder(
     assert told.out.split("\t")[0] == str(folder / "leaf")
     assert told.err.splitlines() == [
         f"{folder}: left out: 1 .nef (this format is not read: convert them to JPEG or PNG)",
-        f"{folder}: no photographs, passed over: 1 .txt",
+        f"{folder}: ignored, not photographs: 1 .txt",
     ]
 
 

@@ -107,7 +107,7 @@ def test_photographs_of_a_test_folder_without_classes_are_left_out_and_told(tmp_
         ),
         (
             ["train/a", "train/b", "val/a", "val/b", "validation/a"],
-            "DATA holds val and validation, which are one side of a split; keep one of them",
+            "DATA holds val and validation, which mean the same part of a split; keep one of them",
         ),
         (
             ["train", "val"],
@@ -128,7 +128,7 @@ def test_folders_of_the_same_names_are_variants_and_no_classes(tmp_path: Path, t
     assert "hold folders of the same names (healthy and rust), so they are variants or parts of one data set" in message
     for top in tops:
         assert f"--data DATA/{top} (2 folders, 4 photographs)" in message
-    assert "are the classes, say class_depth = 1 under [data]" in message
+    assert "are the classes, set class_depth = 1 in [data]" in message
 
 
 @pytest.mark.parametrize("tops", [("fold1", "fold2"), ("images", "masks", "labels"), ("color", "gray")])
@@ -146,8 +146,8 @@ def test_crops_with_diseases_are_asked_about(tmp_path: Path) -> None:
     assert refusal(root) == (
         "apple and corn in DATA hold folders with photographs of their own: give --data DATA/apple (2 folders, 4 "
         "photographs) or --data DATA/corn (2 folders, 4 photographs); for all of them with the classes apple/healthy, "
-        "apple/scab, corn/common_rust and corn/healthy, say class_depth = 2 under [data]; if apple and corn are the "
-        "classes, say class_depth = 1 under [data]"
+        "apple/scab, corn/common_rust and corn/healthy, set class_depth = 2 in [data]; if apple and corn are the "
+        "classes, set class_depth = 1 in [data]"
     )
     assert list_folder(root, 1).classes == ("apple", "corn")
     assert list_folder(root, 2).classes == ("apple/healthy", "apple/scab", "corn/common_rust", "corn/healthy")
@@ -176,7 +176,7 @@ def test_a_split_beside_classes_is_refused(tmp_path: Path) -> None:
         "'DATA/test' holds folders named like the classes beside it (healthy and rust): move it out of DATA"
     )
     assert refusal(leaves(tmp_path / "loose", "healthy", "rust", "test")).startswith(
-        "test in DATA is named like a side of a split, healthy and rust beside it is not"
+        "test in DATA is named like a part of a split, healthy and rust beside it is not"
     )
 
 
@@ -211,7 +211,7 @@ def test_a_class_depth_that_no_photograph_lies_as_deep_as_is_refused_in_words(
         with pytest.raises(DataError) as caught:
             list_folder(root, 2, merge, for_training=for_training)
         assert str(caught.value) == (
-            f"class_depth = 2 under [data] means DATA/apple/scab/1.jpg, but no photograph of {str(root)!r} lies that "
+            f"class_depth = 2 in [data] means DATA/apple/scab/1.jpg, but no photograph of {str(root)!r} lies that "
             "deep (as healthy/0.jpg does not): leave class_depth out, or put each class into a folder of its crop"
         )
 
@@ -229,7 +229,7 @@ def test_crops_with_diseases_inside_a_split_keep_their_side(tmp_path: Path) -> N
     ]
     assert [it.path for it in listed.left_out] == ["val/fig/blank/"]
     too_flat = leaves(tmp_path / "flat", "train/a", "train/b", "val/a", "val/b")
-    assert refusal(too_flat, 2).startswith("class_depth = 2 under [data] means DATA/train/apple/scab/1.jpg, but no")
+    assert refusal(too_flat, 2).startswith("class_depth = 2 in [data] means DATA/train/apple/scab/1.jpg, but no")
 
 
 @pytest.mark.parametrize("depth", [True, 1.0, 0, 3])
@@ -257,14 +257,14 @@ def test_crops_with_diseases_inside_a_split_are_asked_about(tmp_path: Path) -> N
     root = leaves(tmp_path, "train/apple/scab", "train/apple/rust", "train/fig/rot", "val/apple/scab", "val/fig/rot")
     assert refusal(root) == (
         "apple and fig in the split of DATA hold folders with photographs of their own: for the classes apple/rust, "
-        "apple/scab and fig/rot, say class_depth = 2 under [data]; if apple and fig are the classes, say class_depth = "
+        "apple/scab and fig/rot, set class_depth = 2 in [data]; if apple and fig are the classes, say class_depth = "
         "1 under [data]"
     )
     shared = [f"{side}/{crop}/{name}" for side in ("train", "val") for crop in ("a", "b") for name in ("ok", "rust")]
     assert refusal(leaves(tmp_path / "shared", *shared)) == (
         "a and b in the split of DATA hold folders of the same names (ok and rust), so they are variants or "
-        "parts of one data set, or crops, and no classes: keep one of them; if they are crops with the classes a/ok, "
-        "a/rust, b/ok and b/rust, say class_depth = 2 under [data]; if a and b are the classes, say class_depth = 1 "
+        "parts of one data set, or crops, and not classes: keep one of them; if they are crops with the classes a/ok, "
+        "a/rust, b/ok and b/rust, set class_depth = 2 in [data]; if a and b are the classes, say class_depth = 1 "
         "under [data]"
     )
     one = leaves(tmp_path / "one", "train/apple/scab", "train/apple/rust", "val/apple/scab", "val/apple/rust")
@@ -283,8 +283,8 @@ def test_loose_photographs_beside_diseases_do_not_make_a_crop_a_class(tmp_path: 
     assert refusal(root) == (
         "apple and corn in DATA hold folders with photographs of their own: give --data DATA/apple (2 folders, 7 "
         "photographs) or --data DATA/corn (2 folders, 6 photographs); for all of them with the classes apple/rust, "
-        "apple/scab, corn/blight and corn/smut, say class_depth = 2 under [data] (it leaves out 1 photograph directly "
-        "in apple); if apple and corn are the classes, say class_depth = 1 under [data]"
+        "apple/scab, corn/blight and corn/smut, set class_depth = 2 in [data] (it leaves out 1 photograph directly "
+        "in apple); if apple and corn are the classes, set class_depth = 1 in [data]"
     )
     assert [it.path for it in list_folder(root, 2).left_out] == ["apple/x.jpg"]
     assert len(list_folder(root, 1).images) == 13
@@ -300,7 +300,7 @@ def test_photographs_on_no_side_of_a_split_inside_the_classes_are_refused(tmp_pa
     root = leaves(tmp_path, "healthy/train", "healthy/val", "rust/train", "rust/val", "rust")
     for class_depth in (None, 1):
         assert refusal(root, class_depth) == (
-            "train and val in 'DATA/healthy' are sides of a split, but 2 photographs of DATA lie on none, as "
+            "train and val in 'DATA/healthy' are parts of a split, but 2 photographs of DATA lie in none, as "
             "rust/0.jpg: move them to one, or out of the folder"
         )
 
@@ -309,10 +309,10 @@ def test_crops_that_share_their_diseases_are_offered_as_classes(tmp_path: Path) 
     root = leaves(tmp_path, "apple/healthy", "apple/rust", "corn/healthy", "corn/rust")
     assert refusal(root) == (
         "apple and corn in DATA hold folders of the same names (healthy and rust), so they are variants or parts of "
-        "one data set, or crops, and no classes: give --data DATA/apple (2 folders, 4 photographs) or --data DATA/corn "
-        "(2 folders, 4 photographs); if they are crops with the classes apple/healthy, apple/rust, corn/healthy and "
-        "corn/rust, say class_depth = 2 under [data]; if apple and corn are the classes, say class_depth = 1 under "
-        "[data]"
+        "one data set, or crops, and not classes: give --data DATA/apple (2 folders, 4 photographs) or --data "
+        "DATA/corn (2 folders, 4 photographs); if they are crops with the classes apple/healthy, apple/rust, "
+        "corn/healthy and corn/rust, set class_depth = 2 in [data]; if apple and corn are the classes, say "
+        "class_depth = 1 under [data]"
     )
     assert list_folder(root, 2).classes == ("apple/healthy", "apple/rust", "corn/healthy", "corn/rust")
     variants = leaves(tmp_path / "variants", "color/healthy", "color/rust", "gray/healthy", "gray/rust")

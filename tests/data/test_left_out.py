@@ -178,7 +178,7 @@ def test_what_is_left_out_is_told_in_a_few_lines(two_classes: Path) -> None:
             "left out: 1 .nef in a (this format is not read: convert them to JPEG or PNG)",
             "left out: 1 photograph in no class folder: cover.jpg",
             "left out: 1 folder without photographs: rust/",
-            "no photographs, passed over: 2 .txt, 1 .csv; 1 Thumbs.db (hidden, or of the system or a file server)",
+            "ignored, not photographs: 2 .txt, 1 .csv; 1 Thumbs.db (hidden, or made by the system or a file server)",
         ]
 
 

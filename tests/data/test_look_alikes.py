@@ -56,7 +56,7 @@ def test_names_that_look_alike_are_found_and_others_are_not(one: str, other: str
 
 def test_the_line_that_joins_two_classes_is_given_and_can_be_pasted(tmp_path: Path) -> None:
     (line,) = look_alike_lines({"Ro\u00f1a": 5, "Ron\u0303a": 40})
-    assert line.endswith('join them under [data] with  merge = {"Ro\\u00f1a" = "Ron\\u0303a"}')
+    assert line.endswith('join them in [data] with  merge = {"Ro\\u00f1a" = "Ron\\u0303a"}')
     (tmp_path / "config.toml").write_text(f"[data]\n{line.split('with  ')[1]}\n")
     config = load_config(tmp_path / "config.toml")
     assert config.data.merge == {"Ro\u00f1a": "Ron\u0303a"}
@@ -66,7 +66,7 @@ def test_the_line_that_joins_two_classes_is_given_and_can_be_pasted(tmp_path: Pa
 
 def test_one_line_joins_all_that_are_alike_under_a_name_without_spaces_at_its_ends() -> None:
     assert look_alike_lines({"Rust": 3, "rust": 9, "rust ": 12, "leaf_mold": 5, "leaf_mould": 4})[-1].endswith(
-        ': if they are one, join them under [data] with  merge = {"Rust" = "rust", "leaf_mould" = "leaf_mold", '
+        ': if they are one, join them in [data] with  merge = {"Rust" = "rust", "leaf_mould" = "leaf_mold", '
         '"rust " = "rust"}'
     )
 
@@ -82,7 +82,7 @@ def test_a_split_whose_sides_spell_a_class_in_two_ways_is_refused_with_the_line_
         list_folder(tmp_path)
     assert str(caught.value) == (
         "the given split has no train photographs of 'rust': each class must be in train and in val (are 'rust' and "
-        '\'Rust\' one class? join them under [data] with  merge = {"rust" = "Rust"})'
+        '\'Rust\' one class? join them in [data] with  merge = {"rust" = "Rust"})'
     )
     assert list_folder(tmp_path, merge={"rust": "Rust"}).classes == ("Rust", "healthy")
 
@@ -91,7 +91,7 @@ def test_a_merge_of_all_classes_into_one_is_named(tmp_path: Path) -> None:
     for folder in ("a", "b", "c"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "1.jpg").write_bytes(folder.encode())
-    with pytest.raises(DataError, match=r"merge under \[data\] joins all 3 of .*\('a', 'b', 'c'\) into 'c': take one"):
+    with pytest.raises(DataError, match=r"merge in \[data\] joins all 3 of .*\('a', 'b', 'c'\) into 'c': take one"):
         list_folder(tmp_path, merge={"a": "c", "b": "c"})
 
 
@@ -131,12 +131,12 @@ def test_classes_can_be_joined_under_a_new_name(misspelt: Path) -> None:
 
 def test_a_merge_of_names_that_are_no_classes_is_a_fault_except_on_another_folder(misspelt: Path) -> None:
     merge = {"Powdary": "Powdery_Mildew"}
-    with pytest.raises(DataError, match=r"merge under \[data\] names 'Powdary', which is no class of .*'Powdary_Mild"):
+    with pytest.raises(DataError, match=r"merge in \[data\] names 'Powdary', which is not a class of .*'Powdary_Mild"):
         list_folder(misspelt, merge=merge)
     assert len(scan_folder(misspelt, None, merge=merge, for_training=False).classes) == 3
 
 
 def test_a_chain_of_merges_is_a_fault(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text('[data]\nmerge = {a = "b", b = "c"}\n')
-    with pytest.raises(ConfigError, match=r'data: `merge` joins a class with one that stays, but "b" is both'):
+    with pytest.raises(ConfigError, match=r'data: `merge` turns one class into another that stays, but "b" is both'):
         load_config(tmp_path / "config.toml")

@@ -112,8 +112,8 @@ def test_copies_on_two_sides_of_the_split_are_counted_before_training(tmp_path: 
             changed.save(path.with_stem(f"{path.stem}_{mark}"), quality=90)
     *_, line = remarks(open_data(DataConfig(dir=str(root)), {32}, shared_cache))
     assert line.startswith(
-        "9 of 9 validation photographs and 9 of 9 test photographs have a copy on another side of the split (turned, "
-        "mirrored, rescaled, compressed or named so), and accuracy flatters: "
+        "9 of 9 validation photographs and 9 of 9 test photographs have a copy in another part of the split "
+        "(turned, mirrored, rescaled, compressed, or a copy by its name), so the accuracy is too high: "
     )
     assert line.count(" (train)") == 3
     assert line.endswith("; keep one of each, or give a split (train/, val/)")

@@ -38,8 +38,8 @@ def given_split(leaves: Path, tmp_path: Path) -> Path:
 
 
 FEW = (
-    "3 validation photographs: one is worth 33.3 points of val_acc, one of the smallest class 100 points of its "
-    "recall; of some classes there are fewer than 5: "
+    "3 validation photographs: one is 33.3 points of val_acc, and one of the smallest class is 100 points of its "
+    "recall; some classes have fewer than 5: "
 )
 
 
@@ -73,7 +73,7 @@ def test_a_given_split_is_used_as_it_is_and_said(given_split: Path, shared_cache
     assert [len(side) for side in (data.split.train, data.split.val, data.split.test)] == [15, 9, 0]
     assert all(data.store.paths[index].startswith("val/") for index in data.split.val)
     assert remarks(data)[1:] == ["the split is used as the folders give it; it has no test photographs"]
-    with pytest.raises(DataError, match=r"holds no test photographs: its folders name other sides"):
+    with pytest.raises(DataError, match=r"holds no test photographs: its folders name other parts of a split"):
         DeviceData(data, data.store.images.device).indices("test")
 
 
@@ -82,7 +82,7 @@ def test_identical_photographs_on_both_sides_of_a_given_split_are_told(given_spl
     shutil.copy(source, given_split / "val" / source.parent.name / "copy.jpg")
     name = source.relative_to(given_split).as_posix()
     assert remarks(opened(given_split, shared_cache))[2:] == [
-        "1 photograph of val and test is identical to others of the split, so accuracy flatters: "
+        "1 photograph of val and test is identical to others of the split, so the accuracy is too high: "
         f"{name} = val/{source.parent.name}/copy.jpg"
     ]
 
@@ -92,7 +92,7 @@ def test_validation_that_is_cut_from_train_is_no_split_as_given(given_split: Pat
     data = opened(given_split, shared_cache)
     assert [len(side) for side in (data.split.train, data.split.val, data.split.test)] == [12, 3, 9]
     assert remarks(data)[1:] == [
-        "the folders give no validation photographs: 3 photographs of train, chosen by content, are for it"
+        "the folders contain no validation photographs: 3 photographs of train, chosen by content, are used"
     ]
 
 
@@ -104,9 +104,9 @@ def test_identical_photographs_in_two_classes_are_told(leaves: Path, shared_cach
     shutil.copy(other, second / "other.jpg")
     shutil.copy(other, first / "x.jpg")  # in its own class
     assert remarks(opened(leaves, shared_cache))[1:] == [
-        "2 photographs lie in more than one class as identical files, of which one label at most is right: "
-        f"{first.name}/{one.name} = {second.name}/same.jpg = {third.name}/same.jpg, "
-        f"{first.name}/{other.name} = {second.name}/other.jpg; keep each in its class only"
+        "2 photographs lie in more than one class as identical files, so at most one of the labels is right: "
+        f"{first.name}/{one.name} = {second.name}/same.jpg = {third.name}/same.jpg, {first.name}/{other.name} = "
+        f"{second.name}/other.jpg; keep each in one class only"
     ]
 
 
@@ -121,7 +121,7 @@ def test_a_training_tells_and_keeps_what_it_left_out(
     assert main(["train", "--config", str(home / "config.toml"), "--data", str(leaves), "--out", str(out)]) == 0
     said = capsys.readouterr().out.splitlines()
     assert said.count(f"left out: {name}/zero.jpg (empty file)") == 1
-    assert said.count("no photographs, passed over: 1 .txt") == 1
+    assert said.count("ignored, not photographs: 1 .txt") == 1
     assert read_left_out(out) == [
         LeftOut(f"{name}/notes.txt", "other", "no photograph", name),
         LeftOut(f"{name}/zero.jpg", "unreadable", "empty file", name),

@@ -71,8 +71,8 @@ def test_machine_and_photographs_are_told_with_what_is_wrong_with_them() -> None
     assert "2 of 50 files; largest : smallest = 40 rust : 10 scab, 4.0 times as many" in text
     assert "saying rust of every photograph scores accuracy 0.800 and macro F1 0.444" in text
     assert (
-        "5 validation photographs: one is worth 20.0 points of val_acc, one of the smallest class 100 points of its "
-        "recall; of some classes there are fewer than 5: scab 1, rust 4"
+        "5 validation photographs: one is 20.0 points of val_acc, and one of the smallest class is 100 points of its "
+        "recall; some classes have fewer than 5: scab 1, rust 4"
     ) in text
     assert "rescaled or recompressed ones: 1 among the 32 decoded: rust/1.jpg ~ rust/1_90deg.jpg" in text
     assert "left out: 1 .heic in rust (HEIC is not read)" in text

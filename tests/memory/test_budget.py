@@ -37,7 +37,7 @@ def test_auto_is_what_is_free_less_a_margin() -> None:
     budget = resolve_budget("auto", LAPTOP)
     assert budget.total_mib == 7300 - 256
     assert budget.notes == (
-        "NVIDIA GeForce RTX 4060 Laptop GPU: 7300 MiB are free now; 256 of them are left to others",
+        "NVIDIA GeForce RTX 4060 Laptop GPU: 7300 MiB are free now; 256 of them are left to other programs",
     )
 
 

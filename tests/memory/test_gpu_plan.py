@@ -84,7 +84,7 @@ def test_several_trials_share_the_budget(tmp_path: Path) -> None:
 def test_a_card_too_small_for_16_images_gets_what_fits(tmp_path: Path) -> None:
     made, _ = plan(tmp_path, budget_mib=1100.0)
     assert [str(pair) for pair in made.pairs[128]] == ["4x32"]
-    assert made.notes == ("4x8, 4x32: fewer than 16 images at once make noisy batch norms; no larger divisor fits",)
+    assert made.notes == ("4x8, 4x32: fewer than 16 images at once make batch norm noisy; no larger divisor fits",)
 
 
 def test_a_card_too_small_for_anything_is_refused(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def test_an_effective_batch_that_no_pair_makes_is_named() -> None:
     points = Points([Point(16, SHARE_MIB, 1.0, 100.0, 5.0)])
     made = plan(points, 16, 17)
     assert made.effective_batches == (16, 17)
-    assert made.notes == ("1x17: fewer than 16 images at once make noisy batch norms; no larger divisor fits",)
+    assert made.notes == ("1x17: fewer than 16 images at once make batch norm noisy; no larger divisor fits",)
     made = plan(points, 15, 16, allowed=Allowed(even=True))
     assert made.effective_batches == (16,)
     assert made.notes == ("no pair that fits makes an effective batch of 15",)

@@ -48,7 +48,8 @@ def test_the_table_says_that_it_is_an_estimate_and_what_the_guide_says(capsys: p
     [
         (
             ["--vram", "banana"],
-            "'banana' is no GPU memory budget: write 8, 8GB, 8GiB, 8000MB, auto or rtx4060-laptop, rtx3050-laptop",
+            "'banana' is not an amount of GPU memory: write 8, 8GB, 8GiB, 8000MB, auto or rtx4060-laptop, "
+            "rtx3050-laptop",
         ),
         (["--vram", "auto"], "give an amount, like 8GB"),
         (["--vram", "520MiB"], "for each trial on the GPU"),

@@ -383,8 +383,8 @@ def test_so_few_runs_that_no_gain_could_have_been_detected_are_said_to_be_too_fe
 
     assert (
         "could be chance (+0.0 points of val_acc, 95 % interval -100.0 to +100.0, p = 1). With 2 seeds that differ "
-        "as much as these, no gain could have been detected: it would have had to be 317.7 points, and only 37.5 are "
-        "missing to 1.0; more seeds (--seeds) can detect one."
+        "as much as these, no gain could have been detected: it would have had to be 317.7 points, and only 37.5 can "
+        "still be gained; more seeds (--seeds) can detect one."
     ) in told
 
 

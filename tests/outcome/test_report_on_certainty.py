@@ -224,7 +224,7 @@ def test_the_photographs_are_told_class_by_class_with_an_example_of_each(tmp_pat
         f"The largest class, {largest}, has 40 photographs, 4 times as many as the smallest, {smallest}, with 10. "
         f"Always answering {largest} would be right on 44 % of the validation photographs (macro F1 0.205)."
     ) in text
-    assert "9 validation photographs: one is worth 11.1 points of val_acc" in text
+    assert "9 validation photographs: one is 11.1 points of val_acc" in text
     assert f"{smallest} 10 11 % 8 1 1 1" in text  # the last: one file that cannot be read
     assert f"Left out: {smallest}/broken.jpg (" in text
     assert "1 .mp4" in text

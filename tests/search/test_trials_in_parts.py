@@ -313,6 +313,6 @@ def test_a_dry_run_counts_the_parts_and_refuses_folds_of_a_given_split(
         shutil.copytree(drawn_leaves, home / "given" / side)
     assert main([*flags, str(home / "given")]) == 2
     assert (
-        f"{home / 'given'}: `folds = 3` deals train and validation photographs out anew, but the folders name the "
-        "validation photographs (val): leave folds out, or take replicates"
+        f"{home / 'given'}: `folds = 3` splits training and validation photographs again, but the folders name the "
+        "validation photographs (val): leave folds out, or use replicates"
     ) in " ".join(capsys.readouterr().err.split())

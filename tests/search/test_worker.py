@@ -164,4 +164,4 @@ class Wrong(SampleLoss):
 
 def test_a_worker_retires_when_a_trial_has_left_memory_behind() -> None:
     assert why_retire(allocated_mib=850.0, kept_mib=800.0) is None
-    assert why_retire(900.0, 500.0) == "400 MiB of the last trial were still allocated: its worker was replaced"
+    assert why_retire(900.0, 500.0) == "400 MiB of the last trial were still allocated: its worker process was replaced"

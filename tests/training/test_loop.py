@@ -281,7 +281,7 @@ def test_a_damaged_checkpoint_is_told_and_training_goes_on_from_the_one_before(
     run_trial(config(drawn_leaves), data, tmp_path / "hurt", reports.append, resume=True)
     assert reports[0].metrics.epoch == max(goes_on_after, 1)
     assert "last.pt is damaged" in reports[0].notes[0] and reports[0].notes[0].endswith(
-        f": it goes on after epoch {goes_on_after}"
+        f": it continues after epoch {goes_on_after}"
     )
     (event,) = read_events(tmp_path / "hurt")
     assert (event["event"], event["goes_on_after_epoch"], len(event["reasons"])) == (

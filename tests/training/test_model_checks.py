@@ -81,6 +81,6 @@ def test_a_plan_leaves_single_images_out_where_they_cannot_be_trained_on() -> No
 
 
 def test_adaptive_clipping_of_nothing_is_refused() -> None:
-    message = "agc: adaptive clipping leaves the classifier alone, and freeze_backbone trains nothing else, but got"
+    message = "agc: adaptive clipping does not touch the last layer, and freeze_backbone trains nothing else, but got"
     with pytest.raises(ConfigError, match=message):
         check_network(TrialConfig(model="tiny_cnn", image_size=32, agc=0.1, freeze_backbone=True))

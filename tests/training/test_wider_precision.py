@@ -92,7 +92,7 @@ def test_a_network_too_loud_for_fp16_is_trained_in_fp32_as_if_it_had_been_asked_
         config(pretrained=str(loud_weights), precision="fp32"), data, tmp_path / "fp32", report=lambda report: None
     )
     (told,) = last.notes
-    assert told.startswith("training in fp16 failed (") and told.endswith("): it goes on in fp32 after epoch 0")
+    assert told.startswith("training in fp16 failed (") and told.endswith("): it continues in fp32 after epoch 0")
     (event,) = read_events(tmp_path / "fp16")
     assert (event["event"], event["before"], event["after"], event["epoch"]) == ("precision", "fp16", "fp32", 0)
     assert exact(tmp_path / "fp16") == exact(tmp_path / "fp32")

@@ -39,7 +39,7 @@ def _no_real_choice(domain: Domain) -> str | None:
     return (
         None
         if choice is None or (choice and len(set(choice)) == len(choice))
-        else f"choices must be there and differ, but got {shown(choice)}"
+        else f"there must be choices, all different, but got {shown(choice)}"
     )
 
 

@@ -187,7 +187,7 @@ def _names_in(kind: str, path: Path) -> set[str]:
     except OSError as error:
         raise ConfigError([f"{kind}: {path} cannot be read: {error.strerror}"]) from None
     except (SyntaxError, ValueError) as error:
-        raise ConfigError([f"{kind}: {path} is no valid Python: {error}"]) from None
+        raise ConfigError([f"{kind}: {path} is not valid Python: {error}"]) from None
     names: set[str] = set()
     nodes: list[ast.AST] = list(tree.body)
     while nodes:

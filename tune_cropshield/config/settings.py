@@ -44,7 +44,7 @@ def _path(text: str) -> str:
     """
     if text != as_utf8(text):
         raise ValueError(
-            f"must be UTF-8, as a settings file is, but got {as_utf8(text)}: rename it, or give a link to it"
+            f"must be UTF-8, as a settings file is, but got {as_utf8(text)}: rename it, or use a link to it"
         )
     if any(ord(letter) < 32 for letter in text):
         written = "".join(ESCAPES.get(letter, letter) for letter in text)
@@ -62,12 +62,12 @@ def _merged_twice(data: DataConfig) -> str | None:
     both = sorted(data.merge.keys() & set(data.merge.values()))
     if not both:
         return None
-    return f"`merge` joins a class with one that stays, but {shown(both[0])} is both joined and joined with"
+    return f"`merge` turns one class into another that stays, but {shown(both[0])} stands on both sides"
 
 
 def _merged_into_nothing(data: DataConfig) -> str | None:
     nameless = sorted(name for name, into in data.merge.items() if not into.strip())
-    return f'`merge` must name a class, but {shown(nameless[0])} is to join ""' if nameless else None
+    return f'`merge` must name a class, but {shown(nameless[0])} is to become ""' if nameless else None
 
 
 def _no_such_fold(data: DataConfig) -> str | None:
@@ -157,7 +157,7 @@ def _mixing_lacks_neighbours(trial: TrialConfig) -> str | None:
     if not trial.mixes or (micro % 2 == 0 and trial.effective_batch % 2 == 0):
         return None
     return (
-        f"mixup and cutmix mix neighbours, so micro_batch and effective_batch must be even, but got {micro} and "
+        f"mixup and cutmix mix pairs of images, so micro_batch and effective_batch must be even, but got {micro} and "
         f"{trial.effective_batch}"
     )
 

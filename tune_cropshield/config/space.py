@@ -315,12 +315,12 @@ def _misplaced(space: SearchSpace, origin: Origin) -> list[str]:
     ]
     for name in space.space:
         if name not in SEARCHABLE:
-            why = "is the same for all trials of a search" if name in FIXED else "is no parameter that can be searched"
+            why = "is the same for all trials of a search" if name in FIXED else "cannot be searched"
             faults.append(f"{origin.of(('space', name))}: {why}; {unknown_name(name, SEARCHABLE)}")
         elif name in space.trial:
-            faults.append(f"{origin.of(('space', name))}: stands in [trial] too")
+            faults.append(f"{origin.of(('space', name))}: is set in [trial] too: it is either fixed or searched")
         elif name in OF_PHOTOGRAPHS and getattr(space.data, name) != DataConfig.model_fields[name].default:
-            faults.append(f"{origin.of(('space', name))}: stands in [data] too")
+            faults.append(f"{origin.of(('space', name))}: is set in [data] too: it is either fixed or searched")
     return faults
 
 
@@ -401,7 +401,7 @@ def _faults_of_grace(space: SearchSpace, origin: Origin) -> list[str]:
     if space.search.first_step >= needed:
         return []
     return [
-        f"{origin.of_rule(('search',), rule)}: `grace_epochs >= warmup_epochs` must hold (no trial is judged while "
+        f"{origin.of_rule(('search',), rule)}: `grace_epochs >= warmup_epochs` must hold (no trial is stopped while "
         f"it warms up), but got {space.search.first_step} and {needed:g}"
     ]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from tune_cropshield.errors import ConfigError
 
-SINGLE_QUOTES = "a path with backslashes stands between single quotes, as in"
+SINGLE_QUOTES = "write a path with backslashes between single quotes, as in"
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError([f"{path}: cannot be read ({error.strerror})"]) from None
     except UnicodeDecodeError:
-        raise ConfigError([f"{path}: is no text file (not UTF-8)"]) from None
+        raise ConfigError([f"{path}: is not a text file (not UTF-8)"]) from None
     except (ValueError, RecursionError) as error:
         # An int of thousands of digits and a thousand nested lists are no TOMLDecodeError.
         what = " ".join(str(error).split())

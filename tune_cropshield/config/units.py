@@ -23,7 +23,7 @@ def parse_memory(text: str) -> float:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(mb|mib|gb|gib)?", text.strip().lower())
     mib = float(found[1]) * MIB_PER_UNIT[found[2] or "gb"] if found is not None else 0.0
     if not 0 < mib < math.inf:
-        raise ConfigError([f"{text!r} is no amount of memory: write 8, 8GB, 8GiB, 8000MB or auto"])
+        raise ConfigError([f"{text!r} is not an amount of memory: write 8, 8GB, 8GiB, 8000MB or auto"])
     return mib
 
 
@@ -32,7 +32,7 @@ def parse_duration(text: str) -> float:
     parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", text.strip().lower())
     seconds = sum(float(number) * SECONDS_PER_UNIT[unit] for number, unit in parts)
     if "".join(number + unit for number, unit in parts) != text.strip().lower() or not 0 < seconds < math.inf:
-        raise ConfigError([f"{text!r} is no duration: write 45s, 90m, 2h or 1h30m"])
+        raise ConfigError([f"{text!r} is not a duration: write 45s, 90m, 2h or 1h30m"])
     return seconds
 
 
@@ -86,6 +86,6 @@ def parse_budget(text: str) -> Amount | None:
         mib = parse_memory(text)
     except ConfigError:
         raise ConfigError(
-            [f"{text!r} is no GPU memory budget: write 8, 8GB, 8GiB, 8000MB, auto or {', '.join(NAMED_BUDGETS)}"]
+            [f"{text!r} is not an amount of GPU memory: write 8, 8GB, 8GiB, 8000MB, auto or {', '.join(NAMED_BUDGETS)}"]
         ) from None
     return Amount(mib, mib)

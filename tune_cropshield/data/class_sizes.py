@@ -36,7 +36,7 @@ def always_the_largest(classes: Mapping[str, int]) -> tuple[str, float, float]:
 def always_the_largest_line(classes: Mapping[str, int]) -> str:
     """Returns what a network has to beat."""
     largest, accuracy, macro_f1 = always_the_largest(classes)
-    return f"saying {largest} of every photograph scores accuracy {accuracy:.3f} and macro F1 {macro_f1:.3f}"
+    return f"always answering {largest} has accuracy {accuracy:.3f} and macro F1 {macro_f1:.3f}"
 
 
 def validation_line(classes: Mapping[str, int]) -> str:
@@ -48,11 +48,11 @@ def validation_line(classes: Mapping[str, int]) -> str:
     by_size = sorted(classes.items(), key=lambda item: item[1])
     few = [f"{name} {count}" for name, count in by_size if count < FEW_OF_A_CLASS]
     more = f" and {len(few) - 5} more classes" if len(few) > 5 else ""
-    of_classes = f"; of some classes there are fewer than {FEW_OF_A_CLASS}: {', '.join(few[:5])}{more}" if few else ""
+    of_classes = f"; some classes have fewer than {FEW_OF_A_CLASS}: {', '.join(few[:5])}{more}" if few else ""
     smallest = by_size[0][1]
-    of_smallest = f", one of the smallest class {100 / smallest:.0f} points of its recall" if smallest else ""
+    of_smallest = f", and one of the smallest class is {100 / smallest:.0f} points of its recall" if smallest else ""
     return (
-        f"{counted(total, 'validation photograph')}: one is worth {100 / total:.1f} points of val_acc{of_smallest}"
+        f"{counted(total, 'validation photograph')}: one is {100 / total:.1f} points of val_acc{of_smallest}"
         f"{of_classes}"
     )
 

@@ -143,7 +143,7 @@ def _check_same_photographs(root: Path, stores: Sequence[Store]) -> None:
     lost = sorted({path for store in stores for path in store.paths} - everywhere)
     if lost:
         raise DataError(
-            f"{len(lost)} of the photographs in {str(root)!r} could be read at first and not later on, while they were "
+            f"{len(lost)} of the photographs in {str(root)!r} could be read at first but not later, while they were "
             f"decoded ({printable(lost[0])}): start again"
         )
     first = stores[0]
@@ -201,5 +201,7 @@ class DeviceData:
         """
         indices = getattr(self.data.split, split)
         if not len(indices):
-            raise DataError(f"{str(self.data.store.root)!r} holds no {split} photographs: its folders name other sides")
+            raise DataError(
+                f"{str(self.data.store.root)!r} holds no {split} photographs: its folders name other parts of a split"
+            )
         return torch.from_numpy(indices)

@@ -195,7 +195,7 @@ def _check_there_are_classes(root: Path, layout: Layout, tops: Mapping[str, List
     depth = len(layout.class_parts)
     meant = "DATA/apple/scab/1.jpg" if layout.side_part is None else "DATA/train/apple/scab/1.jpg"
     raise DataError(
-        f"class_depth = {depth} under [data] means {meant}, but no photograph of {str(root)!r} lies that deep (as "
+        f"class_depth = {depth} in [data] means {meant}, but no photograph of {str(root)!r} lies that deep (as "
         f"{printable(photographs[0].path)} does not): leave class_depth out, or put each class into a folder of its "
         "crop"
     )
@@ -222,7 +222,7 @@ def _check_merged(root: Path, merge: Mapping[str, str], folders: set[str]) -> No
     unknown = sorted(merge.keys() - folders)
     if unknown:
         raise DataError(
-            f"merge under [data] names {', '.join(map(repr, unknown))}, which is no class of {str(root)!r}; its "
+            f"merge in [data] names {', '.join(map(repr, unknown))}, which is not a class of {str(root)!r}; its "
             f"classes are {', '.join(map(repr, sorted(folders)))}"
         )
 
@@ -232,7 +232,7 @@ def _check_there_are_two(
 ) -> None:
     if len(classes) == 1 and len(folders) > 1:
         raise DataError(
-            f"at least two classes are needed, but merge under [data] joins all {len(folders)} of {str(root)!r} "
+            f"at least two classes are needed, but merge in [data] joins all {len(folders)} of {str(root)!r} "
             f"({', '.join(map(repr, sorted(folders)))}) into {classes[0]!r}: take one out of it"
         )
     if len(classes) == 1:

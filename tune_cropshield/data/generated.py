@@ -70,7 +70,7 @@ def draw_leaves(root: Path, classes: int = 6, per_class: int = 80, image_size: i
     try:
         if root.exists() and not (root.is_dir() and not any(root.iterdir())):
             raise DataError(
-                f"{str(root)!r} exists already and is not an empty folder: leaves are drawn only into a new one"
+                f"{str(root)!r} exists already and is not an empty folder: synthetic photographs need a new folder"
             )
         names = list(DISEASES)[:classes]
         for name in names:
@@ -89,9 +89,9 @@ def draw_leaves(root: Path, classes: int = 6, per_class: int = 80, image_size: i
     except OSError as error:
         if is_disk_full(error):
             raise DiskFull(
-                f"no space left on the disk while drawing leaves into {root}: free some, then try again"
+                f"no space left on the disk while making photographs in {root}: free some, then try again"
             ) from error
-        raise DataError(f"leaves cannot be drawn into {str(root)!r}: {error.strerror}") from error
+        raise DataError(f"photographs cannot be made in {str(root)!r}: {error.strerror}") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return root

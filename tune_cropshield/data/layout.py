@@ -147,8 +147,8 @@ def _side_part(root: Path, paths: Sequence[str], class_depth: int) -> int | None
         if loose:
             lie, them = ("lies", "it") if len(loose) == 1 else ("lie", "them")
             raise DataError(
-                f"{_listed(sorted(found[split]))} in {str(root.joinpath(*split))!r} are sides of a split, but "
-                f"{counted(len(loose), 'photograph')} of {str(root)!r} {lie} on none, as "
+                f"{_listed(sorted(found[split]))} in {str(root.joinpath(*split))!r} are parts of a split, but "
+                f"{counted(len(loose), 'photograph')} of {str(root)!r} {lie} in none, as "
                 f"{printable(loose[0])}: move {them} to one, or out of the folder"
             )
         return part
@@ -161,7 +161,9 @@ def _check_split_outside(root: Path, paths: Sequence[str], class_depth: int) -> 
     sides = {name: side for name in tops if (side := side_of(name)) is not None}
     twice = [name for name in sides if list(sides.values()).count(sides[name]) > 1]
     if twice:
-        raise DataError(f"{str(root)!r} holds {' and '.join(twice)}, which are one side of a split; keep one of them")
+        raise DataError(
+            f"{str(root)!r} holds {' and '.join(twice)}, which mean the same part of a split; keep one of them"
+        )
     names = {side: name for name, side in sides.items()}
     if TRAIN not in names:
         raise DataError(
@@ -173,7 +175,7 @@ def _check_split_outside(root: Path, paths: Sequence[str], class_depth: int) -> 
     loose = f"; {counted(lie, 'photograph')} {'lies' if lie == 1 else 'lie'} directly in it" if lie else ""
     within = _tops([path for path in paths if path.startswith(f"{names[TRAIN]}/")], 0)
     pairs = _pairs(within)
-    two_deep = f"; for the classes {_listed(pairs)}, say class_depth = 2 under [data]" if len(pairs) > 1 else ""
+    two_deep = f"; for the classes {_listed(pairs)}, set class_depth = 2 in [data]" if len(pairs) > 1 else ""
     raise DataError(
         f"at least two classes are needed, but {str(root / names[TRAIN])!r} has {len(classes)}{loose}{two_deep}; a "
         "given split is laid out as in DATA/train/healthy/1.jpg and DATA/val/healthy/2.jpg"
@@ -190,7 +192,7 @@ def _refuse_what_are_no_classes(root: Path, paths: Sequence[str], side_part: int
     counts = Counter(name for top in with_folders.values() for name in top.inner)
     shared = sorted(name for name, count in counts.items() if count > 1)
     of_split = "" if side_part is None else "the split of "
-    anyway = f"if {_listed(sorted(tops))} are the classes, say class_depth = 1 under [data]"
+    anyway = f"if {_listed(sorted(tops))} are the classes, set class_depth = 1 in [data]"
     # Inside a split, no folder to give instead holds more than one side of it.
     give = f"{_choices(root, with_folders)}; " if side_part is None and with_folders else ""
     pairs = _pairs(tops)
@@ -205,7 +207,7 @@ def _refuse_what_are_no_classes(root: Path, paths: Sequence[str], side_part: int
             as_crops = f"if they are crops with the classes {_listed(pairs)}, {_two_deep(tops)}; "
         raise DataError(
             f"{_listed(alike)} in {of_split}{str(root)!r} hold folders of the same names ({_listed(shared)}), so they "
-            f"are variants or parts of one data set{or_crops} and no classes: "
+            f"are variants or parts of one data set{or_crops} and not classes: "
             f"{give.removesuffix('; ') or 'keep one of them'}{given}; {as_crops}{anyway}"
         )
     beside = {name: sorted(set(top.inner) & (tops.keys() - {name})) for name, top in tops.items()}
@@ -218,7 +220,7 @@ def _refuse_what_are_no_classes(root: Path, paths: Sequence[str], side_part: int
         )
     if sides:
         raise DataError(
-            f"{_listed(sorted(sides))} in {of_split}{str(root)!r} is named like a side of a split, "
+            f"{_listed(sorted(sides))} in {of_split}{str(root)!r} is named like a part of a split, "
             f"{_listed(sorted(tops.keys() - sides.keys()))} beside it is not: keep either classes or a split in one "
             f"folder, or {give or 'move it out; '}{anyway}"
         )
@@ -250,9 +252,9 @@ def _two_deep(tops: Mapping[str, _Top]) -> str:
     """Returns how to say that two folders make a class's name, and which photographs are then of no class."""
     loose = {name: top.direct for name, top in tops.items() if top.direct}
     if not loose:
-        return "say class_depth = 2 under [data]"
+        return "set class_depth = 2 in [data]"
     lie = counted(sum(loose.values()), "photograph")
-    return f"say class_depth = 2 under [data] (it leaves out {lie} directly in {_listed(sorted(loose))})"
+    return f"set class_depth = 2 in [data] (it leaves out {lie} directly in {_listed(sorted(loose))})"
 
 
 def deeper(root: Path, paths: Sequence[str]) -> str | None:

@@ -75,11 +75,11 @@ def left_out_lines(left_out: Iterable[LeftOut]) -> list[str]:
     ]
     passed_over = [
         f"{_by_suffix(of_kind[kind])}{what}"
-        for kind, what in (("other", ""), ("system", " (hidden, or of the system or a file server)"))
+        for kind, what in (("other", ""), ("system", " (hidden, or made by the system or a file server)"))
         if kind in of_kind
     ]
     if passed_over:
-        lines.append(f"no photographs, passed over: {'; '.join(passed_over)}")
+        lines.append(f"ignored, not photographs: {'; '.join(passed_over)}")
     return lines
 
 

@@ -45,7 +45,7 @@ def look_alike_lines(classes: Mapping[str, int]) -> list[str]:
         for pair in pairs[:NAMED_AT_MOST]
     ]
     if len(pairs) > NAMED_AT_MOST:
-        lines.append(f"{len(pairs) - NAMED_AT_MOST} more pairs of class names differ as little")
+        lines.append(f"{len(pairs) - NAMED_AT_MOST} more pairs of class names are as similar")
     if pairs:
         lines[-1] += f": if they are one, {joined_by(pairs, classes)}"
     return lines
@@ -65,7 +65,7 @@ def joined_by(pairs: Sequence[LookAlikes], classes: Mapping[str, int]) -> str:
     for group in groups:
         name = max(sorted(group), key=lambda of: classes[of]).strip()
         entries += [f"{_toml(other)} = {_toml(name)}" for other in sorted(group - {name})]
-    return f"join them under [data] with  merge = {{{', '.join(sorted(entries))}}}"
+    return f"join them in [data] with  merge = {{{', '.join(sorted(entries))}}}"
 
 
 def _differ_in(one: str, other: str) -> str | None:

@@ -98,7 +98,7 @@ def _given(split: Split, given_sides: Collection[str]) -> str:
     has_test = "" if len(split.test) else "; it has no test photographs"
     if VAL not in given_sides:
         drawn = counted(len(split.val), "photograph")
-        return f"the folders give no validation photographs: {drawn} of train, chosen by content, are for it{has_test}"
+        return f"the folders contain no validation photographs: {drawn} of train, chosen by content, are used{has_test}"
     return f"the split is used as the folders give it{has_test}"
 
 
@@ -114,8 +114,8 @@ def _identical_in_two_classes(labels: Sequence[int], paths: Sequence[str], diges
     lie = "lies" if len(groups) == 1 else "lie"
     examples = ", ".join(" = ".join(map(printable, group)) for group in groups[:EXAMPLES])
     return [
-        f"{counted(len(groups), 'photograph')} {lie} in more than one class as identical files, of which one label at "
-        f"most is right: {examples}; keep each in its class only"
+        f"{counted(len(groups), 'photograph')} {lie} in more than one class as identical files, so at most one of "
+        f"the labels is right: {examples}; keep each in one class only"
     ]
 
 
@@ -132,7 +132,7 @@ def _identical_on_both_sides(split: Split, paths: Sequence[str], digests: Sequen
         return []
     return [
         f"{counted(len(pairs), 'photograph')} of val and test {'is' if len(pairs) == 1 else 'are'} identical to others "
-        f"of the split, so accuracy flatters: {', '.join(pairs[:EXAMPLES])}"
+        f"of the split, so the accuracy is too high: {', '.join(pairs[:EXAMPLES])}"
     ]
 
 
@@ -169,8 +169,9 @@ def _near_copies_on_both_sides(data: LeafData) -> list[str]:
         if touched[side]
     )
     return [
-        f"{counts} have a copy on another side of the split (turned, mirrored, rescaled, compressed or named so), "
-        f"and accuracy flatters: {', '.join(examples[:EXAMPLES])}; keep one of each, or give a split (train/, val/)"
+        f"{counts} have a copy in another part of the split (turned, mirrored, rescaled, compressed, or a copy by its "
+        f"name), so the accuracy is too high: {', '.join(examples[:EXAMPLES])}; keep one of each, or give a split "
+        "(train/, val/)"
     ]
 
 

@@ -167,7 +167,7 @@ def fold_of(
     for name, side in (("train on", chosen.train), ("validate on", chosen.val)):
         there = {labels[index] for index in side.tolist()}
         if lacking := [repr(of) for label, of in enumerate(classes) if label not in there]:
-            raise DataError(f"fold {fold} of {folds} has no images of {', '.join(lacking)} to {name}: take fewer folds")
+            raise DataError(f"fold {fold} of {folds} has no images of {', '.join(lacking)} to {name}: use fewer folds")
     return chosen
 
 
@@ -178,8 +178,8 @@ def check_folds(folds: int, given: Collection[str], folder: str) -> None:
     """
     if folds > 1 and VAL in given:
         raise DataError(
-            f"{folder}: `folds = {folds}` deals train and validation photographs out anew, but the folders name the "
-            f"validation photographs ({VAL}): leave folds out, or take replicates"
+            f"{folder}: `folds = {folds}` splits training and validation photographs again, but the folders name the "
+            f"validation photographs ({VAL}): leave folds out, or use replicates"
         )
 
 

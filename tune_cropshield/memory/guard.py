@@ -47,5 +47,7 @@ def why_retire(allocated_mib: float, kept_mib: float) -> str | None:
     """
     left = allocated_mib - kept_mib
     return (
-        f"{left:.0f} MiB of the last trial were still allocated: its worker was replaced" if left > SMALL_MIB else None
+        f"{left:.0f} MiB of the last trial were still allocated: its worker process was replaced"
+        if left > SMALL_MIB
+        else None
     )

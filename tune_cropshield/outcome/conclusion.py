@@ -130,7 +130,7 @@ def conclusion(judged: Sequence[Confirmed]) -> str:
         if found.smallest_gain_shown > room:
             said += (
                 f"no gain could have been detected: it would have had to be {_unsigned(found.smallest_gain_shown)} "
-                f"points, and only {_unsigned(room)} are missing to 1.0; more seeds (--seeds) can detect one."
+                f"points, and only {_unsigned(room)} can still be gained; more seeds (--seeds) can detect one."
             )
         else:
             said += (

@@ -103,5 +103,5 @@ def gpu_errors_named() -> Iterator[None]:
         if cause is not None:
             raise DeadContextError(f"the GPU takes no more work from this process: {first_line(cause)}") from error
         if is_out_of_memory(error):
-            raise OutOfMemory(f"out of memory outside a window: {first_line(error)}") from error
+            raise OutOfMemory(f"out of memory outside of an update: {first_line(error)}") from error
         raise

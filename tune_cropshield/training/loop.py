@@ -138,7 +138,7 @@ def trial_epochs(
             run.add_event(
                 {"event": "damaged checkpoint", "reasons": damage, "goes_on_after_epoch": progress.epochs_done}
             )
-            notes.append(f"{'; '.join(damage)}: it goes on after epoch {progress.epochs_done}")
+            notes.append(f"{'; '.join(damage)}: it continues after epoch {progress.epochs_done}")
         run.keep_metrics_until(progress.epochs_done)
 
         # Network, optimizer and schedule.

@@ -27,7 +27,7 @@ def check_network(trial: TrialConfig) -> None:
         check_sizes(trial.model, _sizes(trial))
     check_micro_batch(trial)
     if trial.agc != "none" and trial.freeze_backbone:
-        reason = "adaptive clipping leaves the classifier alone, and freeze_backbone trains nothing else"
+        reason = "adaptive clipping does not touch the last layer, and freeze_backbone trains nothing else"
         raise ConfigError([f"agc: {reason}, but got agc = {trial.agc}: take max_norm or clip_value"])
 
 

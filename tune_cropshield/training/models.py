@@ -78,7 +78,7 @@ def _own(name: str, num_classes: int) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise ConfigError([f"model {name!r} must make a torch.nn.Module, but made {type(model).__name__}"])
     if not any(isinstance(module, nn.Linear | nn.Conv2d) for module in model.modules()):
-        raise ConfigError([f"model {name!r} has no nn.Linear or nn.Conv2d that could be its head"])
+        raise ConfigError([f"model {name!r} has no nn.Linear or nn.Conv2d that could be its last layer"])
     return model
 
 

@@ -55,7 +55,10 @@ def resolve_budget(text: str, card: Card | None) -> Budget:
     if amount is None:
         return Budget(
             free_mib,
-            notes=(f"{card.name}: {card.free_mib:.0f} MiB are free now; {MARGIN_MIB:.0f} of them are left to others",),
+            notes=(
+                f"{card.name}: {card.free_mib:.0f} MiB are free now; {MARGIN_MIB:.0f} of them are left to other "
+                "programs",
+            ),
         )
     if amount.card_mib > card.total_mib * NOMINAL_OVER_SHOWN:
         raise DeviceError(

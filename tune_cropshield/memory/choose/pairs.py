@@ -39,7 +39,7 @@ def parse_pair(text: str) -> Pair:
     """Returns the pair that "16x2" stands for; raises ConfigError for anything else."""
     micro_batch, _, accumulation = text.partition("x")
     if not (micro_batch.isdecimal() and accumulation.isdecimal() and int(micro_batch) and int(accumulation)):
-        raise ConfigError([f"{text!r} is no pair: write micro-batch x accumulation, like 16x2"])
+        raise ConfigError([f"{text!r} is not a pair: write micro-batch x accumulation, like 16x2"])
     return Pair(int(micro_batch), int(accumulation))
 
 

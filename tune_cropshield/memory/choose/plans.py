@@ -182,7 +182,7 @@ def _notes(pairs: dict[int, tuple[Pair, ...]]) -> tuple[str, ...]:
     notes = [f"no pair that fits makes an effective batch of {', '.join(unmade)}"] if unmade else []
     if small:
         notes.append(
-            f"{', '.join(small)}: fewer than {SMALLEST_FOR_BATCH_NORM} images at once make noisy batch norms; "
+            f"{', '.join(small)}: fewer than {SMALLEST_FOR_BATCH_NORM} images at once make batch norm noisy; "
             "no larger divisor fits"
         )
     return tuple(notes)
@@ -207,7 +207,7 @@ def _too_small(subject: str, smallest_mib: float | None, share_mib: float, conte
     if smallest_mib is not None:
         needed_mib = smallest_mib / PLANNED_SHARE
         needs = (
-            f"; the smallest needs {needed_mib:.0f} MiB and {context_mib:.0f} MiB for the driver's context: "
+            f"; the smallest needs {needed_mib:.0f} MiB and {context_mib:.0f} MiB for the CUDA driver: "
             f"{needed_mib + context_mib:.0f} MiB for each trial on the GPU"
         )
     return DeviceError(

@@ -103,7 +103,7 @@ class Probe:
             raise self._failed(hangs) from None
 
     def _failed(self, how: str) -> RunFailure:
-        return RunFailure(f"the memory probe of {self._request.trial.model} {how}")
+        return RunFailure(f"the memory measurement of {self._request.trial.model} {how}")
 
     def _end(self, dead: bool = False) -> tuple[int, str]:
         """Ends the process, if there is one, and returns its exit code and its last lines."""

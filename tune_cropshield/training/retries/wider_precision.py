@@ -33,7 +33,9 @@ class PrecisionChange:
     @property
     def told(self) -> str:
         """The change in a sentence."""
-        return f"training in {self.before} failed ({self.reason}): it goes on in {self.after} after epoch {self.epoch}"
+        return (
+            f"training in {self.before} failed ({self.reason}): it continues in {self.after} after epoch {self.epoch}"
+        )
 
 
 class PrecisionPolicy:
