@@ -67,7 +67,7 @@ def test_machine_and_photographs_are_told_with_what_is_wrong_with_them() -> None
     text = printed()
 
     assert "NVIDIA H200, driver 570.1, 143000 of 143771 MiB free" in text
-    assert "16 cores for us, Linux" in text
+    assert "16 cores usable, Linux" in text
     assert "2 of 50 files; largest : smallest = 40 rust : 10 scab, 4.0 times as many" in text
     assert "saying rust of every photograph scores accuracy 0.800 and macro F1 0.444" in text
     assert (
@@ -88,20 +88,20 @@ def test_one_core_is_one_core() -> None:
         replace(FOUND, machine=replace(FOUND.machine, cores=1), verdicts=FOUND.verdicts[:1]),
         Console(file=out, width=200, highlight=False),
     )
-    assert "1 core for us, Linux" in out.getvalue()
+    assert "1 core usable, Linux" in out.getvalue()
     assert "1 claim with a figure could be checked on this GPU: 0 hold." in out.getvalue()
 
 
 def test_a_starving_gpu_is_told_about() -> None:
-    assert "loader-bound: 8 stock processes give 400, the step takes 1600" in printed()
-    assert "1.33 x, not 2; loader-bound: behind the stock loader AMP gives 1.0 x" in printed()
+    assert "loading images: 8 processes of PyTorch's loader give 400, the training step could take 1600" in printed()
+    assert "1.33 x, not 2; with PyTorch's loader, which cannot load images fast enough, 1.0 x" in printed()
 
 
 def test_claims_are_counted_and_those_without_a_figure_left_to_the_json() -> None:
     text = printed()
 
     assert "3.50 GB, not 6 to 7 (58% of it) (measured: 3084 MiB reserved)" in text
-    assert "2 claims with a figure could be checked on this GPU: 0 hold. 95 s." in text
+    assert "2 rules of thumb could be checked on this GPU: 0 hold. Took 95 s." in text
     assert "clip-saves-epochs" not in text
     assert [claim["holds"] for claim in FOUND.as_dict()["claims"]] == [False, None, False]
 

@@ -49,7 +49,7 @@ def test_a_verdict_says_what_was_found_beside_what_the_rule_says(
 def test_a_gain_that_the_loader_swallows_is_told() -> None:
     told = verdict("amp-speed", 1.95, {"efficientnet_b0": 1.0})
 
-    assert told == (True, "holds: 1.95 x; loader-bound: behind the stock loader AMP gives 1.0 x")
+    assert told == (True, "holds: 1.95 x; with PyTorch's loader, which cannot load images fast enough, 1.0 x")
 
 
 def test_behind_a_slow_loader_a_faster_step_gives_nothing() -> None:

@@ -32,7 +32,7 @@ def test_a_micro_batch_asked_for_is_shown_alone_whether_it_fits_or_not(capsys: p
     assert [(pair["micro_batch"], pair["accumulation"]) for pair in pairs] == [(512, 1)]
     assert pairs[0]["peak_reserved_mib"] > pairs[0]["peak_allocated_mib"] > 200
     assert main([*SMALL, "--micro-batch", "512", "--vram", "700MiB"]) == 0
-    assert "too much" in capsys.readouterr().out
+    assert "does not fit" in capsys.readouterr().out
 
 
 def test_the_table_says_that_it_is_an_estimate_and_what_the_guide_says(capsys: pytest.CaptureFixture[str]) -> None:

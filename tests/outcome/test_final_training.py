@@ -103,7 +103,7 @@ def test_the_report_tells_the_final_training_and_its_test_figure(
     assert "best/ holds the network of the final training (final, 2 epochs)." in page
     assert "val_acc after the final training" in page
     assert "the network of the final training is right on 9 of 12 photographs" in page
-    assert "-12.5 points against val_acc" in page
+    assert "-12.5 points compared with val_acc" in page
 
 
 def test_the_report_of_a_search_without_one_does_not_speak_of_it(search_dir: Path, shared_cache: Path) -> None:

@@ -88,7 +88,7 @@ def test_the_winner_stands_beside_the_reference_setting_with_the_gain(
     assert "lr 0.001 0.0001" in text
     assert "micro-batch x accumulation 32 x 1 32 x 1" in text
     # 10.5 of 12 is what such an invented accuracy amounts to, and 10 is even
-    assert "The winner is right on 10 of 12 validation photographs, one of which is 8.3 points." in text
+    assert "The winner is right on 10 of 12 validation photographs; one photograph is 8.3 points." in text
     assert "lies within 55.2 to 95.3 % (95 % interval by Wilson)." in text
     assert "chosen on these very photographs, as the best of 3 trials" in text
 
@@ -142,7 +142,7 @@ def test_an_interrupted_search_shows_what_it_has(tmp_path: Path, drawn_leaves: P
 
     text = read(write_report(tmp_path / "s", cache))
 
-    assert "2 trials: 0 trained to the end, 1 pruned, 1 interrupted, with what they had reached." in text
+    assert "2 trials: 0 trained to the end, 1 pruned, 1 interrupted, counted as far as they got." in text
     assert "Pruning saved 24 more, 89 % of the epochs of a search without it" in text
 
 
@@ -163,8 +163,8 @@ def test_the_terminal_tells_of_an_interrupted_trial_what_the_report_tells(
         "winner had 0.8750, 12.5 points more"
     )
     assert (
-        "The reference setting (trial 0, unfinished after epoch 3) had come to 0.7500, the winner by the same epoch to "
-        "0.8750: a gain of 12.5 points."
+        "The reference setting (trial 0, unfinished after epoch 3) had reached 0.7500, the winner 0.8750 by the "
+        "same epoch: a gain of 12.5 points."
     ) in read(write_report(tmp_path / "s", cache))
 
 
@@ -196,8 +196,8 @@ def test_memory_is_predicted_beside_measured_with_the_share_and_the_speed(
     text = read(write_report(tmp_path / "s", cache))
 
     assert (
-        "Each trial may reserve 7,000 MiB of GPU memory, besides 500 MiB that the CUDA driver takes; what batch sizes "
-        "need was measured before the search."
+        "Each trial may reserve 7,000 MiB of GPU memory, in addition to 500 MiB for the CUDA driver; the memory "
+        "for each batch size was measured before the search."
     ) in text
     assert "The most that a trial reserved is 3,500 MiB, 50 % of its share." in text
     assert "64 64 x 1 1 3,200 MiB 3,314 MiB 3,500 MiB 50 % 2,616 2,616" in text
@@ -212,7 +212,7 @@ def test_the_time_that_was_spent_waiting_for_images_is_told(tmp_path: Path, draw
 
     assert "60 % of the time was spent waiting for images: loading images, not the network, limited the speed." in text
     assert "training and evaluation 1 min 40 s 40 %" in text
-    assert "Pruning saved none." in text
+    assert "Pruning saved no epochs." in text
 
 
 def test_where_the_time_went_is_shown_where_it_was_recorded(tmp_path: Path, drawn_leaves: Path, cache: Path) -> None:
@@ -232,7 +232,7 @@ def test_the_winners_mistakes_are_shown_with_pictures(tmp_path: Path, drawn_leav
 
     page = write_report(tmp_path / "s", cache, data).read_text(encoding="utf-8")
 
-    mistakes = int(re.search(r"Of 12 validation photographs the winner takes (\d+) for another class", page)[1])  # type: ignore[index]
+    mistakes = int(re.search(r"Of 12 validation photographs the winner classifies (\d+) wrongly", page)[1])  # type: ignore[index]
     assert 1 <= mistakes <= 12  # the network was never trained
     assert (
         f"Evaluated again for this report, its val_acc is {1 - mistakes / 12:.4f}; in the search it was 0.4999"

@@ -55,8 +55,9 @@ def test_winner_and_reference_are_compared_on_the_same_photographs(
     text = read(write_report(tmp_path / "s", shared_cache))
 
     assert (
-        "Of the same 12 photographs the winner alone gets 6 right, the reference setting alone 1. If both were equally "
-        "good, chance alone would give such a difference or a larger one with p = 0.12 (McNemar's exact test)."
+        "Of the same 12 photographs, only the winner gets 6 right, and only the reference setting 1. If both "
+        "were equally good, a difference as large as this would occur by chance with p = 0.12 (McNemar's exact "
+        "test)."
     ) in text
     assert "The winner is right on 11 of 12 validation photographs, one of which is 8.3 points." in text
     assert "other photographs of the same kind lies within 64.6 to 98.5 % (95 % interval by Wilson)." in text
@@ -69,7 +70,7 @@ def test_an_accuracy_of_1_is_not_certain(tmp_path: Path, drawn_leaves: Path, sha
     text = read(write_report(tmp_path / "s", shared_cache))
 
     assert "right on 12 of 12 validation photographs" in text
-    assert "lies within 75.8 to 100 % (95 %" in text  # 12 / (12 + 1.96^2)
+    assert "be estimated as 75.8 to 100 % (95 %" in text  # 12 / (12 + 1.96^2)
     assert "±" not in text
     assert "chosen on these very photographs" not in text  # there was nothing to choose from
 
@@ -79,7 +80,10 @@ def test_of_a_single_trial_the_epoch_was_chosen(tmp_path: Path, drawn_leaves: Pa
 
     text = read(write_report(tmp_path / "s", shared_cache))
 
-    assert "right on 9 of 12 validation photographs, one of which is 8.3 points. By their number alone, its " in text
+    assert (
+        "right on 9 of 12 validation photographs; one photograph is 8.3 points. From this number of photographs, its "
+        in text
+    )
     assert "Its epoch was chosen with these same photographs, so its accuracy is probably too high." in text
 
 
@@ -88,8 +92,11 @@ def test_what_confirm_and_the_test_split_say_stands_in_place_of_the_advice(
 ) -> None:
     search_of_two(tmp_path / "s", drawn_leaves, shared_cache)
     before = read(write_report(tmp_path / "s", shared_cache))
-    assert "the command confirm, at the end of this page, trains the winner and the reference setting" in before
-    assert "it was not evaluated yet: a command at the end of this page does it, once" in before
+    assert "the command confirm, at the end of this page, trains the winner and the reference setting again" in before
+    assert (
+        "It was not evaluated yet on the test photographs, which no trial has used: a command at the end of this page "
+        "does it, once."
+    ) in before
 
     gain = {"gain": 0.1, "low": -0.02, "high": 0.22}
     runs = [{"outcome": "finished"}] * 3
@@ -112,7 +119,7 @@ def test_what_confirm_and_the_test_split_say_stands_in_place_of_the_advice(
     assert f"Trained again with 3 seeds (confirm): {said}" in after
     assert "trial 1 3 0.6000 0.02 +10.0 -2.0 to +22.0 0.07" in after
     assert (
-        "On the test split, which no trial has used, it is right on 20 of 24 photographs: test_acc 0.8333, 95 % "
+        "On the test photographs, which no trial has used, it is right on 20 of 24 photographs: test_acc 0.8333, 95 % "
         "interval 64.1 to 93.3 %, -8.3 points compared with val_acc."
     ) in after
     assert "the command confirm" not in after and "not evaluated yet" not in after
@@ -128,7 +135,7 @@ def test_test_figures_of_other_weights_are_not_taken(tmp_path: Path, drawn_leave
     tested = {"right": 20, "photographs": 24, "accuracy": 20 / 24, "weights_sha256": "0" * 64}
     (tmp_path / "s" / "t001" / "evaluation_test.json").write_text(json.dumps(tested))
 
-    assert "it was not evaluated yet" in read(write_report(tmp_path / "s", shared_cache))
+    assert "It was not evaluated yet" in read(write_report(tmp_path / "s", shared_cache))
 
 
 def test_evaluate_on_the_test_split_brings_its_figures_into_the_report(
@@ -143,7 +150,7 @@ def test_evaluate_on_the_test_split_brings_its_figures_into_the_report(
     assert told[-1] == f"report: {tmp_path / 's' / 'report.html'}"
     right = re.search(r"(\d+) of 12 right", "\n".join(told))
     assert right is not None
-    assert f"On the test split, which no trial has used, it is right on {right[1]} of 12 photographs" in read(
+    assert f"On the test photographs, which no trial has used, it is right on {right[1]} of 12 photographs" in read(
         tmp_path / "s" / "report.html"
     )
 
@@ -157,7 +164,7 @@ def test_a_running_searchs_report_says_that_it_runs(tmp_path: Path, drawn_leaves
         running = read(report(tmp_path / "s"))
     interrupted = read(report(tmp_path / "s"))
 
-    assert "The search is running: this is what there was at " in running
+    assert "The search is running: this report shows its state at " in running
     assert "trials: 1 finished, 1 pruned, 1 running" in running
     assert "1 trained to the end, 1 pruned, 1 running, with what they had reached." in running
     assert "interrupted" not in running and "unfinished" not in running
@@ -187,8 +194,9 @@ def test_a_failed_trial_is_not_the_best_so_far(tmp_path: Path, drawn_leaves: Pat
         trace for trace in charts(path.read_text())["Optimisation history"]["data"] if trace["name"] == "best so far"
     )
     assert set(best["y"]) == {0.5}
-    assert "Trial 5 did not finish (failed: the lens is dirty). Neither did 2 more; the table of all trials" in read(
-        path
+    assert (
+        "Trial 5 did not finish (failed: the lens is dirty). 2 more did not finish either; the table of all trials"
+        in read(path)
     )
 
 
@@ -203,7 +211,7 @@ def test_classes_that_are_never_recognised_or_predicted_are_said_at_the_top(
 
     top = text[: text.index("The winner and the reference setting")]
     assert "The winner recognises no validation photograph (recall 0) of healthy, leaf_spot." in top
-    assert "The winner takes no validation photograph for healthy, leaf_spot." in top
+    assert "The winner never predicts healthy, leaf_spot for any validation photograph." in top
 
 
 def test_the_photographs_are_told_class_by_class_with_an_example_of_each(tmp_path: Path, shared_cache: Path) -> None:
@@ -219,7 +227,7 @@ def test_the_photographs_are_told_class_by_class_with_an_example_of_each(tmp_pat
 
     text = read(path)
     largest, smallest = sorted(leaves.iterdir())[1].name, few.name
-    assert "90 photographs in 3 classes: 72 to train, 9 to validate, 9 to test." in text
+    assert "90 photographs in 3 classes: 72 for training, 9 for validation, 9 for the test." in text
     assert (
         f"The largest class, {largest}, has 40 photographs, 4 times as many as the smallest, {smallest}, with 10. "
         f"Always answering {largest} would be right on 44 % of the validation photographs (macro F1 0.205)."
@@ -238,9 +246,9 @@ def test_photographs_that_are_gone_leave_what_was_kept(tmp_path: Path, shared_ca
 
     text = read(write_report(tmp_path / "s", shared_cache))
 
-    assert "120 photographs in 4 classes: 96 to train, 12 to validate, 12 to test." in text
+    assert "120 photographs in 4 classes: 96 for training, 12 for validation, 12 for the test." in text
     assert f"There are no pictures of them: there is no folder '{leaves}'" in text
-    assert "Of 12 validation photographs the winner takes 1 for another class." in text
+    assert "Of 12 validation photographs the winner classifies 1 wrongly." in text
     assert "blight taken for rust (1)" in text
 
 

@@ -273,7 +273,7 @@ def test_a_search_in_folds_from_its_journal_to_its_report(played: Search, photog
     facts = summary_facts(played.study, out)
     assert facts["best"]["parts"] == 3 and facts["best"]["val_acc_std"] is not None
     text = write_report(out, photographs.cache).read_text(encoding="utf-8")
-    assert "Its accuracy is the mean over the 3 parts that it came through" in text
+    assert "Its accuracy is the mean over the 3 parts that it finished" in text
     assert "Best val_acc of each part of the best trials, their mean, and their standard deviation" in text
     assert "Evaluated again for this report" not in text
     assert "120 photographs in 4 classes: 72 to train, 36 to validate, 12 to test." in text
