@@ -72,7 +72,7 @@ def test_an_accuracy_of_1_is_not_certain(tmp_path: Path, drawn_leaves: Path, sha
     assert "right on 12 of 12 validation photographs" in text
     assert "be estimated as 75.8 to 100 % (95 %" in text  # 12 / (12 + 1.96^2)
     assert "±" not in text
-    assert "chosen on these very photographs" not in text  # there was nothing to choose from
+    assert "chosen with these same photographs" not in text  # there was nothing to choose from
 
 
 def test_of_a_single_trial_the_epoch_was_chosen(tmp_path: Path, drawn_leaves: Path, shared_cache: Path) -> None:
