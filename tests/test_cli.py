@@ -332,7 +332,7 @@ def test_a_path_below_a_file_is_refused_before_any_work(
     assert refused(capsys, "search", "--out", "file/out", "--device", "cpu") == told
     assert refused(capsys, "train", "--config", config, "--data", "data", "--out", "file/out") == told
     assert refused(capsys, "export", run_dir, "--to", "file/out") == [told[0].replace("--out", "--to")]
-    assert refused(capsys, "sample-data", "file/out")[0].startswith("leaves cannot be drawn into ")
+    assert refused(capsys, "sample-data", "file/out")[0].startswith("photographs cannot be made in ")
 
 
 @pytest.fixture
@@ -358,7 +358,9 @@ def test_a_folder_that_must_not_be_written_to_is_refused_before_any_work(
 
     assert refused(capsys, "search", "--data", data, "--out", out, "--device", "cpu") == told
     assert refused(capsys, "train", "--config", config, "--data", data, "--out", out, "--device", "cpu") == told
-    assert refused(capsys, "sample-data", out)[0] == f"leaves cannot be drawn into {str(out)!r}: Read-only file system"
+    assert (
+        refused(capsys, "sample-data", out)[0] == f"photographs cannot be made in {str(out)!r}: Read-only file system"
+    )
 
 
 def test_a_cache_that_must_not_be_written_to_is_refused(
@@ -419,7 +421,7 @@ def test_a_training_is_not_resumed_with_other_settings(capsys: pytest.CaptureFix
         "out was trained with other settings: split_seed (3 then, 0 now), lr (0.5 then, 0.0001 now)"
     ]
     assert refused(capsys, *train, "out") == [
-        "out already holds a training: go on with it (--resume) or give another folder (--out)"
+        "out already contains a training: continue it (--resume) or give another folder (--out)"
     ]
     assert refused(capsys, *train, "gone", "--resume") == [
         "gone holds no training to go on with (config.toml is missing)"

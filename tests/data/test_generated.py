@@ -125,5 +125,5 @@ def test_a_killed_draw_leaves_no_half_written_folder_and_does_not_block_the_next
 
 def test_a_place_that_cannot_be_written_is_the_users_fault(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="leaves cannot be drawn into"):
+    with pytest.raises(DataError, match="photographs cannot be made in"):
         draw_leaves(tmp_path / "file" / "leaves", classes=2, per_class=3, image_size=16)

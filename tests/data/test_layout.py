@@ -138,7 +138,7 @@ def test_folds_and_variants_are_known_by_name_where_the_classes_are_numbers(
     if "images" in tops:
         tops = ("raw", "masks")
     root = leaves(tmp_path, *(f"{top}/{name}" for top in tops for name in ("0", "1")))
-    assert "so they are variants or parts of one data set and no classes" in refusal(root)
+    assert "so they are variants or parts of one data set and not classes" in refusal(root)
 
 
 def test_crops_with_diseases_are_asked_about(tmp_path: Path) -> None:
@@ -257,20 +257,19 @@ def test_crops_with_diseases_inside_a_split_are_asked_about(tmp_path: Path) -> N
     root = leaves(tmp_path, "train/apple/scab", "train/apple/rust", "train/fig/rot", "val/apple/scab", "val/fig/rot")
     assert refusal(root) == (
         "apple and fig in the split of DATA hold folders with photographs of their own: for the classes apple/rust, "
-        "apple/scab and fig/rot, set class_depth = 2 in [data]; if apple and fig are the classes, say class_depth = "
-        "1 under [data]"
+        "apple/scab and fig/rot, set class_depth = 2 in [data]; if apple and fig are the classes, set class_depth = "
+        "1 in [data]"
     )
     shared = [f"{side}/{crop}/{name}" for side in ("train", "val") for crop in ("a", "b") for name in ("ok", "rust")]
     assert refusal(leaves(tmp_path / "shared", *shared)) == (
-        "a and b in the split of DATA hold folders of the same names (ok and rust), so they are variants or "
-        "parts of one data set, or crops, and not classes: keep one of them; if they are crops with the classes a/ok, "
-        "a/rust, b/ok and b/rust, set class_depth = 2 in [data]; if a and b are the classes, say class_depth = 1 "
-        "under [data]"
+        "a and b in the split of DATA hold folders of the same names (ok and rust), so they are variants or parts of "
+        "one data set, or crops, and not classes: keep one of them; if they are crops with the classes a/ok, a/rust, "
+        "b/ok and b/rust, set class_depth = 2 in [data]; if a and b are the classes, set class_depth = 1 in [data]"
     )
     one = leaves(tmp_path / "one", "train/apple/scab", "train/apple/rust", "val/apple/scab", "val/apple/rust")
     assert refusal(one) == (
-        "at least two classes are needed, but 'DATA/train' has 1; for the classes apple/rust and apple/scab, say "
-        "class_depth = 2 under [data]; a given split is laid out as in DATA/train/healthy/1.jpg and "
+        "at least two classes are needed, but 'DATA/train' has 1; for the classes apple/rust and apple/scab, set "
+        "class_depth = 2 in [data]; a given split is laid out as in DATA/train/healthy/1.jpg and "
         "DATA/val/healthy/2.jpg"
     )
     batches = leaves(tmp_path / "batches", "train/a/batch1", "train/a/batch2", "train/b", "val/a", "val/b")
@@ -291,7 +290,7 @@ def test_loose_photographs_beside_diseases_do_not_make_a_crop_a_class(tmp_path: 
 
 
 def test_a_crop_of_one_disease_beside_one_of_several_is_asked_about(tmp_path: Path) -> None:
-    assert "for all of them with the classes apple/rot, apple/scab and corn/rust, say" in refusal(
+    assert "for all of them with the classes apple/rot, apple/scab and corn/rust, set" in refusal(
         leaves(tmp_path, "apple/scab", "apple/rot", "corn/rust")
     )
 
@@ -311,8 +310,8 @@ def test_crops_that_share_their_diseases_are_offered_as_classes(tmp_path: Path) 
         "apple and corn in DATA hold folders of the same names (healthy and rust), so they are variants or parts of "
         "one data set, or crops, and not classes: give --data DATA/apple (2 folders, 4 photographs) or --data "
         "DATA/corn (2 folders, 4 photographs); if they are crops with the classes apple/healthy, apple/rust, "
-        "corn/healthy and corn/rust, set class_depth = 2 in [data]; if apple and corn are the classes, say "
-        "class_depth = 1 under [data]"
+        "corn/healthy and corn/rust, set class_depth = 2 in [data]; if apple and corn are the classes, set "
+        "class_depth = 1 in [data]"
     )
     assert list_folder(root, 2).classes == ("apple/healthy", "apple/rust", "corn/healthy", "corn/rust")
     variants = leaves(tmp_path / "variants", "color/healthy", "color/rust", "gray/healthy", "gray/rust")

@@ -112,7 +112,7 @@ def test_look_alikes_are_told_before_training_and_joined_by_merge(misspelt: Path
     data = open_data(DataConfig(dir=str(misspelt)), {16}, shared_cache)
     assert remarks(data)[:-1] == [
         "classes 'Powdary_Mildew' (6) and 'Powdery_Mildew' (8) differ only in one letter: if they are one, join them "
-        'under [data] with  merge = {"Powdary_Mildew" = "Powdery_Mildew"}'
+        'in [data] with  merge = {"Powdary_Mildew" = "Powdery_Mildew"}'
     ]
     merge = {"Powdary_Mildew": "Powdery_Mildew"}
     joined = open_data(DataConfig(dir=str(misspelt), merge=merge), {16}, shared_cache)
@@ -138,5 +138,7 @@ def test_a_merge_of_names_that_are_no_classes_is_a_fault_except_on_another_folde
 
 def test_a_chain_of_merges_is_a_fault(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text('[data]\nmerge = {a = "b", b = "c"}\n')
-    with pytest.raises(ConfigError, match=r'data: `merge` turns one class into another that stays, but "b" is both'):
+    with pytest.raises(
+        ConfigError, match=r'data: `merge` turns one class into another that stays, but "b" stands on both sides'
+    ):
         load_config(tmp_path / "config.toml")

@@ -63,8 +63,8 @@ def test_classes_of_unequal_size_are_told_with_what_a_network_has_to_beat(leaves
     for index, file in enumerate(sorted(first.iterdir())):
         shutil.copy(file, first / f"again{index}.jpg")
     assert remarks(opened(leaves, shared_cache))[0] == (
-        f"classes of unequal size: largest : smallest = 16 {first.name} : 4 {second.name}, 4.0 times as many; saying "
-        f"{first.name} of every photograph scores accuracy 0.667 and macro F1 0.267"
+        f"classes of unequal size: largest : smallest = 16 {first.name} : 4 {second.name}, 4.0 times as many; always "
+        f"answering {first.name} has accuracy 0.667 and macro F1 0.267"
     )
 
 

@@ -69,7 +69,7 @@ def test_machine_and_photographs_are_told_with_what_is_wrong_with_them() -> None
     assert "NVIDIA H200, driver 570.1, 143000 of 143771 MiB free" in text
     assert "16 cores usable, Linux" in text
     assert "2 of 50 files; largest : smallest = 40 rust : 10 scab, 4.0 times as many" in text
-    assert "saying rust of every photograph scores accuracy 0.800 and macro F1 0.444" in text
+    assert "always answering rust has accuracy 0.800 and macro F1 0.444" in text
     assert (
         "5 validation photographs: one is 20.0 points of val_acc, and one of the smallest class is 100 points of its "
         "recall; some classes have fewer than 5: scab 1, rust 4"
@@ -89,7 +89,7 @@ def test_one_core_is_one_core() -> None:
         Console(file=out, width=200, highlight=False),
     )
     assert "1 core usable, Linux" in out.getvalue()
-    assert "1 claim with a figure could be checked on this GPU: 0 hold." in out.getvalue()
+    assert "1 rule of thumb could be checked on this GPU: 0 hold." in out.getvalue()
 
 
 def test_a_starving_gpu_is_told_about() -> None:

@@ -38,7 +38,7 @@ def test_a_micro_batch_asked_for_is_shown_alone_whether_it_fits_or_not(capsys: p
 def test_the_table_says_that_it_is_an_estimate_and_what_the_guide_says(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*SMALL, "--effective-batch", "64", "--vram", "8GB"]) == 0
     out = capsys.readouterr().out
-    assert "An estimate, as asked: nothing was measured." in out
+    assert "An estimate, as --estimate asks: nothing was measured." in out
     assert "64 x 1" in out and "16 x 4" in out
     assert "2816 x 1" in out
 

@@ -89,7 +89,7 @@ def test_the_winner_stands_beside_the_reference_setting_with_the_gain(
     assert "micro-batch x accumulation 32 x 1 32 x 1" in text
     # 10.5 of 12 is what such an invented accuracy amounts to, and 10 is even
     assert "The winner is right on 10 of 12 validation photographs; one photograph is 8.3 points." in text
-    assert "lies within 55.2 to 95.3 % (95 % interval by Wilson)." in text
+    assert "be estimated as 55.2 to 95.3 % (95 % Wilson interval)." in text
     assert "chosen on these very photographs, as the best of 3 trials" in text
 
 

@@ -59,7 +59,7 @@ def test_winner_and_reference_are_compared_on_the_same_photographs(
         "were equally good, a difference as large as this would occur by chance with p = 0.12 (McNemar's exact "
         "test)."
     ) in text
-    assert "The winner is right on 11 of 12 validation photographs, one of which is 8.3 points." in text
+    assert "The winner is right on 11 of 12 validation photographs; one photograph is 8.3 points." in text
     assert "other photographs of the same kind lies within 64.6 to 98.5 % (95 % interval by Wilson)." in text
 
 
@@ -125,7 +125,7 @@ def test_what_confirm_and_the_test_split_say_stands_in_place_of_the_advice(
     assert "the command confirm" not in after and "not evaluated yet" not in after
 
     (tmp_path / "s" / "t001" / "evaluation_test.json").write_text(json.dumps({**tested, "expected": 26}))
-    assert "it is right on 20 of 24 photographs (2 of its 26 were not there): test_acc" in read(
+    assert "it is right on 20 of 24 photographs (2 of its 26 were missing): test_acc" in read(
         write_report(tmp_path / "s", shared_cache)
     )
 
@@ -166,7 +166,7 @@ def test_a_running_searchs_report_says_that_it_runs(tmp_path: Path, drawn_leaves
 
     assert "The search is running: this report shows its state at " in running
     assert "trials: 1 finished, 1 pruned, 1 running" in running
-    assert "1 trained to the end, 1 pruned, 1 running, with what they had reached." in running
+    assert "1 trained to the end, 1 pruned, 1 running, counted as far as they got." in running
     assert "interrupted" not in running and "unfinished" not in running
     assert (
         "The search was interrupted while 1 trial was running: the commands at the end of this page continue it."
@@ -230,7 +230,7 @@ def test_the_photographs_are_told_class_by_class_with_an_example_of_each(tmp_pat
     assert "90 photographs in 3 classes: 72 for training, 9 for validation, 9 for the test." in text
     assert (
         f"The largest class, {largest}, has 40 photographs, 4 times as many as the smallest, {smallest}, with 10. "
-        f"Always answering {largest} would be right on 44 % of the validation photographs (macro F1 0.205)."
+        f"A network that always answers {largest} is right on 44 % of the validation photographs (macro F1 0.205)."
     ) in text
     assert "9 validation photographs: one is 11.1 points of val_acc" in text
     assert f"{smallest} 10 11 % 8 1 1 1" in text  # the last: one file that cannot be read
@@ -247,7 +247,7 @@ def test_photographs_that_are_gone_leave_what_was_kept(tmp_path: Path, shared_ca
     text = read(write_report(tmp_path / "s", shared_cache))
 
     assert "120 photographs in 4 classes: 96 for training, 12 for validation, 12 for the test." in text
-    assert f"There are no pictures of them: there is no folder '{leaves}'" in text
+    assert f"The pictures cannot be shown: there is no folder '{leaves}'" in text
     assert "Of 12 validation photographs the winner classifies 1 wrongly." in text
     assert "blight taken for rust (1)" in text
 

@@ -276,7 +276,7 @@ def test_a_search_in_folds_from_its_journal_to_its_report(played: Search, photog
     assert "Its accuracy is the mean over the 3 parts that it finished" in text
     assert "Best val_acc of each part of the best trials, their mean, and their standard deviation" in text
     assert "Evaluated again for this report" not in text
-    assert "120 photographs in 4 classes: 72 to train, 36 to validate, 12 to test." in text
+    assert "120 photographs in 4 classes: 72 for training, 36 for validation, 12 for the test." in text
     assert f"These are the sides in {part.name} of the winner" in text
 
 
@@ -307,7 +307,7 @@ def test_a_dry_run_counts_the_parts_and_refuses_folds_of_a_given_split(
         "120 photographs, 4 classes: each trial is trained on 3 folds, each with about 72 photographs for "
         "training and 36 for validation; 12 for the test (fewer"
     ) in told
-    assert "36 validation photographs: one is worth" in told
+    assert "36 validation photographs: one is" in told
 
     for side in ("train", "val"):
         shutil.copytree(drawn_leaves, home / "given" / side)

@@ -333,7 +333,7 @@ def test_an_error_of_cuda_after_which_the_process_can_go_on_stays_what_it_is(tex
 
 
 def test_memory_that_runs_out_where_nothing_can_be_made_smaller_ends_the_trial() -> None:
-    with pytest.raises(OutOfMemory, match="outside a window: CUDA out of memory"), gpu_errors_named():
+    with pytest.raises(OutOfMemory, match="outside of an update: CUDA out of memory"), gpu_errors_named():
         raise OUT_OF_MEMORY[1]
 
 

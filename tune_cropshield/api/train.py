@@ -270,10 +270,10 @@ def _check_folder(out: Path, named: bool, config: RunConfig, resume: bool, *, fi
         if not named:
             return check_can_be_made(out, "--out")
         if (out / METRICS).exists() or (out / CHECKPOINT).exists():
-            raise UserError(f"{out} already holds a training: go on with it (--resume) or give another folder (--out)")
+            raise UserError(f"{out} already contains a training: continue it (--resume) or give another folder (--out)")
         check_can_be_made(out, "--out")
         if out.exists() and any(out.iterdir()):  # its config.toml or weights might be overwritten
-            raise UserError(f"{out} exists and is no empty folder: give another one (--out)")
+            raise UserError(f"{out} exists and is not an empty folder: give another one (--out)")
         return
     for name in (CONFIG, METRICS):
         if not (out / name).exists():

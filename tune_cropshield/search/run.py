@@ -191,6 +191,7 @@ def _tuner(search: Search, ray: RayRuntime, worker: Callable[[], type[Any]], ray
             storage_path=str(ray_results),
             stop=SearchStopper(search),
             verbose=0,
+            progress_reporter=tune.CLIReporter(),  # Ray's own for notebooks clears what was printed before
             # trials keep checkpoints of their own
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS),
