@@ -382,7 +382,7 @@ def test_leaves_on_a_full_disk_are_refused_and_nothing_of_them_stays(
 
     assert (
         told
-        == f"no space left on the disk while drawing leaves into {small_disk / 'leaves'}: free some, then try again"
+        == f"no space left on the disk while making photographs in {small_disk / 'leaves'}: free some, then try again"
     )
     assert list(small_disk.iterdir()) == []
 

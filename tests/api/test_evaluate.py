@@ -180,14 +180,14 @@ def test_only_of_new_photographs_it_is_said_how_sure_the_accuracy_on_others_is(
         said[name] = next(line for line in capsys.readouterr().out.splitlines() if " right" in line)
 
     lies = re.compile(
-        r"\d+ of (24|80) right; the accuracy on other photographs of the same kind lies within .* \(95 % .*\)"
+        r"\d+ of (24|80) right; on other photographs of the same kind the accuracy is probably .* \(95 % .*\)"
     )
     assert lies.fullmatch(said["test"])
     assert lies.fullmatch(said["other"])
     assert re.fullmatch(r"\d+ of 120 right", said["all"])  # 84 of them are training photographs
     assert re.fullmatch(
-        r"\d+ of 12 right; its epoch, and in a search its trial, was chosen by these photographs: expect less on "
-        r"others",
+        r"\d+ of 12 right; its epoch \(and in a search the trial\) was chosen with these photographs: expect less on "
+        r"new ones",
         said["val"],
     )
 

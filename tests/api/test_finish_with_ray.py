@@ -64,7 +64,7 @@ def test_a_search_killed_in_its_final_training_goes_on_with_it_and_keeps_the_tim
     assert [line["epoch"] for line in lines] == list(range(1, len(lines) + 1))
     assert lines[0] == before[0]
     assert "final training: " in second.stdout
-    assert "on the 24 test photographs, which no training has used and which were read once: test_acc" in second.stdout
+    assert "on 24 test photographs, which no training has used: test_acc" in second.stdout
     assert json.loads((out / "final" / "origin.json").read_text())["outcome"] == "finished"
     assert not (out / "final" / "last.pt").exists()
     assert [one.state for one in tc.list_searches(out)] == ["finished"]

@@ -113,7 +113,7 @@ def test_a_training_for_a_time_says_what_cannot_go_with_it(tables: dict[str, Any
     ):
         with pytest.raises(tc.UserError, match=re.escape(message)):
             tc.train(tables, time="20m", out=home / "run", progress=False, **more)
-    with pytest.raises(tc.UserError, match="'20' is no duration"):
+    with pytest.raises(tc.UserError, match="'20' is not a duration"):
         tc.train(tables, time="20", out=home / "run", progress=False)
     assert not (home / "run").exists()
 

@@ -76,7 +76,7 @@ def test_machine_and_photographs_are_told_with_what_is_wrong_with_them() -> None
     ) in text
     assert "rescaled or recompressed ones: 1 among the 32 decoded: rust/1.jpg ~ rust/1_90deg.jpg" in text
     assert "left out: 1 .heic in rust (HEIC is not read)" in text
-    assert "1 (32 of 50 in a random order were decoded): rust/4.jpg (truncated)" in text
+    assert "1 (32 of 50, chosen at random, were checked): rust/4.jpg (truncated)" in text
     assert "groups of identical files: 1, 1 of them in more than one class: rust/1.jpg = scab/copy.jpg" in text
     assert 'class_weights = "balanced"' in text
     assert "median 256 x 256 px, from 40 x 30 to 4000 x 3000" in text

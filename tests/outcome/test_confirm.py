@@ -176,8 +176,8 @@ def test_confirm_trains_all_writes_its_files_and_the_same_command_again_trains_n
 
     told = capsys.readouterr().out.splitlines()
     assert (
-        "4 runs of 2 epochs on cpu: the reference setting and t001, each with the seeds 1, 2; one split, 12 "
-        "photographs to judge by"
+        "4 runs of 2 epochs on cpu: the reference setting and t001, each with the seeds 1, 2; the same split for "
+        "all, 12 validation photographs"
     ) in told
     assert told[-1].startswith("conclusion: ")
     assert [(row["trial"], row["seed"], row["outcome"], row["epochs"]) for row in rows(folder)] == [
@@ -275,8 +275,8 @@ def test_a_run_that_diverges_is_an_outcome_and_is_told(make_search: Callable[...
     assert read_table(folder) == sorted(runs, key=lambda each: (each.trial, each.seed))
     judged = judge(found, runs, 12)
     assert conclusion(judged) == (
-        "conclusion: nothing can be said, because no candidate was trained to the end with two seeds with which the "
-        "reference setting was too"
+        "conclusion: none, because no candidate and the reference setting were both trained to the end with the "
+        "same two seeds"
     )
     assert any(line.startswith("    seed 1: diverged (") for line in conclusion_lines(judged, 12))
 
@@ -299,8 +299,8 @@ def test_runs_on_another_device_or_thread_count_are_kept_apart_and_not_counted(
     assert main(["confirm", str(folder), "--top", "1", "--seeds", "2", "--device", "cpu"]) == 0
 
     told = capsys.readouterr().out
-    assert "confirm.csv holds 1 run under other conditions, not counted with these: NVIDIA H200, 7 threads" in told
-    assert f"not counted with these: {cpu_name()}, 7 threads, torch {torch.__version__}, photographs " in told
+    assert "confirm.csv holds 1 run under other conditions, which do not count here: NVIDIA H200, 7 threads" in told
+    assert f"which do not count here: {cpu_name()}, 7 threads, torch {torch.__version__}, photographs " in told
     assert "4 of 4 runs" in told  # none was taken over
     assert [(row["trial"], row["seed"], row["threads"] == "7", row["folder"]) for row in rows(folder)] == [
         ("0", "1", True, "confirm/t000-s1"),

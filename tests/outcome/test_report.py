@@ -90,7 +90,7 @@ def test_the_winner_stands_beside_the_reference_setting_with_the_gain(
     # 10.5 of 12 is what such an invented accuracy amounts to, and 10 is even
     assert "The winner is right on 10 of 12 validation photographs; one photograph is 8.3 points." in text
     assert "be estimated as 55.2 to 95.3 % (95 % Wilson interval)." in text
-    assert "chosen on these very photographs, as the best of 3 trials" in text
+    assert "chosen with these same photographs, as the best of 3 trials" in text
 
 
 def test_a_search_without_a_baseline_does_not_speak_of_a_reference_setting(

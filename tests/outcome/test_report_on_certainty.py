@@ -60,7 +60,7 @@ def test_winner_and_reference_are_compared_on_the_same_photographs(
         "test)."
     ) in text
     assert "The winner is right on 11 of 12 validation photographs; one photograph is 8.3 points." in text
-    assert "other photographs of the same kind lies within 64.6 to 98.5 % (95 % interval by Wilson)." in text
+    assert "on others of the same kind can be estimated as 64.6 to 98.5 % (95 % Wilson interval)." in text
 
 
 def test_an_accuracy_of_1_is_not_certain(tmp_path: Path, drawn_leaves: Path, shared_cache: Path) -> None:

@@ -406,7 +406,7 @@ def test_a_search_whose_settings_do_not_reach_the_training_ends_and_names_both_t
     assert outcome.failed
     assert outcome.stopped is not None
     assert re.match(
-        r"trials \d and \d have the very same weights although they differ in .*lr \(\S+ and \S+\)", outcome.stopped
+        r"trials \d and \d have identical weights although they differ in .*lr \(\S+ and \S+\)", outcome.stopped
     ), outcome.stopped
     assert len(rows(tmp_path / "out")) < 5
 

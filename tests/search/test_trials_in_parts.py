@@ -277,7 +277,7 @@ def test_a_search_in_folds_from_its_journal_to_its_report(played: Search, photog
     assert "Best val_acc of each part of the best trials, their mean, and their standard deviation" in text
     assert "Evaluated again for this report" not in text
     assert "120 photographs in 4 classes: 72 for training, 36 for validation, 12 for the test." in text
-    assert f"These are the sides in {part.name} of the winner" in text
+    assert f"This is the split in {part.name} of the winner" in text
 
 
 def test_a_search_in_parts_that_goes_on_knows_them(played: Search, photographs: Photographs, tmp_path: Path) -> None:
