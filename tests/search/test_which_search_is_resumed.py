@@ -198,8 +198,8 @@ def test_other_photographs_at_the_same_place_are_named_before_any_is_decoded() -
 def test_a_search_that_runs_is_told_and_not_joined() -> None:
     begin("a", data="leaves", space="space.toml")
     with locked(RUNS / "a"):
-        assert refusal(data="leaves") == "a search is running in results/runs/a: wait for its end, or stop it"
-        assert refusal(RUNS / "a") == "a search is running in results/runs/a: wait for its end, or stop it"
+        assert refusal(data="leaves") == "a search is running in results/runs/a: wait until it ends, or stop it"
+        assert refusal(RUNS / "a") == "a search is running in results/runs/a: wait until it ends, or stop it"
 
 
 def test_a_setting_that_an_earlier_version_did_not_know_has_its_default() -> None:

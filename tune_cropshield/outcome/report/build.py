@@ -86,7 +86,8 @@ def notices(record: SearchRecord, judgement: Judgement | str) -> list[str]:
     elif record.unfinished:
         trials, were = words.counted(len(record.unfinished), "trial"), "was" if len(record.unfinished) == 1 else "were"
         found.append(
-            f"The search was interrupted while {trials} {were} running: the commands at the end of this page continue it."
+            f"The search was interrupted while {trials} {were} running: the commands at the end of this page "
+            "continue it."
         )
     if isinstance(judgement, Judgement):
         if lost := judgement.never_recognised:

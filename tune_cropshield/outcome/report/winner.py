@@ -183,8 +183,8 @@ def _confirmed(winner: TrialRecord, confirmed: dict[str, Any] | None) -> str:
 def _tested(tested: dict[str, Any] | None, record: SearchRecord) -> str:
     if tested is None:
         return (
-            "It was not evaluated yet on the test photographs, which no trial has used: a command at the end of this page "
-            "does it, once."
+            "It was not evaluated yet on the test photographs, which no trial has used: a command at the end of this "
+            "page does it, once."
         )
     right, count = tested["right"], tested["photographs"]
     drop = tested["accuracy"] - (record.result_accuracy or 0.0)
