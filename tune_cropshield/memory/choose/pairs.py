@@ -144,12 +144,16 @@ class Plan:
 
 
 def plan_for_cpu(effective_batches: Iterable[int], allowed: Allowed = ANY) -> Plan:
-    """Returns the plan without a GPU: whole batches up to 64, accumulated above.
+    """Returns the plan without a GPU: whole batches up to 64, accumulated above, but for those that are not divided by
+    a micro-batch of 16 to 64: these are whole too.
 
     allowed: the micro-batches that trials may have.
     """
     batches = sorted(set(effective_batches))
     pairs = {batch: pairs_of(batch, lambda size: size <= CPU_MICRO_BATCH, allowed) for batch in batches}
+    for batch, made in pairs.items():
+        if batch > CPU_MICRO_BATCH and not (made and made[0].micro_batch >= SMALLEST_FOR_BATCH_NORM):
+            pairs[batch] = pairs_of(batch, lambda size: True, allowed)
     unmade = ", ".join(str(batch) for batch, made in pairs.items() if not made)
     note = f"no micro-batch that the network can be trained with makes an effective batch of {unmade}"
     return Plan(pairs, notes=(note,) if unmade else ())
