@@ -8,7 +8,14 @@ import pytest
 
 from tune_cropshield.config.space import SearchSpace, space_from
 from tune_cropshield.memory.choose.pairs import plan_for_cpu
-from tune_cropshield.search.start_points import reference_differs, reference_notes, reference_point, start_points
+from tune_cropshield.search.knowledge import Knowledge
+from tune_cropshield.search.start_points import (
+    known_trials,
+    reference_differs,
+    reference_notes,
+    reference_point,
+    start_points,
+)
 
 
 def space(model: str = "tiny_cnn", **searched: Any) -> SearchSpace:
@@ -69,3 +76,23 @@ def test_another_value_becomes_the_nearest() -> None:
     assert reference_notes(space(lr={"log": [1e-3, 1e-1]})) == [
         "trial 0 has lr = 0.001: the reference setting's 0.0001 is not in the search space"
     ]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "shown"), [("all", {"lr": 1e-3, "pair": "48x2"}), ("fastest", {"lr": 1e-3, "effective_batch": 96})]
+)
+def test_what_earlier_searches_know_is_shown_with_batches_of_this_search(pairs: str, shown: dict[str, Any]) -> None:
+    searched = space_from(
+        {
+            "trial": {"model": "tiny_cnn"},
+            "space": {"lr": {"log": [1e-4, 1e-2]}, "effective_batch": {"choice": [32, 96, 100]}},
+            "search": {"pairs": pairs},
+        },
+        {},
+        "space.toml",
+    )
+    knowledge = Knowledge(rows=(({"lr": 1e-3, "effective_batch": 100}, 0.9),))
+
+    known = known_trials(searched, plan_for_cpu((32, 96)), knowledge, [])
+
+    assert known == [(shown, 0.9)]

@@ -41,7 +41,7 @@ from tune_cropshield.search.pruning import build_pruning
 from tune_cropshield.search.resources import Resources
 from tune_cropshield.search.same_search import check_journal, check_same
 from tune_cropshield.search.samplers import build_sampler
-from tune_cropshield.search.start_points import start_points
+from tune_cropshield.search.start_points import known_trials, start_points
 from tune_cropshield.search.steering import Steering
 from tune_cropshield.search.time_budget import TimeBudget
 from tune_cropshield.search.trial_settings import as_begun, distributions, pair_of, trial_config
@@ -180,7 +180,7 @@ def begin_search(
     num_existing = num_started(study)
     searched = as_begun(distributions(space, plan), study)
     sampler = build_sampler(space.search.sampler, space.search.seed, num_existing, space.search.trials)
-    study.sampler = OwnStudySampler(sampler, searched, partial(knowledge.prior, space))
+    study.sampler = OwnStudySampler(sampler, searched, partial(known_trials, space, plan, knowledge))
     if not num_existing:  # else they are there, however the plan has changed since
         with quiet_optuna():
             for start in start_points(space, plan, knowledge):

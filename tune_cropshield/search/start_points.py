@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tune_cropshield.config.domain import NO_BOUND
@@ -32,6 +33,13 @@ def start_points(space: SearchSpace, plan: Plan, knowledge: Knowledge | None = N
         if fitting not in starts:
             starts.append(fitting)
     return starts
+
+
+def known_trials(
+    space: SearchSpace, plan: Plan, knowledge: Knowledge, own_values: Sequence[float]
+) -> list[tuple[dict[str, Any], float]]:
+    """Returns what earlier searches know for the sampler, as `Knowledge.prior` does, with batches or pairs that fit."""
+    return [(with_fitting_pair(setting, space, plan), value) for setting, value in knowledge.prior(space, own_values)]
 
 
 def reference_point(space: SearchSpace) -> dict[str, Any]:
