@@ -262,7 +262,7 @@ def _search(
             failed = outcome.failed or not (interrupted or results.best is not None)
             results = replace(results, failed=failed, test_acc=finish.test_acc)
             ledger = write_ledger(folder, prepared.resources.concurrent_trials, began_at, time.time())
-            report = report_line(folder, shown, prepared.data)
+            report = report_line(folder, shown, prepared.data) if results.trials else "no report: no trial was searched"
             _show_result(outcome, folder, shown, prepared.space, view, finish, (ledger, report))
             how = FAILED if failed else INTERRUPTED if interrupted else FINISHED
             write_end(folder, State(how, "" if interrupted else outcome.stopped or ""))

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tune_cropshield.config.settings import RunConfig
+from tune_cropshield.config.space import SETTINGS, load_space
 from tune_cropshield.config.units import MIB
 from tune_cropshield.device import num_cores
-from tune_cropshield.errors import DiskFull, DivergedError, OutOfMemory
+from tune_cropshield.errors import DiskFull, DivergedError, OutOfMemory, UserError
 from tune_cropshield.search.endings import DIVERGED, FAILED, FINISHED, OUT_OF_MEMORY
 from tune_cropshield.training.run_folder import METRICS, RunFolder, best_epoch, read_metrics, write_json
 
@@ -82,16 +83,28 @@ def delivered(search_dir: Path, study: optuna.Study) -> FinalTraining | None:
     """Returns the final training whose network is the search's result; None where a trial's is.
 
     That is the best one, where it is no worse on the validation photographs than every trial. Of equals the longer
-    training is likely to be better on others: trials are chosen among many by these very photographs.
+    training is likely to be better on others: trials are chosen among many by these very photographs. Trials on folds
+    are validated on other photographs and do not compare: then it is one that has come to its end.
     """
     from tune_cropshield.search.journal import best_first, best_value
 
-    best = max(final_trainings(search_dir), key=lambda final: final.val_acc, default=None)
+    on_folds = _on_folds(search_dir)
+    finals = [final for final in final_trainings(search_dir) if not on_folds or final.outcome == FINISHED]
+    best = max(finals, key=lambda final: final.val_acc, default=None)
     if best is None or best.best is None:
         return None
+    if on_folds:
+        return best
     trials = best_first(study)
     reached = best_value(trials[0]) if trials else -1.0
     return best if best.val_acc >= reached else None
+
+
+def _on_folds(search_dir: Path) -> bool:
+    try:
+        return load_space(search_dir / SETTINGS).search.folds > 1
+    except UserError:  # settings of another version
+        return False
 
 
 def next_folder(search_dir: Path) -> Path:
