@@ -53,7 +53,7 @@ def record(arguments: argparse.Namespace, seed: int, folder: Path) -> None:
     if (folder / SETTINGS).exists():
         search(out=folder, resume=True)
     else:
-        space = load_space(find_space(arguments.space, None))
+        space = load_space(find_space(arguments.space))
         search(data=arguments.data, space=recording(space, arguments, seed), out=folder, from_scratch=True)
 
 

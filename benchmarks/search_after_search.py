@@ -69,7 +69,7 @@ def space_of(arguments: argparse.Namespace, seed: int) -> SearchSpace:
     """Returns the space that all searches of a seed have."""
     search = {"trials": arguments.trials, "epochs": arguments.epochs, "seed": seed, "trials_per_gpu": 1}
     over = {"search": {**search, "device": arguments.device}, "trial": {"image_size": arguments.image_size}}
-    return load_space(find_space(arguments.space, None), {**over, "data": {"val_share": 0.2}})
+    return load_space(find_space(arguments.space), {**over, "data": {"val_share": 0.2}})
 
 
 def searched(space: SearchSpace, data: Path, out: Path, learn_from: Path | None = None) -> Path:

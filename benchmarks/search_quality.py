@@ -129,7 +129,7 @@ PROPOSERS: dict[str, Callable[[dict[str, Any], int, int], Proposer]] = {STOCK: S
 
 def searched_tables(arguments: argparse.Namespace) -> dict[str, Any]:
     """Returns the tables of the space that all methods search: a file's, with what was asked for over it."""
-    tables = read_toml(find_space(arguments.space, None))
+    tables = read_toml(find_space(arguments.space))
     own = {"trials": arguments.trials, "epochs": arguments.epochs, "device": arguments.device, "trials_per_gpu": 1}
     over = {
         "data": {"dir": str(arguments.data)},

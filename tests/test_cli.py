@@ -266,18 +266,22 @@ def test_a_shipped_space_is_found_by_its_name(capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize(
-    ("model", "lent"), [("resnet18", True), ("tiny_cnn", False), ("efficientnet_b0", False), ("resnet50", False)]
+    ("model", "whose"),
+    [("resnet18", "resnet50_onecycle.toml"), ("tiny_cnn", None), ("efficientnet_b0", "cropshield_cnn.toml")],
 )
-def test_a_model_without_a_space_of_its_own_is_told_whose_it_takes(
-    model: str, lent: bool, capsys: pytest.CaptureFixture[str]
+def test_a_network_without_photographs_is_told_whose_ranges_it_takes(
+    model: str, whose: str | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["search", "--model", model, "--dry-run", "--device", "cpu"]) == 0
-    assert (f"no search space is shipped for {model}" in capsys.readouterr().out) == lent
+    told = capsys.readouterr().out
+    assert ("ranges and starting points of" in told) == (whose is not None)
+    assert whose is None or f"ranges and starting points of {whose} (--space FILE takes others)" in told
 
 
 def test_what_is_no_space_is_refused_with_the_shipped_ones(capsys: pytest.CaptureFixture[str]) -> None:
     Path("folder").mkdir()
-    shipped = "shipped: cropshield_cnn.toml, demo.toml, efficientnet_b0.toml, resnet50_onecycle.toml"
+    shipped = "shipped: cropshield_cnn.toml, demo.toml, efficientnet_b0.toml, "
+    shipped += "resnet50_fine_tuning.toml, resnet50_onecycle.toml, tiny_cnn.toml"
 
     assert refused(capsys, "search", "--space", "demos") == [
         f"--space demos: no such search space; did you mean demo? {shipped}"

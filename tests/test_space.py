@@ -18,7 +18,14 @@ from tune_cropshield.search.start_points import start_points
 from tune_cropshield.search.trial_settings import effective_batches, settings_mark
 
 SPACES = Path(__file__).parents[1] / "search_spaces"
-SHIPPED = ["cropshield_cnn", "demo", "efficientnet_b0", "resnet50_onecycle"]
+SHIPPED = [
+    "cropshield_cnn",
+    "demo",
+    "efficientnet_b0",
+    "resnet50_fine_tuning",
+    "resnet50_onecycle",
+    "tiny_cnn",
+]
 
 
 def faults(folder: Path, text: str, overrides: dict[str, dict[str, Any]] | None = None) -> list[str]:

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tune_cropshield.api.expectation import _epochs_when_pruned
+from tune_cropshield.api.expectation import epochs_when_pruned, estimate_line, images_per_s, trials_within
 from tune_cropshield.cli import main
-from tune_cropshield.config.space import SearchSettings
+from tune_cropshield.config.space import SearchSettings, load_space
 from tune_cropshield.data.generated import draw_leaves
+from tune_cropshield.memory.choose.pairs import Pair
+from tune_cropshield.search.resources import divide
 
 FLAGS = ("--dry-run", "--model", "tiny_cnn", "--image-size", "32", "--device", "cpu")
 
@@ -37,7 +39,7 @@ def test_a_dry_run_looks_at_the_photographs_and_tells_disk_and_time(
     # 60 pictures of 36 x 36 px and thumbnails of 16 x 16 px are 0.3 MiB
     assert re.match(r"disk: 1 MiB for decoded photographs .* at most about \d+ MiB in the search's folder", told[-2])
     assert re.match(
-        r"time: about .* for 96 epochs if no trial is pruned; about .* from [\d.,]+ images/s of 3 plain", told[-1]
+        r"time: about .* for 600 epochs if no trial is pruned; about .* from [\d.,]+ images/s of 3 plain", told[-1]
     )
     assert sorted(path.name for path in home.rglob("*") if path.name in ("images.u8", "t000")) == []
 
@@ -103,8 +105,54 @@ def test_a_dry_run_without_photographs_says_so(home: Path, capsys: pytest.Captur
 )
 def test_epochs_are_counted_as_pruning_leaves_them(trials: int, epochs: int, grace: int, expected: float) -> None:
     search = SearchSettings(trials=trials, epochs=epochs, grace_epochs=grace)
-    assert _epochs_when_pruned(search) == expected
+    assert epochs_when_pruned(search) == expected
 
 
 def test_without_a_reference_setting_its_epochs_are_not_counted() -> None:
-    assert _epochs_when_pruned(SearchSettings(trials=12, epochs=8, grace_epochs=2, baseline=False)) == 48
+    assert epochs_when_pruned(SearchSettings(trials=12, epochs=8, grace_epochs=2, baseline=False)) == 48
+
+
+def test_as_many_trials_are_searched_as_a_time_holds() -> None:
+    search = SearchSettings(epochs=8, grace_epochs=2, baseline=False)  # 12 trials: 48 epochs
+    assert trials_within(48 * 10.0, search, epoch_s=10.0, at_once=1) == 12
+    assert trials_within(24 * 10.0, search, epoch_s=10.0, at_once=2) == 12
+    assert trials_within(1.0, search, epoch_s=10.0, at_once=4) == 4  # one each, whatever the time
+    assert trials_within(1e9, search, epoch_s=10.0, at_once=1) == 200
+
+
+def test_a_search_says_before_its_first_trial_what_it_takes() -> None:
+    search = SearchSettings(trials=12, epochs=8, grace_epochs=2, baseline=False)
+    mib = 2**20
+
+    assert estimate_line(search, 10.0, 2, 4 * mib) == (
+        "estimate: about 4 min for 12 trials (8 min if none is pruned), and at most about 496 MiB of disk; --trials N "
+        "or --time-budget 2h sets another length"
+    )
+    in_time = search.model_copy(update={"time_budget": "2h"})
+    assert estimate_line(in_time, 10.0, 2, 4 * mib) == (
+        "estimate: about 4 min for 12 trials (8 min if none is pruned), the end after 2 h, and at most about 496 "
+        "MiB of disk"
+    )
+    assert estimate_line(search, None, 2, 4 * mib) == (
+        "estimate: at most about 496 MiB of disk for 12 trials; how long they take is known after the first epochs"
+    )
+    unpruned = search.model_copy(update={"pruning": "none", "trials": 1})
+    assert "about 1 min 20 s for 1 trial, and at most about 36 MiB of disk" in estimate_line(unpruned, 10.0, 1, 4 * mib)
+
+
+def test_the_speed_of_a_slow_step_is_told_by_two_images() -> None:
+    space = load_space(Path("search_spaces/cropshield_cnn.toml"))
+    resources = divide("cpu", 1, 1)
+
+    rate, how = images_per_s(space, resources, Pair(128, 1))
+    assert " images/s of a plain step of 2x1, timed now on this cpu in fp32" in how and rate > 0
+
+
+def test_a_dry_run_has_as_many_trials_as_the_time_budget_holds(
+    drawn_leaves: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("search", "--data", str(drawn_leaves), "--dry-run", "--device", "cpu")
+    assert main([*flags, "--time-budget", "12h"]) == 0
+    assert "worst case: 200 trials x 25 epochs" in capsys.readouterr().out
+    assert main([*flags, "--time-budget", "12h", "--trials", "7"]) == 0
+    assert "worst case: 7 trials x 25 epochs" in capsys.readouterr().out

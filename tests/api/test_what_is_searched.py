@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import tune_cropshield as tc
+from tune_cropshield.api.choice import choice_notes, follows_time
 from tune_cropshield.api.space import new_space
 from tune_cropshield.config.space import load_space
 from tune_cropshield.search.folder import save_settings
@@ -83,6 +84,74 @@ def test_fine_tuning_begins_otherwise_than_training_from_scratch() -> None:
     assert new_space({"space": tables}).start == ({"lr": 3e-4}, {"lr": 1e-3})
 
 
-def test_borrowed_ranges_come_without_what_is_tried_first_in_them() -> None:
-    assert [start["lr"] for start in new_space({"model": "resnet18"}).start] == [1e-3, 3e-3, 4e-4]
-    assert [start["lr"] for start in new_space({"model": "tiny_cnn"}).start] == [1e-4, 3e-3, 1e-2]
+def test_a_network_without_photographs_gets_the_ranges_of_its_family_in_a_short_demonstration() -> None:
+    demo, resnet, vit = (new_space({"model": model}) for model in ("tiny_cnn", "resnet18", "vit_b_16"))
+
+    assert demo == new_space({}) == new_space({"space": "demo"})
+    assert (resnet.search.trials, resnet.search.epochs, resnet.trial["image_size"]) == (12, 8, 48)
+    assert (resnet.trial["optimizer"], resnet.trial["pretrained"]) == ("sgd", False)
+    assert resnet.space["lr"].log == (3e-3, 0.6)
+    assert [start["lr"] for start in resnet.start] == [0.03, 0.1]
+    assert (vit.trial["image_size"], vit.search.trials) == (224, 12)
+    assert [start["lr"] for start in vit.start] == [1e-3, 3e-3, 4e-4]
+
+
+def test_photographs_on_a_cpu_are_searched_with_a_small_network_and_it_is_said(drawn_leaves: Path) -> None:
+    given = {"data": drawn_leaves, "device": "cpu"}
+    space = new_space(given)
+
+    assert (space.trial["model"], space.trial["image_size"]) == ("tiny_cnn", 64)
+    assert (space.search.trials, space.search.epochs) == (24, 25)
+    assert [start["lr"] for start in space.start] == [3e-3, 1e-2, 1e-3]
+    (told,) = choice_notes(given, space)
+    assert told.startswith("no GPU here, so a small network was chosen, which ")
+    assert "can train: tiny_cnn at 64 px for 25 epochs, from scratch with AdamW. On a GPU it would be " in told
+    assert choice_notes({**given, "space": "demo"}, space) == []
+
+
+def test_what_was_chosen_gives_way_to_what_is_said_and_is_kept_for_a_resumption(
+    drawn_leaves: Path, tmp_path: Path
+) -> None:
+    given = {"data": drawn_leaves, "device": "cpu", "epochs": 4, "image_size": 32, "trials": 5}
+    space = new_space(given)
+
+    assert (space.search.trials, space.search.epochs, space.trial["image_size"]) == (5, 4, 32)
+    assert "tiny_cnn at 32 px for 4 epochs" in choice_notes(given, space)[0]
+    save_settings(tmp_path, space, "again")
+    kept = load_space(tmp_path / "search.toml")
+    assert settings_mark(kept) == settings_mark(space) and kept.start == space.start
+
+
+def test_own_networks_and_unknown_ones_need_no_weights(drawn_leaves: Path) -> None:
+    space = new_space({"data": drawn_leaves, "device": "cpu", "model": "cropshield_cnn"})
+    assert (space.trial["model"], space.trial["pretrained"], space.trial["image_size"]) == (
+        "cropshield_cnn",
+        False,
+        224,
+    )
+    with pytest.raises(tc.ConfigError, match="--model: unknown model 'resnet19'; did you mean resnet18"):
+        new_space({"data": drawn_leaves, "model": "resnet19"})
+
+
+def test_a_quick_search_is_short_whatever_the_space(drawn_leaves: Path) -> None:
+    for given in ({"data": drawn_leaves, "device": "cpu"}, {"space": "efficientnet_b0"}, {}):
+        search = new_space({**given, "quick": True}).search
+        assert (search.trials, search.epochs, search.time_budget, search.finishes) == (8, 8, "5m", False)
+    said = {"space": "cropshield_cnn", "quick": True, "trials": 20, "time_budget": "1h", "finish": True}
+    space = new_space(said)
+    assert (space.search.trials, space.search.epochs) == (20, 8)
+    assert (space.search.time_budget, space.search.finishes) == ("1h", True)
+    assert choice_notes(said, space) == [
+        "--quick: 20 trials of 8 epochs at most, and the end after 1 h: to see how it goes, not to find the best "
+        "setting"
+    ]
+    short = {"search": {"trials": 3, "epochs": 20, "grace_epochs": 10}, "space": {"lr": {"log": [1e-4, 1e-2]}}}
+    search = new_space({"space": short, "quick": True}).search
+    assert (search.trials, search.epochs, search.first_step) == (3, 8, 2)
+
+
+def test_only_a_time_that_is_given_sets_the_number_of_trials() -> None:
+    assert follows_time({"data": "leaves", "time_budget": "2h"})
+    for more in ({"trials": 5}, {"quick": True}, {"space": "demo"}):
+        assert not follows_time({"data": "leaves", "time_budget": "2h", **more})
+    assert not follows_time({"data": "leaves"}) and not follows_time({"data": "leaves", "quick": True})

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tune_cropshield.api.space import RUNS, borrowed_ranges, known_before, new_space
+from tune_cropshield.api.choice import choice_notes, follows_time
+from tune_cropshield.api.space import RUNS, known_before, new_space
 from tune_cropshield.config.places import cache_dir
 from tune_cropshield.config.space import SearchSpace
 from tune_cropshield.data.folder import check_folder
@@ -73,13 +74,14 @@ def dry_run(given: dict[str, Any], out: Path | None = None, *, resume: bool = Fa
         knowledge, notes = read_knowledge(resumed.folder), [resumed.note]
     else:
         knowledge, notes = known_before(space, given, out or RUNS / "new")
-        if (borrowed := borrowed_ranges(given)) is not None:
-            notes.insert(0, borrowed)
+        notes = [*choice_notes(given, space), *notes]
     starts = start_points(space, plan, knowledge)
     expected = None
     if space.data.dir:
         from tune_cropshield.api.expectation import expect
 
         timed = with_fitting_pair(reference_point(space), space, plan)
-        expected = expect(space, resources, pair_of(timed, space, plan), cache_dir())
+        by_time = not resume and follows_time(given)
+        expected = expect(space, resources, pair_of(timed, space, plan), cache_dir(), by_time=by_time)
+        space = expected.space
     return DryRun(space, resources, plan, starts, reference_notes(space), notes, expected)

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tune_cropshield.config.reference import ends_reference
 from tune_cropshield.config.space import SearchSettings, SearchSpace
-from tune_cropshield.config.units import MIB, describe_seconds
+from tune_cropshield.config.units import MIB, describe_seconds, parse_duration
 from tune_cropshield.outcome import words
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import: a faulty space is told about before
+    from tune_cropshield.config.settings import TrialConfig
     from tune_cropshield.data.folder import ImageFolder
     from tune_cropshield.data.split import Split
     from tune_cropshield.memory.choose.pairs import Pair
+    from tune_cropshield.search.prepare import Prepared
     from tune_cropshield.search.resources import Resources
+    from tune_cropshield.search.time_budget import TimeBudget
 
 STEPS_TIMED = 3
+LONGEST_STEP_S = 0.5  # that is timed as it is
+MOST_TRIALS = 200  # that a time is filled with: as many as the sampler models
 # Of the weights' size: a checkpoint holds them, AdamW's two averages, the average of the weights where there is one,
 # and the checkpoint before is kept.
 CHECKPOINTS_OVER_WEIGHTS = 8
@@ -29,19 +35,24 @@ class Expectation:
     """What a search would find and take.
 
     photographs: how many, in words. remarks: on them, as a search makes them before its first trial. disk, time: a
-    sentence each.
+    sentence each. space: with as many trials as its time budget holds, where that was asked for.
     """
 
     photographs: str
     remarks: list[str]
     disk: str
     time: str
+    space: SearchSpace
 
 
-def expect(space: SearchSpace, resources: Resources, pair: Pair, cache_dir: Path) -> Expectation:
+def expect(
+    space: SearchSpace, resources: Resources, pair: Pair, cache_dir: Path, *, by_time: bool = False
+) -> Expectation:
     """Returns what to expect of a search of `space`. Files are read, but no photograph is decoded.
 
-    pair: of the trial whose steps are timed.
+    Args:
+        pair: of the trial whose steps are timed.
+        by_time: as many trials are searched as the time budget holds, where there is one.
 
     Raises DataError where a search could not train on the photographs.
     """
@@ -50,6 +61,7 @@ def expect(space: SearchSpace, resources: Resources, pair: Pair, cache_dir: Path
     from tune_cropshield.data.folder import scan_folder
     from tune_cropshield.data.remarks import remarks_before_decoding
     from tune_cropshield.search.prepare import used_photographs
+    from tune_cropshield.search.time_budget import TimeBudget
 
     config = space.data
     folder = scan_folder(Path(config.dir), cache_dir / "digests.json", config.class_depth, config.merge)
@@ -57,12 +69,22 @@ def expect(space: SearchSpace, resources: Resources, pair: Pair, cache_dir: Path
     given = [file.side for file in folder.files if file.side is not None]
     parts = space.search.parts_of(RunConfig(data=config, trial=space.trial_config()))
     splits = [split_photographs(part.data, folder.classes, labels, digests, given) for part in parts]
+    try:
+        rate, how = images_per_s(space, resources, pair)
+        epoch_s: float | None = images_of_epoch(splits[0]) / rate
+    except RuntimeError as error:  # no memory left beside other programs
+        epoch_s, how = None, " ".join(str(error).split())
+    if by_time:
+        total_s = parse_duration(space.search.time_budget)
+        budget = TimeBudget(total_s, time.monotonic(), finish=space.search.finishes)
+        space = with_trials_within(space, budget, epoch_s, resources.concurrent_trials)
     return Expectation(
         f"{len(folder.files)} photographs, {len(folder.classes)} classes: {used_photographs(splits, space)} (fewer "
         "where some cannot be read, which shows when a search decodes them)",
         remarks_before_decoding(folder, splits[0], space.fits),
         _disk(space, resources, folder),
-        _time(space, resources, pair, splits[0]),
+        _time(space.search, epoch_s, resources.concurrent_trials, how),
+        space,
     )
 
 
@@ -70,75 +92,104 @@ def _disk(space: SearchSpace, resources: Resources, folder: ImageFolder) -> str:
     """Returns what a search would write: decoded photographs, the best trials' weights, checkpoints."""
     from tune_cropshield.data.near_copies import THUMBNAIL_SIDE
     from tune_cropshield.data.preparation import Preparation
-    from tune_cropshield.search.folder import CHECKPOINTS_BUDGET_BYTES, WEIGHTS_BUDGET_BYTES
-    from tune_cropshield.training.models import build_model
 
     trial = space.trial_config()
     sizes = {trial.image_size, *trial.progressive_sizes.values()}
     sides = [Preparation(size, fit).store_side for size in sizes for fit in space.fits]
     store = len(folder.files) * 3 * sum(side**2 + THUMBNAIL_SIDE**2 for side in sides)
-    model = build_model(trial.model, len(folder.classes), dropout=trial.dropout)
-    weights = sum(tensor.nbytes for tensor in model.state_dict().values())
-    kept = min(space.search.trials * weights, max(WEIGHTS_BUDGET_BYTES, weights))
-    parts = 1 if space.search.num_parts > 1 else 0  # the best part's weights lie beside those of the part under way
-    running = resources.concurrent_trials * (CHECKPOINTS_OVER_WEIGHTS + parts) * weights
-    stopped = min(space.search.trials * CHECKPOINTS_OVER_WEIGHTS * weights, CHECKPOINTS_BUDGET_BYTES)
-    stopped = stopped if space.search.pruning != "none" else 0
+    weights = weights_bytes(trial, len(folder.classes))
     return (
         f"disk: {_size(store)} for decoded photographs in the cache folder, once for all searches; at most about "
-        f"{_size(kept + running + stopped)} in the search's folder, for the best trials' weights ({_size(weights)} "
-        "each) and the checkpoints of those that run or may be gone on with"
+        f"{_size(folder_bytes(space.search, resources.concurrent_trials, weights))} in the search's folder, for the "
+        f"best trials' weights ({_size(weights)} each) and the checkpoints of those that run or may be gone on with"
     )
 
 
-def _time(space: SearchSpace, resources: Resources, pair: Pair, split: Split) -> str:
-    """Returns how long the training steps would take, by steps that are timed now."""
-    try:
-        rate, how = _images_per_s(space, resources, pair)
-    except RuntimeError as error:  # no memory left beside other programs
-        return f"time: not known, as a training step could not be timed ({' '.join(str(error).split())})"
-    search = space.search
-    most, least = search.trials * search.trial_epochs, _epochs_when_pruned(search)
-    concurrent = resources.concurrent_trials
-    seconds = len(split.train) / rate / concurrent
-    at_once = f", and {concurrent} trials at once taken as so many times as fast" if concurrent > 1 else ""
+def weights_bytes(trial: TrialConfig, num_classes: int) -> int:
+    """Returns the size of a network's weights."""
+    from tune_cropshield.training.models import build_model
+
+    model = build_model(trial.model, num_classes, dropout=trial.dropout)
+    return sum(tensor.nbytes for tensor in model.state_dict().values())
+
+
+def folder_bytes(search: SearchSettings, at_once: int, weights: int) -> int:
+    """Returns about what a search's folder takes at most.
+
+    Args:
+        at_once: trials that run at once.
+        weights: the size of a network's weights.
+    """
+    from tune_cropshield.search.folder import CHECKPOINTS_BUDGET_BYTES, WEIGHTS_BUDGET_BYTES
+
+    kept = min(search.trials * weights, max(WEIGHTS_BUDGET_BYTES, weights))
+    parts = 1 if search.num_parts > 1 else 0  # the best part's weights lie beside those of the part under way
+    running = at_once * (CHECKPOINTS_OVER_WEIGHTS + parts) * weights
+    stopped = min(search.trials * CHECKPOINTS_OVER_WEIGHTS * weights, CHECKPOINTS_BUDGET_BYTES)
+    return kept + running + (stopped if search.pruning != "none" else 0)
+
+
+def _time(search: SearchSettings, epoch_s: float | None, at_once: int, how: str) -> str:
+    """Returns how long a search would take. how: its epochs were timed, or why they could not be."""
+    if epoch_s is None:
+        return f"time: not known, as a training step could not be timed ({how})"
+    most, least = search.trials * search.trial_epochs, epochs_when_pruned(search)
+    seconds = epoch_s / at_once
+    together = f", and {at_once} trials at once taken as so many times as fast" if at_once > 1 else ""
     pruned = f"; {_about(least * seconds)} if pruning goes by its rule" if least < most else ""
     return (
         f"time: {_about(most * seconds)} for {words.counted(most, 'epoch')} if no trial is pruned{pruned}. This is "
-        f"an estimate from {words.number(rate)} images/s of {how}{at_once}; start-up, decoding and validation come on "
-        "top"
+        f"an estimate from {how}{together}; start-up and decoding come on top"
     )
 
 
-def _images_per_s(space: SearchSpace, resources: Resources, pair: Pair) -> tuple[float, str]:
-    """Returns the speed of plain training steps on random images, timed on the device, and what was timed."""
+def images_of_epoch(split: Split) -> float:
+    """Returns for how many trained images an epoch counts: without gradients an image costs about a third."""
+    return len(split.train) + len(split.val) / 3
+
+
+def images_per_s(space: SearchSpace, resources: Resources, pair: Pair) -> tuple[float, str]:
+    """Returns the speed of plain training steps on random images, timed on the device, and what was timed.
+
+    It takes a second or two: where a step of `pair` would take longer, two images at once are timed.
+    """
     import statistics
 
     import torch
 
     from tune_cropshield.doctor.plain_step import PlainStep, StepSettings
+    from tune_cropshield.memory.choose.pairs import Pair
     from tune_cropshield.memory.measure.step_driver import seconds_of
     from tune_cropshield.training.precision import resolve_precision
 
     trial, device = space.trial_config(), torch.device(resources.device)
     precision = resolve_precision(trial.precision, device)
+
+    def step_of(timed: Pair) -> PlainStep:
+        settings = StepSettings(
+            trial.model, trial.image_size, precision, trial.channels_last, timed.micro_batch, timed.accumulation
+        )
+        return PlainStep(settings, device)
+
     threads = torch.get_num_threads()
     torch.set_num_threads(resources.threads)
     try:
-        settings = StepSettings(
-            trial.model, trial.image_size, precision, trial.channels_last, pair.micro_batch, pair.accumulation
-        )
-        step = PlainStep(settings, device)
-        step.window()
-        seconds = statistics.median(seconds_of(step.window, device) for _ in range(STEPS_TIMED))
+        timed, step = Pair(2, 1), step_of(Pair(2, 1))
+        seconds = seconds_of(step.window, device)
+        if seconds / 2 * pair.effective_batch < LONGEST_STEP_S or device.type == "cuda":
+            timed, step = pair, step_of(pair)
+            step.window()
+            seconds = statistics.median(seconds_of(step.window, device) for _ in range(STEPS_TIMED))
     finally:
         torch.set_num_threads(threads)
     graphs = ", without the CUDA graphs of a trial" if device.type == "cuda" else ""
-    how = f"{STEPS_TIMED} plain steps of {pair}, timed now on this {device.type} in {precision}{graphs}"
-    return step.images_per_window / seconds, how
+    steps = f"{STEPS_TIMED} plain steps" if timed == pair else "a plain step"
+    rate = step.images_per_window / seconds
+    how = f"{words.number(rate)} images/s of {steps} of {timed}, timed now on this {device.type} in {precision}{graphs}"
+    return rate, how
 
 
-def _epochs_when_pruned(search: SearchSettings) -> int:
+def epochs_when_pruned(search: SearchSettings) -> int:
     """Returns the epochs of all trials together when as few go on from each pruning step as its rule says.
 
     One does at least. The reference setting is taken to be stopped at the first step, and trained to its end at last
@@ -152,6 +203,93 @@ def _epochs_when_pruned(search: SearchSettings) -> int:
         left = search.trial_epochs - search.pruning_steps[0]
         total += left if ends_reference(search.trial_epochs, search.pruning_steps[0], round(total)) else 0
     return math.ceil(min(total, search.trials * search.trial_epochs))
+
+
+def with_trials_within(space: SearchSpace, budget: TimeBudget, epoch_s: float | None, at_once: int) -> SearchSpace:
+    """Returns `space` with about as many trials as `budget` holds from now on; MOST_TRIALS where that is not known."""
+    from tune_cropshield.search.time_budget import START_UP_S
+
+    seconds = budget.trials_end - time.monotonic() - START_UP_S
+    trials = trials_within(seconds, space.search, epoch_s, at_once) if epoch_s is not None else MOST_TRIALS
+    return space.model_copy(update={"search": space.search.model_copy(update={"trials": trials})})
+
+
+def trials_within(seconds: float, search: SearchSettings, epoch_s: float, at_once: int) -> int:
+    """Returns how many trials take about `seconds`: as many as run at once at least, and at most MOST_TRIALS.
+
+    Args:
+        epoch_s: that an epoch of a trial takes.
+        at_once: trials that run at once.
+    """
+    counts = range(at_once + 1, MOST_TRIALS + 1)
+    taken = ((count, epochs_when_pruned(search.model_copy(update={"trials": count}))) for count in counts)
+    return max((count for count, epochs in taken if epochs * epoch_s / at_once <= seconds), default=at_once)
+
+
+def told_before(prepared: Prepared, budget: TimeBudget | None) -> tuple[SearchSpace, str]:
+    """Returns the space with as many trials as `budget` holds, and the line on time and disk before the first trial.
+
+    budget: None leaves the trials as they are.
+    """
+    space, at_once = prepared.space, prepared.resources.concurrent_trials
+    try:
+        epoch_s = epoch_seconds(prepared)
+    except RuntimeError:  # no memory left beside other programs; a trial will say so
+        epoch_s = None
+    if budget is not None:
+        space = with_trials_within(space, budget, epoch_s, at_once)
+    weights = weights_bytes(space.trial_config(), len(prepared.data.classes))
+    return space, estimate_line(space.search, epoch_s, at_once, weights)
+
+
+def epoch_seconds(prepared: Prepared) -> float | None:
+    """Returns about how long an epoch of a trial takes.
+
+    On a GPU by what was measured for the plan; None where nothing was. On a CPU a few updates of a trial are timed now,
+    or where these take long, a plain step.
+    """
+    import torch
+
+    from tune_cropshield.config.settings import RunConfig
+    from tune_cropshield.data.dataset import DeviceData
+    from tune_cropshield.training.fitted import timed_epoch_s
+
+    space, plan, split = prepared.space, prepared.plan, prepared.data.split
+    pair = plan.best(plan.effective_batches[0])
+    if prepared.resources.device == "cuda":
+        figures = plan.figures.get(pair)
+        return images_of_epoch(split) / figures.images_per_s if figures is not None and figures.images_per_s else None
+    rate, _ = images_per_s(space, prepared.resources, pair)
+    if pair.effective_batch / rate > LONGEST_STEP_S:
+        return images_of_epoch(split) / rate
+    own = {"effective_batch": pair.effective_batch, "micro_batch": pair.micro_batch, "accumulation": pair.accumulation}
+    trial = space.trial_config({**own, "threads": prepared.resources.threads})
+    threads = torch.get_num_threads()
+    try:
+        return timed_epoch_s(RunConfig(data=space.data, trial=trial), DeviceData(prepared.data, torch.device("cpu")))
+    except Exception:  # a user's own code, or a loss that is not finite: trials will say what is wrong
+        return images_of_epoch(split) / rate
+    finally:
+        torch.set_num_threads(threads)
+
+
+def estimate_line(search: SearchSettings, epoch_s: float | None, at_once: int, weights: int) -> str:
+    """Returns what a search takes of time and disk, as it is told before its first trial.
+
+    Args:
+        epoch_s: that an epoch of a trial takes; None where it is not known.
+        at_once: trials that run at once.
+        weights: the size of a network's weights.
+    """
+    trials = words.counted(search.trials, "trial")
+    disk = f"at most about {_size(folder_bytes(search, at_once, weights))} of disk"
+    ends = f", the end after {describe_seconds(parse_duration(search.time_budget))}" if search.time_budget else ""
+    if epoch_s is None:
+        return f"estimate: {disk} for {trials}{ends}; how long they take is known after the first epochs"
+    pruned, most = epochs_when_pruned(search), search.trials * search.trial_epochs
+    worst = f" ({_about(most * epoch_s / at_once).removeprefix('about ')} if none is pruned)" if pruned < most else ""
+    more = "" if search.time_budget else "; --trials N or --time-budget 2h sets another length"
+    return f"estimate: {_about(pruned * epoch_s / at_once)} for {trials}{worst}{ends}, and {disk}{more}"
 
 
 def _size(count: float) -> str:

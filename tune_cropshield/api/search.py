@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tune_cropshield.api.arguments import AnyPath, DeviceChoice, Progress, command_line, path_of, view_of
+from tune_cropshield.api.choice import choice_notes, follows_time
 from tune_cropshield.api.results import SearchResults, read_results
-from tune_cropshield.api.space import RUNS, AnySpace, borrowed_ranges, known_before, new_space
+from tune_cropshield.api.space import RUNS, AnySpace, known_before, new_space
 from tune_cropshield.config.places import cache_dir
 from tune_cropshield.config.space import SearchSpace
 from tune_cropshield.data.folder import check_folder
@@ -47,6 +48,7 @@ def search(
     stop_when_flat: bool | None = None,
     learn_from: AnyPath | Sequence[AnyPath] | None = None,
     from_scratch: bool = False,
+    quick: bool = False,
     baseline: bool | None = None,
     ray_address: str | None = None,
     resume: bool = False,
@@ -61,7 +63,7 @@ def search(
     Args:
         data: One sub-folder of photographs per class; left out, a small synthetic data set.
         space: A search space: a path, the name of a shipped one, a dict with a file's tables, or a SearchSpace like
-            `results.settings`. Left out, demo.toml, or the one made for `model`.
+            `results.settings`. Left out, one is chosen for the photographs, the machine and `model`.
         model: tiny_cnn, cropshield_cnn, or a classifier of torchvision.
         image_size: The side of the training images, in px.
         vram: The GPU memory budget: an amount like "8GB", rtx4060-laptop, rtx3050-laptop, or auto for what is free.
@@ -80,6 +82,8 @@ def search(
         learn_from: Earlier searches' folders: their best settings are tried first, and all of them guide the sampler.
             Left out, those of the same network and optimizer in results/runs and beside `out`.
         from_scratch: Learn from none.
+        quick: A small search that ends after some minutes: few and short trials, of any space. What is given beside it
+            goes before.
         baseline: False leaves the reference setting out: trial 0 is one like the others, and no gain is told.
         ray_address: A running Ray cluster to join, which shares the folders.
         resume: Go on with the search in `out`; left out, with the last one below results/runs of the same settings.
@@ -114,6 +118,7 @@ def search(
         "stop_when_flat": stop_when_flat,
         "learn_from": learn_from,
         "from_scratch": from_scratch or None,
+        "quick": quick or None,
         "baseline": baseline,
     }
     given = {name: value for name, value in settings.items() if value is not None}
@@ -137,9 +142,7 @@ def search(
         _check_before_anything_starts(found, folder, resume, named)
         knowledge, notes = known_before(found, given, folder)
         view = view_of(progress)
-        if (note := borrowed_ranges(given)) is not None:
-            view.note(note)
-        for note in notes:
+        for note in [*choice_notes(given, found), *notes]:
             view.note(note)
     said = {**given, "space": space if isinstance(space, str | Path) else None}
     for name in ("finish", "stop_when_flat", "baseline"):
@@ -147,7 +150,8 @@ def search(
             said[f"no_{name}"] = True
     words = command_line("search", **said, out=out, ray_address=ray_address, resume=resume)
     with raising_disk_full(folder):
-        return _search(found, folder, named, view, resume, words, ray_address, knowledge, began)
+        by_time = not resume and follows_time(given)
+        return _search(found, folder, named, view, resume, words, ray_address, knowledge, began, by_time)
 
 
 def _name(space: AnySpace | None, found: SearchSpace) -> str:
@@ -196,6 +200,7 @@ def _search(
     ray_address: str | None,
     knowledge: Knowledge | None,
     began: float,
+    by_time: bool,
 ) -> SearchResults:
     """Runs the search.
 
@@ -203,7 +208,9 @@ def _search(
         shown: its folder as the user named it, or where it is not `named`, as far as it is free.
         words: the command line behind the program's name.
         began: of time.monotonic, when the search was asked for.
+        by_time: as many trials are searched as a time budget holds.
     """
+    from tune_cropshield.api.expectation import told_before
     from tune_cropshield.api.finish import (
         Finish,
         look_at_test_photographs,
@@ -232,6 +239,10 @@ def _search(
         budget = time_budget(prepared.space, folder, began)
         if resume and budget is not None:
             view.note(budget.told())
+        if space.data.dir and not resume:
+            planned, estimate = told_before(prepared, budget if by_time else None)
+            prepared = replace(prepared, space=planned)
+            view.note(estimate)
         begun = begin_search(
             prepared,
             folder,

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tune_cropshield.api.arguments import AnyPath, path_of
-from tune_cropshield.config.places import find_space, is_made_for
-from tune_cropshield.config.space import SearchSpace, load_space, space_from
+from tune_cropshield.api.choice import chosen_tables, quick_search
+from tune_cropshield.config.places import find_space
+from tune_cropshield.config.space import SearchSpace, space_from
 from tune_cropshield.config.starts import usual_starts
-from tune_cropshield.config.toml_files import without_none
+from tune_cropshield.config.toml_files import read_toml, without_none
 from tune_cropshield.errors import UserError
 
 if TYPE_CHECKING:  # half a second to import: a faulty space is told about before
@@ -28,8 +29,12 @@ RUNS = Path("results/runs")  # where searches go that are not told where
 def new_space(given: Mapping[str, Any]) -> SearchSpace:
     """Returns the space of a new search. A file or tables without a [[start]] get those usual for the optimizer.
 
+    Without a space, it is chosen: for photographs, and for the network where one was asked for, as `families` has it;
+    without either, demo.toml.
+
     Args:
-        given: The arguments of `search` that were given: `space`, `data`, and settings that go before the space's own.
+        given: The arguments of `search` that were given: `space`, `data`, `quick`, and settings that go before the
+            space's own.
 
     Raises:
         ConfigError: With every fault of the space and the arguments.
@@ -42,29 +47,20 @@ def new_space(given: Mapping[str, Any]) -> SearchSpace:
         "data": data,
     }
     if isinstance(space, SearchSpace):
-        return space_from(without_none(space.model_dump(by_alias=True)), over, "space")
-    if isinstance(space, Mapping):
-        found = space_from(without_none(dict(space)), over, "space")
+        tables, name = without_none(space.model_dump(by_alias=True)), "space"
+    elif isinstance(space, Mapping):
+        tables, name = without_none(dict(space)), "space"
+    elif space is not None:
+        path = find_space(str(space))
+        tables, name = read_toml(path), str(path)
     else:
-        found = load_space(find_space(str(space) if space is not None else None, given.get("model")), over)
-    # What is tried first in borrowed ranges was chosen for another network.
-    if "start" in found.model_fields_set and borrowed_ranges(given) is None:
+        tables, name = chosen_tables(given)
+    if given.get("quick"):
+        over["search"] = quick_search(tables) | over["search"]
+    found = space_from(tables, over, name)
+    if isinstance(space, SearchSpace) or "start" in found.model_fields_set:
         return found
     return found.model_copy(update={"start": usual_starts(found)})
-
-
-def borrowed_ranges(given: Mapping[str, Any]) -> str | None:
-    """Returns a sentence on where the ranges come from when none are shipped for the model asked for, else None."""
-    model = given.get("model")
-    if "space" in given or model is None:
-        return None
-    path = find_space(None, model)
-    if is_made_for(path, model) or load_space(path).trial.get("model") == model:
-        return None
-    return (
-        f"no search space is shipped for {model}: its other settings and ranges are those of {path.name}; give your "
-        "own with --space FILE"
-    )
 
 
 def known_before(space: SearchSpace, given: Mapping[str, Any], folder: Path) -> tuple[Knowledge, list[str]]:

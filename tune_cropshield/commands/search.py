@@ -35,6 +35,7 @@ SETTINGS = (
     "stop_when_flat",
     "learn_from",
     "from_scratch",
+    "quick",
     "baseline",
 )
 
@@ -54,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--space",
         metavar="FILE.toml",
-        help="search space: a path, or the name of a shipped one (default: demo.toml, or the one named after --model)",
+        help="search space: a path, or the name of a shipped one (default: chosen for the machine, and for --model)",
     )
     parser.add_argument("--model", metavar="NAME", help="network, instead of the space's")
     parser.add_argument(
@@ -72,6 +73,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--epochs", type=arguments.whole_number, metavar="N", help="epochs of a trial that is never pruned"
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        default=None,
+        help="a small search that ends after some minutes, to see how it goes",
     )
     parser.add_argument("--time-budget", metavar="2h", help="for everything, report included; --resume goes on")
     parser.add_argument(

@@ -21,14 +21,9 @@ def shipped_spaces() -> dict[str, Path]:
     return {}
 
 
-def find_space(wanted: str | None, model: str | None) -> Path:
-    """Returns the space file that `wanted` names: a path, or a shipped file's name.
-
-    Left out: the one made for `model`, else demo.toml.
-    """
+def find_space(wanted: str) -> Path:
+    """Returns the space file that `wanted` names: a path, or a shipped file's name."""
     shipped = shipped_spaces()
-    if wanted is None:
-        return next((path for path in shipped.values() if is_made_for(path, model)), shipped["demo.toml"])
     wanted = os.path.expanduser(wanted)
     if os.path.isfile(wanted):  # unlike Path.is_file, says no to names that are too long
         return Path(wanted)
@@ -38,11 +33,6 @@ def find_space(wanted: str | None, model: str | None) -> Path:
         meant = did_you_mean(wanted, [path.stem for path in shipped.values()])
         raise ConfigError([f"--space {wanted}: {what}; {meant}shipped: {', '.join(shipped)}"])
     return found
-
-
-def is_made_for(space: Path, model: str | None) -> bool:
-    """Tells whether a shipped space is named after `model`: MODEL.toml or MODEL_something.toml."""
-    return model is not None and (space.stem == model or space.stem.startswith(f"{model}_"))
 
 
 def cache_dir() -> Path:
