@@ -422,7 +422,8 @@ def test_a_training_is_not_resumed_with_other_settings(capsys: pytest.CaptureFix
     train = ["train", "--config", config, "--data", draw(Path("data"), 2, 4), "--out"]
 
     assert refused(capsys, *train, "out", "--resume") == [
-        "out was trained with other settings: split_seed (3 then, 0 now), lr (0.5 then, 0.0001 now)"
+        "out was trained with other settings: split_seed (3 then, 0 now); lr (0.5 then, 0.0001 now). To go on with it, "
+        "set the configuration back; or start a new training with another --out"
     ]
     assert refused(capsys, *train, "out") == [
         "out already contains a training: continue it (--resume) or give another folder (--out)"
@@ -431,7 +432,8 @@ def test_a_training_is_not_resumed_with_other_settings(capsys: pytest.CaptureFix
         "gone holds no training to go on with (config.toml is missing)"
     ]
     assert refused(capsys, *train[:-1], "--resume") == [
-        "--resume needs --out: the folder of the training to go on with"
+        "--resume: there is no training in results/runs to go on with: name its folder (--out DIR), or leave out "
+        "--resume"
     ]
 
 

@@ -131,7 +131,9 @@ def test_a_training_for_a_time_takes_all_cores_and_counts_the_time_of_all_its_st
     assert done.last["epoch"] == trial.epochs > 4
     assert not done.stopped_early
 
-    with pytest.raises(tc.UserError, match="has used up this time: give a longer one"):
+    with pytest.raises(
+        tc.UserError, match=r"has used up this time \(time: 3 s in all, \d+ s used\): give a longer one \(--time\)"
+    ):
         tc.train(tables, time="3s", out=home / "run", resume=True, device="cpu", progress=False)
     longer = tc.train(tables, time="11s", out=home / "run", resume=True, device="cpu", progress=False)
     assert longer.last["epoch"] > done.last["epoch"]

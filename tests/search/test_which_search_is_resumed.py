@@ -28,6 +28,7 @@ from tune_cropshield.search.launches import STARTS
 from tune_cropshield.search.prepare import Prepared
 from tune_cropshield.search.resources import divide
 from tune_cropshield.search.same_search import SPELLED, check_same
+from tune_cropshield.search.state import State, write_end
 from tune_cropshield.search.trial_settings import effective_batches
 from tune_cropshield.search.views.view import SearchView
 
@@ -73,9 +74,7 @@ def end(search: Search) -> None:
     """Leaves what a search leaves that has come to its end."""
     for _ in range(search.space.search.trials):
         search.study.tell(search.study.ask().number, 0.5)
-    (search.folder / "best").mkdir()
-    (search.folder / "report.html").write_text("")
-    (search.folder / "ledger.json").write_text('{"starts": [{"slots": 1, "began": 0, "ended": 1}]}')
+    write_end(search.folder, State("finished"))
 
 
 def meant(**given: Any) -> str:

@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import math
 import os
-import shlex
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tune_cropshield.api.arguments import path_of
+from tune_cropshield.api.photographs import Photographs, same_place
 from tune_cropshield.api.space import OF_SEARCH, OF_TRIAL, RUNS, new_space
 from tune_cropshield.config.differences import difference, differences, is_same, said, settings_by_name
 from tune_cropshield.config.places import cache_dir
 from tune_cropshield.config.space import SETTINGS, SearchSpace, load_space
 from tune_cropshield.config.starts import usual_starts
-from tune_cropshield.config.units import counted
-from tune_cropshield.data.folder import scan_folder
+from tune_cropshield.config.units import counted, parse_duration
 from tune_cropshield.data.generated import drawn_leaves_folder
-from tune_cropshield.data.left_out import read_left_out
-from tune_cropshield.data.split_file import read_split, what_changed
 from tune_cropshield.device import find_device
-from tune_cropshield.errors import UserError
+from tune_cropshield.errors import DataError, UserError
+from tune_cropshield.shell import command
 
 if TYPE_CHECKING:  # half a second to import: a faulty space is told about before
     from tune_cropshield.search.begun import Begun
@@ -95,19 +92,20 @@ def resumed_search(out: Path | None, given: Mapping[str, Any], view: SearchView)
             that does, by name and with both values.
     """
     from tune_cropshield.search.begun import read_begun
+    from tune_cropshield.search.folder import check_not_running
 
-    contents = _Contents(view)
+    photographs = Photographs(view)
     if out is not None:
         begun = read_begun(out)
-        _check_not_running(out)
-        differ = _differences(begun, given, contents)
+        check_not_running(out)
+        differ = _differences(begun, given, photographs)
         if differ:
             raise UserError(_refusal(begun, differ))
     else:
-        begun = _last_of_same(given, contents)
-        _check_not_running(begun.folder)
+        begun = _last_of_same(given, photographs)
+        check_not_running(begun.folder)
     space = _with_what_may_change(begun, given)
-    if "data" not in given and (changed := _photographs(begun, space.data.dir, contents)):
+    if "data" not in given and (changed := photographs.changed(begun.folder, begun.space.data, space.data.dir)):
         raise UserError(_refusal(begun, Differences(photographs=changed, place=space.data.dir)))
     return Resumed(begun.folder, space, _note(begun, space))
 
@@ -121,50 +119,10 @@ def _refusal(begun: Begun, differ: Differences) -> str:
     return f"{begun} was begun with other settings: {differ}. To go on with it, {differ.remedy}; or {new_one}"
 
 
-def _check_not_running(folder: Path) -> None:
-    from tune_cropshield.search.folder import locked
-
-    with locked(folder):
-        pass
-
-
-class _Contents:
-    """The photographs of folders, by path and SHA-256, each folder read once."""
-
-    def __init__(self, view: SearchView) -> None:
-        self._view = view
-        self._known: dict[tuple[Any, ...], dict[str, str]] = {}
-
-    def of(self, space: SearchSpace, place: str) -> dict[str, str]:
-        """Returns {path: SHA-256}, as the [data] of `space` lists them. Raises DataError."""
-        config = space.data
-        key = (place, config.class_depth, *sorted(config.merge.items()))
-        if key not in self._known:
-            with ExitStack() as stack:
-                if not _same_place(place, config.dir):  # else their digests are known
-                    stack.enter_context(self._view.steps(f"looking at the photographs in {place}"))
-                found = scan_folder(Path(place), cache_dir() / "digests.json", config.class_depth, config.merge)
-            self._known[key] = {file.path: file.digest for file in found.files}
-        return self._known[key]
-
-
-def _photographs(begun: Begun, place: str, contents: _Contents) -> str:
-    """Returns which photographs in `place` are not those that a search was begun on, "" where all are the same.
-
-    A search of a version that kept no split.csv is compared when they are decoded.
-    """
-    rows = read_split(begun.folder)
-    if rows is None or not place:
-        return ""
-    unreadable = {thing.path for thing in read_left_out(begun.folder) if thing.kind == "unreadable"}
-    there = contents.of(begun.space, place)
-    return what_changed(rows, {path: digest for path, digest in there.items() if path not in unreadable})
-
-
-def _differences(begun: Begun, given: Mapping[str, Any], contents: _Contents | None) -> Differences:
+def _differences(begun: Begun, given: Mapping[str, Any], photographs: Photographs | None) -> Differences:
     """Returns what differs from what is asked for.
 
-    contents: None leaves the photographs out.
+    photographs: None leaves them out.
     """
     then = settings_by_name(begun.space)
     told: dict[str, str] = {}  # what differs -> in which words
@@ -190,8 +148,8 @@ def _differences(begun: Begun, given: Mapping[str, Any], contents: _Contents | N
     if given.get("baseline") is False:
         flags = ["--no-baseline" if flag == "--baseline" else flag for flag in flags]
     place = str(path_of(given["data"], "--data").absolute()) if "data" in given else ""
-    photographs = _photographs(begun, place, contents) if contents is not None else ""
-    return Differences([*_own_files(begun), *told.values()], flags, photographs, place)
+    changed = photographs.changed(begun.folder, begun.space.data, place) if photographs is not None else ""
+    return Differences([*_own_files(begun), *told.values()], flags, changed, place)
 
 
 def _is_same(name: str, then: object, now: object) -> bool:
@@ -211,7 +169,8 @@ def _said_by_space(begun: Begun, given: Mapping[str, Any]) -> SearchSpace:
         for name in (*OF_SEARCH, *OF_TRIAL)
         if name not in given and (begun.given is None or name in begun.given)
     }
-    return new_space({**left_out, **given})
+    quick = {"quick": True} if "quick" in (begun.given or ()) else {}
+    return new_space({**quick, **left_out, **given})
 
 
 def _starts_differ(then: SearchSpace, now: SearchSpace) -> list[tuple[int, str]]:
@@ -270,7 +229,7 @@ def _with_what_may_change(begun: Begun, given: Mapping[str, Any]) -> SearchSpace
         anew = {name: getattr(now.search, name) for name in MAY_CHANGE if name in of_file} | anew
         if not place and now.data.dir and Path(now.data.dir).is_dir():
             place = str(Path(now.data.dir).absolute())
-    if place and _same_place(place, begun.space.data.dir):
+    if place and same_place(place, begun.space.data.dir):
         place = ""  # as it was written
     space = load_space(begun.folder / SETTINGS, {"search": anew, "data": {"dir": place} if place else {}})
     if Path(space.data.dir).is_dir() or place:
@@ -280,11 +239,7 @@ def _with_what_may_change(begun: Begun, given: Mapping[str, Any]) -> SearchSpace
     raise UserError(f"the photographs of this search are no longer in {space.data.dir}: say where (--data DIR)")
 
 
-def _same_place(one: str, other: str) -> bool:
-    return os.path.realpath(one) == os.path.realpath(other)
-
-
-def _last_of_same(given: Mapping[str, Any], contents: _Contents) -> Begun:
+def _last_of_same(given: Mapping[str, Any], photographs: Photographs) -> Begun:
     """Returns the last search below results/runs that differs in nothing; raises UserError where there is none."""
     from tune_cropshield.search.begun import searches_below
 
@@ -298,7 +253,14 @@ def _last_of_same(given: Mapping[str, Any], contents: _Contents) -> Begun:
     compared = [(search, _differences(search, given, None)) for search in searches]
     fewest = min(len(differ.settings) for _, differ in compared)
     near = [search for search, differ in compared if len(differ.settings) == fewest]
-    compared = [(search, _differences(search, given, contents)) for search in near]
+    compared, no_photographs = [], list[DataError]()
+    for search in near:
+        try:
+            compared.append((search, _differences(search, given, photographs)))
+        except DataError as error:  # the folder that was given is none for this search's [data]
+            no_photographs.append(error)
+    if not compared:
+        raise no_photographs[0]
     same = [search for search, differ in compared if not differ]
     if not same:
         nearest, differ = min(compared, key=lambda one: one[1].weight)  # of equals, the newest
@@ -327,36 +289,27 @@ def _note(begun: Begun, space: SearchSpace) -> str:
 
 
 def is_finished(folder: Path, space: SearchSpace) -> bool:
-    """Tells whether nothing is left to do for the search in `folder` with the settings `space`.
+    """Tells whether the search in `folder` has come to its end, and `space` asks for no more than it has done."""
+    from tune_cropshield.search.endings import FINISHED
+    from tune_cropshield.search.journal import JOURNAL, num_started, read_study
+    from tune_cropshield.search.state import state_of
 
-    Every trial and the final training have ended, or the time is used up, and all results were written.
-    """
-    from tune_cropshield.api.finish import time_budget
-    from tune_cropshield.outcome.ledger import read_ledger
-    from tune_cropshield.outcome.report import REPORT
-    from tune_cropshield.outcome.trained import BEST
-    from tune_cropshield.search.final import final_trainings
-    from tune_cropshield.search.journal import num_started, read_study, stopped, unfinished
-    from tune_cropshield.search.launches import read_starts
-    from tune_cropshield.training.fitted import trained_s
+    if not (folder / JOURNAL).is_file():
+        return False
+    before, study = load_space(folder / SETTINGS), read_study(folder)
+    then, now = before.search, space.search
+    more = (
+        now.trials > max(then.trials, num_started(study)),
+        now.time_budget != then.time_budget and _seconds(now.time_budget) > _seconds(then.time_budget),
+        now.finishes and not then.finishes,
+        then.stop_when_flat and not now.stop_when_flat,
+        not same_place(space.data.dir, before.data.dir),
+    )
+    return not any(more) and state_of(folder, study, then.model_dump()).name == FINISHED
 
-    ended_starts = len((read_ledger(folder) or {}).get("starts", []))
-    written = ended_starts == len(read_starts(folder)) and (folder / REPORT).exists() and (folder / BEST).is_dir()
-    if not written or not _same_place(space.data.dir, load_space(folder / SETTINGS).data.dir):
-        return False
-    study, settings = read_study(folder), space.search
-    budget = time_budget(space, folder, time.monotonic())
-    left_s = budget.total_s - budget.spent_s if budget is not None else math.inf
-    if left_s <= 0:
-        return True
-    if num_started(study) < settings.trials or unfinished(study) or stopped(study):
-        return False
-    if not settings.finishes:
-        return True
-    finals = final_trainings(folder)
-    if not finals or finals[-1].outcome is None or finals[-1].after_trials < num_started(study):
-        return False
-    return math.isinf(left_s) or left_s <= trained_s(finals[-1].folder)
+
+def _seconds(time_budget: str) -> float:
+    return parse_duration(time_budget) if time_budget else math.inf
 
 
 def finished_line(folder: Path, space: SearchSpace) -> str:
@@ -364,13 +317,19 @@ def finished_line(folder: Path, space: SearchSpace) -> str:
     from tune_cropshield.api.finish import time_budget
     from tune_cropshield.api.results import read_results
     from tune_cropshield.outcome import words
+    from tune_cropshield.search.early_end import BUDGET_USED_UP
     from tune_cropshield.search.journal import num_started, read_study
+    from tune_cropshield.search.state import state_of
 
-    again = f"python -m tune_cropshield search --out {shlex.quote(str(folder))} --resume"
-    best, started = read_results(folder).best, num_started(read_study(folder))
+    best, study = read_results(folder).best, read_study(folder)
+    started, why = num_started(study), state_of(folder, study, space.search.model_dump()).why
     reached = f", best val_acc {words.accuracy(best.val_acc)}" if best is not None else ""
-    fewer = f" (no more than --trials {space.search.trials} asks for)" if space.search.trials < started else ""
-    told = f"{folder} is finished: {counted(started, 'trial')}{fewer}{reached}"
-    if started < space.search.trials and (budget := time_budget(space, folder, time.monotonic())) is not None:
-        return f"{told}; {budget.told()}. Go on:  {again} --time-budget LONGER"
-    return f"{told}. More trials:  {again} --trials {2 * max(started, 1)}"
+    fewer = f" (no fewer than the {space.search.trials} asked for)" if space.search.trials < started else ""
+    told = f"{folder} is finished: {counted(started, 'trial')}{fewer}{reached}" + (f"; {why}" if why else "")
+    more = ["--trials", str(2 * max(started, space.search.trials))]
+    if (budget := time_budget(space, folder, time.monotonic())) is not None:
+        told += f" ({budget.told()})"
+        more = ["--time-budget", f"{2 * budget.total_s:.0f}s"]
+    elif why and why != BUDGET_USED_UP:
+        more = ["--no-stop-when-flat"]
+    return f"{told}. To extend it:  {command('search', '--out', folder, '--resume', *more)}"

@@ -18,9 +18,11 @@ from tune_cropshield.api.arguments import (
     path_of,
     view_of,
 )
+from tune_cropshield.api.resume_training import resumed_training
+from tune_cropshield.api.space import RUNS
 from tune_cropshield.config.faults import overridden, validated
 from tune_cropshield.config.places import cache_dir
-from tune_cropshield.config.settings import OF_LENGTH, RunConfig, load_config
+from tune_cropshield.config.settings import RunConfig, load_config
 from tune_cropshield.config.toml_files import without_none
 from tune_cropshield.config.units import describe_seconds, parse_duration
 from tune_cropshield.device import find_device, num_cores
@@ -32,6 +34,7 @@ from tune_cropshield.shell import command
 from tune_cropshield.training.run_folder import CHECKPOINT, CONFIG, METRICS, WEIGHTS
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import: faulty arguments are told about before
+    from tune_cropshield.data.dataset import LeafData
     from tune_cropshield.search.views.view import SearchView
     from tune_cropshield.training.progress import TrialReport
 
@@ -80,7 +83,9 @@ def train(
             to it while it runs. With `resume`, the time of all starts together.
         early_stopping: Stop after so many epochs without a better val_acc.
         out: The folder for its files; left out, results/runs/train-TIME.
-        resume: Go on from the last checkpoint in `out`.
+        resume: Go on from the last checkpoint in `out`; left out, of the last training below results/runs with the
+            same settings. The arguments are those that it was begun with; `data` may be where the photographs have
+            moved.
         profile: Write a trace of the second epoch, and tell where its time goes.
         device: "cpu", "cuda" or "auto".
         progress: Shown while it trains; see `tune_cropshield.search`.
@@ -94,25 +99,31 @@ def train(
     check_choice("--device", device, DEVICES)
     seconds = _seconds(time, epochs, profile)
     run = _config(config, data, {"epochs": epochs, "early_stopping": early_stopping})
-    if not run.data.dir:
+    if not run.data.dir and not resume:
         name = config if isinstance(config, str | Path) else "the configuration"
         raise UserError(f"{name} names no photographs: give --data DIR")
-    if resume and out is None:
-        raise UserError("--resume needs --out: the folder of the training to go on with")
     if profile and resume:
         raise UserError("--profile traces a training from its start: leave out --resume")
-    folder = path_of(out, "--out") if out is not None else Path("results/runs") / f"train-{strftime('%Y%m%d-%H%M%S')}"
+    folder = path_of(out, "--out") if out is not None else RUNS / f"train-{strftime('%Y%m%d-%H%M%S')}"
     if seconds is not None:
         run = run.model_copy(update={"trial": run.trial.model_copy(update={"threads": num_cores()})})
-    _check_folder(folder, out is not None, run, resume, fitted=seconds is not None)
+    view = view_of(progress)
+    if resume:
+        resumed = resumed_training(
+            folder if out is not None else None, run, view, moved=data is not None, fitted=seconds is not None
+        )
+        folder, run = resumed.folder, resumed.run
+        check_apart(Path(run.data.dir), cache_dir(), folder)
+        view.note(resumed.note)
+    else:
+        _check_new(folder, out is not None, run)
     deadline = began + seconds if seconds is not None else None
     flags = command_line("train", time=time, device=None if device == "auto" else device)[1:]
     from tune_cropshield.training.model_checks import check_network
 
     check_network(run.trial)
-    return _train(
-        run, folder, out is not None, resume, profile, find_device(device), view_of(progress), deadline, flags
-    )
+    named = resume or out is not None
+    return _train(run, folder, named, resume, profile, find_device(device), view, began, deadline, flags)
 
 
 def _seconds(time: str | None, epochs: int | None, profile: bool) -> float | None:
@@ -151,25 +162,23 @@ def _train(
     profile: bool,
     device: str,
     view: SearchView,
+    began: float,
     deadline: float | None,
     flags: Sequence[str],
 ) -> TrainResult:
-    """Trains.
+    """Opens the photographs, takes the folder, and trains.
 
     Args:
         out: its folder, or where it is not `named` by the user, as far as it is free.
+        began: of time.monotonic, when the training was asked for.
         deadline: of time.monotonic, to which the number of epochs is fitted; None trains as many as the configuration
             says.
         flags: those that a command that goes on with it needs.
     """
-    import torch
-
-    from tune_cropshield.data.dataset import DeviceData, open_data
-    from tune_cropshield.data.left_out import write_left_out
+    from tune_cropshield.data.dataset import open_data
     from tune_cropshield.data.remarks import remarks
-    from tune_cropshield.data.split_file import SPLIT_TABLE, read_split, split_rows, what_changed, write_split
-    from tune_cropshield.training.fitted import train_until, trained_s
-    from tune_cropshield.training.loop import run_trial
+    from tune_cropshield.search.folder import locked
+    from tune_cropshield.training.fitted import trained_s
     from tune_cropshield.training.model_checks import check_pretrained
 
     trial = config.trial
@@ -179,9 +188,12 @@ def _train(
     for line in remarks(data):
         view.note(line)
     if deadline is not None and resume:
-        deadline -= trained_s(out)
-        if deadline <= monotonic():
-            raise UserError(f"{out} has used up this time: give a longer one (--time)")
+        used, total = trained_s(out), deadline - began
+        told = f"time: {describe_seconds(total)} in all, {describe_seconds(used)} used"
+        if total <= used:
+            raise UserError(f"{out} has used up this time ({told}): give a longer one (--time)")
+        view.note(f"{told}, {describe_seconds(total - used)} left")
+        deadline -= used
     length = f"up to {words.counted(trial.epochs, 'epoch')}"
     if deadline is not None:
         length = f"for {describe_seconds(deadline - monotonic())} on {words.counted(num_cores(), 'core')}"
@@ -189,7 +201,36 @@ def _train(
         f"training {trial.model} on {device}: {words.counted(len(data.split.train), 'photograph')}, "
         f"{len(data.classes)} classes, {length}"
     )
+    if not named:
+        out = make_free_folder(out)
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(out, "training"):
+        if named and not resume:
+            _check_new(out, named, config)  # another process may have begun one meanwhile
+        return _train_in(out, config, data, resume, profile, device, view, deadline, flags)
 
+
+def _train_in(
+    out: Path,
+    config: RunConfig,
+    data: LeafData,
+    resume: bool,
+    profile: bool,
+    device: str,
+    view: SearchView,
+    deadline: float | None,
+    flags: Sequence[str],
+) -> TrainResult:
+    """Trains in the folder `out`, which this process holds. The other arguments are those of `_train`."""
+    import torch
+
+    from tune_cropshield.data.dataset import DeviceData
+    from tune_cropshield.data.left_out import write_left_out
+    from tune_cropshield.data.split_file import SPLIT_TABLE, read_split, split_rows, what_changed, write_split
+    from tune_cropshield.training.fitted import train_until
+    from tune_cropshield.training.loop import run_trial
+
+    trial = config.trial
     if resume and (
         changed := what_changed(
             read_split(out) or split_rows(data), dict(zip(data.store.paths, data.store.digests, strict=True))
@@ -199,10 +240,6 @@ def _train(
             f"{data.store.root}: since this training was begun, {changed}. Put them back as they were, or start a new "
             "training with another --out"
         )
-    if named:
-        out.mkdir(parents=True, exist_ok=True)
-    else:
-        out = make_free_folder(out)
     if not (out / SPLIT_TABLE).exists():
         write_split(out, data)
 
@@ -228,7 +265,6 @@ def _train(
 
     try:
         with view.steps(f"files in {out}") as progress:
-            out.mkdir(parents=True, exist_ok=True)
             write_left_out(out, data.left_out)
             on_device = DeviceData(data, torch.device(device))
             if deadline is None:
@@ -260,35 +296,15 @@ def _train(
     return TrainResult(out, last.metrics.as_dict(), last.best_epoch, last.best_val_acc, stopped_early)
 
 
-def _check_folder(out: Path, named: bool, config: RunConfig, resume: bool, *, fitted: bool) -> None:
-    """Raises UserError when `out` cannot take this training. One that is not `named` by the user may be taken.
-
-    fitted: the number of epochs is fitted to a time, so that it may differ.
-    """
-    if not resume:
-        check_apart(Path(config.data.dir), cache_dir(), out)
-        if not named:
-            return check_can_be_made(out, "--out")
-        if (out / METRICS).exists() or (out / CHECKPOINT).exists():
-            raise UserError(f"{out} already contains a training: continue it (--resume) or give another folder (--out)")
-        check_can_be_made(out, "--out")
-        if out.exists() and any(out.iterdir()):  # its config.toml or weights might be overwritten
-            raise UserError(f"{out} exists and is not an empty folder: give another one (--out)")
+def _check_new(out: Path, named: bool, config: RunConfig) -> None:
+    """Raises UserError when `out` cannot take a new training. One that is not `named` by the user may be taken."""
+    check_apart(Path(config.data.dir), cache_dir(), out)
+    check_can_be_made(out, "--out")
+    if not named:
         return
-    for name in (CONFIG, METRICS):
-        if not (out / name).exists():
-            raise UserError(f"{out} holds no training to go on with ({name} is missing)")
-    before, now = _settings(load_config(out / CONFIG)), _settings(config)
-    may_differ = (*OF_LENGTH, "threads") if fitted else ()
-    different = [
-        f"{name} ({before[name]} then, {now[name]} now)"
-        for name in now
-        if before[name] != now[name] and name not in may_differ
-    ]
-    if different:
-        raise UserError(f"{out} was trained with other settings: {', '.join(different)}")
+    if (out / METRICS).exists() or (out / CHECKPOINT).exists():
+        raise UserError(f"{out} already contains a training: continue it (--resume) or give another folder (--out)")
+    from tune_cropshield.search.folder import LOCK
 
-
-def _settings(config: RunConfig) -> dict[str, object]:
-    """Returns all that must not change when a training goes on; the photographs may have moved."""
-    return {**config.data.model_dump(exclude={"dir"}), **config.trial.model_dump()}
+    if out.exists() and any(path.name != LOCK for path in out.iterdir()):  # its config.toml might be overwritten
+        raise UserError(f"{out} exists and is not an empty folder: give another one (--out)")

@@ -40,7 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=arguments.path, metavar="DIR", help="folder for the results (default: results/runs/train-TIME)"
     )
-    parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in --out")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue from the last checkpoint in --out, or of the last training in results/runs of the same settings",
+    )
     parser.add_argument(
         "--profile", action="store_true", help="write a trace of the second epoch and print where its time goes"
     )

@@ -91,14 +91,24 @@ def make_folder(folder: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Holds `folder` for this process alone; raises UserError when another process does, as while a search runs."""
+def locked(folder: Path, what: str = "search") -> Iterator[None]:
+    """Holds `folder` for this process alone; raises UserError when another process does, as while a search runs.
+
+    what: runs there, in the message.
+    """
     lock = FileLock(folder / LOCK)
     try:
         with lock.acquire(timeout=0):
             yield
     except Timeout:
-        raise UserError(f"a search is running in {folder}: wait until it ends, or stop it") from None
+        raise UserError(f"a {what} is running in {folder}: wait until it ends, or stop it") from None
+
+
+def check_not_running(folder: Path, what: str = "search") -> None:
+    """Raises UserError, as `locked` does, when another process holds `folder`. No file is touched."""
+    if (folder / LOCK).exists():
+        with suppress(OSError), locked(folder, what):  # a folder that cannot be written to is told about later
+            pass
 
 
 def is_running(folder: Path) -> bool:

@@ -1,0 +1,173 @@
+"""Which training `resume` means, and whether it is still the one that was begun."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tune_cropshield.api.photographs import Photographs
+from tune_cropshield.api.space import RUNS
+from tune_cropshield.config.differences import difference, is_same
+from tune_cropshield.config.settings import OF_LENGTH, RunConfig, load_config
+from tune_cropshield.config.space import SETTINGS
+from tune_cropshield.errors import UserError
+from tune_cropshield.training.clock import PARTS, read_times
+from tune_cropshield.training.run_folder import CHECKPOINT, CONFIG, METRICS, best_epoch, read_metrics
+
+if TYPE_CHECKING:  # half a second to import: faulty arguments are told about before
+    from tune_cropshield.search.views.view import SearchView
+
+AS_FLAGS = ("epochs", "early_stopping")  # may have been given on the command line
+
+
+@dataclass(frozen=True)
+class ResumedTraining:
+    """A training to go on with.
+
+    run: its configuration, with the photographs where they lie now. note: its name, when it was begun and how far it
+    has come, in words.
+    """
+
+    folder: Path
+    run: RunConfig
+    note: str
+
+
+@dataclass(frozen=True)
+class _Begun:
+    folder: Path
+    run: RunConfig
+    epochs: int  # that are done
+    began: datetime | None
+    ended: bool
+
+    def __str__(self) -> str:
+        return f"{self.folder}" + (f", begun {self.began:%Y-%m-%d %H:%M}" if self.began is not None else "")
+
+
+def resumed_training(
+    out: Path | None, run: RunConfig, view: SearchView, *, moved: bool, fitted: bool
+) -> ResumedTraining:
+    """Returns the training to go on with: the one in `out`, else the last one below results/runs with these settings.
+
+    Of several, that is the newest which has not come to its end, else the newest.
+
+    Args:
+        run: the configuration that was asked for.
+        view: shows that photographs are looked at.
+        moved: its photographs' folder was said now, and goes before the one that the training knows.
+        fitted: the number of epochs is fitted to a time, so that it may differ.
+
+    Raises:
+        UserError: there is no such training, it is running, or something differs: with all that does, by name and with
+            both values.
+        DataError: what was said is no folder of photographs.
+    """
+    from tune_cropshield.search.folder import check_not_running
+
+    photographs = Photographs(view)
+    begun = _read(out) if out is not None else _last_of_same(run, photographs, moved=moved, fitted=fitted)
+    check_not_running(begun.folder, "training")
+    run = run.model_copy(update={"data": run.data.model_copy(update={"dir": _place(begun, run, moved)})})
+    if not run.data.dir:
+        raise UserError(f"{begun.folder} names no photographs: give --data DIR")
+    differ = _differences(begun.run, run, (*OF_LENGTH, "threads") if fitted else ())
+    changed = photographs.changed(begun.folder, run.data, run.data.dir) if Path(run.data.dir).is_dir() or moved else ""
+    if differ:
+        told = "; ".join([*differ.values(), *([f"{changed} (in {run.data.dir})"] if changed else [])])
+        raise UserError(
+            f"{begun} was trained with other settings: {told}. To go on with it, "
+            f"{_remedy(begun.run, differ, changed)}; or start a new training with another --out"
+        )
+    if changed:
+        raise UserError(
+            f"{run.data.dir}: since this training was begun, {changed}. Put them back as they were, or start a new "
+            "training with another --out"
+        )
+    if not Path(run.data.dir).is_dir():
+        raise UserError(f"the photographs of this training are no longer in {run.data.dir}: say where (--data DIR)")
+    planned = "" if fitted else f" of {begun.run.trial.epochs}"
+    note = f"going on with {begun}: {begun.epochs}{planned} {'epoch is' if begun.epochs == 1 else 'epochs are'} done"
+    return ResumedTraining(begun.folder, run, note)
+
+
+def _read(folder: Path) -> _Begun:
+    """Returns the training in `folder`; raises UserError where there is none, or its settings cannot be read."""
+    for name in (CONFIG, METRICS):
+        if not (folder / name).exists():
+            raise UserError(f"{folder} holds no training to go on with ({name} is missing)")
+    run, lines = load_config(folder / CONFIG), read_metrics(folder)
+    trial, best, last = run.trial, best_epoch(lines), lines[-1]["epoch"] if lines else 0
+    waited = last - best["epoch"] if best is not None else 0
+    ended = last >= trial.epochs or 0 < trial.early_stopping <= waited
+    began = None
+    for line in read_times(folder)[:1]:
+        began = datetime.fromtimestamp(line["ended"] - sum(line[part] for part in PARTS))
+    return _Begun(folder, run, last, began, ended)
+
+
+def _place(begun: _Begun, run: RunConfig, moved: bool) -> str:
+    """Returns where the photographs lie: as was said now, else where the training knows them, if they are there."""
+    known = begun.run.data.dir
+    return known if not moved and (Path(known).is_dir() or not run.data.dir) else run.data.dir
+
+
+def _differences(then: RunConfig, now: RunConfig, may_differ: Sequence[str]) -> dict[str, str]:
+    """Returns {setting: what differs, in words}; where the photographs lie is left out."""
+    before = {**then.data.model_dump(exclude={"dir"}), **then.trial.model_dump()}
+    after = {**now.data.model_dump(exclude={"dir"}), **now.trial.model_dump()}
+    return {
+        name: difference(name, before[name], value)
+        for name, value in after.items()
+        if name not in may_differ and not is_same(name, before[name], value)
+    }
+
+
+def _remedy(then: RunConfig, differ: dict[str, str], changed: str) -> str:
+    """Returns what makes the two the same."""
+    if "threads" in differ and then.trial.threads is not None:
+        return "give it a time again (--time), if it had one, or set the configuration back"
+    flags = [f"--{name.replace('_', '-')} {getattr(then.trial, name)}" for name in AS_FLAGS if name in differ]
+    remedies = [f"give {' '.join(flags)}"] if flags else []
+    remedies += ["set the configuration back"] if differ.keys() - {*AS_FLAGS} else []
+    return " and ".join([*remedies, *(["put the photographs back as they were"] if changed else [])])
+
+
+def _last_of_same(run: RunConfig, photographs: Photographs, *, moved: bool, fitted: bool) -> _Begun:
+    """Returns the last training below results/runs that differs in nothing; raises UserError where there is none."""
+    found = []
+    for config in RUNS.glob(f"*/{CONFIG}"):
+        folder = config.parent
+        if (folder / SETTINGS).exists() or not ((folder / METRICS).exists() or (folder / CHECKPOINT).exists()):
+            continue
+        try:
+            found.append(_read(folder))
+        except (UserError, OSError):  # of another version
+            continue
+    if not found:
+        raise UserError(
+            f"--resume: there is no training in {RUNS} to go on with: name its folder (--out DIR), or leave out "
+            "--resume"
+        )
+    found.sort(key=lambda one: (one.began or datetime.min, len(one.folder.name), one.folder.name), reverse=True)
+    compared = []
+    for begun in found:
+        # A training that was fitted to a time has its threads from there; another one is not meant by --time.
+        differ = _differences(begun.run, run, OF_LENGTH if fitted else ())
+        changed = ""
+        if not differ and (place := _place(begun, run, moved)) and (Path(place).is_dir() or moved):
+            changed = photographs.changed(begun.folder, run.data, place)
+        compared.append((begun, differ, changed))
+    same = [begun for begun, differ, changed in compared if not differ and not changed]
+    if same:
+        return next((begun for begun in same if not begun.ended), same[0])
+    nearest, differ, changed = min(compared, key=lambda one: len(one[1]) + bool(one[2]))  # of equals, the newest
+    place = _place(nearest, run, moved)
+    told = "; ".join([*differ.values(), *([f"{changed} (in {place})"] if changed else [])])
+    raise UserError(
+        f"--resume: no training in {RUNS} has these settings. The nearest is {nearest}: {told}. To go on with it, "
+        f"{_remedy(nearest.run, differ, changed)}; for a new training, leave out --resume"
+    )
