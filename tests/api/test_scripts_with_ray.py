@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -133,29 +132,3 @@ print(results.interrupted, results.stopped, len(results.curves) > 0, results.bes
     assert script.returncode == 0, err
     assert out == "True interrupted True True\n"
     assert "ended early: interrupted. Go on:" in (home / "screen").read_text()
-
-
-@pytest.mark.ray
-@pytest.mark.timeout(240)
-def test_the_program_in_the_documentation_runs(home: Path) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python_api.md").read_text(), re.DOTALL)
-    assert len(blocks) == 6
-    (home / "script.py").write_text("\n".join(blocks))
-
-    done = subprocess.run(
-        [sys.executable, "script.py"],
-        cwd=home,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-
-    assert done.returncode == 0, done.stderr
-    assert "\n3 3\n" in done.stdout
-    assert "\n4 None False\n" in done.stdout
-    assert done.stdout.splitlines()[-2:] == [
-        "--trials: must be at least 1, but got 0",
-        "--image-size: must be at least 16, but got 3",
-    ]

@@ -374,7 +374,7 @@ GROUNDS = (
 
 def drawn_leaves_folder(cache: Path) -> Path:
     """Returns where the synthetic data set lies in the cache, whether it is there or not."""
-    return cache / f"drawn-leaves-{DRAWN_CLASSES}x{DRAWN_PER_CLASS}-{DRAWN_SIZE}px"
+    return cache / f"synthetic-leaves-{DRAWN_CLASSES}x{DRAWN_PER_CLASS}-{DRAWN_SIZE}px"
 
 
 def generated_leaves(cache: Path) -> Path:
