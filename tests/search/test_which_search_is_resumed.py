@@ -194,6 +194,28 @@ def test_other_photographs_at_the_same_place_are_named_before_any_is_decoded() -
     assert "all 120 photographs are gone, and 20 others are there" in refusal(data="leaves")
 
 
+def test_a_longer_time_budget_has_more_trials_where_they_were_as_many_as_the_first_one_held() -> None:
+    begin("a", data="leaves", model="tiny_cnn", image_size=32, epochs=2, time_budget="1h")
+    chosen = load_space(RUNS / "a" / "search.toml").search.trials
+
+    def trials(**given: Any) -> int:
+        return resumed_search(None, given, SearchView()).space.search.trials
+
+    assert trials() == trials(time_budget="60m") == trials(time_budget="30m") == chosen
+    assert trials(time_budget="2h") == 2 * chosen
+    assert trials(time_budget="2h", trials=7) == 7
+
+
+def test_arguments_that_are_no_setting_are_known_by_the_first_start() -> None:
+    begin("plain", "2026-11-28T10:00:00+0000", data="leaves", space="space.toml")
+    begin("quick", "2026-11-28T09:00:00+0000", data="leaves", space="space.toml", quick=True)
+
+    assert meant(data="leaves", space="space.toml", quick=True) == "quick"
+    assert meant(data="leaves", space="space.toml") == "plain"
+    assert "quick (not given then, true now)" in refusal(RUNS / "plain", data="leaves", quick=True)
+    resumed_search(RUNS / "quick", {"data": "leaves"}, SearchView())  # it may be left out
+
+
 def test_a_search_that_runs_is_told_and_not_joined() -> None:
     begin("a", data="leaves", space="space.toml")
     with locked(RUNS / "a"):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tune_cropshield.api.arguments import path_of
+from tune_cropshield.api.choice import follows_time
 from tune_cropshield.api.photographs import Photographs, same_place
 from tune_cropshield.api.space import OF_SEARCH, OF_TRIAL, RUNS, new_space
 from tune_cropshield.config.differences import difference, differences, is_same, said, settings_by_name
@@ -20,7 +21,7 @@ from tune_cropshield.config.starts import usual_starts
 from tune_cropshield.config.units import counted, parse_duration
 from tune_cropshield.data.generated import drawn_leaves_folder
 from tune_cropshield.device import find_device
-from tune_cropshield.errors import DataError, UserError
+from tune_cropshield.errors import UserError
 from tune_cropshield.shell import command
 
 if TYPE_CHECKING:  # half a second to import: a faulty space is told about before
@@ -229,6 +230,8 @@ def _with_what_may_change(begun: Begun, given: Mapping[str, Any]) -> SearchSpace
         anew = {name: getattr(now.search, name) for name in MAY_CHANGE if name in of_file} | anew
         if not place and now.data.dir and Path(now.data.dir).is_dir():
             place = str(Path(now.data.dir).absolute())
+    if "trials" not in anew and (longer := _longer(begun, anew.get("time_budget", ""))) > 1:
+        anew["trials"] = math.ceil(begun.space.search.trials * longer)
     if place and same_place(place, begun.space.data.dir):
         place = ""  # as it was written
     space = load_space(begun.folder / SETTINGS, {"search": anew, "data": {"dir": place} if place else {}})
@@ -237,6 +240,18 @@ def _with_what_may_change(begun: Begun, given: Mapping[str, Any]) -> SearchSpace
     if Path(space.data.dir).name == drawn_leaves_folder(cache_dir()).name:  # drawn anew where the cache was emptied
         return space.model_copy(update={"data": space.data.model_copy(update={"dir": ""})})
     raise UserError(f"the photographs of this search are no longer in {space.data.dir}: say where (--data DIR)")
+
+
+def _longer(begun: Begun, time_budget: str) -> float:
+    """Returns how many times as long a new time budget is, where the trials were as many as the first one held; else 1.
+
+    time_budget: "" for none.
+    """
+    before = begun.space.search.time_budget
+    by_time = begun.given is not None and follows_time(dict.fromkeys(begun.given, True))
+    if not (by_time and time_budget and before) or "trials" in begun.given_later:
+        return 1.0
+    return parse_duration(time_budget) / parse_duration(before)
 
 
 def _last_of_same(given: Mapping[str, Any], photographs: Photographs) -> Begun:
@@ -250,17 +265,10 @@ def _last_of_same(given: Mapping[str, Any], photographs: Photographs) -> Begun:
             f"--resume: there is no search in {RUNS} to go on with{unread}: name its folder (--out DIR), or leave out "
             "--resume"
         )
-    compared = [(search, _differences(search, given, None)) for search in searches]
+    compared = _compared(searches, given, None)
     fewest = min(len(differ.settings) for _, differ in compared)
     near = [search for search, differ in compared if len(differ.settings) == fewest]
-    compared, no_photographs = [], list[DataError]()
-    for search in near:
-        try:
-            compared.append((search, _differences(search, given, photographs)))
-        except DataError as error:  # the folder that was given is none for this search's [data]
-            no_photographs.append(error)
-    if not compared:
-        raise no_photographs[0]
+    compared = _compared(near, given, photographs)
     same = [search for search, differ in compared if not differ]
     if not same:
         nearest, differ = min(compared, key=lambda one: one[1].weight)  # of equals, the newest
@@ -271,6 +279,24 @@ def _last_of_same(given: Mapping[str, Any], photographs: Photographs) -> Begun:
     unsaid = [len(_not_given(search, given)) for search in same]
     same = [search for search, count in zip(same, unsaid, strict=True) if count == min(unsaid)]
     return next((search for search in same if not is_finished(search.folder, search.space)), same[0])
+
+
+def _compared(
+    searches: Sequence[Begun], given: Mapping[str, Any], photographs: Photographs | None
+) -> list[tuple[Begun, Differences]]:
+    """Returns what differs from each search; one that what was given cannot be compared with is left out.
+
+    Raises UserError where that is so for all of them.
+    """
+    compared, faults = [], list[UserError]()
+    for search in searches:
+        try:
+            compared.append((search, _differences(search, given, photographs)))
+        except UserError as error:  # the folder is none for this search's [data], or the space does not go with a flag
+            faults.append(error)
+    if not compared:
+        raise faults[0]
+    return compared
 
 
 def _not_given(search: Begun, given: Mapping[str, Any]) -> frozenset[str]:

@@ -136,7 +136,7 @@ def search(
             return _tell_that_it_is_finished(folder, found, view)
         view.note(resumed.note)
     else:
-        found, named = new_space(given), folder is not None
+        found, named = _with_whole_paths(new_space(given)), folder is not None
         if folder is None:
             folder = RUNS / f"{_name(space, found)}-{time.strftime('%Y%m%d-%H%M%S')}"
         _check_before_anything_starts(found, folder, resume, named)
@@ -152,6 +152,16 @@ def search(
     with raising_disk_full(folder):
         by_time = not resume and follows_time(given)
         return _search(found, folder, named, view, resume, words, ray_address, knowledge, began, by_time)
+
+
+def _with_whole_paths(space: SearchSpace) -> SearchSpace:
+    """Returns `space` with its photographs and weights as seen from the root: it may be gone on with from elsewhere."""
+    place, weights = space.data.dir, space.trial.get("pretrained")
+    if place:
+        space = space.model_copy(update={"data": space.data.model_copy(update={"dir": str(Path(place).absolute())})})
+    if isinstance(weights, str):
+        space = space.model_copy(update={"trial": {**space.trial, "pretrained": str(Path(weights).absolute())}})
+    return space
 
 
 def _name(space: AnySpace | None, found: SearchSpace) -> str:
