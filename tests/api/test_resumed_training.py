@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 import tune_cropshield as tc
-from tune_cropshield.api.resume_training import resumed_training
-from tune_cropshield.config.settings import RunConfig, load_config
+from tune_cropshield.api.resume_training import note_own_files, resumed_training
+from tune_cropshield.config.settings import RunConfig, load_config, save_config
 from tune_cropshield.files import make_free_folder
 from tune_cropshield.search.folder import locked
 from tune_cropshield.search.views.view import SearchView
@@ -91,6 +91,22 @@ def test_photographs_that_moved_are_known_by_their_content_and_the_training_reme
     nowhere = begun.model_copy(update={"data": begun.data.model_copy(update={"dir": ""})})
     assert refusal(RUNS / "older", nowhere) == (
         f"the photographs of this training are no longer in {home / 'gone'}: say where (--data DIR)"
+    )
+
+
+def test_a_file_of_ones_own_that_was_changed_is_named(begun: RunConfig, home: Path) -> None:
+    (home / "own.py").write_text("class Loss: ...\n")
+    own = RunConfig.model_validate({**begun.model_dump(), "trial": {**begun.trial.model_dump(), "loss": "own.py:Loss"}})
+    note_own_files(RUNS / "older", begun)
+    assert not (RUNS / "older" / "own_files.json").exists()
+    save_config(own, RUNS / "older" / "config.toml")
+    note_own_files(RUNS / "older", own)
+    assert resumed_training(None, own, SearchView(), moved=False, fitted=False).folder == RUNS / "older"
+
+    (home / "own.py").write_text("class Loss: ...\n# another line\n")
+    assert refusal(RUNS / "older", own).endswith(
+        f" was trained with other settings: {home / 'own.py'}:Loss has changed. To go on with it, put the file back as "
+        "it was; or start a new training with another --out"
     )
 
 

@@ -223,6 +223,17 @@ def test_a_search_that_runs_is_told_and_not_joined() -> None:
         assert refusal(RUNS / "a") == "a search is running in results/runs/a: wait until it ends, or stop it"
 
 
+def test_weights_to_start_from_that_were_changed_are_named(here: Path) -> None:
+    Path("w.pt").write_bytes(b"first")
+    Path("space.toml").write_text(SPACE.replace("image_size = 32", 'image_size = 32\npretrained = "w.pt"'))
+    search = begin("a", data="leaves", space="space.toml")
+    check_same(search.study, search.folder, search.space, search.data.store)
+
+    Path("w.pt").write_bytes(b"second")
+    with pytest.raises(UserError, match=r"^since this search was begun, w\.pt has changed: put it back as it was, or "):
+        check_same(search.study, search.folder, search.space, search.data.store)
+
+
 def test_a_setting_that_an_earlier_version_did_not_know_has_its_default() -> None:
     search = begin("a", data="leaves", space="space.toml")
     spelled = json.loads(search.study.user_attrs[SPELLED])

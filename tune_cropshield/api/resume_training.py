@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,16 +12,30 @@ from typing import TYPE_CHECKING
 from tune_cropshield.api.photographs import Photographs
 from tune_cropshield.api.space import RUNS
 from tune_cropshield.config.differences import difference, is_same
+from tune_cropshield.config.registry import is_own, source_digest
 from tune_cropshield.config.settings import OF_LENGTH, RunConfig, load_config
 from tune_cropshield.config.space import SETTINGS
 from tune_cropshield.errors import UserError
 from tune_cropshield.training.clock import PARTS, read_times
-from tune_cropshield.training.run_folder import CHECKPOINT, CONFIG, METRICS, best_epoch, read_metrics
+from tune_cropshield.training.run_folder import CHECKPOINT, CONFIG, METRICS, best_epoch, read_metrics, write_json
 
 if TYPE_CHECKING:  # half a second to import: faulty arguments are told about before
     from tune_cropshield.search.views.view import SearchView
 
 AS_FLAGS = ("epochs", "early_stopping")  # may have been given on the command line
+OWN_FILES = "own_files.json"  # in a training's folder: {file of the user's own: SHA-256}
+NAMES = ("model", "loss", "optimizer", "schedule")  # that may stand for code of the user's own
+
+
+def note_own_files(folder: Path, run: RunConfig) -> None:
+    """Writes what stands in the files of the user's own that a training uses; nothing where it uses none."""
+    if digests := _own_files(run):
+        write_json(folder / OWN_FILES, digests)
+
+
+def _own_files(run: RunConfig) -> dict[str, str | None]:
+    named = {getattr(run.trial, name) for name in NAMES}
+    return {name: source_digest(name) for name in sorted(named) if is_own(name)}
 
 
 @dataclass(frozen=True)
@@ -74,7 +89,7 @@ def resumed_training(
     run = run.model_copy(update={"data": run.data.model_copy(update={"dir": _place(begun, run, moved)})})
     if not run.data.dir:
         raise UserError(f"{begun.folder} names no photographs: give --data DIR")
-    differ = _differences(begun.run, run, (*OF_LENGTH, "threads") if fitted else ())
+    differ = _differences(begun.run, run, (*OF_LENGTH, "threads") if fitted else ()) | _changed_files(begun)
     changed = photographs.changed(begun.folder, run.data, run.data.dir) if Path(run.data.dir).is_dir() or moved else ""
     if differ:
         told = "; ".join([*differ.values(), *([f"{changed} (in {run.data.dir})"] if changed else [])])
@@ -126,13 +141,23 @@ def _differences(then: RunConfig, now: RunConfig, may_differ: Sequence[str]) -> 
     }
 
 
+def _changed_files(begun: _Begun) -> dict[str, str]:
+    """Returns {file of the user's own: that it has changed}."""
+    try:
+        before = json.loads((begun.folder / OWN_FILES).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # it uses none, or is of a version that noted none
+        return {}
+    return {name: f"{name} has changed" for name, now in _own_files(begun.run).items() if before.get(name, now) != now}
+
+
 def _remedy(then: RunConfig, differ: dict[str, str], changed: str) -> str:
     """Returns what makes the two the same."""
     if "threads" in differ and then.trial.threads is not None:
         return "give it a time again (--time), if it had one, or set the configuration back"
     flags = [f"--{name.replace('_', '-')} {getattr(then.trial, name)}" for name in AS_FLAGS if name in differ]
     remedies = [f"give {' '.join(flags)}"] if flags else []
-    remedies += ["set the configuration back"] if differ.keys() - {*AS_FLAGS} else []
+    remedies += ["put the file back as it was"] if any(":" in name for name in differ) else []
+    remedies += ["set the configuration back"] if any(":" not in name for name in differ.keys() - {*AS_FLAGS}) else []
     return " and ".join([*remedies, *(["put the photographs back as they were"] if changed else [])])
 
 

@@ -18,7 +18,7 @@ from tune_cropshield.api.arguments import (
     path_of,
     view_of,
 )
-from tune_cropshield.api.resume_training import resumed_training
+from tune_cropshield.api.resume_training import note_own_files, resumed_training
 from tune_cropshield.api.space import RUNS
 from tune_cropshield.config.faults import overridden, validated
 from tune_cropshield.config.places import cache_dir
@@ -242,6 +242,8 @@ def _train_in(
         )
     if not (out / SPLIT_TABLE).exists():
         write_split(out, data)
+    if not resume:
+        note_own_files(out, config)
 
     traced = None
     if profile:

@@ -138,8 +138,14 @@ def source_digest(name: str) -> str | None:
         return None
     place, _, _ = name.rpartition(":")
     path = Path(place) if place.endswith(".py") else _source_of(place)
+    return file_digest(path) if path is not None else None
+
+
+def file_digest(path: Path) -> str | None:
+    """Returns the SHA-256 (hex) of a file; None where it cannot be read."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest() if path is not None else None
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return None
 

@@ -10,6 +10,7 @@ from typing import Any
 import optuna
 
 from tune_cropshield.config.differences import differences
+from tune_cropshield.config.registry import file_digest
 from tune_cropshield.config.settings import DataConfig, TrialConfig
 from tune_cropshield.config.space import SearchSpace
 from tune_cropshield.data.split_file import read_split, what_changed
@@ -44,6 +45,8 @@ def check_same(study: optuna.Study, folder: Path, space: SearchSpace, store: Sto
     """
     check_trials(study, folder)
     marks = {"format": FORMAT, "data": store.fingerprint[:16], "settings": settings_mark(space)}
+    if isinstance(weights := space.trial_config().pretrained, str) and (content := file_digest(Path(weights))):
+        marks["weights"] = content
     for name, mark in marks.items():
         before = study.user_attrs.get(name)
         if before is None:
@@ -70,6 +73,8 @@ def _why(name: str, study: optuna.Study, folder: Path, space: SearchSpace, store
     """Returns a sentence on what differs, and how it could be the same again; "" where only the spelling does."""
     if name == "format":
         return "this search was begun by another version of tune_cropshield, whose trials differ: go on with that one"
+    if name == "weights":
+        return f"since this search was begun, {space.trial_config().pretrained} has changed: put it back as it was"
     if name == "data":
         return f"{store.root}: {_photographs_differ(folder, store)}"
     if (spelled := spelled_settings(study)) is not None:
