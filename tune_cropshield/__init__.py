@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from tune_cropshield.api.board import board
+    from tune_cropshield.api.compare import Compared, compare
     from tune_cropshield.api.confirm import ConfirmResult, confirm
     from tune_cropshield.api.evaluate import EvaluationResult, evaluate
     from tune_cropshield.api.export import ExportResult, export
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from tune_cropshield.api.report import report
     from tune_cropshield.api.results import BestTrial, SearchResults, open_search
     from tune_cropshield.api.search import search
+    from tune_cropshield.api.show import ShownSearch, ShownTrial, show
     from tune_cropshield.api.train import TrainResult, train
     from tune_cropshield.config.settings import RunConfig
     from tune_cropshield.config.space import SearchSpace
@@ -53,6 +55,7 @@ else:
 # Where each name comes from. Nothing of it is imported before it is used: PyTorch alone takes seconds.
 _HOMES = {
     "BestTrial": "api.results",
+    "Compared": "api.compare",
     "ConfigError": "errors",
     "ConfirmResult": "api.confirm",
     "DataError": "errors",
@@ -70,9 +73,12 @@ _HOMES = {
     "SearchResults": "api.results",
     "SearchSpace": "config.space",
     "SearchView": "search.views.view",
+    "ShownSearch": "api.show",
+    "ShownTrial": "api.show",
     "TrainResult": "api.train",
     "UserError": "errors",
     "board": "api.board",
+    "compare": "api.compare",
     "confirm": "api.confirm",
     "evaluate": "api.evaluate",
     "export": "api.export",
@@ -82,10 +88,12 @@ _HOMES = {
     "predict": "api.predict",
     "report": "api.report",
     "search": "api.search",
+    "show": "api.show",
     "train": "api.train",
 }
 __all__ = [
     "BestTrial",
+    "Compared",
     "ConfigError",
     "ConfirmResult",
     "DataError",
@@ -103,10 +111,13 @@ __all__ = [
     "SearchResults",
     "SearchSpace",
     "SearchView",
+    "ShownSearch",
+    "ShownTrial",
     "TrainResult",
     "UserError",
     "__version__",
     "board",
+    "compare",
     "confirm",
     "evaluate",
     "export",
@@ -116,6 +127,7 @@ __all__ = [
     "predict",
     "report",
     "search",
+    "show",
     "train",
 ]
 

@@ -40,6 +40,8 @@ COMMANDS = (
     "check-script",
     "report",
     "list",
+    "show",
+    "compare",
     "board",
     "sample-data",
 )

@@ -153,7 +153,7 @@ def test_a_training_that_waited_long_enough_for_a_better_epoch_has_finished(sear
     [
         ("search.toml", b"", "search.toml is empty"),
         ("search.toml", b"[trial\n", "search.toml: not valid TOML"),
-        ("search.toml", b"\xff\xfe", "search.toml: is no text file"),
+        ("search.toml", b"\xff\xfe", "not UTF-8"),
         ("search.toml", b"trial = 3\n", "[trial] must be a table"),
         ("search.toml", None, "search.toml: no such file"),
         ("study.journal", b"", "study.journal is damaged"),

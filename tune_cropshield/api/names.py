@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 
 from tune_cropshield.api.arguments import AnyPath, path_of
 from tune_cropshield.api.space import RUNS
+from tune_cropshield.config.closest import closest
 from tune_cropshield.errors import UserError
 from tune_cropshield.files import printable
 from tune_cropshield.training.run_folder import CONFIG
@@ -71,11 +71,9 @@ def nearest(asked: str, names: Sequence[str]) -> list[str]:
     """Returns which of `names` may be meant by `asked`, the most alike first, at most three: those that hold it, then
     those that are spelled much like it, as a whole or in their last part.
     """
-    asked = asked.casefold()
-    spelled: dict[str, list[str]] = {}
-    for name in names:
-        for form in {name.casefold(), os.path.basename(name).casefold()}:
-            spelled.setdefault(form, []).append(name)
-    holding = sorted((name for name in names if asked in name.casefold()), key=lambda name: (len(name), name))
-    like = [name for form in get_close_matches(asked, spelled, MOST_MEANT, 0.7) for name in spelled[form]]
-    return list(dict.fromkeys([*holding, *like]))[:MOST_MEANT]
+    holding = sorted(
+        (name for name in names if asked.casefold() in name.casefold()), key=lambda name: (len(name), name)
+    )
+    last_parts = {os.path.basename(name): name for name in names}
+    like = [last_parts[part] for part in closest(asked, last_parts, MOST_MEANT)]
+    return list(dict.fromkeys([*holding, *closest(asked, names, MOST_MEANT), *like]))[:MOST_MEANT]

@@ -30,12 +30,22 @@ def console() -> Console:
     return found
 
 
-def print_table(where: Console, columns: Sequence[tuple[str, Kind]], rows: Sequence[Sequence[object]]) -> None:
-    """Prints rows under headers, letter by letter: a stranger's name is no markup, and breaks no line."""
+def print_table(
+    where: Console, columns: Sequence[tuple[str, Kind]], rows: Sequence[Sequence[object]], *, drop: bool = False
+) -> int:
+    """Prints rows under headers, letter by letter: a stranger's name is no markup, and breaks no line.
+
+    drop: the last columns are left out where a terminal is too narrow for them. Returns how many were.
+    """
     cells = [[printable(str(cell)) for cell in row] for row in rows]
     widths = [
         max(cell_len(header), *(cell_len(row[place]) for row in cells), 0) for place, (header, _) in enumerate(columns)
     ]
+    left_out = 0
+    while drop and len(widths) > 1 and sum(widths) + len(widths) - 1 > where.width:
+        widths.pop()
+        left_out += 1
+    columns = columns[: len(widths)]
     _narrow(widths, [kind for _, kind in columns], where.width - (len(columns) - 1))
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     for (header, kind), width in zip(columns, widths, strict=True):
@@ -47,8 +57,9 @@ def print_table(where: Console, columns: Sequence[tuple[str, Kind]], rows: Seque
             width=width,
         )
     for row in cells:
-        table.add_row(*map(Text, row))
+        table.add_row(*map(Text, row[: len(widths)]))
     where.print(table, crop=False)
+    return left_out
 
 
 def _narrow(widths: list[int], kinds: Sequence[Kind], available: int) -> None:
@@ -64,9 +75,9 @@ def _narrow(widths: list[int], kinds: Sequence[Kind], available: int) -> None:
 
 
 def print_lines(where: Console, lines: Sequence[str]) -> None:
-    """Prints sentences; a terminal folds them at its edge, between words."""
+    """Prints sentences, each a line, whatever its length: a path or a command in it can be copied whole."""
     for line in lines:
-        where.print(Text(printable(line)))
+        where.print(Text(printable(line)), soft_wrap=True)
 
 
 def print_json(value: object) -> None:

@@ -11,6 +11,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from tune_cropshield.config.space import SETTINGS, load_space
+from tune_cropshield.errors import UserError
 from tune_cropshield.outcome import words
 from tune_cropshield.outcome.against_reference import against_reference
 from tune_cropshield.outcome.lead import lead_of_winner
@@ -111,7 +112,10 @@ def summary_facts(study: optuna.Study, search_dir: Path) -> dict[str, Any]:
 
 
 def _next_starts(study: optuna.Study, search_dir: Path) -> list[dict[str, Any]]:
-    return starts_of_next(study, load_space(search_dir / SETTINGS))
+    try:
+        return starts_of_next(study, load_space(search_dir / SETTINGS))
+    except UserError:  # settings of another version
+        return []
 
 
 def _spelled(setting: dict[str, Any]) -> str:

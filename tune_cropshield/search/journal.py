@@ -131,9 +131,14 @@ def stopped(study: optuna.Study) -> list[FrozenTrial]:
     return [trial for trial in running if is_stopped(trial)]
 
 
+def started(study: optuna.Study) -> list[FrozenTrial]:
+    """Returns the trials that were started, finished or not, in their order; those only enqueued do not count."""
+    return [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
+
+
 def num_started(study: optuna.Study) -> int:
-    """Returns how many trials were started, finished or not; those only enqueued do not count."""
-    return sum(trial.state != TrialState.WAITING for trial in study.get_trials(deepcopy=False))
+    """Returns how many trials were started."""
+    return len(started(study))
 
 
 def best_trial(study: optuna.Study) -> FrozenTrial:

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from tune_cropshield.search.endings import FAILED, FINISHED
 from tune_cropshield.search.final import final_trainings
 from tune_cropshield.search.folder import is_running
-from tune_cropshield.search.journal import unfinished
+from tune_cropshield.search.journal import num_started, started, unfinished
 from tune_cropshield.search.launches import read_starts
 from tune_cropshield.training.run_folder import write_json
 
@@ -73,7 +73,7 @@ def _by_what_is_left(folder: Path, study: optuna.Study, settings: Mapping[str, A
     finals = final_trainings(folder)
     if finals and finals[-1].outcome is None:
         return State(INTERRUPTED)
-    trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
+    trials = started(study)
     may_end_early = bool(settings.get("time_budget")) or bool(settings.get("stop_when_flat"))
     if finals and may_end_early:
         return State(FINISHED)
@@ -86,5 +86,4 @@ def _by_what_is_left(folder: Path, study: optuna.Study, settings: Mapping[str, A
 
 def num_ended(study: optuna.Study) -> int:
     """Returns how many trials are not under way: those that a pruning step has stopped count as ended."""
-    started = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
-    return len(started) - len(unfinished(study))
+    return num_started(study) - len(unfinished(study))

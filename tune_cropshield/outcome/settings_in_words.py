@@ -1,0 +1,51 @@
+"""What a search.toml says, setting by setting, in words: also one that another version wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from tune_cropshield.config.domain import Domain
+from tune_cropshield.config.settings import DataConfig, TrialConfig
+from tune_cropshield.config.space import OWNED_BY_SEARCH, SearchSettings
+from tune_cropshield.outcome import words
+
+
+def searched(tables: Mapping[str, Any]) -> dict[str, str]:
+    """Returns {name: its range} of what is searched."""
+    return {name: _range(domain) for name, domain in _table(tables, "space").items()}
+
+
+def in_words(tables: Mapping[str, Any]) -> dict[str, str]:
+    """Returns {name: value or range} of every setting, what is left out at its default.
+
+    Those of a trial have their own name; the others have their table's before it, as in "search.trials".
+    """
+    trial = _whole(TrialConfig, _table(tables, "trial"))
+    found = {name: _value(value) for name, value in trial.items() if name not in OWNED_BY_SEARCH} | searched(tables)
+    for name, model in (("data", DataConfig), ("search", SearchSettings)):
+        found |= {f"{name}.{key}": _value(value) for key, value in _whole(model, _table(tables, name)).items()}
+    return found
+
+
+def _whole(model: type[BaseModel], table: Mapping[str, Any]) -> dict[str, Any]:
+    defaults = {name: known.get_default(call_default_factory=True) for name, known in model.model_fields.items()}
+    return {**defaults, **table}
+
+
+def _table(tables: Mapping[str, Any], name: str) -> dict[str, Any]:
+    table = tables.get(name, {})
+    return table if isinstance(table, dict) else {}
+
+
+def _range(domain: Any) -> str:
+    try:
+        return Domain.model_validate(domain).describe()
+    except (ValidationError, ValueError):
+        return str(domain)
+
+
+def _value(value: Any) -> str:
+    return words.setting(value) if value not in ("", {}, [], ()) else "–"
