@@ -127,7 +127,7 @@ def test_every_fault_of_a_space_is_told_at_once_with_its_key(tmp_path: Path) -> 
         ),
         "space.label_smoothing: must be a range or a list of choices, like {log = [1e-5, 1e-2]}, but got 0.1",
         "search.trials: must be at least 1, but got 0",
-        "tiral: unknown key; did you mean trial? known here: data, trial, space, search, start",
+        "tiral: unknown key; did you mean trial? known here: data, trial, space, search, baseline, start",
         "data: `val_share + test_share < 1` must hold, but got 0.6 + 0.6",
         "space.lr: `low < high` must hold, but got low=0.001, high=1e-05",
         "search: `grace_epochs <= epochs` must hold, but got 30 and 25",

@@ -54,7 +54,7 @@ def test_a_dry_run_tells_of_long_photographs_and_of_what_trial_0_takes_instead_o
     (home / "leaves" / "rust" / "broken.jpg").write_bytes(b"no image")
     for label in ("rust", "scab"):
         (home / "leaves" / label / "empty.jpg").write_bytes(b"")
-    space = '[trial]\nmodel = "tiny_cnn"\nimage_size = 32\n[space]\nmax_norm = {choice = [0.1, 1.0]}\n'
+    space = '[trial]\nmodel = "cropshield_cnn"\nimage_size = 32\n[space]\nmax_norm = {choice = [0.1, 1.0]}\n'
     (home / "space.toml").write_text(space)
     (home / "pad.toml").write_text(space + '[data]\nfit = "pad"\n[search]\ngrace_epochs = 1\n')
     flags = ("--data", str(home / "leaves"), "--dry-run", "--device", "cpu")

@@ -487,3 +487,13 @@ def test_other_photographs_than_the_searchs_are_refused(
 
     assert f"are not those that {folder} was searched on: give the right folder with --data" in capsys.readouterr().err
     assert not (folder / "confirm").exists()
+
+
+def test_the_conclusion_names_what_the_others_are_compared_with() -> None:
+    for name, short in (("the baseline", "baseline"), ("the first trial", "first")):
+        named = [replace(candidate, name=name) for candidate in chosen(0.5, 0.6)]
+        runs = [run(trial, seed, accuracy) for trial, accuracy in ((0, 0.5), (1, 0.6)) for seed in (1, 2, 3)]
+        lines = conclusion_lines(judge(named, runs, 1000), 1000)
+        assert lines[1].startswith(f"t000 {short} ")
+        assert f"over seeds against {name};" in lines[-2]
+        assert lines[-1].startswith(f"conclusion: t001 is better than {name} (")

@@ -40,6 +40,8 @@ image_size = 32
 [space]
 lr = {log = [1e-5, 1e-1]}
 max_norm = {choice = ["none", 1, 2.5]}
+[baseline]
+lr = 1e-4
 [search]
 trials = 3
 """

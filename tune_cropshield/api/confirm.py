@@ -109,11 +109,12 @@ def confirm(
     )
     from tune_cropshield.search.folder import locked
     from tune_cropshield.search.journal import read_study
+    from tune_cropshield.search.start_points import name_of_trial_0
 
     folder = search_named(search_dir)
     study = read_study(folder)
     space = load_space(folder / SETTINGS)
-    chosen = candidates(folder, study, top)
+    chosen = candidates(folder, study, top, name_of_trial_0(space))
     new_seeds = fresh_seeds(chosen[0], seeds, space.search.replicates)
     table = read_table(folder)  # a damaged one is told about at once
     photographs = chosen[0].config.data
@@ -134,9 +135,9 @@ def confirm(
         num_judged = len(opened.split.val)
         labels = ", ".join(f"t{each.trial:03d}" for each in chosen[1:])
         view.note(
-            f"{len(chosen) * len(new_seeds)} runs of {words.counted(trial.epochs, 'epoch')} on {used}: the reference "
-            f"setting and {labels}, each with the seeds {', '.join(map(str, new_seeds))}; the same split for all, "
-            f"{words.counted(num_judged, 'validation photograph')}"
+            f"{len(chosen) * len(new_seeds)} runs of {words.counted(trial.epochs, 'epoch')} on {used}: "
+            f"{chosen[0].name} and {labels}, each with the seeds {', '.join(map(str, new_seeds))}; the same split for "
+            f"all, {words.counted(num_judged, 'validation photograph')}"
         )
         moved = [_with_photographs(candidate, photographs.dir) for candidate in chosen]
         on_device, threads = DeviceData(opened, torch.device(used)), divide(used, 1, 1).threads

@@ -84,7 +84,8 @@ def search(
         from_scratch: Learn from none.
         quick: A small search that ends after some minutes: few and short trials, of any space. What is given beside it
             goes before.
-        baseline: False leaves the reference setting out: trial 0 is one like the others, and no gain is told.
+        baseline: False leaves out the reference setting, or the space's own [baseline]: trial 0 is one like the
+            others, and no gain is told. So it is for networks that have no reference setting.
         ray_address: A running Ray cluster to join, which shares the folders.
         resume: Go on with the search in `out`; left out, with the last one below results/runs of the same settings.
             The arguments may be those that it was begun with. Only `trials`, `time_budget`, `finish`, `trials_per_gpu`
@@ -323,9 +324,9 @@ def _show_result(
     """Says what came of it, `more` at the end."""
     from tune_cropshield.outcome.summary import summary_facts, summary_lines
     from tune_cropshield.search.early_end import BUDGET_USED_UP
-    from tune_cropshield.search.start_points import reference_differs
+    from tune_cropshield.search.start_points import name_of_trial_0, reference_differs
 
-    reference = "the setting nearest to the reference" if reference_differs(space) else "the reference setting"
+    reference = "the setting nearest to the reference" if reference_differs(space) else name_of_trial_0(space)
     lines = [*summary_lines(outcome.study, folder, shown, reference), *finish.lines, *more]
     if outcome.stopped:
         again = command("search", "--out", shown, "--resume", *outcome.go_on_with)

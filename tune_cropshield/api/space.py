@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tune_cropshield.api.arguments import AnyPath, path_of
-from tune_cropshield.api.choice import chosen_tables, quick_search
+from tune_cropshield.api.choice import chosen_tables, no_reference, quick_search
 from tune_cropshield.config.places import find_space
+from tune_cropshield.config.reference import is_recommended
 from tune_cropshield.config.space import SearchSpace, space_from
 from tune_cropshield.config.starts import usual_starts
 from tune_cropshield.config.toml_files import read_toml, without_none
-from tune_cropshield.errors import UserError
+from tune_cropshield.errors import ConfigError, UserError
 
 if TYPE_CHECKING:  # half a second to import: a faulty space is told about before
     from tune_cropshield.search.knowledge import Knowledge
@@ -57,10 +58,22 @@ def new_space(given: Mapping[str, Any]) -> SearchSpace:
         tables, name = chosen_tables(given)
     if given.get("quick"):
         over["search"] = quick_search(tables) | over["search"]
-    found = space_from(tables, over, name)
+    found = _with_known_baseline(space_from(tables, over, name), given)
     if isinstance(space, SearchSpace) or "start" in found.model_fields_set:
         return found
     return found.model_copy(update={"start": usual_starts(found)})
+
+
+def _with_known_baseline(space: SearchSpace, given: Mapping[str, Any]) -> SearchSpace:
+    """Returns `space` without a baseline where it names none and there is no reference setting for its network.
+
+    Raises ConfigError where one is asked for.
+    """
+    if not space.search.baseline or space.baseline is not None or is_recommended(space.trial_config()):
+        return space
+    if given.get("baseline"):
+        raise ConfigError([f"--baseline: {no_reference(space)}"])
+    return space.model_copy(update={"search": space.search.model_copy(update={"baseline": False})})
 
 
 def known_before(space: SearchSpace, given: Mapping[str, Any], folder: Path) -> tuple[Knowledge, list[str]]:

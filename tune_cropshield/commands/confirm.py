@@ -8,8 +8,8 @@ from tune_cropshield.commands import arguments
 
 HELP = "test whether a search's gain could be chance"
 DESCRIPTION = (
-    "Trains the best trials and the reference setting again with several random seeds, and tests whether the gain "
-    "could be chance."
+    "Trains the best trials and trial 0 (the reference setting, or your baseline) again with several random seeds, "
+    "and tests whether the gain could be chance."
 )
 
 

@@ -131,7 +131,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--baseline",
         action=argparse.BooleanOptionalAction,
-        help="try the reference setting as trial 0, trained to its end, to measure the gain against it (default)",
+        help="try the reference setting, or the space's [baseline], as trial 0, to measure the gain against it "
+        "(default, where there is one)",
     )
     parser.add_argument("--from-scratch", action="store_true", default=None, help="learn from no earlier search")
     parser.add_argument("--ray-address", metavar="ADDR", help="join a running Ray cluster that shares the folders")

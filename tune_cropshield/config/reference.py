@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from tune_cropshield.config.model_names import is_torchvisions
 from tune_cropshield.config.settings import TrialConfig
 
 REFERENCE = 0  # the number of the trial that has the reference setting
+# What trial 0 is called where others are compared with it: it has the guide's setting, that of [baseline], or is one
+# like the others.
+REFERENCE_SETTING, BASELINE, FIRST_TRIAL = "the reference setting", "the baseline", "the first trial"
 
 # "Hyperparameter Recommendations" of the training guide (RTX 4060 Laptop), and the clipping notes' set-up for ResNets.
 CNN_FROM_SCRATCH: dict[str, Any] = {"lr": 1e-4, "weight_decay": 1e-4, "max_norm": "none", "effective_batch": 32}
@@ -46,10 +50,14 @@ def recommended(trial: TrialConfig) -> dict[str, Any]:
 
 
 def is_recommended(trial: TrialConfig) -> bool:
-    """Tells whether the guide speaks of the network of `trial`; of others the reference setting is only a usual one."""
+    """Tells whether the guide speaks of training the network of `trial` with its optimizer.
+
+    It does of its own CNN and of EfficientNet-B0 with AdamW, and of ResNets from scratch with SGD. For others there is
+    no reference setting; earlier versions took a usual one, and their searches keep it.
+    """
     if trial.optimizer == "sgd":
-        return trial.model.startswith("resnet")
-    return trial.model == "cropshield_cnn" or trial.model.startswith("efficientnet")
+        return is_torchvisions(trial.model) and trial.model.startswith("resnet") and not trial.pretrained
+    return trial.optimizer == "adamw" and trial.model in ("cropshield_cnn", "efficientnet_b0")
 
 
 def train_py_command(trial: TrialConfig) -> str:

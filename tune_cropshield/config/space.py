@@ -203,6 +203,11 @@ class SearchSpace(Settings):
     """What is searched: for each setting a range or a list of choices, like `lr = {log = [1e-5, 1e-2]}`."""
     search: SearchSettings = SearchSettings()
     """How long is searched, how, and on what."""
+    baseline: Annotated[dict[str, Value], described_as("a table of parameters and values, like lr = 1e-4")] | None = (
+        None
+    )
+    """Your own setting to measure the gain against, in place of the reference setting: a value for each searched
+    setting, or for some of them; the others have the value of `[trial]`, or their default. It is trial 0."""
     start: Annotated[
         tuple[dict[str, Value], ...],
         BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
@@ -269,7 +274,7 @@ def space_from(tables: dict[str, Any], overrides: dict[str, dict[str, Any]], fil
     unusable = {str(place[1]) for place in wrong if place[0] == "space" and len(place) > 1}
     unusable |= {name for name, domain in space.space.items() if broken_rules(domain, set(), origin)}
     if ("space",) not in wrong:
-        faults += _faults_of_starts(space, unusable, origin)
+        faults += _faults_of_starts(space, unusable, origin) + _faults_of_baseline(space, unusable, origin)
 
     own = {name: value for name, value in space.trial.items() if name not in OWNED_BY_SEARCH}
     trial, trial_faults, wrong_fixed = checked_fields(TrialConfig, own, origin.inside("trial"))
@@ -378,6 +383,26 @@ def _faults_of_starts(space: SearchSpace, unusable: set[str], origin: Origin) ->
                 faults.append(f"{place}: is not searched; {meant}searched here: {', '.join(space.space) or 'nothing'}")
             elif not space.space[name].holds(value):
                 faults.append(f"{place}: {shown(value)} is not in the space ({space.space[name].describe()})")
+    return faults
+
+
+def _faults_of_baseline(space: SearchSpace, unusable: set[str], origin: Origin) -> list[str]:
+    """Returns what of [baseline] no trial can be; what is not searched may stand there with the value that all have."""
+    faults = []
+    defaults = {name: field.default for name, field in TrialConfig.model_fields.items()}
+    fixed = defaults | {name: getattr(space.data, name) for name in OF_PHOTOGRAPHS} | space.trial
+    for name, value in (space.baseline or {}).items():
+        place = origin.of(("baseline", name))
+        if name in unusable:
+            continue
+        if name in space.space:
+            if not space.space[name].holds(value):
+                told = f"{shown(value)} is not in the space ({space.space[name].describe()}): widen it, or change the"
+                faults.append(f"{place}: {told} baseline")
+        elif name not in fixed:
+            faults.append(f"{place}: is no setting; {did_you_mean(name, fixed)}searched here: {', '.join(space.space)}")
+        elif fixed[name] != value or isinstance(value, bool) != isinstance(fixed[name], bool):
+            faults.append(f"{place}: is not searched, and all trials have {shown(fixed[name])}, but got {shown(value)}")
     return faults
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from tune_cropshield.config.reference import REFERENCE
+from tune_cropshield.config.reference import BASELINE, FIRST_TRIAL, REFERENCE, REFERENCE_SETTING
 from tune_cropshield.outcome import words
 from tune_cropshield.outcome.confirm import Candidate, Conditions, ConfirmedRun
 from tune_cropshield.outcome.paired import ALPHA, Comparison, compare, in_sequence
@@ -17,9 +17,8 @@ from tune_cropshield.search.endings import FINISHED
 from tune_cropshield.training.run_folder import write_json
 
 FILE = "confirm.json"
-TEST = (
-    "two-sided paired t-test over seeds against the reference setting; p values corrected for testing several winners"
-)
+TEST = "two-sided paired t-test over seeds against {name}; p values corrected for testing several winners"
+SHORT = {REFERENCE_SETTING: "reference", BASELINE: "baseline", FIRST_TRIAL: "first"}
 MORE, LESS, NOISE, UNTESTED = "better", "worse", "not told apart", "not tested"  # as confirm.json has them
 SHOWN = {NOISE: "could be chance"}  # what people read instead
 
@@ -88,7 +87,7 @@ def conclusion_lines(judged: Sequence[Confirmed], num_judged: int) -> list[str]:
     """Returns the table of means and spreads, and the conclusion, for people."""
     lines = [f"{'val_acc':15}{'mean ± spread':>16}{'gain':>7}{'95 % interval':>17}{'p':>8}"]
     for number, confirmed in enumerate(judged):
-        name = f"{confirmed.label} " + ("reference" if number == 0 else f"no. {number}")
+        name = f"{confirmed.label} " + (SHORT[confirmed.candidate.name] if number == 0 else f"no. {number}")
         line = f"{name:15}{_spread_text(confirmed.values):>16}"
         if confirmed.comparison is not None:
             found = confirmed.comparison
@@ -100,7 +99,7 @@ def conclusion_lines(judged: Sequence[Confirmed], num_judged: int) -> list[str]:
         ]
     lines.append(
         f"gains in points of val_acc on the same {words.counted(num_judged, 'validation photograph')} (one is "
-        f"{words.one_in(num_judged)} points); {TEST}"
+        f"{words.one_in(num_judged)} points); {TEST.format(name=judged[0].candidate.name)}"
     )
     return [*lines, conclusion(judged)]
 
@@ -108,22 +107,20 @@ def conclusion_lines(judged: Sequence[Confirmed], num_judged: int) -> list[str]:
 def conclusion(judged: Sequence[Confirmed]) -> str:
     """Returns in a few sentences whether the winner is better than chance explains."""
     reference, *others = judged
+    name = reference.candidate.name
     tested = {confirmed.label: confirmed.comparison for confirmed in others if confirmed.comparison is not None}
     if not tested:
-        return (
-            "conclusion: none, because no candidate and the reference setting were both trained to the end with the "
-            "same two seeds"
-        )
+        return "conclusion: none, because no candidate and {name} were both trained to the end with the same two seeds"
     winner = next(confirmed for confirmed in others if confirmed.label in tested)
     found = tested[winner.label]
     size = f"{words.points(found.gain)} points of val_acc, 95 % interval {_interval(found)}, {_p_equals(winner)}"
     if winner.finding == MORE:
-        said = f"{winner.label} is better than the reference setting ({size})."
+        said = f"{winner.label} is better than {name} ({size})."
     elif winner.finding == LESS:
-        said = f"{winner.label} is worse than the reference setting ({size}): keep the reference setting."
+        said = f"{winner.label} is worse than {name} ({size}): keep {name}."
     else:
         said = (
-            f"{winner.label}'s difference from the reference setting could be chance ({size}). With {found.num_pairs} "
+            f"{winner.label}'s difference from {name} could be chance ({size}). With {found.num_pairs} "
             "seeds that differ as much as these, "
         )
         room = 1 - fmean(reference.values)  # above the reference setting
@@ -162,7 +159,8 @@ def write_conclusion(
         "photographs": num_judged,
         "seeds": list(seeds),
         "conditions": asdict(conditions),
-        "test": TEST,
+        "compared_with": judged[0].candidate.name,
+        "test": TEST.format(name=judged[0].candidate.name),
         "alpha": ALPHA,
         "reference": _as_dict(judged[0]),
         "candidates": [_as_dict(confirmed) for confirmed in judged[1:]],

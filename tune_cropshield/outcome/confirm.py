@@ -1,4 +1,4 @@
-"""The winners of a search and the reference setting, trained again with several seeds."""
+"""The winners of a search and what they are compared with, trained again with several seeds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import optuna
 import torch
 
-from tune_cropshield.config.reference import REFERENCE
+from tune_cropshield.config.reference import FIRST_TRIAL, REFERENCE, REFERENCE_SETTING
 from tune_cropshield.config.settings import RunConfig
 from tune_cropshield.data.dataset import DeviceData
 from tune_cropshield.device import cpu_name
@@ -34,11 +34,15 @@ CONDITIONS = "conditions.json"  # of a run, in its folder
 
 @dataclass(frozen=True)
 class Candidate:
-    """A trial of the search that is trained again. searched: its best val_acc there."""
+    """A trial of the search that is trained again.
+
+    searched: its best val_acc there. name: what it is called, where the others are compared with it.
+    """
 
     trial: int
     config: RunConfig
     searched: float
+    name: str = REFERENCE_SETTING
 
 
 @dataclass(frozen=True)
@@ -87,27 +91,27 @@ class ConfirmedRun:
     conditions: Conditions = Conditions()
 
 
-def candidates(search_dir: Path, study: optuna.Study, top: int) -> list[Candidate]:
-    """Returns the reference setting, then the `top` best other trials, best first; equal settings count once.
+def candidates(search_dir: Path, study: optuna.Study, top: int, name: str = REFERENCE_SETTING) -> list[Candidate]:
+    """Returns trial 0, then the `top` best other trials, best first; equal settings count once.
+
+    Args:
+        name: what trial 0 is called. It is the first one that was tried where there is no baseline.
 
     Raises:
-        UserError: when the reference setting or all others have no result.
+        UserError: when trial 0 or all others have no result.
     """
     with_result = best_first(study)
     if NO_BASELINE in study.user_attrs:
-        raise UserError(
-            f"{search_dir} was searched without the reference setting (--no-baseline), with which confirm compares: "
-            "search again without that flag"
-        )
+        name = FIRST_TRIAL
     if not any(trial.number == REFERENCE for trial in with_result):
-        raise UserError(f"trial {REFERENCE} of {search_dir} (the reference setting) has no result to compare with")
+        raise UserError(f"trial {REFERENCE} of {search_dir} ({name}) has no result to compare with")
     chosen: list[Candidate] = []
     for trial in sorted(with_result, key=lambda trial: trial.number != REFERENCE):  # the others stay in their order
         config = read_config(trial_folder(search_dir, trial.number))
         if all(config.trial != other.config.trial for other in chosen):
-            chosen.append(Candidate(trial.number, config, best_value(trial)))
+            chosen.append(Candidate(trial.number, config, best_value(trial), name))
     if len(chosen) < 2:
-        raise UserError(f"{search_dir} has no trial with a result besides the reference setting")
+        raise UserError(f"{search_dir} has no trial with a result besides {name}")
     return chosen[: top + 1]
 
 

@@ -126,7 +126,9 @@ def setting_of(search: Search) -> tuple[RunConfig, int | None]:
         parameters, number = dict(trials[0].params), trials[0].number
     else:
         starts = start_points(search.space, search.plan, search.knowledge)
-        parameters, number = {**reference_point(search.space), **starts[min(1, len(starts) - 1)]}, None
+        behind = starts[1:] if search.space.search.baseline else starts  # trial 0 is no starting point
+        first = next(iter([*behind, *starts]), {})
+        parameters, number = {**reference_point(search.space), **first}, None
     run = search.run_config(parameters)
     return run.model_copy(update={"trial": run.trial.model_copy(update={"threads": num_cores()})}), number
 

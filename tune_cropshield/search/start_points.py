@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tune_cropshield.config.domain import NO_BOUND
-from tune_cropshield.config.reference import recommended
+from tune_cropshield.config.reference import BASELINE, FIRST_TRIAL, REFERENCE_SETTING, recommended
 from tune_cropshield.config.settings import TrialConfig
 from tune_cropshield.config.space import OF_PHOTOGRAPHS, SearchSpace
 from tune_cropshield.memory.choose.pairs import Plan
@@ -43,9 +43,9 @@ def known_trials(
 
 
 def reference_point(space: SearchSpace) -> dict[str, Any]:
-    """Returns the reference setting for this model in terms of what is searched.
+    """Returns the baseline, or without one the reference setting for this model, in terms of what is searched.
 
-    What the reference does not speak of takes our default. A value outside the space becomes the nearest one inside:
+    What it does not speak of takes our default. A value outside the space becomes the nearest one inside:
     see `reference_differs`.
     """
     advice = _advice(space)
@@ -55,7 +55,8 @@ def reference_point(space: SearchSpace) -> dict[str, Any]:
 def _advice(space: SearchSpace) -> dict[str, Any]:
     trial = space.trial_config()
     own = {name: getattr(trial, name) for name in TrialConfig.model_fields}
-    return own | {name: getattr(space.data, name) for name in OF_PHOTOGRAPHS} | recommended(trial)
+    said = recommended(trial) if space.baseline is None else space.baseline
+    return own | {name: getattr(space.data, name) for name in OF_PHOTOGRAPHS} | said
 
 
 def reference_differs(space: SearchSpace) -> dict[str, tuple[Any, Any]]:
@@ -64,10 +65,19 @@ def reference_differs(space: SearchSpace) -> dict[str, tuple[Any, Any]]:
     They do where the space, or what it fixes, does not hold what the reference recommends: its own values, no other
     clipping than its own, and a training to its end.
     """
+    if space.baseline is not None:
+        return {}  # the space holds it
     trial, point, advice = space.trial_config(), reference_point(space), _advice(space)
     names = [*recommended(trial), *(name for name in UNSAID if name in space.space)]
     taken = {name: point.get(name, getattr(trial, name)) for name in names}
     return {name: (advice[name], taken[name]) for name in names if taken[name] != advice[name]}
+
+
+def name_of_trial_0(space: SearchSpace) -> str:
+    """Returns what trial 0 is called where others are compared with it."""
+    if not space.search.baseline:
+        return FIRST_TRIAL
+    return REFERENCE_SETTING if space.baseline is None else BASELINE
 
 
 def reference_notes(space: SearchSpace) -> list[str]:

@@ -65,7 +65,7 @@ def _history(record: SearchRecord) -> Chart:
     caption = ""
     if record.reference is not None:
         trained = words.counted(len(record.reference.lines), "epoch")
-        caption = f"The dashed line is the reference setting, {record.reference.outcome} after {trained}."
+        caption = f"The dashed line is the {record.reference_name}, {record.reference.outcome} after {trained}."
     return Chart(figure, "Optimisation history", alt, caption)
 
 
@@ -100,7 +100,9 @@ def _curves(record: SearchRecord) -> Chart:
     reference = record.reference.number if record.reference is not None else None
     for trace in figure.data:
         trial = by_name[trace.name]
-        special = {winner: (GREEN, "solid", "winner"), reference: (BLUE, "dash", "reference setting")}.get(trial.number)
+        special = {winner: (GREEN, "solid", "winner"), reference: (BLUE, "dash", record.reference_name)}.get(
+            trial.number
+        )
         color, dash, name = special or (MUTED, "solid", f"trial {trial.number}")
         trace.update(
             mode="lines+markers" if len(trace.x) == 1 else "lines", marker={"size": 4, "color": color}, name=name

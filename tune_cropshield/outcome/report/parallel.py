@@ -44,7 +44,7 @@ def parallel_coordinates(record: SearchRecord, names: Sequence[str]) -> Chart:
     ]
     special: dict[int, tuple[str, str, str]] = {}
     if record.reference is not None:
-        special[record.reference.number] = ("reference setting (trial 0)", BLUE, "dash")
+        special[record.reference.number] = (f"{record.reference_name} (trial 0)", BLUE, "dash")
     if record.winner is not None:
         special[record.winner.number] = (f"winner (trial {record.winner.number})", GREEN, "solid")
     figure = Figure()

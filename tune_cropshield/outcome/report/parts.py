@@ -40,7 +40,7 @@ def tables(record: SearchRecord) -> list[Table]:
     for trial in shown:
         values = [words.accuracy(line["val_acc"]) for line in best_of_parts(trial.lines)]
         spread = spread_of_parts(trial.lines)
-        name = f"trial {trial.number}" + (" (reference)" if trial is reference else "")
+        name = f"trial {trial.number}" + (f" ({record.reference_name.split()[0]})" if trial is reference else "")
         rows.append(
             (
                 name,

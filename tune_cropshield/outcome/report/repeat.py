@@ -61,7 +61,7 @@ def section(record: SearchRecord) -> Section:
     ]
     if best.is_dir():
         blocks.append(to_copy("Train the winner again", "train", "--config", best / CONFIG))
-        if record.reference is not None:
+        if len(record.with_result) > 1:
             blocks.append(to_copy("Ask whether the win could be chance", "confirm", folder))
         if record.starts and record.starts[-1].get("test"):
             blocks.append(

@@ -10,6 +10,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from tune_cropshield.config.reference import REFERENCE_SETTING
 from tune_cropshield.config.settings import RunConfig
 from tune_cropshield.config.space import OF_PHOTOGRAPHS, SETTINGS, SearchSpace, load_space
 from tune_cropshield.errors import UserError
@@ -22,6 +23,7 @@ from tune_cropshield.search.folder import trial_folder
 from tune_cropshield.search.journal import best_trial, quiet_optuna, read_study, reference_trial, unfinished
 from tune_cropshield.search.launches import read_starts
 from tune_cropshield.search.plan_file import load_plan
+from tune_cropshield.search.start_points import name_of_trial_0
 from tune_cropshield.training.run_folder import best_epoch, best_of_parts, network_folder, read_events, read_metrics
 
 
@@ -101,6 +103,12 @@ class SearchRecord:
     running: bool = False  # the search, now
     final_trainings: tuple[FinalTraining, ...] = ()
     final: FinalTraining | None = None  # the final training that is the result; None where a trial is
+
+    @property
+    def reference_name(self) -> str:
+        """What trial 0 is called where the winner is compared with it, without "the"."""
+        name = name_of_trial_0(self.space) if self.space is not None else REFERENCE_SETTING
+        return name.removeprefix("the ")
 
     @property
     def result_folder(self) -> Path | None:

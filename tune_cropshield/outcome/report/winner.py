@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tune_cropshield.config.reference import is_recommended
+from tune_cropshield.config.reference import REFERENCE_SETTING, is_recommended
 from tune_cropshield.outcome import words
 from tune_cropshield.outcome.against_reference import AgainstReference, against_reference
 from tune_cropshield.outcome.report import parts
@@ -53,7 +53,7 @@ def key_figures(record: SearchRecord) -> list[KeyFigure]:
     if record.reference is not None:
         by = f" by epoch {gain.epoch}" if gain is not None and gain.epoch is not None else ""
         compared = [
-            KeyFigure(words.accuracy(record.reference.accuracy), f"reference setting{by}"),
+            KeyFigure(words.accuracy(record.reference.accuracy), f"{record.reference_name}{by}"),
             KeyFigure("–" if gain is None else words.points(gain.gain), f"points gained{by}"),
         ]
     return [
@@ -70,12 +70,12 @@ def key_figures(record: SearchRecord) -> list[KeyFigure]:
 def section(record: SearchRecord, evidence: Evidence) -> Section:
     """Returns the comparison, how sure it is, and the curves of both."""
     winner, reference = record.winner, record.reference
-    title = "The winner and the reference setting" if reference is not None else "The winner"
+    title = f"The winner and the {record.reference_name}" if reference is not None else "The winner"
     if winner is None or winner.best is None:
         return Section("winner", title, [Text("No trial has a result yet, so there is no winner.", strong=True)])
     blocks: list[Block] = [Text(_result(record, winner), strong=True)]
     if reference is not None:
-        blocks.append(Text(f"The reference setting is {_origin(reference)}. {TRIED}"))
+        blocks.append(Text(f"The {record.reference_name} is {_origin(record, reference)}. {TRIED}"))
     blocks += [Text(sentence) for sentence in _how_sure(record, winner, evidence)]
     if reference is not None and record.space is not None and (differs := reference_differs(record.space)):
         named = ", ".join(
@@ -85,15 +85,17 @@ def section(record: SearchRecord, evidence: Evidence) -> Section:
         blocks.append(
             Text(f"Part of the reference setting is not in the search space; trial 0 has the nearest values: {named}.")
         )
-    blocks += [_table(record, winner), _curves(winner, reference)]
+    blocks += [_table(record, winner), _curves(winner, reference, record.reference_name)]
     blocks += parts.tables(record)
     if evidence.confirmed is not None:
         blocks.append(_confirmed_table(evidence.confirmed))
     return Section("winner", title, blocks)
 
 
-def _origin(reference: TrialRecord) -> str:
+def _origin(record: SearchRecord, reference: TrialRecord) -> str:
     """Returns where the reference setting comes from."""
+    if record.space is not None and record.space.baseline is not None:
+        return "what [baseline] in the search space says"
     if reference.config is not None and is_recommended(reference.config.trial):
         return "what the CropShield training guide recommends for this network"
     return "a usual setting for networks of this kind"
@@ -109,17 +111,19 @@ def _result(record: SearchRecord, winner: TrialRecord) -> str:
     if reference is None:
         return f"{reached}."
     if winner.number == reference.number:
-        return f"{reached}: it is trial 0, the reference setting, and no other trial was better."
+        return f"{reached}: it is trial 0, the {record.reference_name}, and no other trial was better."
     if gain is None:
-        return f"{reached}. The reference setting (trial 0) has no result to compare it with: {reference.outcome}."
+        return (
+            f"{reached}. The {record.reference_name} (trial 0) has no result to compare it with: {reference.outcome}."
+        )
     points = words.points(gain.gain).removeprefix("+")
     if gain.epoch is None:
         return (
-            f"{reached}; the reference setting (trial 0) reached {words.accuracy(gain.reference)}: a gain of {points} "
-            "points."
+            f"{reached}; the {record.reference_name} (trial 0) reached {words.accuracy(gain.reference)}: a gain of "
+            f"{points} points."
         )
     return (
-        f"{reached}. The reference setting (trial 0, {reference.outcome} after epoch {gain.epoch}) had reached "
+        f"{reached}. The {record.reference_name} (trial 0, {reference.outcome} after epoch {gain.epoch}) had reached "
         f"{words.accuracy(gain.reference)}, the winner {words.accuracy(gain.winner)} by the same epoch: a gain of "
         f"{points} points."
     )
@@ -139,7 +143,7 @@ def _how_sure(record: SearchRecord, winner: TrialRecord, evidence: Evidence) -> 
         )
     reference = record.reference.number if record.reference is not None else None
     if evidence.side_by_side is not None and winner.number != reference:
-        sentences.append(_side_by_side(evidence.side_by_side))
+        sentences.append(_side_by_side(evidence.side_by_side, record.reference_name))
     if evidence.lead is not None and (in_parts or evidence.lead.runner_up != reference):
         sentences.append(f"{evidence.lead.sentence.capitalize()}.")
     if len(record.with_result) > 1:
@@ -152,25 +156,25 @@ def _how_sure(record: SearchRecord, winner: TrialRecord, evidence: Evidence) -> 
     elif len(winner.lines) > 1:
         sentences.append("Its epoch was chosen with these same photographs, so its accuracy is probably too high.")
     if reference is not None:
-        sentences.append(_confirmed(winner, evidence.confirmed))
+        sentences.append(_confirmed(winner, evidence.confirmed, record.reference_name))
     return [*sentences, _tested(evidence.tested, record)]
 
 
-def _side_by_side(found: OnSamePhotographs) -> str:
+def _side_by_side(found: OnSamePhotographs, name: str) -> str:
     if not found.only_first + found.only_second:
         return f"Both classify the same ones of the {found.count} photographs correctly."
     return (
-        f"Of the same {found.count} photographs, only the winner gets {found.only_first} right, and only the reference "
-        f"setting {found.only_second}. If both were equally good, a difference as large as this would occur by chance "
+        f"Of the same {found.count} photographs, only the winner gets {found.only_first} right, and only the {name} "
+        f"{found.only_second}. If both were equally good, a difference as large as this would occur by chance "
         f"with {words.p_equals(found.p_value)} (McNemar's exact test)."
     )
 
 
-def _confirmed(winner: TrialRecord, confirmed: dict[str, Any] | None) -> str:
+def _confirmed(winner: TrialRecord, confirmed: dict[str, Any] | None, name: str) -> str:
     if confirmed is None:
         return (
             "Whether the gain holds with other random seeds is not known yet: the command confirm, at the end of this "
-            "page, trains the winner and the reference setting again with several seeds."
+            f"page, trains the winner and the {name} again with several seeds."
         )
     seeds, conditions = words.counted(len(confirmed["seeds"]), "seed"), confirmed.get("conditions")
     where = f" on {conditions['device']}, {conditions['threads']} threads" if conditions is not None else ""
@@ -199,12 +203,12 @@ def _tested(tested: dict[str, Any] | None, record: SearchRecord) -> str:
 
 
 def _confirmed_table(confirmed: dict[str, Any]) -> Table:
-    rows = []
+    rows, name = [], confirmed.get("compared_with", REFERENCE_SETTING).removeprefix("the ")
     for each in (confirmed["reference"], *confirmed["candidates"]):
         found = each["against_reference"]
         rows.append(
             (
-                f"trial {each['trial']}" + (" (reference)" if each is confirmed["reference"] else ""),
+                f"trial {each['trial']}" + (f" ({name.split()[0]})" if each is confirmed["reference"] else ""),
                 str(sum(run["outcome"] == FINISHED for run in each["runs"])),
                 words.accuracy(each["mean"]),
                 words.number(each["spread"], 2),
@@ -214,7 +218,7 @@ def _confirmed_table(confirmed: dict[str, Any]) -> Table:
             )
         )
     header = ("trial", "seeds", "mean val_acc", "spread", "gain", "95 % interval", "p")
-    caption = f"Confirmed with other seeds: gains over the reference setting in points; {confirmed['test']}"
+    caption = f"Confirmed with other seeds: gains over the {name} in points; {confirmed['test']}"
     return Table(header, rows, caption)
 
 
@@ -241,7 +245,10 @@ def _table(record: SearchRecord, winner: TrialRecord) -> Table:
             *(f"{len(trial.lines)}{' so far' if trial.outcome in (RUNNING, UNFINISHED) else ''}" for trial in shown),
         )
     )
-    header = ("setting or metric", *(f"winner (trial {winner.number})", "reference (trial 0)")[: len(shown)])
+    header = (
+        "setting or metric",
+        *(f"winner (trial {winner.number})", f"{record.reference_name.split()[0]} (trial 0)")[: len(shown)],
+    )
     caption = "Metrics are those of the best epoch"
     if len(shown) > 1:
         caption = "Settings that differ are highlighted; metrics are those of each trial's best epoch"
@@ -252,13 +259,13 @@ def _pair(trial: TrialRecord) -> str:
     return "–" if trial.pair is None else words.pair(trial.pair.micro_batch, trial.pair.accumulation)
 
 
-def _curves(winner: TrialRecord, reference: TrialRecord | None) -> Chart:
+def _curves(winner: TrialRecord, reference: TrialRecord | None, name: str) -> Chart:
     import plotly.graph_objects as go
 
     figure = go.Figure()
     shown = [(winner, f"winner (trial {winner.number})", GREEN, "solid")]
     if reference is not None and reference.number != winner.number:
-        shown.insert(0, (reference, "reference setting (trial 0)", BLUE, "dash"))
+        shown.insert(0, (reference, f"{name} (trial 0)", BLUE, "dash"))
     for trial, name, color, dash in shown:
         epochs, values = [line["epoch"] for line in trial.lines], [line["val_acc"] for line in trial.lines]
         figure.add_scatter(
@@ -274,5 +281,5 @@ def _curves(winner: TrialRecord, reference: TrialRecord | None) -> Chart:
     alt = f"Line chart of validation accuracy over epochs. Winner: best {words.accuracy(winner.accuracy)}"
     if reference is None:
         return Chart(figure, "Validation accuracy", f"{alt}.")
-    alt += f"; reference: {words.accuracy(reference.accuracy)}."
+    alt += f"; {name.split()[0]}: {words.accuracy(reference.accuracy)}."
     return Chart(figure, "Validation accuracy of both", alt)
