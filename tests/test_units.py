@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tune_cropshield.config.units import describe_seconds, parse_duration, parse_memory
+from tune_cropshield.config.units import describe_seconds, parse_duration, parse_memory, twice
 from tune_cropshield.errors import ConfigError
 
 
@@ -35,6 +35,11 @@ def test_what_is_no_amount_of_memory_is_told_with_the_forms(text: str) -> None:
 )
 def test_a_duration_is_read_in_every_common_spelling(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds
+
+
+def test_twice_a_duration_is_written_as_it_is_typed() -> None:
+    given = ("2h", "45s", "90m", "20s", "12h", "1.5h", "0.7s", "1h30m")
+    assert [twice(text) for text in given] == ["4h", "90s", "3h", "40s", "1d", "3h", "1.4s", "3h"]
 
 
 @pytest.mark.parametrize("text", ["", "0s", "2", "-2h", "2 hours", "h", "1h 30m", "nan", "9" * 400 + "d", "2h!"])

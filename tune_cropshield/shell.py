@@ -95,14 +95,13 @@ def _callable(program: str, anywhere: bool) -> str:
     """Returns a program as a shell finds it: its name where it is on every shell's PATH, else its path.
 
     What lies in an environment of its own is on the PATH of shells in which that is activated only, or, as under
-    `uv run`, of this process alone: it gets its path, from here where it lies below this folder.
+    `uv run`, of this process alone: it gets its path, from here where this is the folder that holds the environment.
     """
     path, name = Path(program), Path(program).name.removesuffix(".exe")
     if not _in_environment(path) and _same(shutil.which(name), program):
         return name
-    if not anywhere and path.is_relative_to(Path.cwd()):
-        near = str(path.relative_to(Path.cwd()))
-        return near if os.sep in near and not near.startswith("-") else os.path.join(os.curdir, near)
+    if not anywhere and Path(sys.prefix).parent == Path.cwd() and path.is_relative_to(Path.cwd()):
+        return as_path(str(path.relative_to(Path.cwd())))
     return program
 
 

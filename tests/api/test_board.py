@@ -25,6 +25,9 @@ def test_a_folder_with_nothing_to_show_is_refused(tmp_path: Path, monkeypatch: p
     (tmp_path / "results" / "runs" / "a").mkdir(parents=True)
     with pytest.raises(tc.UserError, match=r"^results/runs holds nothing to show: no search, and no training that"):
         tc.board()
+    with pytest.raises(tc.UserError, match=r"^DIR b: there is no such folder"):
+        tc.board("b")
+    (tmp_path / "results" / "runs" / "a" / "search.toml").touch()
     with pytest.raises(tc.UserError, match=r"^--port: must be a whole number from 0 to 65535, but got 70000$"):
         tc.board(port=70000)
 

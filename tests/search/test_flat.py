@@ -127,7 +127,7 @@ def test_a_flat_search_that_is_resumed_ends_before_its_next_trial(drawn_leaves: 
         ended(first.study, 0.5)
 
     outcome = run_search(begun(prepared(photographs, tmp_path / "space.toml", FLAT_SPACE), out))
-    assert outcome.stopped is not None and outcome.go_on_with == "--no-stop-when-flat"
+    assert outcome.stopped is not None and outcome.go_on_with == ("--no-stop-when-flat",)
     assert outcome.stopped.startswith("another 11 trials are expected to gain at most 0.0 points, less than the noise")
     assert not list(out.glob("t*/config.toml"))  # none was begun
     resumed = resumed_search(out, {"stop_when_flat": False}, SearchView())

@@ -7,7 +7,8 @@ import logging
 from contextlib import redirect_stderr
 from pathlib import Path
 
-from tune_cropshield.api.arguments import AnyPath, path_of
+from tune_cropshield.api.arguments import AnyPath
+from tune_cropshield.api.names import search_named
 from tune_cropshield.api.space import RUNS
 from tune_cropshield.config.space import SETTINGS
 from tune_cropshield.errors import UserError
@@ -19,7 +20,8 @@ def board(search_dir: AnyPath | None = None, *, port: int | None = None) -> str:
     """Starts TensorBoard in this process, which it ends with, and returns its address.
 
     Args:
-        search_dir: The folder of a search, of a training, or of many; left out, results/runs.
+        search_dir: The folder of a search or of a training, or its name in results/runs, or a folder of many; left out,
+            results/runs.
         port: Left out, the first free one from 6006 on; 0 takes any free one.
 
     Raises:
@@ -27,7 +29,7 @@ def board(search_dir: AnyPath | None = None, *, port: int | None = None) -> str:
     """
     if port is not None and not (isinstance(port, int) and 0 <= port <= 65535):
         raise UserError(f"--port: must be a whole number from 0 to 65535, but got {port!r}")
-    folder = path_of(search_dir, "DIR") if search_dir is not None else RUNS
+    folder = search_named(search_dir, "DIR") if search_dir is not None else RUNS
     _check_shows_something(folder)
     from tensorboard import default
     from tensorboard.program import TensorBoard, TensorBoardServerException

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=arguments.path,
         nargs="?",
         metavar="DIR",
-        help="a search, a training, or a folder of many (default: results/runs)",
+        help="a search or a training, or its name in results/runs, or a folder of many (default: results/runs)",
     )
     parser.add_argument(
         "--port",
@@ -38,10 +38,10 @@ def run(args: argparse.Namespace) -> int:
     from tune_cropshield.api.board import board
 
     address = board(args.search_dir, port=args.port)
-    print(f"TensorBoard: {address}   (Ctrl-C ends it)", flush=True)
-    if (forward := _forward(address)) is not None:
-        print(f"from the computer in front of you, first:  {forward}", flush=True)
     with suppress(KeyboardInterrupt):
+        print(f"TensorBoard: {address}   (Ctrl-C ends it)", flush=True)
+        if (forward := _forward(address)) is not None:
+            print(f"from the computer in front of you, first:  {forward}", flush=True)
         threading.Event().wait()
     return 0
 

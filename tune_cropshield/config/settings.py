@@ -365,7 +365,7 @@ def save_config(config: RunConfig, path: Path) -> None:
 
 def config_text(config: RunConfig, name: str) -> str:
     """Returns `config` as the text of a TOML file of this name."""
-    words = ("train", "--config", name)
+    words = ("train", "--config", name, "--out", "../retrained")
     again = f"# Train this again, in this file's folder:  {command(*words, anywhere=True)}"
     notes = f"{again}\n# with another environment:  {PROGRAM} {' '.join(words)}\n\n"
     return notes + tomli_w.dumps(without_none(config.model_dump()))

@@ -36,6 +36,13 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
+def twice(text: str) -> str:
+    """Returns a duration that is twice as long, as it is typed: "4h" of "2h", "90s" of "45s"."""
+    seconds = 2 * parse_duration(text)
+    unit = next((unit for unit in ("d", "h", "m") if seconds % SECONDS_PER_UNIT[unit] == 0), "s")
+    return f"{seconds / SECONDS_PER_UNIT[unit]:.6g}{unit}"
+
+
 def describe_seconds(seconds: float) -> str:
     """Returns a duration for people: "8 s", "3 min 20 s", "2 h 5 min"."""
     whole = round(seconds)

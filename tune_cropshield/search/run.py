@@ -15,7 +15,7 @@ import optuna
 from optuna.trial import TrialState
 
 from tune_cropshield.config.reference import REFERENCE
-from tune_cropshield.config.units import MIB, parse_duration
+from tune_cropshield.config.units import MIB, twice
 from tune_cropshield.files import sync_names
 from tune_cropshield.search import folder as files
 from tune_cropshield.search.context import Search
@@ -113,7 +113,7 @@ def _flags_to_go_on(search: Search) -> tuple[str, ...]:
     """Returns the flags that --resume needs to go on all the same. Used up time is doubled."""
     end = search.early_end
     if end.reason == BUDGET_USED_UP:
-        return ("--time-budget", f"{2 * parse_duration(search.space.search.time_budget):.0f}s")
+        return ("--time-budget", twice(search.space.search.time_budget))
     return ("--no-stop-when-flat",) if end.reason is None and end.enough is not None else ()
 
 
