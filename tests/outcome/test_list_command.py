@@ -47,7 +47,7 @@ def test_in_a_pipe_each_search_is_a_line_however_long_its_name(runs: Path, capsy
         "a": ["tiny_cnn", "leaves", "interrupted", "1/100", "0.7500"],
         "x" * 255: ["tiny_cnn", "leaves", "interrupted", "1/100", "0.7500"],
         "damaged": ["–", "–", "damaged", "–", "–"],
-        "[red]lines\\n[/]": ["tiny_cnn", "leaves", "unfinished", "2/25", "ep."],
+        "[red]lines\\n[/]": ["tiny_cnn", "leaves", "interrupted", "2/25", "ep."],
     }
     assert len(lines) == 6 and lines[5].startswith("damaged: study.journal is damaged: ")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -83,6 +84,21 @@ def test_how_a_search_ended_is_what_it_wrote_last(search_dir: Path, state: State
         assert overview(search_dir).state == state.name
 
 
+def test_who_only_looks_at_a_search_keeps_nobody_from_it(search_dir: Path) -> None:
+    holding = threading.Event()
+
+    def look() -> None:
+        with locked(search_dir):
+            holding.set()
+            time.sleep(0.1)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    holding.wait()
+    assert overview(search_dir).state == "interrupted"  # two who look at once take nothing for running
+    thread.join()
+
+
 def test_a_search_that_was_gone_on_with_and_killed_is_no_longer_finished(search_dir: Path) -> None:
     write_end(search_dir, State("finished"))
     start = (search_dir / "starts.jsonl").read_text()
@@ -133,7 +149,10 @@ def test_a_training_counts_its_epochs(search_dir: Path, tmp_path: Path, drawn_le
 
     assert (found.kind, found.state, found.done, found.of, found.best_val_acc) == ("training", "finished", 2, 2, 0.75)
     assert (found.model, found.data) == ("tiny_cnn", str(drawn_leaves))
-    assert (overview(begun).state, overview(begun).done, overview(begun).of) == ("unfinished", 2, 5)
+    assert (overview(begun).state, overview(begun).done, overview(begun).of) == ("interrupted", 2, 5)
+    (begun / ".lock").touch()
+    with locked(begun, "training"):
+        assert overview(begun).state == "running"
 
 
 def test_a_training_that_waited_long_enough_for_a_better_epoch_has_finished(search_dir: Path, tmp_path: Path) -> None:
@@ -142,7 +161,7 @@ def test_a_training_that_waited_long_enough_for_a_better_epoch_has_finished(sear
     with open(folder / "metrics.jsonl", "a") as file:
         file.write("".join(line.replace('"epoch": 1', f'"epoch": {epoch}') + "\n" for epoch in (3, 4)))
     text = (folder / "config.toml").read_text()
-    assert overview(folder).state == "unfinished"
+    assert overview(folder).state == "interrupted"
 
     (folder / "config.toml").write_text(text.replace("early_stopping = 0", "early_stopping = 2"))
     assert overview(folder).state == "finished"

@@ -96,7 +96,7 @@ def test_a_trials_own_folder_and_a_training_are_shown_too(search_dir: Path, tmp_
     shutil.copytree(search_dir / "t001", tmp_path / "training")
     found = tc.show("training")
     assert isinstance(found, tc.ShownTrial)
-    assert (found.number, found.state, found.ended) == (None, "unfinished", "unfinished after 2 epochs")
+    assert (found.number, found.state, found.ended) == (None, "interrupted", "interrupted after 2 epochs")
     assert {name: found.parameters[name] for name in ("model", "lr")} == {"model": "tiny_cnn", "lr": 1e-3}
     assert "augment" not in found.parameters  # the default
     with pytest.raises(tc.UserError, match="training is a training and has no trials: leave out 3"):

@@ -59,7 +59,8 @@ class ShownTrial:
     Attributes:
         folder: its own.
         number: of a trial; of a final training, the trial whose setting it has; None where there is none.
-        state: "finished", "pruned", "diverged", "out of memory", "failed", "running" or "unfinished".
+        state: "finished", "pruned", "diverged", "out of memory", "failed" or "running"; of a trial that was under way
+            when its search stopped "unfinished", of a training "interrupted".
         ended: a sentence that says after how many epochs, and why.
         parameters: of a trial, what was searched; else all that differs from the defaults.
         epochs: the lines of metrics.jsonl, one each.

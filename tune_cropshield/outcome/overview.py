@@ -32,8 +32,7 @@ class Overview:
     Attributes:
         folder: where it lies.
         kind: "search" or "training" (`train`).
-        state: "running", "finished", "interrupted", "failed", or "damaged"; of a training that has not ended
-            "unfinished", since nothing tells whether it runs.
+        state: "running", "finished", "interrupted", "failed", or "damaged".
         why: a sentence: why it ended early, or what is wrong with it; "" where there is nothing to say.
         model: the network; None where it is not known.
         data: the folder of photographs; "" for drawn ones, None where it is not known.
@@ -141,7 +140,7 @@ def _of_training(folder: Path) -> Overview:
     return Overview(
         folder,
         "training",
-        FINISHED if ended else "unfinished",
+        FINISHED if ended else RUNNING if is_running(folder) else INTERRUPTED,
         model=trial.get("model", TrialConfig.model_fields["model"].default),
         data=data.get("dir", ""),
         done=len(lines),

@@ -37,6 +37,7 @@ from tune_cropshield.training.run_folder import (
 
 TABLE = "trials.csv"
 LOCK = ".lock"
+LOOK_S = 0.3  # who only looks whether a search runs, as `list` does, holds its lock for an instant: that is waited for
 # trials.csv holds the metrics of the best epoch; `lr` there is the parameter, so the metric takes another name.
 COLUMN_OF_METRIC = {
     name: "epoch_lr" if name == "lr" else name for name in METRIC_NAMES if name not in ("epoch", "val_acc")
@@ -98,7 +99,7 @@ def locked(folder: Path, what: str = "search") -> Iterator[None]:
     """
     lock = FileLock(folder / LOCK)
     try:
-        with lock.acquire(timeout=0):
+        with lock.acquire(timeout=LOOK_S):
             yield
     except Timeout:
         raise UserError(f"a {what} is running in {folder}: wait until it ends, or stop it") from None

@@ -35,7 +35,7 @@ def write_compared(
     results, settings: rows of what was found and of what differs, a column for each search behind their name.
     """
     names = [printable(side.name) for side in sides]
-    told = [Text(f"{sentence[:1].upper()}{sentence[1:]}.") for sentence in verdicts]
+    told = [Text(f"{sentence}.") for sentence in verdicts]  # most begin with a search's name
     page = Page(
         title="Searches side by side",
         subtitle=", ".join(names),
