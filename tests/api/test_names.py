@@ -60,6 +60,7 @@ def test_the_network_of_a_search_is_that_of_its_winner() -> None:
         ("frist", "did you mean spring/first?"),
         ("sugarcane", "there is no such folder, nor is there one of that name in results/runs (list shows all)"),
         ("/nowhere/at/all", "there is no such folder"),
+        ("line\nbreak", "SEARCH_DIR line\\nbreak: there is no such folder"),
     ],
 )
 def test_what_is_not_there_is_told_with_what_may_be_meant(given: str, told: str) -> None:

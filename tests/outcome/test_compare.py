@@ -208,6 +208,17 @@ def test_what_cannot_be_compared_is_refused_in_a_line(
     assert not Path("results/runs/compare.html").exists()
 
 
+def test_names_that_break_a_line_or_are_markup_stand_at_the_head_of_their_column(
+    make: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make("line\nbreak", 6), make("[bold]x", 5)
+    capsys.readouterr()
+
+    assert main(["compare", "line\nbreak", "[bold]x"]) == 0
+
+    assert re.search(r"^result +line\\nbreak +\[bold\]x *$", capsys.readouterr().out, re.MULTILINE)
+
+
 def test_on_the_screen_and_for_programs(
     make: Make, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

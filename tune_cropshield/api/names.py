@@ -36,7 +36,7 @@ def search_named(given: AnyPath, flag: str = "SEARCH_DIR") -> Path:
         hint = f"; did you mean {' or '.join(near)}?"
     else:
         hint = "" if path.is_absolute() else f", nor is there one of that name in {RUNS} (list shows all)"
-    raise UserError(f"{flag} {given}: there is no such folder{hint}")
+    raise UserError(f"{flag} {printable(path)}: there is no such folder{hint}")
 
 
 def run_named(given: AnyPath, flag: str = "RUN_DIR") -> Path:

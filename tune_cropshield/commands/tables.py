@@ -37,6 +37,7 @@ def print_table(
 
     drop: the last columns are left out where a terminal is too narrow for them. Returns how many were.
     """
+    columns = [(printable(header), kind) for header, kind in columns]
     cells = [[printable(str(cell)) for cell in row] for row in rows]
     widths = [
         max(cell_len(header), *(cell_len(row[place]) for row in cells), 0) for place, (header, _) in enumerate(columns)
@@ -50,7 +51,7 @@ def print_table(
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     for (header, kind), width in zip(columns, widths, strict=True):
         table.add_column(
-            header,
+            Text(header),
             justify="right" if kind == "number" else "left",
             overflow="fold" if kind == "name" else "ellipsis",
             no_wrap=kind != "name",
