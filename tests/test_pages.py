@@ -17,7 +17,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 OF_RESULTS = sorted((ROOT / "results").glob("*/README.md"))
 PROGRAM = re.compile(r"(?:tune-cropshield|python3? -m tune_cropshield)(?= |$)")
 # Flags in sentences that are of other programs.
-OF_OTHERS = {"--no-dev", "--extra", "--group", "--logdir", "--signal", "--gres", "--cpus-per-task", "--time"}
+OF_OTHERS = {"--gpus", "--no-dev", "--extra", "--group", "--logdir", "--signal", "--gres", "--cpus-per-task", "--time"}
 
 
 def name_of(path: Path) -> str:
