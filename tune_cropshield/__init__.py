@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tune_cropshield.api.results import BestTrial, SearchResults, open_search
     from tune_cropshield.api.search import search
     from tune_cropshield.api.show import ShownSearch, ShownTrial, show
+    from tune_cropshield.api.stop import StopResult, stop
     from tune_cropshield.api.train import TrainResult, train
     from tune_cropshield.config.settings import RunConfig
     from tune_cropshield.config.space import SearchSpace
@@ -75,6 +76,7 @@ _HOMES = {
     "SearchView": "search.views.view",
     "ShownSearch": "api.show",
     "ShownTrial": "api.show",
+    "StopResult": "api.stop",
     "TrainResult": "api.train",
     "UserError": "errors",
     "board": "api.board",
@@ -89,6 +91,7 @@ _HOMES = {
     "report": "api.report",
     "search": "api.search",
     "show": "api.show",
+    "stop": "api.stop",
     "train": "api.train",
 }
 __all__ = [
@@ -113,6 +116,7 @@ __all__ = [
     "SearchView",
     "ShownSearch",
     "ShownTrial",
+    "StopResult",
     "TrainResult",
     "UserError",
     "__version__",
@@ -128,6 +132,7 @@ __all__ = [
     "report",
     "search",
     "show",
+    "stop",
     "train",
 ]
 

@@ -42,6 +42,7 @@ COMMANDS = (
     "list",
     "show",
     "compare",
+    "stop",
     "board",
     "sample-data",
 )

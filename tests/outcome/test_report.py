@@ -136,6 +136,19 @@ def test_a_search_without_a_result_has_a_report_that_says_so(tmp_path: Path, dra
     assert command("search", "--space", tmp_path / "s" / "search.toml", "--from-scratch", anywhere=True) in text
 
 
+def test_a_trial_that_was_stopped_by_hand_is_told_from_those_that_the_rule_pruned(
+    tmp_path: Path, drawn_leaves: Path, cache: Path
+) -> None:
+    trials = [
+        InventedTrial(settings(), [0.5] * 25),
+        InventedTrial(settings(lr=2e-4), [0.3] * 2, outcome="pruned"),
+        InventedTrial(settings(lr=3e-4), [0.4] * 7, outcome="pruned", reason="stopped by hand"),
+    ]
+    invent_search(tmp_path / "search", drawn_leaves, cache, trials)
+    text = read(write_report(tmp_path / "search", cache))
+    assert "3 trials: 1 trained to the end, 2 pruned (1 of them stopped by hand)." in text
+
+
 def test_an_interrupted_search_shows_what_it_has(tmp_path: Path, drawn_leaves: Path, cache: Path) -> None:
     trials = [InventedTrial(settings(), [0.2, 0.4], None), InventedTrial(settings(lr=1e-3), [0.3], PRUNED)]
     invent_search(tmp_path / "s", drawn_leaves, cache, trials)

@@ -1,7 +1,8 @@
-"""A search that is asked to end, or whose reader goes: signals to its process group, a hang-up, `| head`. All real."""
+"""A search that is asked to end, or whose reader goes: `stop`, signals, a hang-up, `| head`. All real."""
 
 from __future__ import annotations
 
+import csv
 import os
 import signal
 import subprocess
@@ -45,9 +46,9 @@ def search(drawn_leaves: Path, home: Path) -> Iterator[Start]:
     started: list[subprocess.Popen[bytes]] = []
 
     def start(
-        *flags: str, stdout: IO[bytes] | int, stderr: IO[bytes] | int = subprocess.STDOUT
+        *flags: str, stdout: IO[bytes] | int, stderr: IO[bytes] | int = subprocess.STDOUT, space: str = SPACE
     ) -> subprocess.Popen[bytes]:
-        (home / "space.toml").write_text(SPACE)
+        (home / "space.toml").write_text(space)
         given = ["--space", str(home / "space.toml"), "--data", str(drawn_leaves), "--out", str(home / "out")]
         command = [sys.executable, "-m", "tune_cropshield", "search", *given, *flags]
         started.append(subprocess.Popen(command, stdout=stdout, stderr=stderr, start_new_session=True))
@@ -141,6 +142,42 @@ def test_a_search_that_is_asked_to_end_leaves_its_best_and_its_report_and_no_pro
     # what was under way can go on from where it was
     assert (out / "t000" / "last.pt").is_file()
     assert read_study(out).trials[0].state.name == "RUNNING"
+
+
+def test_a_trial_and_then_the_search_are_stopped_from_another_process(search: Start, home: Path) -> None:
+    out = home / "out"
+    with open(home / "said", "wb") as said:
+        process = search("--epochs", "3000", stdout=said, space=SPACE + 'pruning = "none"\n')
+    wait_for_an_epoch(process, out)
+    stop = [sys.executable, "-m", "tune_cropshield", "stop", str(out)]
+
+    trial = subprocess.run([*stop, "t000"], capture_output=True, text=True, timeout=60, check=False)
+
+    assert (trial.returncode, trial.stderr) == (0, "")
+    assert trial.stdout.splitlines()[-1].endswith("(stopped by hand): the search continues without it")
+    stopped = read_study(out).trials[0]
+    assert (stopped.state.name, stopped.user_attrs["reason"]) == ("PRUNED", "stopped by hand")
+    assert max(stopped.intermediate_values) == len(read_metrics(out / "t000"))
+    deadline = time.monotonic() + 60
+    while not read_metrics(out / "t001"):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+
+    whole = subprocess.run(stop, capture_output=True, text=True, timeout=60, check=False)
+
+    assert (whole.returncode, whole.stderr) == (0, "")
+    assert whole.stdout.splitlines()[-1].startswith(f"the search in {out} stopped; best so far: trial ")
+    assert process.wait(timeout=60) == 130
+    assert (out / "best" / "model.safetensors").is_file() and (out / "report.html").is_file()
+    assert "ended early: stopped by hand. Go on:" in (home / "said").read_text()
+    assert not (out / "t000" / "last.pt").exists() and (out / "t001" / "last.pt").is_file()
+    assert [trial.state.name for trial in read_study(out).trials[:2]] == ["PRUNED", "RUNNING"]
+    with open(out / "trials.csv", newline="") as file:
+        assert [(row["outcome"], row["reason"]) for row in csv.DictReader(file)] == [
+            ("pruned", "stopped by hand"),
+            ("unfinished", ""),
+        ]
+    assert list(out.glob(".stop*")) == []
 
 
 def test_neither_a_reader_that_goes_nor_a_signal_while_the_results_are_written_takes_them_away(

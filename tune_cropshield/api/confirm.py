@@ -209,13 +209,21 @@ def _train_all(
     threads: of the CPU, the same for all. again: the words behind the program's name that go on with it.
     """
     from tune_cropshield.outcome.confirm import confirm
+    from tune_cropshield.search.stop_requests import StopRequests
 
     epochs, num_runs = chosen[0].config.trial.epochs, len(chosen) * len(seeds)
     runs: list[ConfirmedRun] = []
+    requests = StopRequests(folder)
+    requests.forget()
     with view.steps(f"epochs of {num_runs} runs") as shown:
 
         def started(candidate: Candidate, seed: int) -> Callable[[TrialReport], object]:
-            return lambda report: shown(len(runs) * epochs + report.metrics.epoch, num_runs * epochs)
+            def report(done: TrialReport) -> None:
+                shown(len(runs) * epochs + done.metrics.epoch, num_runs * epochs)
+                if None in requests.take():
+                    raise KeyboardInterrupt
+
+            return report
 
         try:
             for done in confirm(folder, chosen, seeds, threads, data, started):

@@ -30,6 +30,7 @@ from tune_cropshield.search.final import (
     train_final,
 )
 from tune_cropshield.search.journal import num_started
+from tune_cropshield.search.stopping import obey_requests
 from tune_cropshield.search.time_budget import TimeBudget
 from tune_cropshield.signals import on_ending_signal
 from tune_cropshield.training.run_folder import CONFIG
@@ -150,6 +151,9 @@ def _trained(search: Search, folder: Path, config: RunConfig, number: int | None
 
         def report(done: TrialReport, planned: int) -> None:
             shown(done.metrics.epoch, planned)
+            obey_requests(search)
+            if search.early_end.interrupted and not done.finished:
+                raise KeyboardInterrupt
 
         try:
             with on_ending_signal(interrupt):

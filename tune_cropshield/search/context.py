@@ -43,6 +43,7 @@ from tune_cropshield.search.same_search import check_journal, check_same
 from tune_cropshield.search.samplers import build_sampler
 from tune_cropshield.search.start_points import known_trials, start_points
 from tune_cropshield.search.steering import Steering
+from tune_cropshield.search.stop_requests import StopRequests
 from tune_cropshield.search.time_budget import TimeBudget
 from tune_cropshield.search.trial_settings import as_begun, distributions, pair_of, trial_config
 from tune_cropshield.search.views.view import SearchView, TrialLine
@@ -67,7 +68,9 @@ class Search:
         knowledge: what earlier searches know of this one.
         ray_address: a Ray cluster to join, None for a Ray of its own.
         budget: its time, None where it has no end.
+        stop_requests: what other processes ask of it.
         pruned: numbers of the trials that were stopped in this run and not gone on with.
+        asked_to_stop: numbers of the trials that somebody wants to stop at the end of their epoch, for good.
     """
 
     space: SearchSpace
@@ -82,10 +85,12 @@ class Search:
     steering: Steering
     early_end: EarlyEnd
     hparams: HParams
+    stop_requests: StopRequests
     knowledge: Knowledge = field(default_factory=Knowledge)
     ray_address: str | None = None
     budget: TimeBudget | None = None
     pruned: set[int] = field(default_factory=set)
+    asked_to_stop: set[int] = field(default_factory=set)
 
     def __getstate__(self) -> dict[str, Any]:
         """Returns nothing.
@@ -151,6 +156,8 @@ def begin_search(
     """
     space, plan = prepared.space, prepared.plan
     pruning = build_pruning(space.search)
+    requests = StopRequests(folder)
+    requests.forget()
     with raising_disk_full(folder):
         for place in (
             folder,
@@ -212,6 +219,7 @@ def begin_search(
         ),
         early_end=EarlyEnd(),
         hparams=HParams(folder, space, plan),
+        stop_requests=requests,
         knowledge=knowledge,
         ray_address=ray_address,
         budget=budget,

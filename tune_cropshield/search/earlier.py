@@ -15,7 +15,16 @@ from tune_cropshield.config.space import OF_PHOTOGRAPHS, SETTINGS, SearchSpace, 
 from tune_cropshield.errors import UserError
 from tune_cropshield.files import write_text_atomically
 from tune_cropshield.memory.choose.pairs import parse_pair
-from tune_cropshield.search.endings import DIVERGED, FAILED, FINISHED, OUT_OF_MEMORY, OUTCOME, REASON, WORKER_DIED
+from tune_cropshield.search.endings import (
+    DIVERGED,
+    FAILED,
+    FINISHED,
+    OUT_OF_MEMORY,
+    OUTCOME,
+    REASON,
+    STOPPED_BY_HAND,
+    WORKER_DIED,
+)
 from tune_cropshield.search.journal import JOURNAL, PART_EPOCHS, is_stopped, read_study
 from tune_cropshield.search.knowledge import Knowledge, Past, PastTrial, knowledge_of, starting_settings
 from tune_cropshield.search.trial_settings import EFFECTIVE_BATCH, PAIR
@@ -174,7 +183,7 @@ def _has_ended(frozen: FrozenTrial) -> bool:
 
 def _is_telling(frozen: FrozenTrial) -> bool:
     outcome, reason = frozen.user_attrs.get(OUTCOME), str(frozen.user_attrs.get(REASON, ""))
-    lost = outcome == OUT_OF_MEMORY or (outcome == FAILED and reason.startswith(WORKER_DIED))
+    lost = outcome == OUT_OF_MEMORY or (outcome == FAILED and reason.startswith((WORKER_DIED, STOPPED_BY_HAND)))
     return frozen.state != TrialState.WAITING and not lost and bool(frozen.params)
 
 

@@ -16,7 +16,7 @@ class EarlyEnd:
     Attributes:
         reason: why the search should end now, a sentence; None while it should not.
         enough: why no new trial should begin, a sentence; those that have begun come to their end. None while it may.
-        interrupted: it was asked for from outside, by Ctrl-C or a signal.
+        interrupted: it was asked for from outside, by Ctrl-C, a signal or the command `stop`.
         failed: the search is of no use.
         disk_full: set where nothing can be written any more.
     """
@@ -57,10 +57,10 @@ class EarlyEnd:
         """Asks for the end; the first reason stays."""
         self.reason = self.reason or reason
 
-    def interrupt(self) -> None:
+    def interrupt(self, reason: str = "interrupted") -> None:
         """Takes in that somebody wants the search to end."""
         self.interrupted = True
-        self.stop("interrupted")
+        self.stop(reason)
 
     def fail(self, reason: str) -> None:
         """Asks for the end of a search that is of no use."""

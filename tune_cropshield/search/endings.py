@@ -17,10 +17,11 @@ if TYPE_CHECKING:  # half a second to import, and who shows a search needs only 
 # first part's best so far, from that part's end on the mean of the parts that have ended.
 METRIC = "best_val_acc"
 OUTCOME = "outcome"  # user attribute of a trial that has ended: one of the values below
-REASON = "reason"  # user attribute: a sentence, for outcomes other than finished and pruned
+REASON = "reason"  # user attribute: a sentence, for outcomes other than finished and being pruned by a rule
 FINISHED, PRUNED, DIVERGED, OUT_OF_MEMORY, FAILED = "finished", "pruned", "diverged", "out of memory", "failed"
 WORKER_DIED = "its worker process died"
 NO_ACCURACY = "it reported no accuracy"
+STOPPED_BY_HAND = "stopped by hand"  # begins the reason of a trial, and is that of a search, that somebody stopped
 RETIRED = "worker retired"  # in a trial's events: the process that was to train it still held memory of the one before
 MEMORY_RETRIES = "memory_retries"  # in a result: how often memory ran out and a smaller micro-batch was taken
 NOTES = "notes"  # in a result: sentences about what else happened to the trial, each in every result after it
@@ -92,6 +93,20 @@ def stop_trial(study: optuna.Study, trial: optuna.Trial, best_so_far: dict[int, 
     with quiet_optuna():
         for epoch in sorted(best_so_far):
             report_epoch(study, trial, epoch, best_so_far[epoch])
+
+
+def end_by_hand(study: optuna.Study, trial: optuna.Trial, best_so_far: dict[int, float]) -> tuple[str, str]:
+    """Tells the study that somebody has stopped a trial for good, and returns its outcome and the reason.
+
+    It is pruned, with what it had reached. Before its first epoch there is nothing that a sampler could learn from: it
+    has failed then, which samplers pass over.
+    """
+    if best_so_far:
+        outcome, reason = PRUNED, STOPPED_BY_HAND
+    else:
+        outcome, reason = FAILED, f"{STOPPED_BY_HAND} before its first epoch"
+    end_trial(study, trial, outcome, reason, best_so_far)
+    return outcome, reason
 
 
 def go_on_with(trial: optuna.Trial) -> None:

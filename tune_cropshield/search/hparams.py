@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from tune_cropshield.config.domain import Domain
 from tune_cropshield.config.space import SEARCHABLE, SearchSpace
 from tune_cropshield.memory.choose.pairs import Plan
-from tune_cropshield.search.endings import DIVERGED, FAILED, OUT_OF_MEMORY, PRUNED
+from tune_cropshield.search.endings import DIVERGED, FAILED, OUT_OF_MEMORY, PRUNED, STOPPED_BY_HAND
 from tune_cropshield.search.folder import trial_folder
 from tune_cropshield.search.trial_settings import EFFECTIVE_BATCH, PAIR
 from tune_cropshield.training.board import EVENT_FILES, events_folder, next_file, tag_of
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 START = "events.out.tfevents.0000000000.hparams"  # before the scalars' files, which carry the time
 END = "end.hparams"  # the last part of a name that carries the time too: a trial may be gone on with
-# TensorBoard knows success and failure only: 1 where the pruning rule ended the trial, else 0.
+# TensorBoard knows success and failure only: 1 where the pruning rule ended the trial, 2 where somebody did, else 0.
 PRUNED_METRIC = "search/pruned"
 FAILURES = (DIVERGED, OUT_OF_MEMORY, FAILED)
 # Worth a column beside what can be searched.
@@ -52,7 +52,7 @@ METRICS = {  # tag -> what TensorBoard shows as its description
     tag_of("grad_norm_p95"): "95th percentile of the last epoch's gradient norms, before clipping",
     tag_of("images_per_s"): "training images per second in the last epoch",
     tag_of("peak_vram_mib"): "largest amount of GPU memory reserved in the last epoch, in MiB; 0 on a CPU",
-    PRUNED_METRIC: "1 if the trial was stopped early by the pruning rule, else 0",
+    PRUNED_METRIC: "1 if the trial was stopped early by the pruning rule, 2 if by hand, else 0",
 }
 # Names of parameters in the names of folders, where they are shorter.
 SHORT = {"max_norm": "norm", "weight_decay": "wd", "effective_batch": "batch", "label_smoothing": "smooth", PAIR: ""}
@@ -113,12 +113,12 @@ class HParams:
     def trial_stopped(self, number: int) -> None:
         """Writes that a pruning step has stopped a trial. It has no end yet: the search may go on with it."""
         folder = events_folder(trial_folder(self._search_dir, number))
-        _write(next_file(folder, "stopped.hparams"), _pruned(True))
+        _write(next_file(folder, "stopped.hparams"), _pruned(1))
 
-    def trial_ended(self, number: int, outcome: str) -> None:
+    def trial_ended(self, number: int, outcome: str, reason: str | None = None) -> None:
         """Writes how a trial ended: success for finished and pruned ones, failure for the rest; once.
 
-        The metric `pruned` tells the first two apart.
+        The metric `pruned` tells the first two apart, and what somebody stopped by hand.
         """
         from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
         from tensorboard.plugins.hparams.metadata import SESSION_END_INFO_TAG
@@ -128,7 +128,7 @@ class HParams:
             return
         status = api_pb2.STATUS_FAILURE if outcome in FAILURES else api_pb2.STATUS_SUCCESS
         end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
-        summary = _pruned(outcome == PRUNED)
+        summary = _pruned(0 if outcome != PRUNED else 2 if reason == STOPPED_BY_HAND else 1)
         summary.MergeFrom(_record(SESSION_END_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_end_info=end)))
         _write(next_file(folder, END), summary)
 
@@ -234,10 +234,10 @@ def _record(tag: str, data: HParamsPluginData) -> Summary:
     return Summary(value=[Summary.Value(tag=tag, metadata=create_summary_metadata(data), tensor=NULL_TENSOR)])
 
 
-def _pruned(pruned: bool) -> Summary:
+def _pruned(how: int) -> Summary:
     from tensorboard.compat.proto.summary_pb2 import Summary
 
-    return Summary(value=[Summary.Value(tag=PRUNED_METRIC, simple_value=float(pruned))])
+    return Summary(value=[Summary.Value(tag=PRUNED_METRIC, simple_value=float(how))])
 
 
 def _write(path: Path, summary: Summary) -> None:

@@ -24,17 +24,19 @@ from tune_cropshield.search.endings import (
     OUTCOME,
     PRUNED,
     REASON,
+    STOPPED_BY_HAND,
     has_metric,
     outcome_of,
 )
 from tune_cropshield.search.ray_private import error_text
 from tune_cropshield.search.ray_runtime import RayRuntime
 from tune_cropshield.search.searcher import StudySearcher
+from tune_cropshield.search.stopping import obey_requests
 from tune_cropshield.search.trial_end import after_trial
 
 
 class PruningScheduler(FIFOScheduler):
-    """Runs trials in their order and stops those that the search's pruning rule stops.
+    """Runs trials in their order and stops those that the search's pruning rule stops, or somebody who asks for it.
 
     A result without a finite accuracy is passed over. The last result of a trial that ends by itself is taken in, and
     nobody is stopped by it.
@@ -46,9 +48,10 @@ class PruningScheduler(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Returns STOP or CONTINUE."""
-        if not self._should_stop(trial, result):
+        number, pruned = trial.config["number"], self._should_stop(trial, result)
+        if not pruned and number not in self._search.asked_to_stop:
             return str(TrialScheduler.CONTINUE)
-        self._search.pruned.add(trial.config["number"])
+        self._search.pruned.add(number)
         return str(TrialScheduler.STOP)
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
@@ -76,7 +79,7 @@ class SearchStopper(tune.Stopper):
     """Ends the search when its `early_end` is due; never stops a single trial."""
 
     def __init__(self, search: Search) -> None:
-        self._early_end, self._view = search.early_end, search.view
+        self._search, self._early_end, self._view = search, search.early_end, search.view
         self._told = False
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
@@ -88,7 +91,11 @@ class SearchStopper(tune.Stopper):
         return False
 
     def stop_all(self) -> bool:
-        """Tells whether the search should end now, and says so where somebody has asked for it."""
+        """Tells whether the search should end now, and says so where somebody has asked for it.
+
+        Ray asks often, also while epochs last: here it is looked for what other processes ask.
+        """
+        obey_requests(self._search)
         if self._early_end.interrupted and not self._told:
             self._told = True
             self._view.note(
@@ -137,7 +144,9 @@ class SearchCallback(tune.Callback):
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         result, number = trial.last_result or {}, trial.config["number"]
         outcome, reason = outcome_of(result)
-        if outcome is None and number in self._search.pruned:
+        if outcome is None and number in self._search.asked_to_stop:
+            outcome, reason = PRUNED, STOPPED_BY_HAND
+        elif outcome is None and number in self._search.pruned:
             outcome = PRUNED
         after_trial(self._search, number, outcome, reason or result.get(DISK_FULL))
 

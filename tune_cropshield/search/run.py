@@ -20,10 +20,11 @@ from tune_cropshield.files import sync_names
 from tune_cropshield.search import folder as files
 from tune_cropshield.search.context import Search
 from tune_cropshield.search.early_end import BUDGET_USED_UP
-from tune_cropshield.search.endings import FAILED, PRUNED, end_stopped, shown_outcome
+from tune_cropshield.search.endings import FAILED, PRUNED, REASON, end_stopped, shown_outcome
 from tune_cropshield.search.flat import end_if_flat
 from tune_cropshield.search.journal import best_value, is_stopped, num_started, quiet_optuna, stopped, unfinished
 from tune_cropshield.search.ray_runtime import RayRuntime, ray_runtime
+from tune_cropshield.search.stopping import obey_requests
 from tune_cropshield.search.views.view import TrialLine
 from tune_cropshield.signals import on_ending_signal
 
@@ -94,6 +95,7 @@ def run_search(search: Search, worker: Callable[[], type[Any]] = trial_worker) -
         search.view.trained_at_last = REFERENCE if search.space.search.baseline else None
         _recall_trials(search)
         end_if_flat(search)
+        obey_requests(search)
         if not search.early_end.is_due():  # it may have been interrupted while Ray was starting
             _run_trials(search, ray, worker)
         interrupted = search.early_end.interrupted
@@ -128,7 +130,7 @@ def _recall_trials(search: Search) -> None:
             continue
         outcome = shown_outcome(trial) or (FAILED if trial.state.is_finished() else None)
         if outcome is not None and not is_stopped(trial):
-            search.hparams.trial_ended(trial.number, outcome)
+            search.hparams.trial_ended(trial.number, outcome, trial.user_attrs.get(REASON))
         values, settings = trial.intermediate_values, search.space.search
         best, epoch = best_value(trial) if values else math.nan, max(values, default=0)
         line = TrialLine(

@@ -22,6 +22,7 @@ from tune_cropshield.search.endings import (
     METRIC,
     PRUNED,
     WORKER_DIED,
+    end_by_hand,
     end_trial,
     has_metric,
     outcome_of,
@@ -137,15 +138,18 @@ class StudySearcher(Searcher):
         if last is not None:  # a killed run may have come further, to an accuracy that is gone
             best_so_far = {epoch: value if epoch <= last else best_so_far[last] for epoch, value in best_so_far.items()}
         outcome, reason = (FAILED, self.worker_error(trial_id)) if error else outcome_of(result)
+        by_hand = outcome is None and trial.number in self._search.asked_to_stop
         if outcome is None and trial.number in self._search.pruned:
             outcome = PRUNED
-        if outcome is not None:
+        if outcome is not None or by_hand:
             with self._writing():
                 # Before the journal calls it ended and its checkpoints go: after a power cut its weights are there.
                 sync_ended_trial(self._search.folder, trial.number)
-                if outcome == PRUNED:
+                if by_hand:
+                    end_by_hand(self._study, trial, best_so_far)
+                elif outcome == PRUNED:
                     stop_trial(self._study, trial, best_so_far)
-                else:
+                elif outcome is not None:
                     end_trial(self._study, trial, outcome, reason, best_so_far)
 
     def note_worker_error(self, trial_id: str, why: str | None) -> None:

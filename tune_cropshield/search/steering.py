@@ -70,6 +70,13 @@ class Steering:
         """Lets a trial whose worker died before it ran be the next but the interrupted ones."""
         self._unfinished.append(self._study.get_trials(deepcopy=False)[number])
 
+    def leave_out(self, number: int) -> bool:
+        """Takes a trial from those that were interrupted and wait; returns whether it was among them."""
+        waiting = deque(trial for trial in self._unfinished if trial.number != number)
+        found = len(waiting) < len(self._unfinished)
+        self._unfinished = waiting
+        return found
+
     def next_trial(self) -> optuna.Trial | None:
         """Returns the trial to train now, None where there is none; what runs yet may bring others forth."""
         if self._unfinished:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tune_cropshield.errors import DiskFull
 from tune_cropshield.search import folder as files
 from tune_cropshield.search.context import Search
-from tune_cropshield.search.endings import REASON, RETIRED
+from tune_cropshield.search.endings import REASON, RETIRED, STOPPED_BY_HAND
 from tune_cropshield.search.flat import end_if_flat
 from tune_cropshield.search.journal import is_stopped
 from tune_cropshield.training.run_folder import read_events
@@ -25,8 +25,10 @@ def after_trial(search: Search, number: int, outcome: str | None, reason: str | 
         if is_stopped(search.study.get_trials(deepcopy=False)[number]):
             search.hparams.trial_stopped(number)
         else:
-            search.hparams.trial_ended(number, outcome)
+            search.hparams.trial_ended(number, outcome, reason)
         end_if_flat(search)
+    if reason == STOPPED_BY_HAND and number == search.view.trained_at_last:
+        search.view.trained_at_last = None
     if number in search.view.running:
         search.view.trial_ended(number, outcome or "stopped", reason)
     try:

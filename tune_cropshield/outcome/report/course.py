@@ -11,7 +11,7 @@ from tune_cropshield.outcome import words
 from tune_cropshield.outcome.report.page import Block, Chart, Section, Text, chart_text, whole_numbers
 from tune_cropshield.outcome.report.search_record import SearchRecord, TrialRecord
 from tune_cropshield.outcome.report.theme import BLUE, GREEN, INK, MUTED, outcome_color, outcome_symbol
-from tune_cropshield.search.endings import PRUNED
+from tune_cropshield.search.endings import PRUNED, STOPPED_BY_HAND
 from tune_cropshield.search.journal import quiet_optuna
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ def section(record: SearchRecord) -> Section:
 def _endings(record: SearchRecord) -> str:
     trials = words.counted(len(record.trials), "trial")
     parts = [f"{trials}: {len(record.complete)} trained to the end, {len(record.pruned)} pruned"]
+    if by_hand := sum(trial.reason == STOPPED_BY_HAND for trial in record.pruned):
+        parts[0] += f" ({by_hand} of them {STOPPED_BY_HAND})"
     if record.unfinished:
         parts.append(
             f"{len(record.unfinished)} {'running' if record.running else 'interrupted'}, counted as far as they got"
@@ -88,6 +90,7 @@ def add_trials(figure: Figure, record: SearchRecord, x: Sequence[object], y: Seq
 def hover_text(trial: TrialRecord) -> str:
     """Returns what is shown of a trial under the pointer."""
     ended = f"trial {trial.number}, {trial.outcome} after {words.counted(len(trial.lines), 'epoch')}"
+    ended += f" ({trial.reason})" if trial.reason else ""
     settings = [f"{name} {words.setting(value)}" for name, value in trial.parameters.items()]
     return "<br>".join(chart_text(line) for line in (ended, f"val_acc {words.accuracy(trial.accuracy)}", *settings))
 
