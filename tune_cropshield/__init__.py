@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from tune_cropshield.api.board import board
+    from tune_cropshield.api.cache import CacheResult, cache
     from tune_cropshield.api.compare import Compared, compare
     from tune_cropshield.api.confirm import ConfirmResult, confirm
     from tune_cropshield.api.evaluate import EvaluationResult, evaluate
@@ -56,6 +57,7 @@ else:
 # Where each name comes from. Nothing of it is imported before it is used: PyTorch alone takes seconds.
 _HOMES = {
     "BestTrial": "api.results",
+    "CacheResult": "api.cache",
     "Compared": "api.compare",
     "ConfigError": "errors",
     "ConfirmResult": "api.confirm",
@@ -80,6 +82,7 @@ _HOMES = {
     "TrainResult": "api.train",
     "UserError": "errors",
     "board": "api.board",
+    "cache": "api.cache",
     "compare": "api.compare",
     "confirm": "api.confirm",
     "evaluate": "api.evaluate",
@@ -96,6 +99,7 @@ _HOMES = {
 }
 __all__ = [
     "BestTrial",
+    "CacheResult",
     "Compared",
     "ConfigError",
     "ConfirmResult",
@@ -121,6 +125,7 @@ __all__ = [
     "UserError",
     "__version__",
     "board",
+    "cache",
     "compare",
     "confirm",
     "evaluate",

@@ -44,6 +44,7 @@ COMMANDS = (
     "compare",
     "stop",
     "board",
+    "cache",
     "sample-data",
 )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tune_cropshield.config.reference import ends_reference
 from tune_cropshield.config.space import SearchSettings, SearchSpace
-from tune_cropshield.config.units import MIB, describe_seconds, parse_duration
+from tune_cropshield.config.units import describe_bytes, describe_seconds, parse_duration
 from tune_cropshield.outcome import words
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import: a faulty space is told about before
@@ -99,9 +99,10 @@ def _disk(space: SearchSpace, resources: Resources, folder: ImageFolder) -> str:
     store = len(folder.files) * 3 * sum(side**2 + THUMBNAIL_SIDE**2 for side in sides)
     weights = weights_bytes(trial, len(folder.classes))
     return (
-        f"disk: {_size(store)} for decoded photographs in the cache folder, once for all searches; at most about "
-        f"{_size(folder_bytes(space.search, resources.concurrent_trials, weights))} in the search's folder, for the "
-        f"best trials' weights ({_size(weights)} each) and the checkpoints of those that run or may be gone on with"
+        f"disk: {describe_bytes(store)} for decoded photographs in the cache folder, once for all searches; at most "
+        f"about {describe_bytes(folder_bytes(space.search, resources.concurrent_trials, weights))} in the search's "
+        f"folder, for the best trials' weights ({describe_bytes(weights)} each) and the checkpoints of those that run "
+        "or may be gone on with"
     )
 
 
@@ -282,7 +283,7 @@ def estimate_line(search: SearchSettings, epoch_s: float | None, at_once: int, w
         weights: the size of a network's weights.
     """
     trials = words.counted(search.trials, "trial")
-    disk = f"at most about {_size(folder_bytes(search, at_once, weights))} of disk"
+    disk = f"at most about {describe_bytes(folder_bytes(search, at_once, weights))} of disk"
     ends = f", the end after {describe_seconds(parse_duration(search.time_budget))}" if search.time_budget else ""
     if epoch_s is None:
         return f"estimate: {disk} for {trials}{ends}; how long they take is known after the first epochs"
@@ -290,10 +291,6 @@ def estimate_line(search: SearchSettings, epoch_s: float | None, at_once: int, w
     worst = f" ({_about(most * epoch_s / at_once).removeprefix('about ')} if none is pruned)" if pruned < most else ""
     more = "" if search.time_budget else "; --trials N or --time-budget 2h sets another length"
     return f"estimate: {_about(pruned * epoch_s / at_once)} for {trials}{worst}{ends}, and {disk}{more}"
-
-
-def _size(count: float) -> str:
-    return f"{count / 1024 / MIB:.1f} GiB" if count >= 1024 * MIB else f"{math.ceil(count / MIB)} MiB"
 
 
 def _about(seconds: float) -> str:

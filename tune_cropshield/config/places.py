@@ -11,6 +11,8 @@ import tune_cropshield
 from tune_cropshield.config.closest import did_you_mean
 from tune_cropshield.errors import ConfigError
 
+MEASUREMENTS = "probes"  # in the cache: measurements of memory
+
 
 def shipped_spaces() -> dict[str, Path]:
     """Returns the search spaces that come with the package, by file name."""

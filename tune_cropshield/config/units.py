@@ -54,6 +54,11 @@ def describe_seconds(seconds: float) -> str:
     return f"{hours} h {minutes} min" if minutes else f"{hours} h"
 
 
+def describe_bytes(count: float) -> str:
+    """Returns an amount of disk for people: "12 MiB", "1.2 GiB"."""
+    return f"{count / 1024 / MIB:.1f} GiB" if count >= 1024 * MIB else f"{math.ceil(count / MIB)} MiB"
+
+
 def counted(count: int, noun: str) -> str:
     """Returns "1 trial", "2 trials"."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -3,7 +3,8 @@
     cache_dir/<key>/images.u8     N x size x size x 3 bytes, in the order of index.json
     cache_dir/<key>/thumbnails.u8 N x 16 x 16 x 3 bytes: whole photographs, to find copies by
     cache_dir/<key>/index.json    labels, classes, paths, digests, what could not be read, checksums
-    cache_dir/<key>.lock          held while that store is built
+    cache_dir/<key>.lock          held while that store is built or looked for
+    cache_dir/<key>.use-*         held while it is used (store_use.py)
     cache_dir/<key>.tmp-*/        a build that is going on, or was killed
     cache_dir/digests.json        spares an unchanged file its hashing
 
@@ -37,6 +38,7 @@ from tune_cropshield.data.near_copies import THUMBNAIL_SIDE
 from tune_cropshield.data.preparation import Preparation
 from tune_cropshield.data.store_build import Progress, build_store, check_readable, remove_killed_builds
 from tune_cropshield.data.store_files import FORMAT_VERSION, IMAGES, THUMBNAILS, DamagedStore, check_whole, read_index
+from tune_cropshield.data.store_use import note_use
 from tune_cropshield.device import num_cores
 from tune_cropshield.errors import DataError, DiskFull
 
@@ -155,17 +157,20 @@ def open_store(
     cache_dir = Path(os.path.abspath(cache_dir))
     fingerprint = fingerprint_of(folder, preparation)
     path = cache_dir / fingerprint[:KEY_LENGTH]
-    store = _load_if_sound(path, folder.root, fingerprint)
-    if store is None:
-        with _storage_errors_named(cache_dir, len(folder.files) * preparation.store_side**2 * 3):
+    with _storage_errors_named(cache_dir, len(folder.files) * preparation.store_side**2 * 3):
+        try:
             cache_dir.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{path}.lock"):
-                # Another process may have built it while this one waited.
                 store = _load_if_sound(path, folder.root, fingerprint)
                 if store is None:
                     remove_killed_builds(cache_dir, path.name)
                     build_store(path, folder, preparation, fingerprint, max_bad_share, progress, workers or num_cores())
-        store = store or Store.load(path, folder.root)
+                    store = Store.load(path, folder.root)
+                note_use(path, store)
+        except OSError:  # a cache that must not be written to, or on a full disk: what it holds can be used
+            store = _load_if_sound(path, folder.root, fingerprint)
+            if store is None:
+                raise
     check_readable(folder, store.paths, store.unreadable, max_bad_share)
     return store
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Literal
 from tune_cropshield.config.reference import REFERENCE_CLASSES
 from tune_cropshield.config.settings import RunConfig
 from tune_cropshield.config.space import SearchSpace
-from tune_cropshield.config.units import parse_budget
+from tune_cropshield.config.units import counted, describe_bytes, parse_budget
 from tune_cropshield.device import find_device
 from tune_cropshield.search.resources import Resources, divide
+from tune_cropshield.shell import command
 
 if TYPE_CHECKING:
     from tune_cropshield.data.dataset import LeafData
@@ -78,6 +79,8 @@ def prepare(space: SearchSpace, cache_dir: Path, view: SearchView) -> Prepared:
     parts = [data.as_said(part.data) for part in space.search.parts_of(RunConfig(data=space.data, trial=trial))]
     for line in remarks(parts[0]):
         view.note(line)
+    if (unused := _unused_stores(cache_dir)) is not None:
+        view.note(unused)
     used = used_photographs([part.split for part in parts], space)
     count = resources.concurrent_trials
     view.note(
@@ -90,6 +93,18 @@ def prepare(space: SearchSpace, cache_dir: Path, view: SearchView) -> Prepared:
         view.note(too_short)
     plan = plan_for(space, resources, card, len(data.classes), view, cache_dir)
     return Prepared(space, data, plan, resources, card, cache_dir)
+
+
+def _unused_stores(cache_dir: Path) -> str | None:
+    """Returns a sentence that offers old stores for removal; None where there are none."""
+    from tune_cropshield.data.cached import old_stores
+
+    count, size = old_stores(cache_dir)
+    if not count:
+        return None
+    stores = f"{counted(count, 'store')} of decoded photographs ({describe_bytes(size)})"
+    again = command("cache", "clear", "--older-than", "30d")
+    return f"{stores} {'was' if count == 1 else 'were'} not used for a month. Remove:  {again}"
 
 
 def used_photographs(splits: Sequence[Split], space: SearchSpace) -> str:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from tune_cropshield.config.places import MEASUREMENTS
 from tune_cropshield.config.registry import source_digest
 from tune_cropshield.config.settings import Precision, TrialConfig
 from tune_cropshield.device import Card
@@ -18,7 +21,6 @@ from tune_cropshield.files import write_text_atomically
 from tune_cropshield.memory.measure.points import Point
 
 FORMAT = 6  # of the file, and of what a probe measures: older files are ignored
-FOLDER = "probes"
 
 
 def identity(trial: TrialConfig, num_classes: int, precision: Precision, card: Card) -> dict[str, Any]:
@@ -58,7 +60,7 @@ class ProbeCache:
 
     def __init__(self, cache_dir: Path, of: dict[str, Any]) -> None:
         name = hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()[:16]
-        self.path = cache_dir / FOLDER / f"{name}.json"
+        self.path = cache_dir / MEASUREMENTS / f"{name}.json"
         self._of = of
 
     def load(self) -> tuple[list[Point], float | None]:
@@ -67,6 +69,8 @@ class ProbeCache:
             kept = json.loads(self.path.read_text(encoding="utf-8"))
             if kept["of"] != self._of:
                 return [], None
+            with suppress(OSError):  # of a cache that must not be written to
+                os.utime(self.path)  # `cache clear --older-than` goes by when it was used last
             return [Point(**point) for point in kept["points"]], kept["context_mib"]
         except (OSError, ValueError, KeyError, TypeError):
             return [], None
