@@ -1,4 +1,4 @@
-"""docs/first_search.ipynb runs from top to bottom in a real kernel, and holds the lines that docs/python_api.md shows."""
+"""docs/first_search.ipynb runs from top to bottom in a real kernel, and holds the lines of docs/python_api.md."""
 
 from __future__ import annotations
 
