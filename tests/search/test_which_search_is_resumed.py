@@ -115,7 +115,7 @@ def test_all_that_differs_is_told_by_name_with_both_values_and_what_to_do(capsys
     flags = ["--data", "leaves", "--epochs", "4", "--seed", "3", "--no-baseline"]
     assert main(["search", "--out", str(RUNS / "a"), "--resume", *flags]) == 2
     assert capsys.readouterr().err == (
-        f"error: results/runs/a, begun 2026-11-28 10:00 was begun with other settings: {told}. To go on with it, leave "
+        f"error: results/runs/a was begun with other settings: {told}. To go on with it, leave "
         "out --epochs --seed --no-baseline; or start a new search with another --out\n"
     )
 
@@ -177,7 +177,7 @@ def test_photographs_that_have_moved_are_known_by_their_content(here: Path) -> N
         "they were; for a new search, leave out --resume"
     )
     assert refusal(RUNS / "a", data=moved, epochs=4) == (
-        f"results/runs/a, begun 2026-11-28 10:00 was begun with other settings: epochs (25 then, 4 now); 1 photograph "
+        f"results/runs/a was begun with other settings: epochs (25 then, 4 now); 1 photograph "
         f"is gone: rust/{gone.name} (in {moved}). To go on with it, leave out --epochs and put the photographs back as "
         "they were; or start a new search with another --out"
     )

@@ -117,7 +117,7 @@ def _refusal(begun: Begun, differ: Differences) -> str:
     if not differ.settings:
         told = f"{differ.place}: since this search was begun, {differ.photographs}. Put them back as they were"
         return f"{told}, or {new_one}"
-    return f"{begun} was begun with other settings: {differ}. To go on with it, {differ.remedy}; or {new_one}"
+    return f"{begun.folder} was begun with other settings: {differ}. To go on with it, {differ.remedy}; or {new_one}"
 
 
 def _differences(begun: Begun, given: Mapping[str, Any], photographs: Photographs | None) -> Differences:

@@ -94,7 +94,7 @@ def resumed_training(
     if differ:
         told = "; ".join([*differ.values(), *([f"{changed} (in {run.data.dir})"] if changed else [])])
         raise UserError(
-            f"{begun} was trained with other settings: {told}. To go on with it, "
+            f"{begun.folder} was trained with other settings: {told}. To go on with it, "
             f"{_remedy(begun.run, differ, changed)}; or start a new training with another --out"
         )
     if changed:
