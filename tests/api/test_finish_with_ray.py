@@ -56,7 +56,7 @@ def test_a_search_killed_in_its_final_training_goes_on_with_it_and_keeps_the_tim
     assert len(before) >= 30
 
     began = time.monotonic()
-    second = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=True)
+    second = subprocess.run([*command, *new, "--resume"], capture_output=True, text=True, check=True)
     took += time.monotonic() - began
 
     assert 0.85 * BUDGET_S < took < 1.15 * BUDGET_S  # a killed start does not count what came before its trials
@@ -73,6 +73,9 @@ def test_a_search_killed_in_its_final_training_goes_on_with_it_and_keeps_the_tim
     assert found.best.folder == out / "final"
     assert json.loads((out / "best" / "evaluation_test.json").read_text())["photographs"] == 24
 
-    third = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=True)
-    assert "the time budget is used up. Go on:" in third.stdout
+    assert "time budget: 1 min in all, " in second.stdout
+    third = subprocess.run([*command, *new, "--resume"], capture_output=True, text=True, check=True)
+    assert third.stdout.startswith(f"{out} is finished: ")
+    assert "the time budget is used up (time budget: 1 min in all, " in third.stdout
+    assert len(third.stdout.splitlines()) == 1
     assert read_metrics(out / "final") == lines

@@ -63,7 +63,7 @@ def search(drawn_leaves: Path, home: Path) -> Iterator[Callable[..., subprocess.
 
     def start(*arguments: str, space: str = SPACE, out: Path = home / "out") -> subprocess.Popen[str]:
         (home / "space.toml").write_text(space)
-        given = [] if "--resume" in arguments else ["--space", str(home / "space.toml"), "--data", str(leaves)]
+        given = ["--space", str(home / "space.toml"), *([] if "--data" in arguments else ["--data", str(leaves)])]
         command = [sys.executable, "-m", "tune_cropshield", "search", *given, "--out", str(out), *arguments]
         environment = {**os.environ, "HOME": str(home)}  # Ray's secret is there
         process = subprocess.Popen(
@@ -243,7 +243,7 @@ def test_a_search_interrupted_then_killed_has_lost_and_repeated_nothing_and_can_
     assert (out / "report.html").exists()
     before = finished(read_study(out))
 
-    process = search("--resume")
+    process = search("--epochs", "30", "--resume")
     epochs_before = num_epochs(out)
     wait_for(lambda: num_epochs(out) >= epochs_before + 4, 120)
     os.killpg(process.pid, signal.SIGKILL)

@@ -43,7 +43,7 @@ class TimeBudget:
         """Returns in words what is left of it: "time budget: 2 h in all, 35 min used, 1 h 25 min left"."""
         used = f"time budget: {describe_seconds(self.total_s)} in all, {describe_seconds(self.spent_s)} used, "
         left_s = self.total_s - self.spent_s
-        return used + (f"{describe_seconds(left_s)} left" if left_s > 0 else "nothing left")
+        return used + (f"{describe_seconds(left_s)} left" if left_s >= 0.5 else "nothing left")
 
     @property
     def ending_s(self) -> float:
