@@ -23,6 +23,7 @@ image_size = 32
 augment = "none"
 [space]
 lr = {log = [1e-4, 3e-2]}
+[baseline]
 [search]
 trials = 2
 epochs = 1

@@ -25,6 +25,7 @@ schedule = "onecycle"
 test_share = 0.2
 [space]
 lr = {log = [1e-3, 1e-2]}
+[baseline]
 [search]
 trials = 2
 epochs = 2

@@ -26,6 +26,7 @@ SPACE: dict[str, Any] = {
         "warmup_epochs": 0.0,
     },
     "space": {"lr": {"log": [1e-3, 1e-2]}, "effective_batch": {"choice": [16, 32]}},
+    "baseline": {},
     "search": {"trials": 2, "epochs": 2, "grace_epochs": 1, "trials_per_gpu": 1, "device": "cpu"},
 }
 

@@ -20,6 +20,7 @@ image_size = 32
 lr = {choice = [1e-3, 1e30, 1e31]}
 max_norm = {choice = ["none", 1.0]}
 effective_batch = {choice = [16, 32]}
+[baseline]
 [search]
 epochs = 2
 [[start]]

@@ -29,6 +29,7 @@ schedule = "constant"
 warmup_epochs = 0.0
 [space]
 lr = {log = [1e-3, 1e-2]}
+[baseline]
 [search]
 trials = 3
 epochs = 3

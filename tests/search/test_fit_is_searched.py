@@ -19,6 +19,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(400)]
 SPACE = {
     "trial": {"model": "tiny_cnn", "image_size": 32, "progressive_sizes": {"1": 40}},
     "space": {"fit": {"choice": ["squash", "pad"]}, "lr": {"log": [1e-3, 1e-2]}},
+    "baseline": {},
     "search": {"trials": 3, "epochs": 2, "grace_epochs": 1, "device": "cpu"},
     "start": [{"fit": "pad", "lr": 2e-3}],
 }

@@ -29,6 +29,7 @@ schedule = "onecycle"
 [space]
 lr = {log = [1e-4, 3e-2]}
 max_norm = {choice = ["none", 1.0]}
+[baseline]
 [search]
 trials = 8
 epochs = 9

@@ -24,6 +24,7 @@ warmup_epochs = 0.0
 [space]
 lr = {choice = [1e-4, 1e-2, 1e30]}
 effective_batch = {choice = [16, 32]}
+[baseline]
 [search]
 trials = 4
 epochs = 4

@@ -29,6 +29,7 @@ schedule = "onecycle"
 [space]
 lr = {log = [1e-5, 1e-1]}
 effective_batch = {choice = [16, 32]}
+[baseline]
 [search]
 trials = 2
 epochs = 2

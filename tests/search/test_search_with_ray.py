@@ -45,6 +45,7 @@ schedule = "onecycle"
 lr = {log = [1e-4, 3e-2]}
 max_norm = {choice = ["none", 1.0]}
 effective_batch = {choice = [16, 32]}
+[baseline]
 [search]
 trials = 5
 epochs = 4
