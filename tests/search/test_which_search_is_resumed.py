@@ -137,6 +137,22 @@ def test_the_settings_of_a_space_that_was_changed_are_told_and_another_spelling_
     assert "leave out --space" in refusal(space="space.toml")
 
 
+def test_what_a_space_tries_first_and_measures_against_is_compared_where_it_says_so() -> None:
+    with_start = SPACE + "[[start]]\nlr = 1e-3\n"
+    Path("space.toml").write_text(with_start)
+    begin("a", space="space.toml", data="leaves")
+    assert meant(space="space.toml") == "a"
+
+    Path("space.toml").write_text(with_start.replace("lr = 1e-4", "lr = 1e-2"))
+    assert "settings: [baseline]: lr (0.0001 then, 0.01 now). To" in refusal(RUNS / "a", space="space.toml")
+    Path("space.toml").write_text(with_start.replace("lr = 1e-3", "lr = 2e-3"))
+    assert "[[start]] 1: lr (0.001 then, 0.002 now)" in refusal(space="space.toml")
+    Path("space.toml").write_text(SPACE)
+    assert (
+        meant(space="space.toml") == "a"
+    )  # it names no [[start]] any more: those that are usual then need not be the same
+
+
 def test_values_are_compared_and_not_how_they_are_written(here: Path) -> None:
     assert is_same("vram", "8GB", "8 GiB") and not is_same("vram", "8GB", "9GB") and not is_same("vram", "auto", "lots")
     assert is_same("warmup_epochs", 3, 3.0) and not is_same("ema", 1, True)

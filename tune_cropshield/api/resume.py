@@ -136,6 +136,8 @@ def _differences(begun: Begun, given: Mapping[str, Any], photographs: Photograph
         }
         if now.start != usual_starts(now):
             told |= {f"start {number}": words for number, words in _starts_differ(begun.space, now)}
+        if table := differences(begun.space.baseline or {}, now.baseline or {}):
+            told["baseline table"] = f"[baseline]: {', '.join(table)}"
     for name, value in given.items():
         if name in (*MAY_CHANGE, "data", "space"):
             continue
