@@ -125,19 +125,19 @@ def test_a_search_says_before_its_first_trial_what_it_takes() -> None:
     mib = 2**20
 
     assert estimate_line(search, 10.0, 2, 4 * mib) == (
-        "estimate: about 4 min for 12 trials (8 min if none is pruned), and at most about 496 MiB of disk; --trials N "
-        "or --time-budget 2h sets another length"
+        "estimate: about 4 min 10 s for 12 trials (8 min 10 s if none is pruned), and at most about 496 MiB of disk; "
+        "--trials N or --time-budget 2h sets another length"
     )
     in_time = search.model_copy(update={"time_budget": "2h"})
     assert estimate_line(in_time, 10.0, 2, 4 * mib) == (
-        "estimate: about 4 min for 12 trials (8 min if none is pruned), the end after 2 h, and at most about 496 "
-        "MiB of disk"
+        "estimate: about 4 min 10 s for 12 trials (8 min 10 s if none is pruned), the end after 2 h, and at most about "
+        "496 MiB of disk"
     )
     assert estimate_line(search, None, 2, 4 * mib) == (
         "estimate: at most about 496 MiB of disk for 12 trials; how long they take is known after the first epochs"
     )
     unpruned = search.model_copy(update={"pruning": "none", "trials": 1})
-    assert "about 1 min 20 s for 1 trial, and at most about 36 MiB of disk" in estimate_line(unpruned, 10.0, 1, 4 * mib)
+    assert "about 1 min 30 s for 1 trial, and at most about 36 MiB of disk" in estimate_line(unpruned, 10.0, 1, 4 * mib)
 
 
 def test_the_speed_of_a_slow_step_is_told_by_two_images() -> None:

@@ -287,10 +287,13 @@ def estimate_line(search: SearchSettings, epoch_s: float | None, at_once: int, w
     ends = f", the end after {describe_seconds(parse_duration(search.time_budget))}" if search.time_budget else ""
     if epoch_s is None:
         return f"estimate: {disk} for {trials}{ends}; how long they take is known after the first epochs"
+    from tune_cropshield.search.time_budget import START_UP_S
+
     pruned, most = epochs_when_pruned(search), search.trials * search.trial_epochs
-    worst = f" ({_about(most * epoch_s / at_once).removeprefix('about ')} if none is pruned)" if pruned < most else ""
+    least_s, most_s = (START_UP_S + epochs * epoch_s / at_once for epochs in (pruned, most))
+    worst = f" ({_about(most_s).removeprefix('about ')} if none is pruned)" if pruned < most else ""
     more = "" if search.time_budget else "; --trials N or --time-budget 2h sets another length"
-    return f"estimate: {_about(pruned * epoch_s / at_once)} for {trials}{worst}{ends}, and {disk}{more}"
+    return f"estimate: {_about(least_s)} for {trials}{worst}{ends}, and {disk}{more}"
 
 
 def _about(seconds: float) -> str:
