@@ -46,7 +46,10 @@ def test_a_search_is_shown_with_its_best_trials_first(search_dir: Path) -> None:
     assert found.searched["lr"] == "1e-05 to 0.003, logarithmic"
     assert [row["trial"] for row in found.trials] == [1, 0, 3, 4, 2]
     assert found.summary[0] == ("5 trials: 2 finished, 1 diverged, 1 pruned, 1 unfinished; 8 epochs trained")
-    assert not any("best configuration" in line for line in found.summary)  # best/ was not written yet
+    assert not any("leaves/best" in line for line in found.summary)  # best/ was not written yet
+    (search_dir / "best").mkdir()
+    again = tc.show("leaves")
+    assert isinstance(again, tc.ShownSearch) and any("leaves/best" in line for line in again.summary)
 
 
 @pytest.mark.parametrize(

@@ -158,7 +158,7 @@ def _search(folder: Path) -> ShownSearch:
     rows = sorted(trial_rows(folder, study), key=lambda row: (place.get(row["trial"], len(place)), row["trial"]))
     lines = summary_lines(study, folder, folder) if rows else []
     if not (folder / BEST).exists():
-        lines = [line for line in lines if not line.startswith("best configuration")]
+        lines = [line for line in lines if str(folder / BEST) not in line]
     if (final := delivered(folder, study)) is not None:
         after = words.counted(len(final.lines), "epoch")
         lines.append(f"the result is the final training: val_acc {words.accuracy(final.val_acc)} after {after}")
