@@ -23,7 +23,7 @@ from tune_cropshield.data.dataset import open_data
 from tune_cropshield.errors import UserError
 from tune_cropshield.memory.choose.pairs import plan_for_cpu
 from tune_cropshield.search.context import Search, begin_search
-from tune_cropshield.search.folder import locked
+from tune_cropshield.search.folder import locked, save_settings
 from tune_cropshield.search.launches import STARTS
 from tune_cropshield.search.prepare import Prepared
 from tune_cropshield.search.resources import divide
@@ -151,6 +151,19 @@ def test_what_a_space_tries_first_and_measures_against_is_compared_where_it_says
     assert (
         meant(space="space.toml") == "a"
     )  # it names no [[start]] any more: those that are usual then need not be the same
+
+
+def test_a_default_of_another_version_is_no_difference_and_a_line_that_was_deleted_is_one() -> None:
+    search = begin("a", data="leaves", space="space.toml")
+    settings = search.space.search.model_copy(update={"baseline": False, "reduction_factor": 3.0})
+    then = search.space.model_copy(update={"search": settings, "trial": {**search.space.trial, "augment": "none"}})
+    save_settings(RUNS / "a", then, "again")
+
+    assert refusal(RUNS / "a", space="space.toml").startswith(
+        "results/runs/a was begun with other settings: augment (none then, moderate now). To go on with it"
+    )
+    Path("space.toml").write_text(SPACE.replace("image_size", 'augment = "none"\nimage_size'))
+    assert meant(space="space.toml") == "a"
 
 
 def test_values_are_compared_and_not_how_they_are_written(here: Path) -> None:

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from tune_cropshield.api.arguments import path_of
 from tune_cropshield.api.choice import follows_time
 from tune_cropshield.api.photographs import Photographs, same_place
-from tune_cropshield.api.space import OF_SEARCH, OF_TRIAL, RUNS, new_space
+from tune_cropshield.api.space import OF_SEARCH, OF_TRIAL, RUNS, AnySpace, new_space
 from tune_cropshield.config.differences import difference, differences, is_same, said, settings_by_name
-from tune_cropshield.config.places import cache_dir
+from tune_cropshield.config.places import cache_dir, find_space, shipped_spaces
 from tune_cropshield.config.space import SETTINGS, SearchSpace, load_space
-from tune_cropshield.config.starts import usual_starts
+from tune_cropshield.config.toml_files import read_toml
 from tune_cropshield.config.units import counted, parse_duration
 from tune_cropshield.data.generated import drawn_leaves_folder
 from tune_cropshield.device import find_device
@@ -128,15 +128,17 @@ def _differences(begun: Begun, given: Mapping[str, Any], photographs: Photograph
     then = settings_by_name(begun.space)
     told: dict[str, str] = {}  # what differs -> in which words
     if "space" in given:
-        now = _said_by_space(begun, given)
+        now, tables = _said_by_space(begun, given), _tables_of(given["space"])
+        named = {name for table in ("data", "trial", "space", "search") for name in tables.get(table, {})}
+        named |= begun.space.trial.keys() | begun.space.space.keys()
         told |= {
-            name: difference(name, then[name], value)
+            name: difference(name, then.get(name), value)
             for name, value in settings_by_name(now).items()
-            if name not in MAY_CHANGE and not _is_same(name, then.get(name), value)
+            if name in named and name not in MAY_CHANGE and not _is_same(name, then.get(name), value)
         }
-        if now.start != usual_starts(now):
+        if "start" in tables:
             told |= {f"start {number}": words for number, words in _starts_differ(begun.space, now)}
-        if table := differences(begun.space.baseline or {}, now.baseline or {}):
+        if "baseline" in tables and (table := differences(begun.space.baseline or {}, now.baseline or {})):
             told["baseline table"] = f"[baseline]: {', '.join(table)}"
     for name, value in given.items():
         if name in (*MAY_CHANGE, "data", "space"):
@@ -174,6 +176,18 @@ def _said_by_space(begun: Begun, given: Mapping[str, Any]) -> SearchSpace:
     }
     quick = {"quick": True} if "quick" in (begun.given or ()) else {}
     return new_space({**quick, **left_out, **given})
+
+
+def _tables_of(space: AnySpace) -> dict[str, Any]:
+    """Returns what a space says itself; of one that is shipped, without what it tries first, which is the version's."""
+    if isinstance(space, SearchSpace):
+        return space.model_dump(by_alias=True, exclude_none=True)
+    if isinstance(space, Mapping):
+        return dict(space)
+    path = find_space(str(space))
+    tables = read_toml(path)
+    shipped = path in shipped_spaces().values()
+    return {name: table for name, table in tables.items() if not (shipped and name in ("start", "baseline"))}
 
 
 def _starts_differ(then: SearchSpace, now: SearchSpace) -> list[tuple[int, str]]:
