@@ -131,7 +131,9 @@ def test_only_what_differs_is_shown(make: Make) -> None:
     text = (
         settings.read_text().replace("trials = 100", "trials = 7").replace('model = "tiny_cnn"', 'model = "resnet18"')
     )
-    settings.write_text(re.sub(r"\[space\.weight_decay\]\nlog = \[[^]]*\]\n", "", text))
+    text = re.sub(r"\[space\.weight_decay\]\nlog = \[[^]]*\]\n", "", text)
+    text = text.replace("start = []\n", "")
+    settings.write_text(text + "\n[baseline]\nlr = 3e-4\n[[start]]\nlr = 1e-4\n[[start]]\nlr = 1e-3\nmax_norm = 1.0\n")
 
     found = tc.compare("a", "b")
 
@@ -139,6 +141,8 @@ def test_only_what_differs_is_shown(make: Make) -> None:
         "model": ["tiny_cnn", "resnet18"],
         "weight_decay": ["1e-05 to 0.1, logarithmic", "0.0001"],
         "search.trials": ["100", "7"],
+        "start": ["–", "lr 0.0001; lr 0.001, max_norm 1"],
+        "baseline": ["–", "lr 0.0003"],
     }
     assert found.best_settings == [("lr", "0.001", "0.002"), ("max_norm", "none", "1")]
 

@@ -21,13 +21,26 @@ def searched(tables: Mapping[str, Any]) -> dict[str, str]:
 def in_words(tables: Mapping[str, Any]) -> dict[str, str]:
     """Returns {name: value or range} of every setting, what is left out at its default.
 
-    Those of a trial have their own name; the others have their table's before it, as in "search.trials".
+    Those of a trial have their own name; the others have their table's before it, as in "search.trials". "start" and
+    "baseline" are the settings that are tried first.
     """
     trial = _whole(TrialConfig, _table(tables, "trial"))
     found = {name: _value(value) for name, value in trial.items() if name not in OWNED_BY_SEARCH} | searched(tables)
     for name, model in (("data", DataConfig), ("search", SearchSettings)):
         found |= {f"{name}.{key}": _value(value) for key, value in _whole(model, _table(tables, name)).items()}
-    return found
+    starts = tables.get("start", [])
+    starts = starts if isinstance(starts, list) else []
+    return {
+        **found,
+        "start": "; ".join(map(_spelled, starts)) or "–",
+        "baseline": _spelled(tables.get("baseline")) or "–",
+    }
+
+
+def _spelled(setting: Any) -> str:
+    """Returns a table of parameters and values in words; "" where it is none."""
+    parameters = setting.items() if isinstance(setting, dict) else []
+    return ", ".join(f"{name} {words.setting(value)}" for name, value in parameters)
 
 
 def _whole(model: type[BaseModel], table: Mapping[str, Any]) -> dict[str, Any]:
