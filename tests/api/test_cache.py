@@ -121,6 +121,17 @@ def test_a_store_that_is_used_stays_and_goes_when_nobody_has_it_open(leaves: Pat
     assert not list(cache.glob("*.use-*"))
 
 
+def test_what_was_removed_is_said(leaves: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    opened(leaves, cache)
+    gc.collect()
+    assert main(["cache", "clear"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"removed: 6 photographs of {leaves}, 16 px, crop (1 MiB)",
+        "removed in all, with measured memory plans and checksums: 1 MiB",
+        f"left in {cache}: 0 MiB",
+    ]
+
+
 @pytest.fixture
 def elsewhere(leaves: Path, cache: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process that has the store open."""

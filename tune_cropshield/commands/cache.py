@@ -45,9 +45,11 @@ def run(args: argparse.Namespace) -> int:
 def _print_removed(found: CacheResult) -> None:
     from tune_cropshield.commands.tables import console, print_lines
 
-    lines = [f"removed {_stores(found.removed)} and what belongs to them: {describe_bytes(found.removed_bytes)}"]
-    if not found.removed_bytes:
-        lines = [f"there was nothing to remove in {found.folder}"]
+    lines = [f"removed: {_told(store)} ({describe_bytes(store.size_bytes)})" for store in found.removed]
+    if found.removed_bytes:
+        lines.append(f"removed in all, with measured memory plans and checksums: {describe_bytes(found.removed_bytes)}")
+    else:
+        lines.append(f"there was nothing to remove in {found.folder}")
     if found.kept:
         lines.append(f"kept: {_stores(found.kept)}, which are in use")
     lines.append(f"left in {found.folder}: {describe_bytes(found.size_bytes)}")
@@ -82,6 +84,12 @@ def _print(found: CacheResult) -> None:
         size = describe_bytes(sum(store.size_bytes for store in found.old))
         again = command("cache", "clear", "--older-than", "30d")
         print_lines(where, [f"{counted(len(found.old), 'store')} ({size}) not used for a month. Remove:  {again}"])
+
+
+def _told(store: CachedStore) -> str:
+    if store.folder is None:
+        return "a store of another version, or a damaged one"
+    return f"{counted(store.photographs or 0, 'photograph')} of {store.folder}, {store.image_size} px, {store.fit}"
 
 
 def _stores(stores: tuple[CachedStore, ...]) -> str:
