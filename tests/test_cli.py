@@ -262,7 +262,7 @@ def test_our_own_networks_take_every_size_that_may_be_asked_for(model: str) -> N
 @pytest.mark.parametrize("name", ["demo", "demo.toml"])
 def test_a_shipped_space_is_found_by_its_name(capsys: pytest.CaptureFixture[str], name: str) -> None:
     assert main(["search", "--space", name, "--dry-run", "--device", "cpu"]) == 0
-    assert "worst case: 12 trials x 8 epochs = 96 epochs, were none pruned" in capsys.readouterr().out
+    assert "worst case: 12 trials x 8 epochs = 96 epochs, if none is stopped early" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -169,7 +169,7 @@ def run() -> NoReturn:
     code = main()
     if (error := failure_of_output()) is not None:
         code = _complain(
-            f"what was said could not be written: {error.strerror}", BAD_INPUT if is_disk_full(error) else FAILED
+            f"the output could not be written: {error.strerror}", BAD_INPUT if is_disk_full(error) else FAILED
         )
     sys.stderr.flush()
     os._exit(code)

@@ -72,7 +72,7 @@ def test_a_dry_run_tells_of_long_photographs_and_of_what_trial_0_takes_instead_o
     told = capsys.readouterr().out
     assert "times as long as wide" not in told
     assert "px on cpu, 1 trial at once\n" in told
-    assert "worst case: 1 trial x 1 epoch = 1 epoch, were none pruned\n" in told
+    assert "worst case: 1 trial x 1 epoch = 1 epoch, if none is stopped early\n" in told
     assert "for 1 epoch if no trial is pruned. This is an estimate" in told and "trials at once taken" not in told
 
 
@@ -89,7 +89,7 @@ def test_a_dry_run_refuses_photographs_that_a_search_would_refuse(
 
 def test_a_dry_run_without_photographs_says_so(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["search", *FLAGS]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == ("no --data given: photographs, disk and time are not looked at")
+    assert capsys.readouterr().out.splitlines()[-1] == ("no --data given: photographs, disk and time are not estimated")
 
 
 @pytest.mark.parametrize(

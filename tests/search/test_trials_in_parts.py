@@ -300,9 +300,9 @@ def test_a_dry_run_counts_the_parts_and_refuses_folds_of_a_given_split(
 
     assert main([*flags, str(drawn_leaves)]) == 0
     told = capsys.readouterr().out
-    assert "pruning steps: after epochs 1, 2, 4 (the last 2 end a part each), the best 1 in 2 go on" in told
+    assert "pruning steps: after epochs 1, 2, 4 (at each of the last 2 a part ends), the best 1 in 2 continue" in told
     assert "each trial: 3 folds one after another, its value is their mean" in told
-    assert "worst case: 3 trials x 3 parts x 2 epochs = 18 epochs, were none pruned" in told
+    assert "worst case: 3 trials x 3 parts x 2 epochs = 18 epochs, if none is stopped early" in told
     assert (
         "120 photographs, 4 classes: each trial is trained on 3 folds, each with about 72 photographs for "
         "training and 36 for validation; 12 for the test (fewer"

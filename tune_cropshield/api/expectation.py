@@ -102,7 +102,7 @@ def _disk(space: SearchSpace, resources: Resources, folder: ImageFolder) -> str:
         f"disk: {describe_bytes(store)} for decoded photographs in the cache folder, once for all searches; at most "
         f"about {describe_bytes(folder_bytes(space.search, resources.concurrent_trials, weights))} in the search's "
         f"folder, for the best trials' weights ({describe_bytes(weights)} each) and the checkpoints of those that run "
-        "or may be gone on with"
+        "or may continue"
     )
 
 

@@ -50,21 +50,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data",
         type=arguments.path,
         metavar="DIR",
-        help="one sub-folder of photographs per class; left out, a synthetic data set",
+        help="folder with one sub-folder of photographs per class (default: a synthetic data set)",
     )
     parser.add_argument(
         "--space",
         metavar="FILE.toml",
-        help="search space: a path, or the name of a shipped one (default: chosen for the machine, and for --model)",
+        help="search space: a path, or the name of a built-in one (default: chosen for the machine, and for --model)",
     )
-    parser.add_argument("--model", metavar="NAME", help="network, instead of the space's")
+    parser.add_argument("--model", metavar="NAME", help="network (default: that of the space)")
     parser.add_argument(
         "--image-size",
         type=arguments.whole_number,
         metavar="PX",
-        help="side of the training images, instead of the space's",
+        help="side of the training images (default: that of the space)",
     )
-    parser.add_argument("--vram", metavar="8GB|auto", help="GPU memory budget; auto takes what is free")
+    parser.add_argument("--vram", metavar="8GB|auto", help="GPU memory that a trial may use; auto is what is free now")
     parser.add_argument(
         "--trials",
         type=arguments.whole_number,
@@ -72,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="trials in all; with --resume, more than before extends the search",
     )
     parser.add_argument(
-        "--epochs", type=arguments.whole_number, metavar="N", help="epochs of a trial that is never pruned"
+        "--epochs", type=arguments.whole_number, metavar="N", help="epochs of a trial that is not stopped early"
     )
     parser.add_argument(
         "--quick",
@@ -80,12 +80,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="a small search that ends after some minutes, to see how it goes",
     )
-    parser.add_argument("--time-budget", metavar="2h", help="for everything, report included; --resume goes on")
+    parser.add_argument(
+        "--time-budget", metavar="2h", help="time for everything, from the command to the report, resumed runs included"
+    )
     parser.add_argument(
         "--finish",
         action=argparse.BooleanOptionalAction,
-        help="train the winner on after the trials, in the rest of the time budget or 4 times as long as a trial "
-        "(default: with a time budget)",
+        help="train the winner again, longer, after the trials: for the rest of the time budget, or 4 times as long as "
+        "a trial (default: with a time budget)",
     )
     parser.add_argument(
         "--out", type=arguments.path, metavar="DIR", help="the search's folder (default: results/runs/NAME)"
@@ -98,17 +100,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--trials-per-gpu",
         type=arguments.count_or_auto,
         metavar="N|auto",
-        help="trials at once on each GPU (on the CPU, when there is none)",
+        help="trials at the same time on each GPU, or on the CPU",
     )
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on with the search in --out, or with the last one in results/runs of the same settings",
+        help="continue the search in --out, or with the last one in results/runs of the same settings",
     )
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="print the space, the pairs, the pruning steps and the worst case, and stop",
+        help="print what would be searched, with the batch sizes, the pruning steps, time and disk, and train nothing",
     )
     parser.add_argument(
         "--sampler",
@@ -131,7 +133,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--baseline",
         action=argparse.BooleanOptionalAction,
-        help="try the reference setting, or the space's [baseline], as trial 0, to measure the gain against it "
+        help="train the reference setting, or the space's [baseline], as trial 0, to measure the gain against it "
         "(default, where there is one)",
     )
     parser.add_argument("--from-scratch", action="store_true", default=None, help="learn from no earlier search")
@@ -171,10 +173,10 @@ def _pruning(settings: SearchSettings) -> str:
     if settings.pruning != "asha":
         return f"pruning: {settings.pruning}"
     if not settings.pruning_steps:
-        return "pruning: none, since grace_epochs leaves no epoch to judge trials after"
+        return "pruning: none, because grace_epochs leaves no epoch after which trials could be compared"
     steps = ", ".join(str(epoch) for epoch in settings.pruning_steps)
-    parts = f" (the last {settings.num_parts - 1} end a part each)" if settings.num_parts > 2 else ""
-    return f"pruning steps: after epochs {steps}{parts}, the best 1 in {settings.reduction_factor:g} go on"
+    parts = f" (at each of the last {settings.num_parts - 1} a part ends)" if settings.num_parts > 2 else ""
+    return f"pruning steps: after epochs {steps}{parts}, the best 1 in {settings.reduction_factor:g} continue"
 
 
 def _print(planned: DryRun, console: Console) -> None:
@@ -195,7 +197,7 @@ def _print(planned: DryRun, console: Console) -> None:
         pairs = plan.pairs[batch] if settings.pairs == "all" else plan.pairs[batch][:1]
         console.print(f"  effective batch {batch:4}: {', '.join(str(pair) for pair in pairs)}")
     if plan.source == "estimate":
-        console.print("  (estimated: a search measures them first)")
+        console.print("  (estimated: the search measures them first)")
     for note in plan.notes:
         console.print(f"  ({note})")
     if planned.starts:
@@ -211,10 +213,10 @@ def _print(planned: DryRun, console: Console) -> None:
     parts = f"{words.counted(settings.num_parts, 'part')} x " if settings.num_parts > 1 else ""
     console.print(
         f"worst case: {words.counted(settings.trials, 'trial')} x {parts}{words.counted(settings.epochs, 'epoch')} = "
-        f"{words.counted(settings.trials * settings.trial_epochs, 'epoch')}, were none pruned"
+        f"{words.counted(settings.trials * settings.trial_epochs, 'epoch')}, if none is stopped early"
     )
     if planned.expected is None:
-        console.print("no --data given: photographs, disk and time are not looked at")
+        console.print("no --data given: photographs, disk and time are not estimated")
         return
     expected = planned.expected
     for line in (expected.photographs, *expected.remarks, expected.disk, expected.time):

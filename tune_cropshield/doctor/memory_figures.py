@@ -225,7 +225,7 @@ def _of_a_card(claim: Claim, model: str, plan: Plan | None, memory: Memory) -> F
     peak = memory.peak(model, "fp16", claim.pair[0])
     if peak is None:
         return Figure(None, memory.source, memory.why)
-    note = f"{peak.reserved_mib:.0f} MiB reserved, {plan.context_mib:.0f} for the driver's context"
+    note = f"{peak.reserved_mib:.0f} MiB reserved, {plan.context_mib:.0f} for the CUDA driver"
     return Figure((peak.reserved_mib + plan.context_mib) / 1024, memory.source, note)
 
 

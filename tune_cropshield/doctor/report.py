@@ -17,9 +17,9 @@ from tune_cropshield.doctor.verdicts import Verdict
 
 NAMED_AT_MOST = 5  # broken files and copies
 INTRODUCTION = (
-    "The CropShield training guide is a pair of documents on training leaf classifiers on laptops. Below, its rules "
-    "of thumb stand beside what was found here; GUIDE 6 is line 6 of its training_performance_guide.md, NOTES 33 "
-    "line 33 of its gradient_clipping_notes.md."
+    "The CropShield training guide (github.com/VeerbhadraMahant/CropShieldAI) is a pair of documents on training leaf "
+    "classifiers on laptops. Below, its rules of thumb stand beside what was found here; GUIDE 6 is line 6 of its "
+    "training_performance_guide.md, NOTES 33 line 33 of its gradient_clipping_notes.md."
 )
 RULES = "rules of thumb of the CropShield training guide"
 

@@ -62,10 +62,10 @@ def section(record: SearchRecord) -> Section:
     if best.is_dir():
         blocks.append(to_copy("Train the winner again", "train", "--config", best / CONFIG))
         if len(record.with_result) > 1:
-            blocks.append(to_copy("Ask whether the win could be chance", "confirm", folder))
+            blocks.append(to_copy("Test whether the gain could be chance", "confirm", folder))
         if record.starts and record.starts[-1].get("test"):
             blocks.append(
-                to_copy("Judge the winner on the test photographs, once", "evaluate", best, "--split", "test")
+                to_copy("Evaluate the winner on the test photographs, once", "evaluate", best, "--split", "test")
             )
     blocks += [
         to_copy("Show all curves in TensorBoard", "board", folder),
