@@ -51,7 +51,7 @@ def _print_removed(found: CacheResult) -> None:
     else:
         lines.append(f"there was nothing to remove in {found.folder}")
     if found.kept:
-        lines.append(f"kept: {_stores(found.kept)}, which are in use")
+        lines.append(f"kept: {_stores(found.kept)}, in use")
     lines.append(f"left in {found.folder}: {describe_bytes(found.size_bytes)}")
     print_lines(console(), lines)
 
