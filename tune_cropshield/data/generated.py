@@ -47,14 +47,18 @@ class Leaf:
     place: Callable[[Floats, Floats], tuple[Floats, Floats]]  # (along, across) -> x, y in pixels
 
 
-def draw_leaves(root: Path, classes: int = 6, per_class: int = 80, image_size: int = 96, seed: int = 0) -> Path:
+def draw_leaves(
+    root: Path, classes: int = 6, per_class: int = 80, image_size: int = 96, seed: int = 0, views: int = 1
+) -> Path:
     """Draws a data set into the folder `root`, and returns it.
 
-    It holds `per_class` JPEGs of each of the first `classes` diseases: root/<class>/<class>_<index>.jpg.
+    It holds `per_class` JPEGs of each of the first `classes` diseases: root/<class>/<class>_<index>.jpg. With several
+    `views`, so many in turn show one leaf, on another ground, turned and in other light:
+    root/<class>/<class>_plant<number>_view<number>.jpg.
 
-    The same (seed, class, index, image_size) gives the same picture, however many are drawn. The folder is drawn aside
-    and renamed: where `root` exists it is complete, and a killed draw leaves at most a hidden folder beside it. Raises
-    DataError for numbers out of range, a `root` that exists with something in it, or one that cannot be written.
+    The same (seed, class, index, image_size, views) gives the same picture, however many are drawn. The folder is drawn
+    aside and renamed: where `root` exists it is complete, and a killed draw leaves at most a hidden folder beside it.
+    Raises DataError for numbers out of range, a `root` that exists with something in it, or one that cannot be written.
     """
     root = Path(os.path.abspath(root))
     for name, value, low, high in (
@@ -62,6 +66,7 @@ def draw_leaves(root: Path, classes: int = 6, per_class: int = 80, image_size: i
         ("per_class", per_class, MIN_PER_CLASS, MAX_PER_CLASS),
         ("image_size", image_size, MIN_IMAGE_SIZE, MAX_IMAGE_SIZE),
         ("seed", seed, 0, None),
+        ("views", views, 1, per_class),
     ):
         if value < low or (high is not None and value > high):
             limit = f"between {low} and {high}" if high is not None else f"at least {low}"
@@ -78,7 +83,10 @@ def draw_leaves(root: Path, classes: int = 6, per_class: int = 80, image_size: i
 
         def draw_and_save(task: tuple[str, int]) -> None:
             name, index = task
-            (aside / name / f"{name}_{index:04d}.jpg").write_bytes(_jpeg(draw_leaf(name, index, image_size, seed)))
+            leaf, view = divmod(index, views)
+            file = f"{name}_{index:04d}.jpg" if views == 1 else f"{name}_plant{leaf:03d}_view{view}.jpg"
+            picture = draw_leaf(name, leaf, image_size, seed, view if views > 1 else None)
+            (aside / name / file).write_bytes(_jpeg(picture))
 
         with ThreadPoolExecutor(num_cores()) as pool:
             for _ in pool.map(draw_and_save, [(name, index) for name in names for index in range(per_class)]):
@@ -97,16 +105,25 @@ def draw_leaves(root: Path, classes: int = 6, per_class: int = 80, image_size: i
     return root
 
 
-def draw_leaf(disease: str, index: int, image_size: int, seed: int) -> npt.NDArray[np.uint8]:
-    """Returns one picture, RGB (image_size, image_size, 3); `disease` is a key of DISEASES."""
+def draw_leaf(disease: str, index: int, image_size: int, seed: int, view: int | None = None) -> npt.NDArray[np.uint8]:
+    """Returns one picture, RGB (image_size, image_size, 3).
+
+    Args:
+        disease: a key of DISEASES.
+        view: which of several pictures of the same leaf; None for a leaf's only one.
+    """
     # The place in the table, not Python's hash, which changes from process to process.
-    rng = np.random.Generator(np.random.PCG64([seed, list(DISEASES).index(disease), index]))
+    place = [seed, list(DISEASES).index(disease), index]
+    rng = np.random.Generator(np.random.PCG64(place))
     leaf = _grow(rng, image_size, curl=disease == "yellow_curl")
     colour_HWC = _blade(rng, leaf)
     severity = float(rng.beta(1.6, 1.4)) * 0.85 + 0.15  # many mild cases: those are what makes classes overlap
     DISEASES[disease](rng, leaf, colour_HWC, severity)
     _blemishes(rng, leaf, colour_HWC)
-    return _photograph(rng, leaf, colour_HWC)
+    if view is None:
+        return _photograph(rng, leaf, colour_HWC)
+    rng = np.random.Generator(np.random.PCG64([*place, view + 1]))
+    return np.ascontiguousarray(np.rot90(_photograph(rng, leaf, colour_HWC), int(rng.integers(4))))
 
 
 def _jpeg(pixels: npt.NDArray[np.uint8]) -> bytes:
