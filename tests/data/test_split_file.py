@@ -25,7 +25,7 @@ def test_it_holds_every_photograph_with_its_side_and_its_content(
 
     with open(tmp_path / "split.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["photograph", "class", "split", "sha256"]
+    assert list(rows[0]) == ["photograph", "class", "split", "sha256", "group"]
     assert Counter(row["split"] for row in rows) == {"train": 84, "val": 12, "test": 24}
     for row in rows[:5]:
         assert hashlib.sha256((drawn_leaves / row["photograph"]).read_bytes()).hexdigest() == row["sha256"]

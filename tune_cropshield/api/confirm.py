@@ -23,6 +23,7 @@ from tune_cropshield.api.names import search_named
 from tune_cropshield.api.report import write_again
 from tune_cropshield.config.places import cache_dir
 from tune_cropshield.config.settings import DataConfig, Fit, TrialConfig
+from tune_cropshield.data.split_file import SplitRow, read_split
 from tune_cropshield.device import find_device
 from tune_cropshield.errors import ConfigError, RunFailure, UserError
 from tune_cropshield.outcome import words
@@ -130,7 +131,7 @@ def confirm(
     view = view_of(progress)
     trial = space.trial_config()
     with locked(folder):
-        opened = _open(photographs, trial, space.fits, view)
+        opened = _open(photographs, trial, space.fits, view, read_split(folder))
         _check_same_photographs(folder, study.user_attrs.get("data"), opened)
         num_judged = len(opened.split.val)
         labels = ", ".join(f"t{each.trial:03d}" for each in chosen[1:])
@@ -156,15 +157,17 @@ def confirm(
     return ConfirmResult(folder, new_seeds, num_judged, judged, conclusion(judged).removeprefix("conclusion: "))
 
 
-def _open(photographs: DataConfig, trial: TrialConfig, fits: Sequence[Fit], view: SearchView) -> LeafData:
-    """Returns the photographs, decoded."""
+def _open(
+    photographs: DataConfig, trial: TrialConfig, fits: Sequence[Fit], view: SearchView, kept: Sequence[SplitRow] | None
+) -> LeafData:
+    """Returns the photographs, decoded, with the split of the search."""
     from tune_cropshield.data.dataset import open_data
     from tune_cropshield.data.left_out import left_out_lines
     from tune_cropshield.training.model_checks import check_pretrained
 
     with view.steps("decoding photographs") as decoded:
         sizes = {trial.image_size, *trial.progressive_sizes.values()}
-        data = open_data(photographs, sizes, cache_dir(), decoded, fits)
+        data = open_data(photographs, sizes, cache_dir(), decoded, fits, kept)
     check_pretrained(trial, len(data.classes))
     for line in left_out_lines(data.left_out):
         view.note(line)
@@ -176,7 +179,7 @@ def _check_same_photographs(folder: Path, mark: str | None, opened: LeafData) ->
 
     mark: the beginning of the fingerprint of the search's store; searches of earlier versions kept no split.csv.
     """
-    from tune_cropshield.data.split_file import read_split, split_rows
+    from tune_cropshield.data.split_file import split_rows
 
     searched = read_split(folder)
     where = f"the photographs in {opened.store.root} are not those that {folder} was searched on"

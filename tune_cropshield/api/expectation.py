@@ -57,8 +57,9 @@ def expect(
     Raises DataError where a search could not train on the photographs.
     """
     from tune_cropshield.config.settings import RunConfig
-    from tune_cropshield.data.dataset import split_photographs
+    from tune_cropshield.data.dataset import split_together
     from tune_cropshield.data.folder import scan_folder
+    from tune_cropshield.data.groups import grouping_of
     from tune_cropshield.data.remarks import remarks_before_decoding
     from tune_cropshield.search.prepare import used_photographs
     from tune_cropshield.search.time_budget import TimeBudget
@@ -68,7 +69,9 @@ def expect(
     labels, digests = [file.label for file in folder.files], [file.digest for file in folder.files]
     given = [file.side for file in folder.files if file.side is not None]
     parts = space.search.parts_of(RunConfig(data=config, trial=space.trial_config()))
-    splits = [split_photographs(part.data, folder.classes, labels, digests, given) for part in parts]
+    names = [folder.classes[label] for label in labels]
+    found = grouping_of(config.group, [file.path for file in folder.files], names, digests, [])
+    splits = [split_together(part.data, folder.classes, labels, digests, found, given)[1] for part in parts]
     try:
         rate, how = images_per_s(space, resources, pair)
         epoch_s: float | None = images_of_epoch(splits[0]) / rate

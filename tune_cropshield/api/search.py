@@ -229,6 +229,7 @@ def _search(
         too_short_to_search,
         train_winner_on,
     )
+    from tune_cropshield.data.split_file import read_split
     from tune_cropshield.outcome.export import write_best
     from tune_cropshield.outcome.ledger import write_ledger
     from tune_cropshield.search import folder as files
@@ -239,7 +240,7 @@ def _search(
     from tune_cropshield.search.state import INTERRUPTED, State, write_end
 
     began_at = time.time() - (time.monotonic() - began)
-    prepared = prepare(space, cache_dir(), view)
+    prepared = prepare(space, cache_dir(), view, read_split(shown) if resume else None)
     if not named:
         shown = make_free_folder(shown)
     folder = shown.absolute()

@@ -177,13 +177,15 @@ def _train(
     """
     from tune_cropshield.data.dataset import open_data
     from tune_cropshield.data.remarks import remarks
+    from tune_cropshield.data.split_file import read_split
     from tune_cropshield.search.folder import locked
     from tune_cropshield.training.fitted import trained_s
     from tune_cropshield.training.model_checks import check_pretrained
 
     trial = config.trial
     with view.steps("decoding photographs") as progress:
-        data = open_data(config.data, {trial.image_size, *trial.progressive_sizes.values()}, cache_dir(), progress)
+        sizes, kept = {trial.image_size, *trial.progressive_sizes.values()}, read_split(out) if resume else None
+        data = open_data(config.data, sizes, cache_dir(), progress, kept=kept)
     check_pretrained(trial, len(data.classes))
     for line in remarks(data):
         view.note(line)

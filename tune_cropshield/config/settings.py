@@ -8,6 +8,7 @@ here once, with its reason.
 from __future__ import annotations
 
 import os
+import re
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -70,8 +71,27 @@ def _merged_into_nothing(data: DataConfig) -> str | None:
     return f'`merge` must name a class, but {shown(nameless[0])} is to become ""' if nameless else None
 
 
+def _no_group(data: DataConfig) -> str | None:
+    if data.group in GROUP_RULES:
+        return None
+    known = ", ".join(f'"{rule}"' for rule in GROUP_RULES)
+    try:
+        groups = re.compile(data.group).groups
+    except re.error as error:
+        return f"`group` must be {known} or a regular expression, but {shown(data.group)} is none: {error}"
+    if groups == 1:
+        return None
+    return (
+        f"`group` must be {known} or a regular expression with one part in brackets, like "
+        f"'(plant\\d+)_', but {shown(data.group)} has {groups}"
+    )
+
+
 def _no_such_fold(data: DataConfig) -> str | None:
     return None if data.fold < data.folds else f"`fold < folds` must hold, but got {data.fold} and {data.folds}"
+
+
+FOUND_COPIES, BY_FOLDER, IDENTICAL_FILES = GROUP_RULES = ("found", "folder", "none")
 
 
 class DataConfig(Settings):
@@ -89,6 +109,11 @@ class DataConfig(Settings):
     """Into how many parts training and validation photographs are dealt for cross-validation; 1 is the plain split."""
     fold: Parts = Field(0, ge=0)
     """Which of the `folds`, counted from 0, validates; the others train. The test photographs stay the same."""
+    group: str = Field("found", examples=["folder", "(plant\\d+)_"])
+    """Which photographs belong together, so that the split puts all of them into one part: "found" are copies of one
+    photograph (turned, mirrored, rescaled, compressed, or by their name) where a split would part them; "folder" adds
+    those in one folder inside a class (DATA/rust/plant7); a regular expression adds those in whose path its part in
+    brackets is the same; "none" are identical files only."""
     max_bad_share: float = Field(0.05, ge=0, le=1)
     """More unreadable photographs than this share are an error; fewer are listed and left out."""
     fit: Fit = "crop"
@@ -103,6 +128,7 @@ class DataConfig(Settings):
     rules = (
         Rule(frozenset({"val_share", "test_share"}), _nothing_left_to_train_on),
         Rule(frozenset({"fold", "folds"}), _no_such_fold),
+        Rule(frozenset({"group"}), _no_group),
         Rule(frozenset({"merge"}), _merged_twice),
         Rule(frozenset({"merge"}), _merged_into_nothing),
     )

@@ -11,12 +11,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tune_cropshield.config.settings import DataConfig, Fit
+from tune_cropshield.config.settings import FOUND_COPIES, DataConfig, Fit
 from tune_cropshield.data.feed import ImageFeed
 from tune_cropshield.data.folder import ImageFolder, scan_folder
+from tune_cropshield.data.groups import Grouping, grouping_of, parted
 from tune_cropshield.data.left_out import LeftOut
 from tune_cropshield.data.preparation import Preparation
-from tune_cropshield.data.split import Split, check_folds, fold_of, split_as_given, split_by_content
+from tune_cropshield.data.split import Split, check_folds, fold_of, split_as_given, split_by_content, split_of
+from tune_cropshield.data.split_file import SplitRow
 from tune_cropshield.data.store import Store, open_store
 from tune_cropshield.errors import DataError
 from tune_cropshield.files import printable
@@ -28,7 +30,9 @@ class LeafData:
 
     All stores hold the same photographs in the same order. left_out: everything in the folder that is not used,
     unreadable photographs among it. given_sides: the sides of the split that the folders name, none where it was made
-    here. fit: of the stores that `store_for` gives, where there are several.
+    here. fit: of the stores that `store_for` gives, where there are several. keys: of each photograph; the split keeps
+    those with equal keys together. copies: groups of photographs that are one (see `groups`), as sorted indices. named:
+    how many groups their folders or names make.
     """
 
     stores: dict[Preparation, Store]
@@ -36,6 +40,9 @@ class LeafData:
     left_out: tuple[LeftOut, ...] = ()
     given_sides: frozenset[str] = frozenset()
     fit: Fit = "crop"
+    keys: tuple[str, ...] = ()
+    copies: tuple[tuple[int, ...], ...] = ()
+    named: int = 0
 
     @property
     def store(self) -> Store:
@@ -56,7 +63,7 @@ class LeafData:
         Raises DataError where there is no such fold.
         """
         store = self.store
-        split = folded(config, self.split, store.classes, store.labels.tolist(), store.digests, self.given_sides)
+        split = folded(config, self.split, store.classes, store.labels.tolist(), self.keys, self.given_sides)
         return replace(self, fit=config.fit, split=split)
 
 
@@ -66,6 +73,7 @@ def open_data(
     cache_dir: Path,
     progress: Callable[[int, int], None] | None = None,
     fits: Iterable[Fit] = (),
+    kept: Sequence[SplitRow] | None = None,
 ) -> LeafData:
     """Returns the photographs of `config`, split, and decoded under `cache_dir` once for each of `image_sizes`.
 
@@ -73,6 +81,8 @@ def open_data(
 
     Args:
         fits: where several are needed; left out, that of `config`.
+        kept: the split that was written down when a search or a training began. It is used where these are the same
+            photographs, also where this version, or a folder that has grown since, would make another one.
 
     Raises DataError when they cannot be trained on, or a file became unreadable while they were decoded.
     """
@@ -86,28 +96,65 @@ def open_data(
     store = next(iter(stores.values()))
     sides = {file.path: file.side for file in folder.files}
     given = [side for path in store.paths if (side := sides.get(path)) is not None]
-    split = split_photographs(config, store.classes, store.labels.tolist(), store.digests, given)
+    labels = store.labels.tolist()
+    names = [store.classes[label] for label in labels]
+    found = grouping_of(config.group, store.paths, names, store.digests, store.groups_by_look())
+    if kept is not None and [(row.photograph, row.digest) for row in kept] == [
+        *zip(store.paths, store.digests, strict=True)
+    ]:
+        keys = tuple(row.key for row in kept)
+        split = folded(config, split_of([row.side for row in kept]), store.classes, labels, keys, given)
+    else:
+        keys, split = split_together(config, store.classes, labels, store.digests, found, given)
     left_out = (*folder.left_out, *unreadable(folder, store))
-    return LeafData(stores, split, left_out, given_sides=frozenset(given), fit=fits[0])
+    return LeafData(stores, split, left_out, frozenset(given), fits[0], keys, found.copies, found.named)
+
+
+def split_together(
+    config: DataConfig,
+    classes: Sequence[str],
+    labels: Sequence[int],
+    digests: Sequence[str],
+    found: Grouping,
+    given: Sequence[str],
+) -> tuple[tuple[str, ...], Split]:
+    """Returns what the split goes by, a key for each photograph, and the split; see `split_photographs`.
+
+    Copies that nobody has named are kept together only where a split would part them, so that all others stay where
+    they are; and not where a class would then have too few photographs for a split, which is said (see `remarks`).
+    """
+
+    def by(keys: Sequence[str]) -> Split:
+        return split_photographs(config, classes, labels, keys, given)
+
+    if config.group != FOUND_COPIES:
+        return found.keys, by(found.keys)
+    plain = by(digests)
+    if parted(found.copies, plain):
+        try:
+            return found.keys, by(found.keys)
+        except DataError:
+            pass
+    return tuple(digests), plain
 
 
 def split_photographs(
-    config: DataConfig, classes: Sequence[str], labels: Sequence[int], digests: Sequence[str], given: Sequence[str]
+    config: DataConfig, classes: Sequence[str], labels: Sequence[int], keys: Sequence[str], given: Sequence[str]
 ) -> Split:
     """Returns the split of photographs: the given one, by content where none is given; or a fold of it.
 
     Args:
-        labels, digests: one per photograph.
+        labels, keys: one per photograph; those with equal keys stay together.
         given: its side, "train", "val" or "test"; empty where the folders name none.
 
     Raises:
         DataError: a class has too few photographs, or folds are asked for beside given validation photographs.
     """
     if given:
-        split = split_as_given(labels, digests, classes, given, config.split_seed, config.val_share)
+        split = split_as_given(labels, keys, classes, given, config.split_seed, config.val_share)
     else:
-        split = split_by_content(labels, digests, classes, config.split_seed, config.val_share, config.test_share)
-    return folded(config, split, classes, labels, digests, given)
+        split = split_by_content(labels, keys, classes, config.split_seed, config.val_share, config.test_share)
+    return folded(config, split, classes, labels, keys, given)
 
 
 def folded(
@@ -115,7 +162,7 @@ def folded(
     split: Split,
     classes: Sequence[str],
     labels: Sequence[int],
-    digests: Sequence[str],
+    keys: Sequence[str],
     given: Collection[str],
 ) -> Split:
     """Returns the fold of `split` that `config` asks for; `split` itself where it asks for none.
@@ -125,7 +172,7 @@ def folded(
     if config.folds == 1:
         return split
     check_folds(config.folds, given, config.dir)
-    return fold_of(split, labels, digests, classes, config.split_seed, config.folds, config.fold)
+    return fold_of(split, labels, keys, classes, config.split_seed, config.folds, config.fold)
 
 
 def unreadable(folder: ImageFolder, store: Store) -> list[LeftOut]:

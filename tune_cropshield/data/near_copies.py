@@ -1,7 +1,7 @@
 """Photographs that are one photograph: turned, mirrored, made brighter, rescaled or compressed anew.
 
 They are found by small pictures of the whole photograph, and by the names that augmentation programs give. What was
-turned by a few degrees or cropped is only found by its name.
+turned by a few degrees or cropped is only found by its name, and so are several views of one leaf.
 
 Of 2,812 photographs of leaves (PlantVillage) no two different ones are alike by more than 0.963, in any of eight
 orientations; copies turned by 90 degrees, mirrored, at a third of the size or at JPEG quality 20 are alike by 0.982 and
@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -25,10 +26,10 @@ FLATTEST = 2.0  # levels: the standard deviation below which a thumbnail shows n
 LOW_FREQUENCIES = 6  # of each axis: enough to tell photographs apart before they are compared
 NEIGHBOURS = 8  # that each photograph is compared with: a thousand equal frames need no half a million comparisons
 PAIRS_AT_ONCE = 4096
-# "leaf_90deg", "leaf_new30degFlipLR", "leaf-rotated2", "leaf_jpg.rf.0123abcd" -> "leaf"
+# "leaf_90deg", "leaf_new30degFlipLR", "leaf-rotated2", "leaf_view3", "leaf_jpg.rf.0123abcd" -> "leaf"
 MARKS = re.compile(
     r"[\s_.-]+(?:(?:new)?\d+_?deg(?:rees?)?|flip(?:ped)?(?:_?(?:lr|tb|ud|h|v|horizontal|vertical))?|[hv]flip|rotated?_?\d*"
-    r"|mirror(?:ed)?|augmented_?\d*|[\s_.-]+)+$|(?:_(?:jpe?g|png))?\.rf\.[0-9a-f]+$",
+    r"|mirror(?:ed)?|augmented_?\d*|(?:view|angle)_?\d+|[\s_.-]+)+$|(?:_(?:jpe?g|png))?\.rf\.[0-9a-f]+$",
     re.IGNORECASE,
 )
 
@@ -40,20 +41,24 @@ def thumbnail(photograph: Image.Image) -> npt.NDArray[np.uint8]:
     return np.array(photograph.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BOX))
 
 
-def groups_of_near_copies(
-    thumbnails: Thumbnails, names: Sequence[str], asked: npt.NDArray[np.int64] | None = None
-) -> list[list[int]]:
+def groups_of_near_copies(by_look: Iterable[Sequence[int]], names: Sequence[str]) -> list[list[int]]:
     """Returns groups of two or more photographs that are one, by their look or by their names, as sorted indices.
 
     Args:
+        by_look: groups that look alike; see `groups_by_look`.
         names: the paths of the photographs; see `unmarked`.
-        asked: the photographs whose copies are looked for; all where it is None.
     """
-    return _joined(len(thumbnails), [*_alike(thumbnails, asked), *_named_alike(names)])
+    pairs = (pair for group in by_look for pair in pairwise(group))
+    return joined(len(names), [*pairs, *_named_alike(names)])
+
+
+def groups_by_look(thumbnails: Thumbnails) -> list[list[int]]:
+    """Returns groups of two or more photographs that look alike, as sorted indices; 20,000 take 10 to 25 s."""
+    return joined(len(thumbnails), _alike(thumbnails))
 
 
 def unmarked(name: str) -> str:
-    """Returns a file's path without its suffix and the marks of augmentation programs."""
+    """Returns a file's path without its suffix, the marks of augmentation programs and the numbers of views."""
     path = PurePosixPath(name)
     return f"{path.parent}/{MARKS.sub('', path.stem)}"
 
@@ -67,7 +72,7 @@ def _named_alike(names: Sequence[str]) -> Iterable[tuple[int, int]]:
             yield known, index
 
 
-def _alike(thumbnails: Thumbnails, asked: npt.NDArray[np.int64] | None) -> list[tuple[int, int]]:
+def _alike(thumbnails: Thumbnails) -> list[tuple[int, int]]:
     """Returns pairs of photographs that look alike in one of the eight orientations of a square."""
     values = thumbnails.astype(np.float32)
     values -= values.mean(axis=(1, 2), keepdims=True)  # of each colour
@@ -82,9 +87,8 @@ def _alike(thumbnails: Thumbnails, asked: npt.NDArray[np.int64] | None) -> list[
     signs = _signatures(pictures)
     # Unit vectors of this correlation are this far apart; their signatures are no farther.
     radius = float(np.sqrt(2 * (1 - ALIKE)))
-    sought = np.arange(len(signs)) if asked is None else np.flatnonzero(np.isin(telling, asked))
-    near = cKDTree(signs).query(signs[sought], k=min(NEIGHBOURS + 1, len(signs)), distance_upper_bound=radius)[1]
-    mine, others = np.repeat(sought, near.shape[1]), near.ravel()
+    near = cKDTree(signs).query(signs, k=min(NEIGHBOURS + 1, len(signs)), distance_upper_bound=radius)[1]
+    mine, others = np.repeat(np.arange(len(signs)), near.shape[1]), near.ravel()
     candidates = np.stack([mine, others], axis=1)[(others < len(signs)) & (mine != others)]
     found = []
     for start in range(0, len(candidates), PAIRS_AT_ONCE):
@@ -119,7 +123,7 @@ def _correlations(ones: npt.NDArray[np.float32], others: npt.NDArray[np.float32]
     return best
 
 
-def _joined(count: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
+def joined(count: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
     """Returns the groups of two or more that pairs of the numbers below `count` make, in their order."""
     leader = list(range(count))
 

@@ -6,8 +6,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Collection, Sequence
 
-import numpy as np
-
 from tune_cropshield.config.settings import Fit
 from tune_cropshield.config.units import counted
 from tune_cropshield.data.class_sizes import (
@@ -20,11 +18,10 @@ from tune_cropshield.data.class_sizes import (
 from tune_cropshield.data.dataset import LeafData
 from tune_cropshield.data.decode import size_in_header
 from tune_cropshield.data.folder import ImageFolder
-from tune_cropshield.data.layout import side_of as named_side
+from tune_cropshield.data.groups import parted
 from tune_cropshield.data.left_out import left_out_lines
 from tune_cropshield.data.long_photographs import long_photographs_lines
 from tune_cropshield.data.look_alikes import look_alike_lines
-from tune_cropshield.data.near_copies import groups_of_near_copies
 from tune_cropshield.data.split import TEST, TRAIN, VAL, Split
 from tune_cropshield.files import printable
 
@@ -43,7 +40,7 @@ def remarks(data: LeafData) -> list[str]:
     known = _known(data.classes, store.labels.tolist(), store.paths, store.digests, data.split, data.given_sides)
     fits = {preparation.fit for preparation in data.stores}
     long = long_photographs_lines(store.sizes) if fits == {"crop"} else []
-    return [*left_out_lines(data.left_out), *known, *long, *_near_copies_on_both_sides(data)]
+    return [*left_out_lines(data.left_out), *known, *long, *_kept_together(data), *_near_copies_on_both_sides(data)]
 
 
 def remarks_before_decoding(folder: ImageFolder, split: Split, fits: Collection[Fit]) -> list[str]:
@@ -136,15 +133,38 @@ def _identical_on_both_sides(split: Split, paths: Sequence[str], digests: Sequen
     ]
 
 
+def _kept_together(data: LeafData) -> list[str]:
+    """Returns which photographs the split keeps together beside identical files, a sentence for each reason."""
+    lines = []
+    if data.named:
+        groups = counted(data.named, "group")
+        lines.append(f"{groups} of photographs, as their folders or paths say: the split keeps each together")
+    kept = [group for group in data.copies if len({data.keys[index] for index in group}) == 1]
+    if kept:
+        lines.append(
+            f"{sum(map(len, kept))} photographs are {len(kept)} and their copies (turned, mirrored, rescaled, "
+            "compressed, or copies by their names). The split keeps them together: "
+            f"{', '.join(_examples(data, kept))} "
+            '(not with group = "none" under [data])'
+        )
+    return lines
+
+
+def _examples(data: LeafData, groups: Sequence[Sequence[int]]) -> list[str]:
+    """Returns two photographs of each of the first groups that are no identical files: "rust/a.jpg and rust/b.jpg"."""
+    paths, digests = data.store.paths, data.store.digests
+    pairs = ((one, next(other for other in rest if digests[other] != digests[one])) for one, *rest in groups[:EXAMPLES])
+    return [f"{printable(paths[one])} and {printable(paths[other])}" for one, other in pairs]
+
+
 def _near_copies_on_both_sides(data: LeafData) -> list[str]:
     """Returns a sentence where copies that are no identical files lie on two sides of the split."""
     split, store = data.split, data.store
     side_of = dict.fromkeys(split.train.tolist(), TRAIN)
     side_of |= dict.fromkeys(split.val.tolist(), VAL) | dict.fromkeys(split.test.tolist(), TEST)
-    asked = np.concatenate([split.val, split.test])
     touched: dict[str, set[int]] = {VAL: set(), TEST: set()}
     examples = []
-    for group in groups_of_near_copies(store.thumbnails(), [_without_side(path) for path in store.paths], asked):
+    for group in parted(data.copies, split):
         first = group[0]
         across = next(
             (
@@ -170,11 +190,12 @@ def _near_copies_on_both_sides(data: LeafData) -> list[str]:
     )
     return [
         f"{counts} have a copy in another part of the split (turned, mirrored, rescaled, compressed, or a copy by its "
-        f"name), so the accuracy is too high: {', '.join(examples[:EXAMPLES])}; keep one of each, or give a split "
-        "(train/, val/)"
+        f"name), so the accuracy is too high: {', '.join(examples[:EXAMPLES])}; {_remedy(data)}"
     ]
 
 
-def _without_side(path: str) -> str:
-    """Returns a path without the folder that names the side of a given split."""
-    return "/".join(part for part in path.split("/") if named_side(part) is None)
+def _remedy(data: LeafData) -> str:
+    """Returns how copies would come to lie on one side of the split."""
+    if data.given_sides:
+        return "keep one of each, or all of them in one part of your split"
+    return "keep one of each, or give a split (train/, val/)"

@@ -115,15 +115,20 @@ def split_as_given(
         DataError: a class is missing in train or val.
     """
     check_given_split(classes, labels, sides)
-    train, val, test = (
-        np.array([index for index, of in enumerate(sides) if of == side], dtype=np.int64) for side in (TRAIN, VAL, TEST)
-    )
-    if len(val):
-        return Split(train, val, test)
+    named = split_of(sides)
+    if len(named.val):
+        return named
+    train, test = named.train, named.test
     drawn = split_by_content(
         [labels[index] for index in train], [digests[index] for index in train], classes, seed, val_share, 0.0
     )
     return Split(train[drawn.train], train[drawn.val], test)
+
+
+def split_of(sides: Sequence[str]) -> Split:
+    """Returns the split in which each image, in order, lies on its side: "train", "val" or "test"."""
+    of_side = {side: [index for index, of in enumerate(sides) if of == side] for side in (TRAIN, VAL, TEST)}
+    return Split(*(np.array(of_side[side], dtype=np.int64) for side in (TRAIN, VAL, TEST)))
 
 
 def fold_of(

@@ -7,15 +7,14 @@ wherever they have moved, and tells them from others.
 from __future__ import annotations
 
 import csv
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from tune_cropshield.config.settings import DataConfig
-from tune_cropshield.data.split import TEST, TRAIN, VAL, Split, fold_of
+from tune_cropshield.data.split import TEST, TRAIN, VAL, fold_of, split_of
 from tune_cropshield.errors import UserError
 from tune_cropshield.files import printable, read_csv, write_csv
 
@@ -23,19 +22,28 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import: who copies the file does n
     from tune_cropshield.data.dataset import LeafData
 
 SPLIT_TABLE = "split.csv"
-COLUMNS = ("photograph", "class", "split", "sha256")
+COLUMNS = ("photograph", "class", "split", "sha256", "group")
 MOST_NAMED = 3  # of the photographs that have changed
 LEVELS_ABOVE = 2  # of a run in a search: OUT/best, OUT/t003, OUT/t003/part1, OUT/confirm/t003-s1
 
 
 @dataclass(frozen=True)
 class SplitRow:
-    """A photograph: its path inside the folder (forward slashes), its class, its part of the split, its SHA-256."""
+    """A photograph: its path inside the folder (forward slashes), its class, its part of the split, its SHA-256.
+
+    group: what it shares with the photographs that the split keeps it together with, "" where it stands alone.
+    """
 
     photograph: str
     class_name: str
     side: str
     digest: str
+    group: str = ""
+
+    @property
+    def key(self) -> str:
+        """What the split goes by: photographs with equal keys stay together."""
+        return self.group or self.digest
 
 
 def split_rows(data: LeafData) -> list[SplitRow]:
@@ -43,8 +51,14 @@ def split_rows(data: LeafData) -> list[SplitRow]:
     side_of = {int(index): side for side in (TRAIN, VAL, TEST) for index in getattr(data.split, side)}
     store = data.store
     labels = store.labels.tolist()
+    contents: dict[str, set[str]] = defaultdict(set)
+    for key, digest in zip(data.keys, store.digests, strict=True):
+        contents[key].add(digest)
+    shared = {key: len(digests) > 1 for key, digests in contents.items()}
     return [
-        SplitRow(path, store.classes[label], side_of[index], digest)
+        SplitRow(
+            path, store.classes[label], side_of[index], digest, data.keys[index] if shared[data.keys[index]] else ""
+        )
         for index, (path, label, digest) in enumerate(zip(store.paths, labels, store.digests, strict=True))
     ]
 
@@ -56,7 +70,7 @@ def write_split(folder: Path, data: LeafData) -> None:
 
 def write_rows(folder: Path, rows: Iterable[SplitRow]) -> None:
     """Writes these rows as split.csv into `folder`. Raises DiskFull."""
-    cells = ((row.photograph, row.class_name, row.side, row.digest) for row in rows)
+    cells = ((row.photograph, row.class_name, row.side, row.digest, row.group) for row in rows)
     write_csv(folder / SPLIT_TABLE, COLUMNS, cells)
 
 
@@ -66,7 +80,10 @@ def read_split(folder: Path) -> list[SplitRow] | None:
     if not path.is_file():
         return None
     try:
-        return [SplitRow(row["photograph"], row["class"], row["split"], row["sha256"]) for row in read_csv(path)]
+        return [
+            SplitRow(row["photograph"], row["class"], row["split"], row["sha256"], row.get("group") or "")
+            for row in read_csv(path)
+        ]
     except (OSError, ValueError, KeyError, csv.Error) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
 
@@ -92,12 +109,9 @@ def rows_of_fold(rows: Sequence[SplitRow], config: DataConfig) -> list[SplitRow]
         return list(rows)
     classes = sorted({row.class_name for row in rows})
     number_of = {name: number for number, name in enumerate(classes)}
-    train, val, test = (
-        np.array([index for index, row in enumerate(rows) if row.side == side], dtype=np.int64)
-        for side in (TRAIN, VAL, TEST)
-    )
-    labels, digests = [number_of[row.class_name] for row in rows], [row.digest for row in rows]
-    fold = fold_of(Split(train, val, test), labels, digests, classes, config.split_seed, config.folds, config.fold)
+    labels, keys = [number_of[row.class_name] for row in rows], [row.key for row in rows]
+    split = split_of([row.side for row in rows])
+    fold = fold_of(split, labels, keys, classes, config.split_seed, config.folds, config.fold)
     side_of = {int(index): side for side in (TRAIN, VAL, TEST) for index in getattr(fold, side)}
     return [replace(row, side=side_of[index]) for index, row in enumerate(rows)]
 

@@ -2,6 +2,7 @@
 
     cache_dir/<key>/images.u8     N x size x size x 3 bytes, in the order of index.json
     cache_dir/<key>/thumbnails.u8 N x 16 x 16 x 3 bytes: whole photographs, to find copies by
+    cache_dir/<key>/copies.json   the groups of photographs that look alike, once they were looked for
     cache_dir/<key>/index.json    labels, classes, paths, digests, what could not be read, checksums
     cache_dir/<key>.lock          held while that store is built or looked for
     cache_dir/<key>.use-*         held while it is used (store_use.py)
@@ -34,13 +35,22 @@ from filelock import FileLock
 from tune_cropshield.config.units import MIB
 from tune_cropshield.data.decode import DECODER_VERSION
 from tune_cropshield.data.folder import ImageFolder
-from tune_cropshield.data.near_copies import THUMBNAIL_SIDE
+from tune_cropshield.data.near_copies import ALIKE, THUMBNAIL_SIDE, groups_by_look
 from tune_cropshield.data.preparation import Preparation
 from tune_cropshield.data.store_build import Progress, build_store, check_readable, remove_killed_builds
-from tune_cropshield.data.store_files import FORMAT_VERSION, IMAGES, THUMBNAILS, DamagedStore, check_whole, read_index
+from tune_cropshield.data.store_files import (
+    COPIES,
+    FORMAT_VERSION,
+    IMAGES,
+    THUMBNAILS,
+    DamagedStore,
+    check_whole,
+    read_index,
+)
 from tune_cropshield.data.store_use import note_use
 from tune_cropshield.device import num_cores
 from tune_cropshield.errors import DataError, DiskFull
+from tune_cropshield.files import write_text_atomically
 
 if TYPE_CHECKING:  # seconds to import, and needed only once a store is mapped: a bad folder is told about at once
     from torch import Tensor
@@ -118,6 +128,21 @@ class Store:
     def thumbnails(self) -> npt.NDArray[np.uint8]:
         """Returns a small picture of each whole photograph, (N, THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3)."""
         return np.fromfile(self.path / THUMBNAILS, dtype=np.uint8).reshape(-1, THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3)
+
+    def groups_by_look(self) -> list[list[int]]:
+        """Returns groups of photographs that look alike, as sorted indices. They are kept beside the pictures."""
+        path = self.path / COPIES
+        try:
+            known = json.loads(path.read_text(encoding="utf-8"))
+            groups = [[range(len(self))[index] for index in group] for group in known["groups"]]
+            if known["alike"] == ALIKE:
+                return groups
+        except (OSError, ValueError, KeyError, TypeError, IndexError):
+            pass  # not there yet, or cut off by a full disk
+        groups = groups_by_look(self.thumbnails())
+        with contextlib.suppress(OSError):
+            write_text_atomically(path, json.dumps({"alike": ALIKE, "groups": groups}))
+        return groups
 
     def __reduce__(self) -> tuple[Callable[[Path, Path], Store], tuple[Path, Path]]:
         return Store.load, (self.path, self.root)

@@ -13,7 +13,7 @@ from tune_cropshield.data.near_copies import THUMBNAIL_SIDE
 from tune_cropshield.errors import RunFailure
 
 FORMAT_VERSION = 3  # raise when the layout of a store changes
-IMAGES, THUMBNAILS, INDEX = "images.u8", "thumbnails.u8", "index.json"
+IMAGES, THUMBNAILS, INDEX, COPIES = "images.u8", "thumbnails.u8", "index.json", "copies.json"
 CHECKED_BLOCKS, BLOCK_BYTES = 64, 64 * 1024  # 4 MiB are read to trust a store of any size
 
 

@@ -20,7 +20,7 @@ from tune_cropshield.data.decode import DecodeError, decode_rgb
 from tune_cropshield.data.folder import ListedFolder, list_folder
 from tune_cropshield.data.left_out import LeftOut
 from tune_cropshield.data.long_photographs import long_photographs_lines
-from tune_cropshield.data.near_copies import groups_of_near_copies, thumbnail
+from tune_cropshield.data.near_copies import groups_by_look, groups_of_near_copies, thumbnail
 from tune_cropshield.data.split import TRAIN, VAL
 from tune_cropshield.errors import DataError
 
@@ -92,7 +92,7 @@ def examine_photographs(data: DataConfig, seconds: float, threads: int, fits: It
         )
     identical = {path: group[0] for group in copies for path in group}
     thumbnails = [look.thumbnail for path in sound if isinstance(look := looks[path], Look)]
-    near = groups_of_near_copies(np.stack(thumbnails), sound) if sound else []
+    near = groups_of_near_copies(groups_by_look(np.stack(thumbnails)), sound) if sound else []
     groups = [tuple(sound[index] for index in group) for group in near]
     return Photographs(
         folder=str(root),

@@ -18,6 +18,7 @@ from tune_cropshield.shell import command
 if TYPE_CHECKING:
     from tune_cropshield.data.dataset import LeafData
     from tune_cropshield.data.split import Split
+    from tune_cropshield.data.split_file import SplitRow
     from tune_cropshield.device import Card
     from tune_cropshield.memory.choose.pairs import Plan
     from tune_cropshield.search.views.view import SearchView
@@ -44,12 +45,13 @@ class Prepared:
     cache_dir: Path
 
 
-def prepare(space: SearchSpace, cache_dir: Path, view: SearchView) -> Prepared:
+def prepare(space: SearchSpace, cache_dir: Path, view: SearchView, kept: Sequence[SplitRow] | None = None) -> Prepared:
     """Returns what a search of `space` runs on, and says through `view` what was found.
 
     Args:
         space: where its `data.dir` is "", a synthetic data set is made and searched on.
         cache_dir: keeps decoded photographs, the synthetic data set and measurements of memory between runs.
+        kept: the split of a search that is resumed.
 
     Raises:
         UserError: the device is not there, the photographs cannot be trained on, the network does not take their size,
@@ -74,7 +76,7 @@ def prepare(space: SearchSpace, cache_dir: Path, view: SearchView) -> Prepared:
         space = space.model_copy(update={"data": space.data.model_copy(update={"dir": str(leaves)})})
     with view.steps("decoding photographs") as progress:
         sizes = {trial.image_size, *trial.progressive_sizes.values()}
-        data = open_data(space.data, sizes, cache_dir, progress, space.fits)
+        data = open_data(space.data, sizes, cache_dir, progress, space.fits, kept)
     check_pretrained(trial, len(data.classes))
     parts = [data.as_said(part.data) for part in space.search.parts_of(RunConfig(data=space.data, trial=trial))]
     for line in remarks(parts[0]):

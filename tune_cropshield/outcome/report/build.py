@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from tune_cropshield.data.dataset import LeafData, open_data
+from tune_cropshield.data.split_file import read_split
 from tune_cropshield.errors import RunFailure, UserError
 from tune_cropshield.files import write_text_atomically
 from tune_cropshield.outcome import words
@@ -113,6 +114,6 @@ def _opened(record: SearchRecord, cache_dir: Path) -> LeafData | str:
     if config is None:
         return "no trial says where they are"
     try:
-        return open_data(config.data, {config.trial.final_size}, cache_dir)
+        return open_data(config.data, {config.trial.final_size}, cache_dir, kept=read_split(record.folder))
     except (UserError, RunFailure) as error:
         return str(error)

@@ -1,0 +1,177 @@
+"""Photographs that belong together lie in one part of the split."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import pytest
+from PIL import ImageOps
+
+from tune_cropshield.config.settings import DataConfig
+from tune_cropshield.config.space import space_from
+from tune_cropshield.data.dataset import LeafData, open_data
+from tune_cropshield.data.decode import decode_rgb
+from tune_cropshield.data.generated import draw_leaves
+from tune_cropshield.data.listing import photographs_below
+from tune_cropshield.data.remarks import remarks
+from tune_cropshield.data.split_file import read_split, rows_of_fold, split_rows, write_split
+from tune_cropshield.errors import ConfigError, DataError
+
+
+def sides_of(data: LeafData) -> dict[str, set[str]]:
+    """The parts of the split that photographs of each stem lie in, without what follows the stem."""
+    found = defaultdict(set)
+    for row in split_rows(data):
+        found[row.photograph.split("-")[0]].add(row.side)
+    return found
+
+
+@pytest.fixture(scope="module")
+def turned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty photographs of three classes, each with a mirrored and a turned copy whose names say nothing."""
+    root = draw_leaves(tmp_path_factory.mktemp("turned") / "leaves", classes=3, per_class=20, image_size=96)
+    for number, path in enumerate(photographs_below(root)[0]):
+        photograph = decode_rgb(path)
+        path.rename(path.with_stem(f"{number:03d}-a"))
+        ImageOps.mirror(photograph).save(path.with_stem(f"{number:03d}-b"), quality=60)
+        photograph.rotate(90).resize((64, 64)).save(path.with_stem(f"{number:03d}-c"), quality=90)
+    return root
+
+
+def test_copies_are_found_and_kept_together(turned: Path, shared_cache: Path) -> None:
+    data = open_data(DataConfig(dir=str(turned)), {32}, shared_cache)
+
+    sides = sides_of(data)
+    assert len(sides) == 60
+    assert all(len(parts) == 1 for parts in sides.values())
+    assert Counter(part for parts in sides.values() for part in parts) == {"train": 48, "val": 6, "test": 6}
+    *_, line = remarks(data)
+    assert line.startswith(
+        "180 photographs are 60 and their copies (turned, mirrored, rescaled, compressed, or copies by their names). "
+        "The split keeps them together: "
+    )
+    assert line.endswith('(not with group = "none" under [data])')
+
+
+def test_what_looks_alike_is_kept_beside_the_store_and_found_anew_where_that_is_damaged(
+    turned: Path, tmp_path: Path
+) -> None:
+    store = open_data(DataConfig(dir=str(turned)), {32}, tmp_path).store
+    kept = store.path / "copies.json"
+    groups = json.loads(kept.read_text())["groups"]
+    assert len(groups) == 60
+
+    kept.write_text(json.dumps({"alike": 0.98, "groups": [[0, 1]]}))
+    assert store.groups_by_look() == [[0, 1]]
+    for damaged in ("", "[]", '{"alike": 0.98, "groups": [[0, 180]]}', '{"alike": 0.5, "groups": [[0, 1]]}'):
+        kept.write_text(damaged)
+        assert store.groups_by_look() == groups
+        assert json.loads(kept.read_text())["groups"] == groups
+
+
+def test_without_groups_they_are_parted_and_a_remark_says_so(turned: Path, shared_cache: Path) -> None:
+    data = open_data(DataConfig(dir=str(turned), group="none"), {32}, shared_cache)
+
+    assert sum(len(parts) > 1 for parts in sides_of(data).values()) > 20
+    *_, line = remarks(data)
+    assert "have a copy in another part of the split" in line
+
+
+def test_photographs_that_are_no_copies_stay_where_they_were(drawn_leaves: Path, shared_cache: Path) -> None:
+    with_groups = open_data(DataConfig(dir=str(drawn_leaves)), {32}, shared_cache)
+    without = open_data(DataConfig(dir=str(drawn_leaves), group="none"), {32}, shared_cache)
+
+    assert split_rows(with_groups) == split_rows(without)
+    assert {row.group for row in split_rows(with_groups)} == {""}
+
+
+@pytest.mark.parametrize("fold", [0, 1, 2])
+def test_folds_keep_them_together_and_split_csv_tells_it(
+    turned: Path, shared_cache: Path, tmp_path: Path, fold: int
+) -> None:
+    config = DataConfig(dir=str(turned), folds=3, fold=fold)
+    whole = open_data(DataConfig(dir=str(turned)), {32}, shared_cache)
+    write_split(tmp_path, whole)
+
+    data = open_data(config, {32}, shared_cache)
+
+    assert all(len(parts) == 1 for parts in sides_of(data).values())
+    assert split_rows(whole.as_said(config)) == split_rows(data) == rows_of_fold(read_split(tmp_path) or [], config)
+
+
+def plants(root: Path) -> Path:
+    """Six photographs of each of eight plants in two classes, all different: class/plant3/plant3_1.jpg."""
+    source = draw_leaves(root / "drawn", classes=2, per_class=48, image_size=32)
+    for name in sorted(path.name for path in source.iterdir()):
+        for number, photograph in enumerate(sorted((source / name).iterdir())):
+            plant = root / "plants" / name / f"plant{number // 6}"
+            plant.mkdir(parents=True, exist_ok=True)
+            photograph.rename(plant / f"plant{number // 6}_{number % 6}.jpg")
+    return root / "plants"
+
+
+@pytest.mark.parametrize("group", ["folder", r"^(.*)_\d\.jpg"])
+def test_folders_and_paths_name_groups(tmp_path: Path, shared_cache: Path, group: str) -> None:
+    root = plants(tmp_path)
+
+    data = open_data(DataConfig(dir=str(root), group=group), {32}, shared_cache)
+
+    parts = defaultdict(set)
+    for row in split_rows(data):
+        parts[row.photograph.rsplit("/", 1)[0]].add(row.side)
+    assert all(len(sides) == 1 for sides in parts.values())
+    assert Counter(side for sides in parts.values() for side in sides) == {"train": 12, "val": 2, "test": 2}
+    assert "16 groups of photographs, as their folders or paths say: the split keeps each together" in remarks(data)
+
+
+def test_a_pattern_that_leaves_the_class_out_joins_plants_of_both_classes(tmp_path: Path, shared_cache: Path) -> None:
+    data = open_data(DataConfig(dir=str(plants(tmp_path)), group=r"(plant\d)_"), {32}, shared_cache)
+
+    parts = defaultdict(set)
+    for row in split_rows(data):
+        parts[row.photograph.split("/")[1]].add(row.side)
+    assert len(parts) == 8
+    assert all(len(sides) == 1 for sides in parts.values())
+
+
+def test_a_class_that_would_be_one_group_is_split_all_the_same_and_the_remark_says_what_that_does(
+    tmp_path: Path, shared_cache: Path
+) -> None:
+    root = draw_leaves(tmp_path / "leaves", classes=2, per_class=10, image_size=48)
+    one, *others = photographs_below(root / "rust")[0]
+    for number, other in enumerate(others):
+        decode_rgb(one).resize((40 + number, 40 + number)).save(other, quality=90)
+
+    data = open_data(DataConfig(dir=str(root)), {32}, shared_cache)
+    *_, line = remarks(data)
+
+    assert "have a copy in another part of the split" in line
+    with pytest.raises(DataError, match="too few distinct"):
+        open_data(DataConfig(dir=str(root), group=r"^(rust)"), {32}, shared_cache)
+
+
+def test_a_split_that_was_written_down_is_kept(turned: Path, shared_cache: Path, tmp_path: Path) -> None:
+    write_split(tmp_path, open_data(DataConfig(dir=str(turned), group="none"), {32}, shared_cache))
+    kept = read_split(tmp_path)
+
+    data = open_data(DataConfig(dir=str(turned)), {32}, shared_cache, kept=kept)
+
+    assert split_rows(data) == kept
+
+
+@pytest.mark.parametrize(
+    ("group", "says"),
+    [
+        ("plant", "has 0"),
+        ("(a)(b)", "has 2"),
+        ("(plant", "is none: missing ), unterminated subpattern at position 0"),
+        ("", "has 0"),
+    ],
+)
+def test_a_rule_that_names_no_groups_is_refused(group: str, says: str) -> None:
+    with pytest.raises(ConfigError) as told:
+        space_from({"data": {"group": group}, "space": {"lr": {"log": [1e-4, 1e-2]}}}, {}, "space.toml")
+    assert '`group` must be "found", "folder", "none" or a regular expression' in str(told.value)
+    assert says in str(told.value)

@@ -1,0 +1,101 @@
+"""Photographs that belong together, of one plant or one and the same: a split must not part them, or it flatters.
+
+What belongs together is named by a key, a text that the photographs share; of a photograph that stands alone it is the
+SHA-256 of its file, so that identical files have one key anyway.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from tune_cropshield.config.settings import BY_FOLDER, FOUND_COPIES, IDENTICAL_FILES
+from tune_cropshield.data.layout import side_of
+from tune_cropshield.data.near_copies import groups_of_near_copies, joined
+from tune_cropshield.data.split import Split
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """Which photographs belong together.
+
+    keys: of each photograph. copies: groups of two or more that are copies of one photograph, as sorted indices. named:
+    how many groups of two or more the folders or the names make.
+    """
+
+    keys: tuple[str, ...]
+    copies: tuple[tuple[int, ...], ...] = ()
+    named: int = 0
+
+
+def grouping_of(
+    rule: str,
+    paths: Sequence[str],
+    class_names: Sequence[str],
+    digests: Sequence[str],
+    by_look: Sequence[Sequence[int]],
+) -> Grouping:
+    """Returns which photographs belong together.
+
+    Args:
+        rule: `[data] group`.
+        paths, class_names, digests: one per photograph; paths lie below the data's folder.
+        by_look: groups of photographs that look alike; none before they are decoded.
+    """
+    plain = [without_side(path) for path in paths]
+    found = groups_of_near_copies(by_look, plain)
+    copies = tuple(tuple(group) for group in found if len({digests[index] for index in group}) > 1)
+    if rule == IDENTICAL_FILES:
+        return Grouping(tuple(digests), copies)
+    named = _named(rule, plain, class_names)
+    by_name: dict[str, list[int]] = defaultdict(list)
+    for index, name in named.items():
+        by_name[name].append(index)
+    keys = list(digests)
+    together = [*found, *by_name.values(), *_identical(digests)]
+    for group in joined(len(paths), [pair for members in together for pair in pairwise(members)]):
+        key = min(digests[index] for index in group)
+        for index in group:
+            keys[index] = key
+    return Grouping(tuple(keys), copies, sum(len(group) > 1 for group in by_name.values()))
+
+
+def parted(groups: Sequence[Sequence[int]], split: Split) -> list[tuple[int, ...]]:
+    """Returns the groups of which a split puts some photographs on one side and some on another."""
+    side = np.zeros(len(split.train) + len(split.val) + len(split.test), dtype=np.int8)
+    side[split.val], side[split.test] = 1, 2
+    return [tuple(group) for group in groups if len({int(side[index]) for index in group}) > 1]
+
+
+def without_side(path: str) -> str:
+    """Returns a path without the folder that names the side of a given split."""
+    return "/".join(part for part in path.split("/") if side_of(part) is None)
+
+
+def _named(rule: str, paths: Sequence[str], class_names: Sequence[str]) -> Mapping[int, str]:
+    """Returns {photograph: the name of its group}, of those whose folder or path names one."""
+    if rule == FOUND_COPIES:
+        return {}
+    if rule == BY_FOLDER:
+        folders = (PurePosixPath(path).parent for path in paths)
+        return {
+            index: str(folder)
+            for index, (folder, name) in enumerate(zip(folders, class_names, strict=True))
+            if len(folder.parts) > name.count("/") + 1
+        }
+    pattern = re.compile(rule)
+    matches = ((index, pattern.search(path)) for index, path in enumerate(paths))
+    return {index: match[1] for index, match in matches if match is not None and match[1] is not None}
+
+
+def _identical(digests: Sequence[str]) -> list[list[int]]:
+    members: dict[str, list[int]] = defaultdict(list)
+    for index, digest in enumerate(digests):
+        members[digest].append(index)
+    return list(members.values())
