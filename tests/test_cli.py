@@ -183,10 +183,10 @@ def test_too_many_unreadable_images_are_refused_and_named(capsys: pytest.Capture
         ),
         (
             ["--resume"],
-            "--resume: there is no search in results/runs to go on with: name its folder (--out DIR), or leave out "
+            "--resume: there is no search in results/runs to continue: name its folder (--out DIR), or leave out "
             "--resume",
         ),
-        (["--resume", "--out", "gone"], "gone holds no search to go on with (search.toml is missing)"),
+        (["--resume", "--out", "gone"], "gone contains no search to continue (search.toml is missing)"),
     ],
 )
 def test_a_wrong_flag_of_search_is_told_under_its_name(
@@ -322,7 +322,7 @@ def test_a_folder_with_something_in_it_is_refused(capsys: pytest.CaptureFixture[
     train = ["train", "--config", config, "--data", draw(Path("data"), 2, 4), "--device", "cpu", "--out"]
     assert refused(capsys, *train, "full") == ["full exists and is not an empty folder: give another one (--out)"]
     assert refused(capsys, *train, "file") == [
-        f"file cannot be used: {Path('file').absolute()} is no folder; give another folder (--out)"
+        f"file cannot be used: {Path('file').absolute()} is not a folder; give another folder (--out)"
     ]
 
 
@@ -332,7 +332,7 @@ def test_a_path_below_a_file_is_refused_before_any_work(
     Path("file").write_text("mine")
     place = Path("file").absolute()
 
-    told = [f"file/out cannot be used: {place} is no folder; give another folder (--out)"]
+    told = [f"file/out cannot be used: {place} is not a folder; give another folder (--out)"]
     assert refused(capsys, "search", "--out", "file/out", "--device", "cpu") == told
     assert refused(capsys, "train", "--config", config, "--data", "data", "--out", "file/out") == told
     assert refused(capsys, "export", run_dir, "--to", "file/out") == [told[0].replace("--out", "--to")]
@@ -422,18 +422,17 @@ def test_a_training_is_not_resumed_with_other_settings(capsys: pytest.CaptureFix
     train = ["train", "--config", config, "--data", draw(Path("data"), 2, 4), "--out"]
 
     assert refused(capsys, *train, "out", "--resume") == [
-        "out was trained with other settings: split_seed (3 then, 0 now); lr (0.5 then, 0.0001 now). To go on with it, "
+        "out was trained with other settings: split_seed (3 then, 0 now); lr (0.5 then, 0.0001 now). To continue it, "
         "set the configuration back; or start a new training with another --out"
     ]
     assert refused(capsys, *train, "out") == [
         "out already contains a training: continue it (--resume) or give another folder (--out)"
     ]
     assert refused(capsys, *train, "gone", "--resume") == [
-        "gone holds no training to go on with (config.toml is missing)"
+        "gone contains no training to continue (config.toml is missing)"
     ]
     assert refused(capsys, *train[:-1], "--resume") == [
-        "--resume: there is no training in results/runs to go on with: name its folder (--out DIR), or leave out "
-        "--resume"
+        "--resume: there is no training in results/runs to continue: name its folder (--out DIR), or leave out --resume"
     ]
 
 

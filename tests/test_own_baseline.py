@@ -90,7 +90,9 @@ def test_a_network_without_a_reference_setting_gets_none_and_it_is_said(drawn_le
 
     assert not space.search.baseline
     assert start_points(space, plan_for_cpu((16, 32))) == [{"lr": 1e-3}]
-    told = "there is no reference setting for resnet18 from scratch with AdamW: no gain is told. [baseline] in a space "
+    told = (
+        "there is no reference setting for resnet18 from scratch with AdamW: no gain is shown. [baseline] in a space "
+    )
     assert choice_notes({"space": "mine.toml"}, space) == [f"{told}sets your own"]
     assert choice_notes({"space": "mine.toml", "baseline": False}, space) == []
     with pytest.raises(tc.ConfigError, match=r"^--baseline: there is no reference setting for resnet18 from scratch"):

@@ -84,7 +84,7 @@ def test_every_command_of_a_session_can_be_pasted(paste: Callable[..., str], hom
     said = paste(spelled([sys.executable, "-m", "tune_cropshield", *words]), code=130, ends_at="t000 starts")
     board = after("TensorBoard:", said)
     assert "http://127.0.0.1:" in paste(board, ends_at="Ctrl-C ends it")
-    said = paste(after("Go on:", said))
+    said = paste(after("To continue:", said))
     assert "2 trials: 2 finished" in said
     assert "report:" in said
 
@@ -118,4 +118,4 @@ def test_every_command_of_a_session_can_be_pasted(paste: Callable[..., str], hom
 
     # confirm is interrupted and goes on.
     said = paste(f"cd / && {confirm}", code=130, ends_at="1 of 6 runs")
-    assert "6 of 6 runs" in paste(f"cd / && {after('Go on:', said)}")
+    assert "6 of 6 runs" in paste(f"cd / && {after('To continue:', said)}")

@@ -114,13 +114,13 @@ def first_steps() -> str:
     """Returns what the bare program says: what it is for, and the three commands that one needs first."""
     network = Path("results") / "runs" / "NAME" / "best"
     return f"""\
-One folder of leaf photographs per disease in, the training settings with the best validation accuracy out.
+Give it one folder of leaf photographs per disease. It finds the training settings with the best validation accuracy.
 
-try it on a small synthetic data set, in about a minute:
+Try it on a small synthetic data set, in about a minute:
   {command("search")}
-search on your photographs, one sub-folder per class:
+Search on your photographs, one sub-folder per class:
   {command("search", "--data", "leaves")}
-ask the network that was found about a photograph:
+Ask the network that was found about a photograph:
   {command("predict", network, "leaf.jpg")}
 
 {command("--help")}  lists all commands, COMMAND --help the flags of one.

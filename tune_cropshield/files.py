@@ -182,7 +182,7 @@ def check_can_be_made(folder: Path, flag: str) -> None:
     while not place.exists() and place != place.parent:
         place = place.parent
     why = (
-        "is no folder"
+        "is not a folder"
         if not place.is_dir()
         else ""
         if os.access(place, os.W_OK | os.X_OK)

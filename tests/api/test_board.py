@@ -20,7 +20,7 @@ from tests.tensorboard_server import START_S
 
 def test_a_folder_with_nothing_to_show_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(tc.UserError, match=r"^results/runs is no folder: give that of a search, or one that holds"):
+    with pytest.raises(tc.UserError, match=r"^results/runs is not a folder: give that of a search, or one that holds"):
         tc.board()
     (tmp_path / "results" / "runs" / "a").mkdir(parents=True)
     with pytest.raises(tc.UserError, match=r"^results/runs holds nothing to show: no search, and no training that"):

@@ -78,6 +78,6 @@ def test_a_search_that_is_gone_on_with_does_not_learn_again(tmp_path: Path) -> N
     with pytest.raises(tc.UserError) as told:
         tc.search(learn_from=[tmp_path], out=folder, resume=True, progress=False)
     assert str(told.value) == (
-        f"{folder} was begun with other settings: learn_from (nothing then, {tmp_path} now). To go on with it, leave "
+        f"{folder} was begun with other settings: learn_from (nothing then, {tmp_path} now). To continue it, leave "
         "out --learn-from; or start a new search with another --out"
     )

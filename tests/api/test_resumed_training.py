@@ -49,7 +49,7 @@ def test_the_last_training_of_the_same_configuration_that_has_not_ended_is_meant
 ) -> None:
     found = resumed_training(None, begun, SearchView(), moved=False, fitted=False)
     assert found.folder == RUNS / "older"
-    assert found.note.startswith("going on with results/runs/older, begun 2")
+    assert found.note.startswith("continuing results/runs/older, begun 2")
     assert found.note.endswith(": 2 of 4 epochs are done")
 
     (RUNS / "older").rename(RUNS / "else")
@@ -61,7 +61,7 @@ def test_the_last_training_of_the_same_configuration_that_has_not_ended_is_meant
 def test_what_differs_is_told_by_name_with_both_values_and_what_to_do(begun: RunConfig) -> None:
     other = with_trial(begun, epochs=9, lr=0.25)
     assert refusal(RUNS / "older", other).endswith(
-        " was trained with other settings: lr (0.005 then, 0.25 now); epochs (4 then, 9 now). To go on with it, give "
+        " was trained with other settings: lr (0.005 then, 0.25 now); epochs (4 then, 9 now). To continue it, give "
         "--epochs 4 and set the configuration back; or start a new training with another --out"
     )
     assert refusal(None, with_trial(begun, epochs=9)).startswith(
@@ -105,7 +105,7 @@ def test_a_file_of_ones_own_that_was_changed_is_named(begun: RunConfig, home: Pa
 
     (home / "own.py").write_text("class Loss: ...\n# another line\n")
     assert refusal(RUNS / "older", own).endswith(
-        f" was trained with other settings: {home / 'own.py'}:Loss has changed. To go on with it, put the file back as "
+        f" was trained with other settings: {home / 'own.py'}:Loss has changed. To continue it, put the file back as "
         "it was; or start a new training with another --out"
     )
 

@@ -132,4 +132,4 @@ print(results.interrupted, results.stopped, len(results.curves) > 0, results.bes
 
     assert script.returncode == 0, err
     assert out == "True interrupted True True\n"
-    assert "ended early: interrupted. Go on:" in (home / "screen").read_text()
+    assert "ended early: interrupted. To continue:" in (home / "screen").read_text()

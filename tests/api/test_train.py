@@ -80,7 +80,7 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_weights(
     view = Interrupting()
     with pytest.raises(KeyboardInterrupt):
         tc.train(tables, out=home / "run", device="cpu", progress=view)
-    assert view.notes[-1].startswith("Go on:  ")
+    assert view.notes[-1].startswith("To continue:  ")
     assert view.notes[-1].endswith(f" --out {home / 'run'} --resume --device cpu")
 
     done = tc.train(tables, out=home / "run", device="cpu", resume=True, progress=False)

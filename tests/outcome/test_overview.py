@@ -278,5 +278,5 @@ def test_no_folder_named_and_no_searches_yet_is_an_empty_list(tmp_path: Path, mo
     with pytest.raises(tc.UserError, match="DIR nowhere: there is no such folder"):
         tc.list_searches("nowhere")
     Path("file").touch()
-    with pytest.raises(tc.UserError, match="DIR file: is no folder"):
+    with pytest.raises(tc.UserError, match="DIR file: is not a folder"):
         tc.list_searches("file")

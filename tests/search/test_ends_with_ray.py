@@ -138,7 +138,7 @@ def test_a_search_that_is_asked_to_end_leaves_its_best_and_its_report_and_no_pro
     assert (out / "best" / "model.safetensors").is_file() and (out / "report.html").is_file()
     text = (home / "said").read_text()
     assert text.count("stopping: ") == 1
-    assert "ended early: interrupted. Go on:" in text
+    assert "ended early: interrupted. To continue:" in text
     assert [one.state for one in list_searches(out)] == ["interrupted"]
     # what was under way can go on from where it was
     assert (out / "t000" / "last.pt").is_file()
@@ -170,7 +170,7 @@ def test_a_trial_and_then_the_search_are_stopped_from_another_process(search: St
     assert whole.stdout.splitlines()[-1].startswith(f"the search in {out} stopped; best so far: trial ")
     assert process.wait(timeout=60) == 130
     assert (out / "best" / "model.safetensors").is_file() and (out / "report.html").is_file()
-    assert "ended early: stopped by hand. Go on:" in (home / "said").read_text()
+    assert "ended early: stopped by hand. To continue:" in (home / "said").read_text()
     assert not (out / "t000" / "last.pt").exists() and (out / "t001" / "last.pt").is_file()
     assert [trial.state.name for trial in read_study(out).trials[:2]] == ["PRUNED", "RUNNING"]
     with open(out / "trials.csv", newline="") as file:

@@ -342,7 +342,7 @@ def test_the_whole_search_is_waited_for_also_by_two_at_once(found: Prepared, out
     thread.join()
     assert {(each.trial, each.folder) for each in results} == {(None, out)}
     assert any(each.stopped for each in results)
-    begins = f"the search in {out} stopped; best so far: trial 0, val_acc 0.5000. Go on:  "
+    begins = f"the search in {out} stopped; best so far: trial 0, val_acc 0.5000. To continue:  "
     assert any(each.said.startswith(begins) and each.said.endswith("--resume") for each in results)
     assert list(out.glob(".stop*")) == []
 

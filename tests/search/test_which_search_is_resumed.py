@@ -97,7 +97,7 @@ def test_the_arguments_of_the_start_are_no_difference_and_the_search_is_named() 
     resumed = resumed_search(None, {**again, "baseline": False, "from_scratch": True, "trials": 9}, SearchView())
 
     assert resumed.folder == RUNS / "a"
-    assert resumed.note == "going on with results/runs/a, begun 2026-11-28 10:00: 0 of 9 trials have ended"
+    assert resumed.note == "continuing results/runs/a, begun 2026-11-28 10:00: 0 of 9 trials have ended"
     assert (resumed.space.search.trials, resumed.space.search.epochs) == (9, 4)
     assert resumed_search(RUNS / "a", again, SearchView()).space.search.trials == 3
     assert resumed_search(RUNS / "a", {}, SearchView()).space == load_space(RUNS / "a" / "search.toml")
@@ -109,13 +109,13 @@ def test_all_that_differs_is_told_by_name_with_both_values_and_what_to_do(capsys
 
     assert refusal(data="leaves", epochs=4, seed=3, baseline=False) == (
         "--resume: no search in results/runs has these settings. The nearest is results/runs/a, begun 2026-11-28 "
-        f"10:00: {told}. To go on with it, leave out --epochs --seed --no-baseline; for a new search, leave out "
+        f"10:00: {told}. To continue it, leave out --epochs --seed --no-baseline; for a new search, leave out "
         "--resume"
     )
     flags = ["--data", "leaves", "--epochs", "4", "--seed", "3", "--no-baseline"]
     assert main(["search", "--out", str(RUNS / "a"), "--resume", *flags]) == 2
     assert capsys.readouterr().err == (
-        f"error: results/runs/a was begun with other settings: {told}. To go on with it, leave "
+        f"error: results/runs/a was begun with other settings: {told}. To continue it, leave "
         "out --epochs --seed --no-baseline; or start a new search with another --out\n"
     )
 
@@ -160,7 +160,7 @@ def test_a_default_of_another_version_is_no_difference_and_a_line_that_was_delet
     save_settings(RUNS / "a", then, "again")
 
     assert refusal(RUNS / "a", space="space.toml").startswith(
-        "results/runs/a was begun with other settings: augment (none then, moderate now). To go on with it"
+        "results/runs/a was begun with other settings: augment (none then, moderate now). To continue it"
     )
     Path("space.toml").write_text(SPACE.replace("image_size", 'augment = "none"\nimage_size'))
     assert meant(space="space.toml") == "a"
@@ -202,12 +202,12 @@ def test_photographs_that_have_moved_are_known_by_their_content(here: Path) -> N
     gone.unlink()
     assert refusal(data=moved) == (
         f"--resume: no search in results/runs has these settings. The nearest is results/runs/a, begun 2026-11-28 "
-        f"10:00: 1 photograph is gone: rust/{gone.name} (in {moved}). To go on with it, put the photographs back as "
+        f"10:00: 1 photograph is gone: rust/{gone.name} (in {moved}). To continue it, put the photographs back as "
         "they were; for a new search, leave out --resume"
     )
     assert refusal(RUNS / "a", data=moved, epochs=4) == (
         f"results/runs/a was begun with other settings: epochs (25 then, 4 now); 1 photograph "
-        f"is gone: rust/{gone.name} (in {moved}). To go on with it, leave out --epochs and put the photographs back as "
+        f"is gone: rust/{gone.name} (in {moved}). To continue it, leave out --epochs and put the photographs back as "
         "they were; or start a new search with another --out"
     )
 

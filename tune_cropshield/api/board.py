@@ -48,6 +48,6 @@ def board(search_dir: AnyPath | None = None, *, port: int | None = None) -> str:
 def _check_shows_something(folder: Path) -> None:
     """Raises UserError where TensorBoard would show an empty page. A search that has just begun will have something."""
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder: give that of a search, or one that holds searches")
+        raise UserError(f"{folder} is not a folder: give that of a search, or one that holds searches")
     if not (folder / SETTINGS).exists() and next(folder.rglob("events.out.tfevents.*"), None) is None:
         raise UserError(f"{folder} holds nothing to show: no search, and no training that has finished an epoch")

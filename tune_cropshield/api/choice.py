@@ -64,7 +64,7 @@ def no_reference(space: SearchSpace) -> str:
     how = "fine-tuned" if trial.pretrained else "from scratch"
     return (
         f"there is no reference setting for {trial.model} {how} with "
-        f"{OPTIMIZERS_SHOWN.get(trial.optimizer, trial.optimizer)}: no gain is told. [baseline] in a space sets your "
+        f"{OPTIMIZERS_SHOWN.get(trial.optimizer, trial.optimizer)}: no gain is shown. [baseline] in a space sets your "
         "own"
     )
 

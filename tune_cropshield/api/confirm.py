@@ -239,7 +239,7 @@ def _train_all(
                     f"{value}; {len(runs)} of {num_runs} runs"
                 )
         except (KeyboardInterrupt, RunFailure):
-            view.note(f"{len(runs)} of {num_runs} runs are done. Go on:  {command(*again)}")
+            view.note(f"{len(runs)} of {num_runs} runs are done. To continue:  {command(*again)}")
             raise
     return runs
 

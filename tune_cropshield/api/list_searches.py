@@ -36,7 +36,7 @@ def list_searches(folder: AnyPath | None = None) -> list[Overview]:
 
 def _check(root: Path) -> None:
     if not root.is_dir():
-        raise UserError(f"DIR {root}: {'is no folder' if root.exists() else 'there is no such folder'}")
+        raise UserError(f"DIR {root}: {'is not a folder' if root.exists() else 'there is no such folder'}")
     try:
         next(root.iterdir(), None)
     except OSError as error:

@@ -117,7 +117,7 @@ def _refusal(begun: Begun, differ: Differences) -> str:
     if not differ.settings:
         told = f"{differ.place}: since this search was begun, {differ.photographs}. Put them back as they were"
         return f"{told}, or {new_one}"
-    return f"{begun.folder} was begun with other settings: {differ}. To go on with it, {differ.remedy}; or {new_one}"
+    return f"{begun.folder} was begun with other settings: {differ}. To continue it, {differ.remedy}; or {new_one}"
 
 
 def _differences(begun: Begun, given: Mapping[str, Any], photographs: Photographs | None) -> Differences:
@@ -278,7 +278,7 @@ def _last_of_same(given: Mapping[str, Any], photographs: Photographs) -> Begun:
     if not searches:
         unread = f" (one cannot be read: {faults[0]})" if faults else ""
         raise UserError(
-            f"--resume: there is no search in {RUNS} to go on with{unread}: name its folder (--out DIR), or leave out "
+            f"--resume: there is no search in {RUNS} to continue{unread}: name its folder (--out DIR), or leave out "
             "--resume"
         )
     compared = _compared(searches, given, None)
@@ -289,7 +289,7 @@ def _last_of_same(given: Mapping[str, Any], photographs: Photographs) -> Begun:
     if not same:
         nearest, differ = min(compared, key=lambda one: one[1].weight)  # of equals, the newest
         raise UserError(
-            f"--resume: no search in {RUNS} has these settings. The nearest is {nearest}: {differ}. To go on with it, "
+            f"--resume: no search in {RUNS} has these settings. The nearest is {nearest}: {differ}. To continue it, "
             f"{differ.remedy}; for a new search, leave out --resume"
         )
     unsaid = [len(_not_given(search, given)) for search in same]
@@ -327,7 +327,7 @@ def _note(begun: Begun, space: SearchSpace) -> str:
     study = read_study(begun.folder) if (begun.folder / JOURNAL).is_file() else None
     ended = num_started(study) - len(unfinished(study)) if study is not None else 0
     trials = max(space.search.trials, ended)
-    return f"going on with {begun}: {ended} of {counted(trials, 'trial')} {'has' if ended == 1 else 'have'} ended"
+    return f"continuing {begun}: {ended} of {counted(trials, 'trial')} {'has' if ended == 1 else 'have'} ended"
 
 
 def is_finished(folder: Path, space: SearchSpace) -> bool:

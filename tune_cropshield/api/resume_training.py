@@ -94,7 +94,7 @@ def resumed_training(
     if differ:
         told = "; ".join([*differ.values(), *([f"{changed} (in {run.data.dir})"] if changed else [])])
         raise UserError(
-            f"{begun.folder} was trained with other settings: {told}. To go on with it, "
+            f"{begun.folder} was trained with other settings: {told}. To continue it, "
             f"{_remedy(begun.run, differ, changed)}; or start a new training with another --out"
         )
     if changed:
@@ -105,7 +105,7 @@ def resumed_training(
     if not Path(run.data.dir).is_dir():
         raise UserError(f"the photographs of this training are no longer in {run.data.dir}: say where (--data DIR)")
     planned = "" if fitted else f" of {begun.run.trial.epochs}"
-    note = f"going on with {begun}: {begun.epochs}{planned} {'epoch is' if begun.epochs == 1 else 'epochs are'} done"
+    note = f"continuing {begun}: {begun.epochs}{planned} {'epoch is' if begun.epochs == 1 else 'epochs are'} done"
     return ResumedTraining(begun.folder, run, note)
 
 
@@ -113,7 +113,7 @@ def _read(folder: Path) -> _Begun:
     """Returns the training in `folder`; raises UserError where there is none, or its settings cannot be read."""
     for name in (CONFIG, METRICS):
         if not (folder / name).exists():
-            raise UserError(f"{folder} holds no training to go on with ({name} is missing)")
+            raise UserError(f"{folder} contains no training to continue ({name} is missing)")
     run, lines = load_config(folder / CONFIG), read_metrics(folder)
     trial, best, last = run.trial, best_epoch(lines), lines[-1]["epoch"] if lines else 0
     waited = last - best["epoch"] if best is not None else 0
@@ -174,8 +174,7 @@ def _last_of_same(run: RunConfig, photographs: Photographs, *, moved: bool, fitt
             continue
     if not found:
         raise UserError(
-            f"--resume: there is no training in {RUNS} to go on with: name its folder (--out DIR), or leave out "
-            "--resume"
+            f"--resume: there is no training in {RUNS} to continue: name its folder (--out DIR), or leave out --resume"
         )
     found.sort(key=lambda one: (one.began or datetime.min, len(one.folder.name), one.folder.name), reverse=True)
     compared = []
@@ -193,6 +192,6 @@ def _last_of_same(run: RunConfig, photographs: Photographs, *, moved: bool, fitt
     place = _place(nearest, run, moved)
     told = "; ".join([*differ.values(), *([f"{changed} (in {place})"] if changed else [])])
     raise UserError(
-        f"--resume: no training in {RUNS} has these settings. The nearest is {nearest}: {told}. To go on with it, "
+        f"--resume: no training in {RUNS} has these settings. The nearest is {nearest}: {told}. To continue it, "
         f"{_remedy(nearest.run, differ, changed)}; for a new training, leave out --resume"
     )

@@ -332,6 +332,6 @@ def _show_result(
     if outcome.stopped:
         again = command("search", "--out", shown, "--resume", *outcome.go_on_with)
         how = "" if outcome.stopped == BUDGET_USED_UP else "ended early: "
-        lines.append(f"{how}{outcome.stopped}. Go on:  {again}")
+        lines.append(f"{how}{outcome.stopped}. To continue:  {again}")
     facts: dict[str, Any] = {**summary_facts(outcome.study, folder), **finish.facts, "stopped": outcome.stopped}
     view.result(lines, facts)

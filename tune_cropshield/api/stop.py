@@ -161,7 +161,7 @@ def _end_of_search(folder: Path, taken: bool) -> str:
         ranked = []
     again = command("search", "--out", folder, "--resume")
     best = f"trial {ranked[0].number}, val_acc {words.accuracy(best_value(ranked[0]))}" if ranked else "no result yet"
-    return f"the search in {folder} {how}; best so far: {best}" + (f". Go on:  {again}" if taken else "")
+    return f"the search in {folder} {how}; best so far: {best}" + (f". To continue:  {again}" if taken else "")
 
 
 def _too_late(folder: Path, number: int | None, taken: bool, wait_s: float) -> str:

@@ -279,7 +279,7 @@ def _train_in(
     except DivergedError as error:
         raise error from None
     except KeyboardInterrupt:
-        view.note(f"Go on:  {command('train', '--config', out / CONFIG, '--out', out, '--resume', *flags)}")
+        view.note(f"To continue:  {command('train', '--config', out / CONFIG, '--out', out, '--resume', *flags)}")
         raise
     if traced is not None:
         from tune_cropshield.outcome.profile import TRACE

@@ -105,7 +105,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="continue the search in --out, or with the last one in results/runs of the same settings",
+        help="continue the search in --out, or else the last one in results/runs with the same settings",
     )
     parser.add_argument(
         "--dry-run",

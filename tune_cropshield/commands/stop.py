@@ -11,9 +11,9 @@ from tune_cropshield.commands import arguments
 
 HELP = "stop a running search, or one of its trials"
 DESCRIPTION = (
-    "Stops a search that runs in another terminal, in order, as Ctrl-C there does: best/ and the report are written, "
-    "and search --resume goes on with it. With TRIAL, only that trial stops, at the end of its epoch, and the search "
-    "goes on with the next."
+    "Stops a search that runs in another terminal, as Ctrl-C there does: best/ and the report are written, "
+    "and search --resume continues it. With TRIAL, only that trial stops, at the end of its epoch, and the search "
+    "continues with the next."
 )
 
 

@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="continue from the last checkpoint in --out, or of the last training in results/runs of the same settings",
+        help="continue the training in --out, or else the last one in results/runs with the same settings",
     )
     parser.add_argument(
         "--profile", action="store_true", help="write a trace of the second epoch and print where its time goes"

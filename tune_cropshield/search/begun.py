@@ -39,7 +39,7 @@ def read_begun(folder: Path) -> Begun:
     Raises UserError where there is none, or its settings cannot be read.
     """
     if not (folder / SETTINGS).exists():
-        raise UserError(f"{folder} holds no search to go on with ({SETTINGS} is missing)")
+        raise UserError(f"{folder} contains no search to continue ({SETTINGS} is missing)")
     starts = [_given(start.get("argv", [])) for start in read_starts(folder)]
     later = frozenset[str]().union(*starts[1:])
     return Begun(folder, load_space(folder / SETTINGS), _began(folder), starts[0] if starts else None, later)
