@@ -23,8 +23,9 @@ INTRODUCTION = """\
 # Every setting
 
 A settings file is TOML. A search space (`search --space FILE.toml`) has the tables `[data]`, `[trial]`, `[space]` and
-`[search]` and any number of `[[start]]`; what it leaves out keeps the default. A single training
-(`train --config FILE.toml`) has `[data]` and `[trial]`. A flag such as `--epochs 10` takes precedence over the file.
+`[search]`, and may have `[baseline]` and any number of `[[start]]`. What it leaves out keeps the default. A single
+training (`train --config FILE.toml`) has `[data]` and `[trial]`. A flag such as `--epochs 10` takes precedence over the
+file.
 "left out" as a default means that the key is not there.
 
 This page is made from the code by `python docs/make_settings.py`.
