@@ -1,4 +1,4 @@
-"""A search with a time budget: trials, a final training that is killed and gone on with, one look at the test part."""
+"""A search with a time budget: trials, a final training that is killed and continued, one look at the test part."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def found(drawn_leaves: Path, shared_cache: Path, tmp_path_factory: pytest.TempP
 
 
 def searcher(found: Prepared, folder: Path, num_trials: int = 3) -> StudySearcher:
-    """The searcher of a search that is begun or gone on with in `folder`, as after a kill."""
+    """The searcher of a search that is begun or continued in `folder`, as after a kill."""
     settings = found.space.search.model_copy(update={"trials": num_trials})
     return StudySearcher(begun(replace(found, space=found.space.model_copy(update={"search": settings})), folder))
 
@@ -345,7 +345,7 @@ def test_equal_weights_from_different_learning_rates_are_told_with_both_trials(t
     ended_trial(study, tmp_path, 0.5, b"ac", lr=0.2, max_norm=1.0)
     ended_trial(study, tmp_path, 0.5, b"ab", lr=0.2, max_norm=1.0)
     assert equal_weights(tmp_path, study, 1) is None
-    # Whichever of them ends last: one that was stopped may be gone on with.
+    # Whichever of them ends last: one that was stopped may be continued.
     assert equal_weights(tmp_path, study, 0) == equal_weights(tmp_path, study, 2)
     assert equal_weights(tmp_path, study, 2) == (
         "trials 0 and 2 have identical weights although they differ in lr (0.1 and 0.2): the settings have no "

@@ -1,4 +1,4 @@
-"""A search that is gone on with: where its photographs, its settings, a file of one's own or its journal have changed,
+"""A search that is continued: where its photographs, its settings, a file of one's own or its journal have changed,
 it says what has. No Ray runtime, nothing is trained.
 """
 

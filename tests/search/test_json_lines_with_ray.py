@@ -60,7 +60,7 @@ def test_every_line_of_a_real_search_is_an_event_and_they_tell_what_the_table_te
     events = [json.loads(line) for line in done.stdout.splitlines()]
     with open(out / "trials.csv", newline="", encoding="utf-8") as file:
         rows = {int(row["trial"]): row for row in csv.DictReader(file)}
-    # One that was stopped may be gone on with: it starts and ends again, and its last end is the table's.
+    # One that was stopped may be continued: it starts and ends again, and its last end is the table's.
     assert {event["trial"] for event in events if event["event"] == "started"} == {0, 1, 2, 3}
     assert {event["trial"]: event["event"] for event in events if event["event"] in ENDS} == {
         trial: row["outcome"] for trial, row in rows.items()

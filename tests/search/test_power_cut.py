@@ -94,7 +94,7 @@ def test_a_trials_files_are_on_the_disk_before_the_journal_calls_it_ended_and_it
     assert all(saw[1] for _, saw in syncs.seen)  # the checkpoint was there all the time
 
     after_trial(search, 0, outcome, None)
-    if outcome == "pruned":  # it may be gone on with as long as the search lasts
+    if outcome == "pruned":  # it may be continued as long as the search lasts
         assert (out / "t000" / "last.pt").exists()
         end_stopped(search.study)
         drop_losers(out, search.study)

@@ -123,7 +123,7 @@ def test_parts_that_cannot_be_are_refused_at_once(tmp_path: Path, table: str, to
 def test_only_a_search_in_parts_has_them_among_what_must_stay_the_same() -> None:
     plain = comparable_settings(load_space(Path("search_spaces/demo.toml")))
     assert "parts" not in plain
-    assert {"folds", "fold"}.isdisjoint(plain["data"])  # or searches of earlier versions could not be gone on with
+    assert {"folds", "fold"}.isdisjoint(plain["data"])  # or searches of earlier versions could not be continued
 
     space = load_space(Path("search_spaces/demo.toml"), {"search": {"folds": 3}})
     assert settings_differ(plain, space) == ["folds (1 then, 3 now)"]

@@ -1,4 +1,4 @@
-"""A trial in parts: folds or seeds one after another, killed and gone on with at any place, and what it is worth."""
+"""A trial in parts: folds or seeds one after another, killed and continued at any place, and what it is worth."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ def train_winner_on(search: Search, write_results: Callable[[], object]) -> Fini
 
 
 def _begun(search: Search, final: FinalTraining) -> RunConfig:
-    """Returns the settings of a final training that is gone on with, with the photographs where they lie now."""
+    """Returns the settings of a final training that is continued, with the photographs where they lie now."""
     config = load_config(final.folder / CONFIG)
     return config.model_copy(update={"data": config.data.model_copy(update={"dir": search.space.data.dir})})
 

@@ -33,7 +33,7 @@ MAY_CHANGE = ("trials", "time_budget", "finish", "trials_per_gpu", "stop_when_fl
 
 @dataclass(frozen=True)
 class Resumed:
-    """A search to go on with.
+    """A search to continue.
 
     space: its settings, with what was said anew. note: its name, when it was begun and how far it has come, in words.
     """
@@ -78,7 +78,7 @@ class Differences:
 
 
 def resumed_search(out: Path | None, given: Mapping[str, Any], view: SearchView) -> Resumed:
-    """Returns the search to go on with: the one in `out`, else the last one below results/runs of the same settings.
+    """Returns the search to continue: the one in `out`, else the last one below results/runs of the same settings.
 
     Of several, that is the newest which is not finished, else the newest. Those come first that were begun with no
     arguments but the `given` ones.
@@ -112,7 +112,7 @@ def resumed_search(out: Path | None, given: Mapping[str, Any], view: SearchView)
 
 
 def _refusal(begun: Begun, differ: Differences) -> str:
-    """Returns what is said of a search that was named and cannot be gone on with."""
+    """Returns what is said of a search that was named and cannot be continued."""
     new_one = "start a new search with another --out"
     if not differ.settings:
         told = f"{differ.place}: since this search was begun, {differ.photographs}. Put them back as they were"

@@ -40,7 +40,7 @@ def _own_files(run: RunConfig) -> dict[str, str | None]:
 
 @dataclass(frozen=True)
 class ResumedTraining:
-    """A training to go on with.
+    """A training to continue.
 
     run: its configuration, with the photographs where they lie now. note: its name, when it was begun and how far it
     has come, in words.
@@ -66,7 +66,7 @@ class _Begun:
 def resumed_training(
     out: Path | None, run: RunConfig, view: SearchView, *, moved: bool, fitted: bool
 ) -> ResumedTraining:
-    """Returns the training to go on with: the one in `out`, else the last one below results/runs with these settings.
+    """Returns the training to continue: the one in `out`, else the last one below results/runs with these settings.
 
     Of several, that is the newest which has not come to its end, else the newest.
 

@@ -87,7 +87,7 @@ def search(
         baseline: False leaves out the reference setting, or the space's own [baseline]: trial 0 is one like the
             others, and no gain is told. So it is for networks that have no reference setting.
         ray_address: A running Ray cluster to join, which shares the folders.
-        resume: Go on with the search in `out`; left out, with the last one below results/runs of the same settings.
+        resume: Continue the search in `out`; left out, with the last one below results/runs of the same settings.
             The arguments may be those that it was begun with. Only `trials`, `time_budget`, `finish`, `trials_per_gpu`
             and `stop_when_flat` may be others, and `data` where the photographs have moved.
         progress: True shows a live table on a terminal and in Jupyter (with ipywidgets), and lines elsewhere; False
@@ -156,7 +156,7 @@ def search(
 
 
 def _with_whole_paths(space: SearchSpace) -> SearchSpace:
-    """Returns `space` with its photographs and weights as seen from the root: it may be gone on with from elsewhere."""
+    """Returns `space` with its photographs and weights as seen from the root: it may be continued from elsewhere."""
     place, weights = space.data.dir, space.trial.get("pretrained")
     if place:
         space = space.model_copy(update={"data": space.data.model_copy(update={"dir": str(Path(place).absolute())})})

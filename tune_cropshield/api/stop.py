@@ -45,12 +45,12 @@ def stop(
     """Stops a search that is running, in whatever process and by whomever, or one of its trials; waits until it did.
 
     The search ends in order, as after Ctrl-C: its trials get 10 s to end their epoch, best/ and the report are written,
-    and `search --resume` goes on with it. A trial ends at the end of its epoch and is pruned with what it had reached;
-    the search goes on with the next, and never goes on with that one, also not when it is resumed.
+    and `search --resume` continues it. A trial ends at the end of its epoch and is pruned with what it had reached;
+    the search takes the next, and never continues that one, also not when it is resumed.
 
     Args:
         search: The search's folder, or its name below results/runs.
-        trial: Its number, or its name like "t003"; left out, the whole search. It may run, or wait to be gone on with.
+        trial: Its number, or its name like "t003"; left out, the whole search. It may run, or wait to be continued.
         wait_s: How long to wait, in seconds. What was taken up by then is done later; else it is withdrawn.
         told: Is called with a sentence when the request was made, before the waiting.
 
@@ -106,7 +106,7 @@ def _number_of(trial: int | str | None) -> int | None:
 
 
 def _under_way(folder: Path) -> set[int]:
-    """Returns the trials that run, or wait to be gone on with."""
+    """Returns the trials that run, or wait to be continued."""
     from tune_cropshield.search.journal import read_study, stopped, unfinished
 
     study = read_study(folder)

@@ -83,7 +83,7 @@ def train(
             to it while it runs. With `resume`, the time of all starts together.
         early_stopping: Stop after so many epochs without a better val_acc.
         out: The folder for its files; left out, results/runs/train-TIME.
-        resume: Go on from the last checkpoint in `out`; left out, of the last training below results/runs with the
+        resume: Continue from the last checkpoint in `out`; left out, of the last training below results/runs with the
             same settings. The arguments are those that it was begun with; `data` may be where the photographs have
             moved.
         profile: Write a trace of the second epoch, and tell where its time goes.

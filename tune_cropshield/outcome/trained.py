@@ -40,7 +40,7 @@ def read_run(run_dir: Path) -> tuple[RunConfig, list[str], Path]:
 def read_config(run_dir: Path) -> RunConfig:
     """Returns the settings of a trained run; of one in a search's folder, with the photographs where they lie now.
 
-    Where a search was gone on with after they had moved stands in its search.toml; trials that had ended keep what was.
+    Where a search was continued after they had moved stands in its search.toml; trials that had ended keep what was.
 
     Raises ConfigError when config.toml is missing or damaged.
     """

@@ -1,4 +1,4 @@
-"""One search: what its parts share, and how it is begun or gone on with."""
+"""One search: what its parts share, and how it is begun or continued."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Search:
         ray_address: a Ray cluster to join, None for a Ray of its own.
         budget: its time, None where it has no end.
         stop_requests: what other processes ask of it.
-        pruned: numbers of the trials that were stopped in this run and not gone on with.
+        pruned: numbers of the trials that were stopped in this run and not continued.
         asked_to_stop: numbers of the trials that somebody wants to stop at the end of their epoch, for good.
     """
 
@@ -144,10 +144,10 @@ def begin_search(
     Args:
         prepared: what `prepare` found.
         folder: exists and is locked by the caller for as long as the search runs.
-        resume: a search that is there is gone on with. It is compared with `prepared` before anything is written.
+        resume: a search that is there is continued. It is compared with `prepared` before anything is written.
         command: the command line behind the program's name, for starts.jsonl.
         ray_address: a Ray cluster to join, which shares this machine's folders.
-        knowledge: what earlier searches know. A search that is gone on with knows what it knew when it was begun.
+        knowledge: what earlier searches know. A search that is continued knows what it knew when it was begun.
         budget: the search's time; None where it has no end.
 
     Raises:

@@ -177,7 +177,7 @@ def _past(name: str, study: optuna.Study, settings: SearchSpace, optimizers: set
 
 
 def _has_ended(frozen: FrozenTrial) -> bool:
-    """Tells whether a trial is not under way: one that was stopped counts as pruned, though it may be gone on with."""
+    """Tells whether a trial is not under way: one that was stopped counts as pruned, though it may be continued."""
     return frozen.state.is_finished() or is_stopped(frozen)
 
 

@@ -117,7 +117,7 @@ def go_on_with(trial: optuna.Trial) -> None:
 
 
 def end_stopped(study: optuna.Study) -> list[int]:
-    """Tells the study that the trials which were stopped are not gone on with any more: they are PRUNED.
+    """Tells the study that the trials which were stopped are not continued any more: they are PRUNED.
 
     Returns their numbers.
     """

@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # Optuna and the search's parts take half a second to import,
     from tune_cropshield.search.context import Search
     from tune_cropshield.training.progress import TrialReport
 
-FINAL = "final"  # in a search's folder; where it was gone on with afterwards, final-2 is the next
+FINAL = "final"  # in a search's folder; where it was continued afterwards, final-2 is the next
 ORIGIN = "origin.json"  # in a final training's folder and in best/: whose setting it is, and how it ended
 TIMES_AS_LONG = 4  # as the longest trial, where no time is given
 

@@ -43,7 +43,7 @@ COLUMN_OF_METRIC = {
     name: "epoch_lr" if name == "lr" else name for name in METRIC_NAMES if name not in ("epoch", "val_acc")
 }
 WEIGHTS_BUDGET_BYTES = 2 * 10**9  # of the best trials' weights; the worse ones' go
-CHECKPOINTS_BUDGET_BYTES = 4 * 10**9  # of the trials that were stopped and may be gone on with; the worse ones' go
+CHECKPOINTS_BUDGET_BYTES = 4 * 10**9  # of the trials that were stopped and may be continued; the worse ones' go
 
 # Parameters that no training can miss. A clipping norm may never be reached, a weight decay may be too small to change
 # a float.
@@ -224,7 +224,7 @@ def drop_losers(
     """Deletes what cannot be needed any more, or takes too much space.
 
     That is: ended trials' checkpoints, and the weights of all but the best trials that fit the budget; of a trial in
-    parts, those of all but its best part. Of trials that were stopped and may be gone on with, the checkpoints of all
+    parts, those of all but its best part. Of trials that were stopped and may be continued, the checkpoints of all
     but the best that fit `checkpoints_bytes`: without one, a trial goes on from its start, with the same numbers.
     """
     ranked = best_first(study)

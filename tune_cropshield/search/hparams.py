@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from tensorboard.plugins.hparams.summary_v2 import Metric
 
 START = "events.out.tfevents.0000000000.hparams"  # before the scalars' files, which carry the time
-END = "end.hparams"  # the last part of a name that carries the time too: a trial may be gone on with
+END = "end.hparams"  # the last part of a name that carries the time too: a trial may be continued
 # TensorBoard knows success and failure only: 1 where the pruning rule ended the trial, 2 where somebody did, else 0.
 PRUNED_METRIC = "search/pruned"
 FAILURES = (DIVERGED, OUT_OF_MEMORY, FAILED)
@@ -88,7 +88,7 @@ class HParams:
         _write(self._search_dir / START, _record(EXPERIMENT_TAG, data))
 
     def trial_started(self, number: int, trial: Mapping[str, Any]) -> None:
-        """Writes the parameters of a trial, given all its settings by name; once, however often it is gone on with."""
+        """Writes the parameters of a trial, given all its settings by name; once, however often it is continued."""
         from tensorboard.plugins.hparams import plugin_data_pb2
         from tensorboard.plugins.hparams.metadata import SESSION_START_INFO_TAG
 

@@ -106,9 +106,9 @@ def quiet_optuna() -> Iterator[None]:
 
 
 def is_stopped(trial: FrozenTrial) -> bool:
-    """Tells whether a pruning step has stopped a trial that may be gone on with while its search lasts.
+    """Tells whether a pruning step has stopped a trial that may be continued while its search lasts.
 
-    To Optuna it runs: what it calls pruned can never be gone on with. When the search ends, it becomes PRUNED.
+    To Optuna it runs: what it calls pruned can never be continued. When the search ends, it becomes PRUNED.
     """
     return trial.state == TrialState.RUNNING and trial.user_attrs.get(STOPPED_AFTER) is not None
 
@@ -126,7 +126,7 @@ def unfinished(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def stopped(study: optuna.Study) -> list[FrozenTrial]:
-    """Returns the trials that were stopped at a pruning step and may be gone on with."""
+    """Returns the trials that were stopped at a pruning step and may be continued."""
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     return [trial for trial in running if is_stopped(trial)]
 

@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial
 
 
 def reopened(study: optuna.Study, trial: FrozenTrial) -> optuna.Trial:
-    """Returns a trial that an earlier process began as one that can be gone on with: `study.ask` only begins new ones.
+    """Returns a trial that an earlier process began as one that can be continued: `study.ask` only begins new ones.
 
     Needs the trial's key in the storage, which `FrozenTrial` keeps for itself, and `Trial`'s constructor, which Optuna
     discourages from calling.

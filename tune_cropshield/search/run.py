@@ -70,7 +70,7 @@ def run_search(search: Search, worker: Callable[[], type[Any]] = trial_worker) -
         worker: returns the class whose instances train the trials; TrialWorker, or one made from it.
 
     Raises:
-        DiskFull: something cannot be written. Everything before it is whole, and the search can be gone on with.
+        DiskFull: something cannot be written. Everything before it is whole, and the search can be continued.
         RunFailure: Ray does not start.
         UserError: there is no Ray cluster at the address given.
     """

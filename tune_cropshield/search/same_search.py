@@ -1,4 +1,4 @@
-"""Whether a search that is gone on with is still the one that was begun: its photographs, its settings, its files."""
+"""Whether a search that is continued is still the one that was begun: its photographs, its settings, its files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tune_cropshield.errors import UserError
 from tune_cropshield.search.journal import JOURNAL, num_started
 from tune_cropshield.search.trial_settings import comparable_settings, own_names, settings_mark
 
-FORMAT = "4"  # of trials' settings, checkpoints and metrics: raised when an older search can no longer be gone on with
+FORMAT = "4"  # of trials' settings, checkpoints and metrics: raised when an older search can no longer be continued
 SPELLED = "spelled_settings"  # user attribute of the study
 NEW_ONE = "start a new search with another --out"
 # Of [search], in the order in which `comparable_settings` lists them, those of trials in parts at the end.
@@ -72,7 +72,7 @@ def check_trials(study: optuna.Study, folder: Path) -> None:
 def _why(name: str, study: optuna.Study, folder: Path, space: SearchSpace, store: Store) -> str:
     """Returns a sentence on what differs, and how it could be the same again; "" where only the spelling does."""
     if name == "format":
-        return "this search was begun by another version of tune_cropshield, whose trials differ: go on with that one"
+        return "another version of tune_cropshield, whose trials differ, began this search: continue it with that one"
     if name == "weights":
         return f"since this search was begun, {space.trial_config().pretrained} has changed: put it back as it was"
     if name == "data":
@@ -127,6 +127,7 @@ def _photographs_differ(folder: Path, store: Store) -> str:
     told = what_changed(rows, dict(zip(store.paths, store.digests, strict=True)))
     if not told:
         return (
-            "the photographs are the same, but this version of tune_cropshield or Pillow reads them otherwise: go back"
+            "the photographs are the same, but this version of tune_cropshield or Pillow reads them differently: "
+            "continue with the versions that this search was begun with"
         )
     return f"since this search was begun, {told}. Put them back as they were"

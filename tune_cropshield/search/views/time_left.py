@@ -53,7 +53,7 @@ def seconds_left(
         epochs_of_waiting: that each of them will train, on average.
         slots: trials at once.
         seconds_per_epoch: of one slot, starts of trials included.
-        epochs_at_last: of a trial that is gone on with when no other waits any more.
+        epochs_at_last: of a trial that is continued when no other waits any more.
     """
     ends = sorted(running)
     ends += [0.0] * (slots - len(ends))
