@@ -35,13 +35,14 @@ class Expectation:
     """What a search would find and take.
 
     photographs: how many, in words. remarks: on them, as a search makes them before its first trial. disk, time: a
-    sentence each. space: with as many trials as its time budget holds, where that was asked for.
+    sentence each. shares: what the time budget is for, where there is one. space: with as many trials as its time budget holds, where that was asked for.
     """
 
     photographs: str
     remarks: list[str]
     disk: str
     time: str
+    shares: str | None
     space: SearchSpace
 
 
@@ -77,9 +78,11 @@ def expect(
         epoch_s: float | None = images_of_epoch(splits[0]) / rate
     except RuntimeError as error:  # no memory left beside other programs
         epoch_s, how = None, " ".join(str(error).split())
-    if by_time:
+    budget = None
+    if space.search.time_budget:
         total_s = parse_duration(space.search.time_budget)
         budget = TimeBudget(total_s, time.monotonic(), finish=space.search.finishes)
+    if by_time and budget is not None:
         space = with_trials_within(space, budget, epoch_s, resources.concurrent_trials)
     return Expectation(
         f"{len(folder.files)} photographs, {len(folder.classes)} classes: {used_photographs(splits, space)} (fewer "
@@ -87,6 +90,7 @@ def expect(
         remarks_before_decoding(folder, splits[0], space.fits),
         _disk(space, resources, folder),
         _time(space.search, epoch_s, resources.concurrent_trials, how),
+        budget.shares() if budget is not None else None,
         space,
     )
 

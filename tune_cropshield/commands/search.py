@@ -219,5 +219,6 @@ def _print(planned: DryRun, console: Console) -> None:
         console.print("no --data given: photographs, disk and time are not estimated")
         return
     expected = planned.expected
-    for line in (expected.photographs, *expected.remarks, expected.disk, expected.time):
+    shares = [expected.shares] if expected.shares is not None else []
+    for line in (expected.photographs, *expected.remarks, expected.disk, expected.time, *shares):
         console.print(Text(line))

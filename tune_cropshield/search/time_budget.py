@@ -45,6 +45,14 @@ class TimeBudget:
         left_s = self.total_s - self.spent_s
         return used + (f"{describe_seconds(left_s)} left" if left_s >= 0.5 else "nothing left")
 
+    def shares(self) -> str:
+        """Returns in words what the whole of it is for."""
+        total = describe_seconds(self.total_s)
+        if not self.finish:
+            return f"of the {total} of the time budget, all is for trials"
+        trials = describe_seconds(SEARCH_SHARE * self.total_s)
+        return f"of the {total} of the time budget, {trials} are for trials; in the rest the winner is trained again, longer"
+
     @property
     def ending_s(self) -> float:
         """What is kept free for the end, where it is not known better."""
