@@ -35,7 +35,8 @@ class Expectation:
     """What a search would find and take.
 
     photographs: how many, in words. remarks: on them, as a search makes them before its first trial. disk, time: a
-    sentence each. shares: what the time budget is for, where there is one. space: with as many trials as its time budget holds, where that was asked for.
+    sentence each. shares: what the time budget is for, where there is one. space: with as many trials as its time
+    budget holds, where that was asked for.
     """
 
     photographs: str
