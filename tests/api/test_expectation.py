@@ -156,7 +156,7 @@ def test_a_dry_run_has_as_many_trials_as_the_time_budget_holds(
     said = capsys.readouterr().out
     assert "worst case: 200 trials x 25 epochs" in said
     assert said.endswith(
-        "of the 12 h of the time budget, 4 h are for trials; in the rest the winner is trained again, longer\n"
+        "of the 12 h of the time budget, 4 h are for trials; then the winner is trained again, longer\n"
     )
     assert main([*flags, "--time-budget", "12h", "--trials", "7", "--no-finish"]) == 0
     said = capsys.readouterr().out

@@ -51,7 +51,7 @@ class TimeBudget:
         if not self.finish:
             return f"of the {total} of the time budget, all is for trials"
         trials = describe_seconds(SEARCH_SHARE * self.total_s)
-        return f"of the {total} of the time budget, {trials} are for trials; in the rest the winner is trained again, longer"
+        return f"of the {total} of the time budget, {trials} are for trials; then the winner is trained again, longer"
 
     @property
     def ending_s(self) -> float:
