@@ -17,7 +17,7 @@ import pytest
 import tune_cropshield as tc
 from tune_cropshield.cli import main
 from tune_cropshield.data.folder import scan_folder
-from tune_cropshield.data.generated import draw_leaves
+from tune_cropshield.data.generated import draw_leaves, drawn_leaves_folder
 from tune_cropshield.data.preparation import Preparation
 from tune_cropshield.data.store import Store, open_store
 from tune_cropshield.search.prepare import _unused_stores
@@ -217,6 +217,17 @@ def test_links_and_what_this_program_has_not_made_stay(leaves: Path, cache: Path
     }
     assert (outside / "precious.json").read_text() == "x"
     assert (cache / "drawn-leaves-6x80-96px" / "leaf.png").exists()
+
+
+def test_the_synthetic_photographs_of_this_and_of_earlier_versions_are_counted_and_stay(cache: Path) -> None:
+    for folder, num_bytes in ((drawn_leaves_folder(cache), 1000), (cache / "drawn-leaves-6x80-96px", 200)):
+        folder.mkdir(parents=True)
+        (folder / "leaf.png").write_bytes(b"x" * num_bytes)
+
+    cleared = tc.cache(clear=True)
+
+    assert cleared.synthetic_bytes == 1200
+    assert (drawn_leaves_folder(cache) / "leaf.png").exists()
 
 
 def test_a_cache_folder_that_is_a_link_is_cleared_behind_it(leaves: Path, cache: Path, tmp_path: Path) -> None:

@@ -19,9 +19,8 @@ from tune_cropshield.data.cached import (
     remove_store,
     size_of,
 )
+from tune_cropshield.data.generated import SYNTHETIC
 from tune_cropshield.errors import UserError
-
-DRAWN = "drawn-leaves-*"  # the synthetic photographs: searches on them look for them here, so they stay
 
 
 @dataclass(frozen=True)
@@ -155,7 +154,7 @@ def _look(folder: Path) -> CacheResult:
         measurements,
         sum(map(size_of, measurements)),
         sum(map(size_of, killed_builds(folder))),
-        sum(map(size_of, folder.glob(DRAWN))),
+        sum(size_of(found) for pattern in SYNTHETIC for found in folder.glob(pattern)),
         sum(map(size_of, _digests(folder))),
     )
 

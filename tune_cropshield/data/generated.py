@@ -32,6 +32,8 @@ MIN_PER_CLASS, MIN_IMAGE_SIZE = 3, 16  # one image for each side of the split; b
 MAX_PER_CLASS, MAX_IMAGE_SIZE = 100_000, 4096  # beyond them a slip of the finger fills the disk or the memory
 JPEG_QUALITY = 92
 
+# The data set's folder in the cache, and its name in earlier versions: searches on it look for it there.
+SYNTHETIC = ("synthetic-leaves-*", "drawn-leaves-*")
 DRAWN_CLASSES, DRAWN_PER_CLASS, DRAWN_SIZE = 6, 80, 96  # small enough for a first search of a minute on two cores
 
 
