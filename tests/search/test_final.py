@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
 import pytest
+import torch
 from optuna.trial import create_trial
 
-from tune_cropshield.search.final import delivered
+from begun_search import Photographs, begun, prepared
+from tune_cropshield.device import num_cores
+from tune_cropshield.search.final import delivered, measured_epoch_s, setting_of
 
 SETTINGS = """
 [trial]
@@ -55,3 +59,19 @@ def test_a_final_training_is_the_result_where_it_compares_and_is_no_worse(
 
     assert (found is not None) == is_result
     assert found is None or found.val_acc == accuracy
+
+
+def test_whether_trials_fit_is_timed_with_the_threads_of_a_trial_and_the_final_training_has_all_cores(
+    drawn_leaves: Path, shared_cache: Path, tmp_path: Path
+) -> None:
+    found = prepared(Photographs(drawn_leaves, shared_cache), tmp_path / "space.toml")
+    (tmp_path / "out").mkdir()
+    search = begun(replace(found, resources=replace(found.resources, threads=1)), tmp_path / "out")
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        assert measured_epoch_s(search) is not None
+        assert torch.get_num_threads() == 1  # as the updates were timed
+    finally:
+        torch.set_num_threads(threads)
+    assert setting_of(search)[0].trial.threads == num_cores()

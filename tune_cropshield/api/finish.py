@@ -67,7 +67,7 @@ def too_short_to_search(search: Search) -> str | None:
     budget, settings = search.budget, search.space.search
     if budget is None or not budget.finish or num_started(search.study):
         return None
-    epoch_s = measured_epoch_s(search, setting_of(search)[0])
+    epoch_s = measured_epoch_s(search)
     if epoch_s is None:
         return None
     now, full_trial_s = time.monotonic(), epoch_s * settings.epochs

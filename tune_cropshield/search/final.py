@@ -114,10 +114,15 @@ def next_folder(search_dir: Path) -> Path:
 
 
 def setting_of(search: Search) -> tuple[RunConfig, int | None]:
-    """Returns the setting to train at the end, and the trial that it is of: the winner's.
+    """Returns the setting to train at the end, on all cores, and the trial that it is of: the winner's.
 
     Where no trial has a result it is the first starting point beside the reference setting, and no trial's.
     """
+    run, number = _as_in_trials(search)
+    return run.model_copy(update={"trial": run.trial.model_copy(update={"threads": num_cores()})}), number
+
+
+def _as_in_trials(search: Search) -> tuple[RunConfig, int | None]:
     from tune_cropshield.search.journal import best_first
     from tune_cropshield.search.start_points import reference_point, start_points
 
@@ -129,8 +134,7 @@ def setting_of(search: Search) -> tuple[RunConfig, int | None]:
         behind = starts[1:] if search.space.search.baseline else starts  # trial 0 is no starting point
         first = next(iter([*behind, *starts]), {})
         parameters, number = {**reference_point(search.space), **first}, None
-    run = search.run_config(parameters)
-    return run.model_copy(update={"trial": run.trial.model_copy(update={"threads": num_cores()})}), number
+    return search.run_config(parameters), number
 
 
 def epochs_to_expect(search: Search, number: int | None, left_s: float) -> tuple[int, int]:
@@ -197,14 +201,15 @@ def train_final(
     return _read(folder)
 
 
-def measured_epoch_s(search: Search, config: RunConfig) -> float | None:
-    """Returns about how long an epoch of `config` takes on this machine, before anything was trained.
+def measured_epoch_s(search: Search) -> float | None:
+    """Returns about how long an epoch of a trial takes on this machine, before anything was trained.
 
-    On a GPU by what was measured for the plan; on a CPU a few updates are timed, in a second or two. None where it is
-    not known.
+    On a GPU by what was measured for the plan; on a CPU a few updates are timed, in a second or two, with as many
+    threads as a trial has. None where it is not known.
     """
     from tune_cropshield.memory.choose.pairs import Pair
 
+    config, _ = _as_in_trials(search)
     count = len(search.data.split.train)
     if search.resources.device == "cuda":
         figures = search.plan.figures.get(Pair(*config.trial.pair))
