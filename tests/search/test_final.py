@@ -9,9 +9,9 @@ from pathlib import Path
 import optuna
 import pytest
 import torch
+from begun_search import Photographs, begun, prepared
 from optuna.trial import create_trial
 
-from begun_search import Photographs, begun, prepared
 from tune_cropshield.device import num_cores
 from tune_cropshield.search.final import delivered, measured_epoch_s, setting_of
 
