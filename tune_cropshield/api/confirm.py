@@ -213,18 +213,20 @@ def _train_all(
     """
     from tune_cropshield.outcome.confirm import confirm
     from tune_cropshield.search.stop_requests import StopRequests
+    from tune_cropshield.training.orderly_end import orderly_end
 
     epochs, num_runs = chosen[0].config.trial.epochs, len(chosen) * len(seeds)
     runs: list[ConfirmedRun] = []
     requests = StopRequests(folder)
     requests.forget()
-    with view.steps(f"epochs of {num_runs} runs") as shown:
+    with view.steps(f"epochs of {num_runs} runs") as shown, orderly_end(view.note) as end:
 
         def started(candidate: Candidate, seed: int) -> Callable[[TrialReport], object]:
             def report(done: TrialReport) -> None:
                 shown(len(runs) * epochs + done.metrics.epoch, num_runs * epochs)
                 if None in requests.take():
                     raise KeyboardInterrupt
+                end.epoch_ended(done.metrics.epoch_s)
 
             return report
 

@@ -32,7 +32,6 @@ from tune_cropshield.search.final import (
 from tune_cropshield.search.journal import num_started
 from tune_cropshield.search.stopping import obey_requests
 from tune_cropshield.search.time_budget import TimeBudget
-from tune_cropshield.signals import on_ending_signal
 from tune_cropshield.training.run_folder import CONFIG
 
 if TYPE_CHECKING:
@@ -142,23 +141,23 @@ def _is_worth_another(search: Search, last: FinalTraining, ends: float | None, n
 
 def _trained(search: Search, folder: Path, config: RunConfig, number: int | None, ends: float | None) -> FinalTraining:
     """Trains, shows how far it has come, and returns how it ended; interrupted, without an outcome."""
+    from tune_cropshield.training.orderly_end import orderly_end
 
-    def interrupt() -> None:
-        search.early_end.interrupt()
-        raise KeyboardInterrupt
-
-    with search.view.steps("epochs of the final training") as shown:
+    with search.view.steps("epochs of the final training") as shown, orderly_end(search.view.note) as end:
 
         def report(done: TrialReport, planned: int) -> None:
             shown(done.metrics.epoch, planned)
             obey_requests(search)
-            if search.early_end.interrupted and not done.finished:
+            if done.finished:
+                return
+            if search.early_end.interrupted:
                 raise KeyboardInterrupt
+            end.epoch_ended(done.metrics.epoch_s)
 
         try:
-            with on_ending_signal(interrupt):
-                return train_final(search, folder, config, number, ends, report)
+            return train_final(search, folder, config, number, ends, report)
         except KeyboardInterrupt:
+            search.early_end.interrupt()
             return final_trainings(search.folder)[-1]
 
 

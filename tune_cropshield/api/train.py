@@ -231,6 +231,7 @@ def _train_in(
     from tune_cropshield.data.split_file import SPLIT_TABLE, read_split, split_rows, what_changed, write_split
     from tune_cropshield.training.fitted import train_until
     from tune_cropshield.training.loop import run_trial
+    from tune_cropshield.training.orderly_end import OrderlyEnd, orderly_end
 
     trial = config.trial
     if resume and (
@@ -255,7 +256,7 @@ def _train_in(
             config = config.model_copy(update={"trial": trial.model_copy(update={"cuda_graphs": False})})
         traced = EpochProfile(out, trial.epochs, cuda=device == "cuda")
 
-    def report(done: TrialReport, epochs: int = trial.epochs) -> None:
+    def show(done: TrialReport, epochs: int, end: OrderlyEnd) -> None:
         metrics = done.metrics
         if traced is not None:
             traced.epoch_ended(metrics.epoch)
@@ -266,14 +267,21 @@ def _train_in(
             f"val_loss {metrics.val_loss:.4f}  val_acc {words.accuracy(metrics.val_acc)}{best}  "
             f"{metrics.images_per_s:.0f} images/s  {metrics.epoch_s:.1f} s"
         )
+        if not done.finished:
+            end.epoch_ended(metrics.epoch_s)
 
     try:
-        with view.steps(f"files in {out}") as progress:
+        with view.steps(f"files in {out}") as progress, orderly_end(view.note) as end:
             write_left_out(out, data.left_out)
             on_device = DeviceData(data, torch.device(device))
             if deadline is None:
-                last = run_trial(config, on_device, out, report, resume=resume)
+                planned = trial.epochs
+                last = run_trial(config, on_device, out, lambda done: show(done, planned, end), resume=resume)
             else:
+
+                def report(done: TrialReport, epochs: int) -> None:
+                    show(done, epochs, end)
+
                 last = train_until(deadline, config, on_device, out, report, resume=resume)
                 trial = load_config(out / CONFIG).trial
     except DivergedError as error:
