@@ -380,6 +380,13 @@ def test_what_cannot_be_stopped_is_told_in_a_sentence(
 
     assert refusal(str(tmp_path / "nowhere")) == f"error: SEARCH_DIR {tmp_path / 'nowhere'}: there is no such folder\n"
     assert refusal(str(tmp_path)) == f"error: {tmp_path} holds no search\n"
+    training = tmp_path / "training"
+    training.mkdir()
+    (training / "config.toml").touch()
+    with FileLock(training / ".lock"):
+        assert refusal(str(training)) == (
+            f"error: {training} is a training, not a search: it is stopped where it runs (Ctrl-C)\n"
+        )
     search = begun(found, out)
     (out / ".lock").touch()
     assert refusal(str(out)) == f"error: no search is running in {out}: there is nothing to stop\n"

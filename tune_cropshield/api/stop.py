@@ -60,11 +60,14 @@ def stop(
     """
     from tune_cropshield.search.folder import LOCK, holds_search, is_running
     from tune_cropshield.search.stop_requests import StopRequest
+    from tune_cropshield.training.run_folder import CONFIG
 
     folder = search_named(search)
     number = _number_of(trial)
     if not (folder / LOCK).exists() and not holds_search(folder):
         raise UserError(f"{folder} holds no search")
+    if not holds_search(folder) and (folder / CONFIG).exists():
+        raise UserError(f"{folder} is a training, not a search: it is stopped where it runs (Ctrl-C)")
     for place in (folder, folder / LOCK):
         if place.exists() and not os.access(place, os.W_OK):
             raise UserError(f"{place} must not be written to: only who may write to it can stop what runs there")
