@@ -17,7 +17,7 @@ from tune_cropshield.outcome.against_reference import against_reference
 from tune_cropshield.outcome.lead import lead_of_winner
 from tune_cropshield.outcome.trained import BEST
 from tune_cropshield.search.earlier import starts_of_next
-from tune_cropshield.search.endings import shown_outcome
+from tune_cropshield.search.endings import STOPPED_BY_HAND, shown_outcome, was_stopped_by_hand
 from tune_cropshield.search.folder import TABLE, reached, trial_folder
 from tune_cropshield.search.journal import best_trial, reference_trial
 from tune_cropshield.training.run_folder import (
@@ -45,7 +45,11 @@ def summary_lines(
     outcomes = Counter(shown_outcome(trial) or "unfinished" for trial in trials)
     lines_of = {trial.number: read_metrics(trial_folder(search_dir, trial.number)) for trial in trials}
     epochs = sum(len(lines) for lines in lines_of.values())
-    ended = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common())
+    by_hand = Counter(shown_outcome(trial) for trial in trials if was_stopped_by_hand(trial))
+    ended = ", ".join(
+        f"{count} {outcome}" + (f" ({by_hand[outcome]} {STOPPED_BY_HAND})" if by_hand[outcome] else "")
+        for outcome, count in outcomes.most_common()
+    )
     lines = [f"{words.counted(len(trials), 'trial')}: {ended}; {words.counted(epochs, 'epoch')} trained"]
     if not any(trial.intermediate_values for trial in trials):
         return [*lines, "no trial has a result"]

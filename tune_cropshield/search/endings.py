@@ -142,6 +142,11 @@ def shown_outcome(trial: FrozenTrial) -> str | None:
     return PRUNED if is_stopped(trial) else trial.user_attrs.get(OUTCOME)
 
 
+def was_stopped_by_hand(trial: FrozenTrial) -> bool:
+    """Tells whether somebody has stopped a trial for good."""
+    return str(trial.user_attrs.get(REASON, "")).startswith(STOPPED_BY_HAND)
+
+
 def shown_state(trial: FrozenTrial) -> str:
     """Returns a trial's state in Optuna's words, as it is shown."""
     from tune_cropshield.search.journal import is_stopped
