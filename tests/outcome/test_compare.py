@@ -57,8 +57,8 @@ def test_winners_on_the_same_photographs_are_held_against_chance(make: Make, tmp
     found = tc.compare("a", "b")
 
     assert found.verdicts[0] == (
-        "a and b, on the same 12 validation photographs: 7 only a gets right, 0 only b; the difference is more than "
-        "chance gives two equal networks (p = 0.016, McNemar's exact test)"
+        "a and b, on the same 12 validation photographs: 7 only a gets right, 0 only b; the difference is larger "
+        "than chance would give (p = 0.016, McNemar's exact test)"
     )
     assert dict((name, values) for name, *values in found.results) == {
         "state": ["interrupted", "interrupted"],
@@ -66,7 +66,7 @@ def test_winners_on_the_same_photographs_are_held_against_chance(make: Make, tmp
         "result": ["trial 1", "trial 1"],
         "val_acc": ["0.9167", "0.3333"],
         "95 % interval": ["64.6 to 98.5 %", "13.8 to 60.9 %"],
-        "judged on": ["12", "12"],
+        "validated on": ["12", "12"],
         "test_acc": ["–", "–"],
         "epochs trained": ["5", "5"],
         "time": ["0 s", "0 s"],
@@ -86,7 +86,7 @@ def test_the_same_photographs_are_known_by_content_wherever_they_lie(
     found = tc.compare("a", "b")
 
     assert (
-        "on the same 12 validation photographs: 1 only a gets right, 0 only b; the difference is within chance"
+        "on the same 12 validation photographs: 1 only a gets right, 0 only b; the difference could be chance"
         in (found.verdicts[0])
     )
     assert found.settings == [("data.dir", str(drawn_leaves), str(moved))]
@@ -104,8 +104,8 @@ def test_winners_on_other_photographs_are_not_held_against_each_other(
     make("a", 6), make("b", 5, others)
 
     assert tc.compare("a", "b").verdicts[0] == (
-        "a and b: whether their winners differ cannot be told, since they were judged on other photographs (12 and 12, "
-        "0 of them the same)"
+        "a and b: whether their winners differ cannot be said, as they were validated on different photographs (12 "
+        "and 12, 0 of them the same)"
     )
 
 
@@ -113,14 +113,14 @@ def test_why_it_cannot_be_told_is_said(make: Make) -> None:
     make("a", 6)
     (make("b", 5) / "split.csv").unlink()
     (make("c", 5) / "t001" / "predictions.csv").unlink()
-    told = "whether their winners differ cannot be told, since of"
+    told = "whether their winners differ cannot be said: of"
 
     found = tc.compare("a", "b", "c")
 
     assert found.verdicts[:3] == [
-        f"a and b: {told} b it keeps no split.csv, by which photographs are known",
-        f"a and c: {told} c predictions.csv of its result is not there",
-        f"b and c: {told} b it keeps no split.csv, by which photographs are known",
+        f"a and b: {told} b, it keeps no split.csv, by which photographs are known",
+        f"a and c: {told} c, predictions.csv of its result is not there",
+        f"b and c: {told} b, it keeps no split.csv, by which photographs are known",
     ]
     assert [side.interval is not None for side in found.sides] == [True, True, True]
 
@@ -160,8 +160,8 @@ def test_a_search_without_a_result_stands_beside_one_with(make: Make, drawn_leav
     found = tc.compare("a", "b", "c")
 
     assert [side.val_acc for side in found.sides] == [0.5, None, None]
-    assert found.verdicts[0].endswith("cannot be told, since of b no trial has a result yet")
-    assert found.verdicts[1].endswith("cannot be told, since of c no trial has begun")
+    assert found.verdicts[0].endswith("cannot be said: of b, no trial has a result yet")
+    assert found.verdicts[1].endswith("cannot be said: of c, no trial has begun")
     assert found.best_settings == []
 
 

@@ -142,7 +142,7 @@ def _results(sides: list[Side]) -> list[tuple[str, ...]]:
         row("result", result),
         row("val_acc", lambda side: words.accuracy(side.val_acc) + side.spread),
         row("95 % interval", lambda side: words.share_interval(side.interval) if side.interval is not None else "–"),
-        row("judged on", lambda side: str(len(side.judged)) if isinstance(side.judged, list) else "–"),
+        row("validated on", lambda side: str(len(side.judged)) if isinstance(side.judged, list) else "–"),
         row("test_acc", lambda side: words.accuracy(side.test_acc)),
         row("epochs trained", lambda side: str(side.epochs)),
         row("time", lambda side: words.seconds(side.seconds)),

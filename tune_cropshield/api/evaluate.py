@@ -225,7 +225,7 @@ def _report_again(result: EvaluationResult, run_dir: Path, folder: Path, weights
     """
     from tune_cropshield.search.folder import holds_search
 
-    search_dir = run_dir.absolute().parent
+    search_dir = run_dir.parent if run_dir.name else run_dir.absolute().parent  # as it was named
     if not holds_search(search_dir):
         return None
     if folder.absolute() != run_dir.absolute():

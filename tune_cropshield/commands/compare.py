@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 HELP = "show searches side by side"
 DESCRIPTION = (
     "Shows two or more searches side by side: what differs in their settings, what each found, and whether their "
-    "winners differ by more than chance gives. Writes a chart of the best value over the epochs trained."
+    "winners differ by more than chance would give. Writes a chart of the best value over the epochs trained."
 )
 
 

@@ -206,7 +206,8 @@ def verdicts(sides: Sequence[Side]) -> list[str]:
     if sum(side.val_acc is not None for side in sides) > 1:
         told.append(
             "each winner was chosen by its validation photographs, as the best of its trials, so every val_acc is "
-            "probably too high, the more so the more trials there were; evaluate --split test looks at others, once"
+            "probably too high, and more so with more trials; evaluate --split test uses photographs that no trial has "
+            "seen"
         )
     return told
 
@@ -215,19 +216,19 @@ def _verdict(first: Side, second: Side) -> str:
     names = f"{first.name} and {second.name}"
     for side in (first, second):
         if isinstance(side.judged, str):
-            return f"{names}: whether their winners differ cannot be told, since of {side.name} {side.judged}"
+            return f"{names}: whether their winners differ cannot be said: of {side.name}, {side.judged}"
     assert isinstance(first.judged, list) and isinstance(second.judged, list)
     found = on_same_photographs(first.judged, second.judged)
     if found is None:
         shared = {row.photograph for row in first.judged} & {row.photograph for row in second.judged}
         return (
-            f"{names}: whether their winners differ cannot be told, since they were judged on other photographs "
+            f"{names}: whether their winners differ cannot be said, as they were validated on different photographs "
             f"({len(first.judged)} and {len(second.judged)}, {len(shared)} of them the same)"
         )
     parts = " (the networks of their best parts)" if first.spread or second.spread else ""
-    worth = "within chance" if found.p_value >= CHANCE else "more than chance gives two equal networks"
+    worth = "could be chance" if found.p_value >= CHANCE else "is larger than chance would give"
     return (
         f"{names}{parts}, on the same {words.counted(found.count, 'validation photograph')}: "
-        f"{found.only_first} only {first.name} gets right, {found.only_second} only {second.name}; the difference is "
+        f"{found.only_first} only {first.name} gets right, {found.only_second} only {second.name}; the difference "
         f"{worth} ({words.p_equals(found.p_value)}, McNemar's exact test)"
     )
