@@ -11,11 +11,14 @@ from PIL import ImageOps
 
 from tune_cropshield.config.settings import DataConfig
 from tune_cropshield.config.space import space_from
-from tune_cropshield.data.dataset import LeafData, open_data
+from tune_cropshield.data.dataset import LeafData, open_data, split_together
 from tune_cropshield.data.decode import decode_rgb
 from tune_cropshield.data.generated import draw_leaves
+from tune_cropshield.data.groups import Grouping, grouping_of
+from tune_cropshield.data.layout import Layout
 from tune_cropshield.data.listing import photographs_below
 from tune_cropshield.data.remarks import remarks
+from tune_cropshield.data.split import fold_of
 from tune_cropshield.data.split_file import read_split, rows_of_fold, split_rows, write_split
 from tune_cropshield.errors import ConfigError, DataError
 
@@ -175,3 +178,75 @@ def test_a_rule_that_names_no_groups_is_refused(group: str, says: str) -> None:
         space_from({"data": {"group": group}, "space": {"lr": {"log": [1e-4, 1e-2]}}}, {}, "space.toml")
     assert '`group` must be "found", "folder", "none" or a regular expression' in str(told.value)
     assert says in str(told.value)
+
+
+LABELS = [0] * 12 + [1] * 12
+DIGESTS = [f"{number:064x}" for number in range(24)]
+PATHS = [f"{'ab'[label]}/{number:02d}.jpg" for number, label in enumerate(LABELS)]
+
+
+@pytest.mark.parametrize("other", range(1, 12))
+def test_a_copy_that_only_a_fold_would_part_is_kept_together_too(other: int) -> None:
+    found = grouping_of("found", PATHS, Layout((0,)), DIGESTS, [[0, other]])
+
+    keys, split = split_together(DataConfig(), ["a", "b"], LABELS, DIGESTS, found, [], folds=3)
+
+    for fold in range(3):
+        one = fold_of(split, LABELS, keys, ["a", "b"], 0, 3, fold)
+        sides = [{0, other} & {*side.tolist()} for side in (one.train, one.val, one.test)]
+        assert {0, other} in sides
+
+
+def test_copies_are_parted_where_a_class_would_have_too_few_photographs_for_the_folds() -> None:
+    threes = [[start, start + 1, start + 2] for start in range(0, 24, 3)]
+    found = grouping_of("found", PATHS, Layout((0,)), DIGESTS, threes)
+
+    together, _ = split_together(DataConfig(), ["a", "b"], LABELS, DIGESTS, found, [])
+    for_folds, _ = split_together(DataConfig(), ["a", "b"], LABELS, DIGESTS, found, [], folds=5)
+
+    assert len(set(together)) == 8  # 4 of each class: 2 to train on, 1 to validate, 1 for the test
+    assert for_folds == tuple(DIGESTS)
+
+
+@pytest.mark.parametrize(
+    ("layout", "paths", "groups"),
+    [
+        (Layout((0,)), ["a/1.jpg", "a/2.jpg", "a/x/3.jpg", "a/x/4.jpg"], 1),
+        (Layout((0, 1)), ["a/x/1.jpg", "a/x/2.jpg", "a/x/p/3.jpg", "a/x/p/4.jpg"], 1),  # whatever they are merged into
+        (Layout((1,), 0), ["train/a/p/1.jpg", "train/a/p/2.jpg", "val/a/3.jpg", "val/a/4.jpg"], 1),
+        (
+            Layout((0,)),
+            ["a/test/1.jpg", "a/test/2.jpg", "b/3.jpg", "b/4.jpg"],
+            1,
+        ),  # no given split: a folder like others
+    ],
+)
+def test_a_folder_is_a_group_only_inside_the_folders_that_name_a_class(
+    layout: Layout, paths: list[str], groups: int
+) -> None:
+    found = grouping_of("folder", paths, layout, DIGESTS[:4], [])
+
+    assert found.named == groups
+    assert len(set(found.keys)) == 3
+
+
+@pytest.mark.parametrize("pattern", [r"(x*)", r"()", r"(gone)\.jpg", r"(plant\d+)|"])
+def test_a_pattern_whose_brackets_hold_nothing_joins_no_photographs(pattern: str) -> None:
+    found = grouping_of(pattern, PATHS, Layout((0,)), DIGESTS, [])
+
+    assert found == Grouping(tuple(DIGESTS), (), 0)
+
+
+def test_a_rule_that_joins_nothing_and_one_that_joins_too_much_are_told(drawn_leaves: Path, shared_cache: Path) -> None:
+    data = open_data(DataConfig(dir=str(drawn_leaves), group="folder"), {32}, shared_cache)
+    nothing = "group in [data] joins no photographs: no two of them belong together by their folders or paths"
+    assert nothing in remarks(data)
+
+    config = DataConfig(group=r"(\d)\.jpg")
+    found = grouping_of(config.group, PATHS, Layout((0,)), DIGESTS, [])
+    with pytest.raises(DataError) as told:
+        split_together(config, ["a", "b"], LABELS, DIGESTS, found, [])
+    assert str(told.value).endswith(
+        r'. group = "(\\d)\\.jpg" in [data] makes 10 groups of 24 photographs; 10 of them in several classes, which a '
+        r"pattern like '^(.*plant\d+)_' keeps apart"
+    )

@@ -74,7 +74,9 @@ def test_machine_and_photographs_are_told_with_what_is_wrong_with_them() -> None
         "5 validation photographs: one is 20.0 points of val_acc, and one of the smallest class is 100 points of its "
         "recall; some classes have fewer than 5: scab 1, rust 4"
     ) in text
-    assert "rescaled or recompressed ones: 1 among the 32 decoded: rust/1.jpg ~ rust/1_90deg.jpg" in text
+    assert (
+        "rescaled or compressed ones, or copies by name: 1 among the 32 decoded: rust/1.jpg ~ rust/1_90deg.jpg" in text
+    )
     assert "left out: 1 .heic in rust (HEIC is not read)" in text
     assert "1 (32 of 50, chosen at random, were checked): rust/4.jpg (truncated)" in text
     assert "groups of identical files: 1, 1 of them in more than one class: rust/1.jpg = scab/copy.jpg" in text

@@ -59,7 +59,7 @@ def expect(
     Raises DataError where a search could not train on the photographs.
     """
     from tune_cropshield.config.settings import RunConfig
-    from tune_cropshield.data.dataset import split_together
+    from tune_cropshield.data.dataset import folded, split_together
     from tune_cropshield.data.folder import scan_folder
     from tune_cropshield.data.groups import grouping_of
     from tune_cropshield.data.remarks import remarks_before_decoding
@@ -71,9 +71,9 @@ def expect(
     labels, digests = [file.label for file in folder.files], [file.digest for file in folder.files]
     given = [file.side for file in folder.files if file.side is not None]
     parts = space.search.parts_of(RunConfig(data=config, trial=space.trial_config()))
-    names = [folder.classes[label] for label in labels]
-    found = grouping_of(config.group, [file.path for file in folder.files], names, digests, [])
-    splits = [split_together(part.data, folder.classes, labels, digests, found, given)[1] for part in parts]
+    found = grouping_of(config.group, [file.path for file in folder.files], folder.layout, digests, [])
+    keys, split = split_together(config, folder.classes, labels, digests, found, given, space.search.folds)
+    splits = [folded(part.data, split, folder.classes, labels, keys, given) for part in parts]
     try:
         rate, how = images_per_s(space, resources, pair)
         epoch_s: float | None = images_of_epoch(splits[0]) / rate
@@ -88,7 +88,7 @@ def expect(
     return Expectation(
         f"{len(folder.files)} photographs, {len(folder.classes)} classes: {used_photographs(splits, space)} (fewer "
         "where some cannot be read, which shows when a search decodes them)",
-        remarks_before_decoding(folder, splits[0], space.fits),
+        remarks_before_decoding(folder, splits[0], space.fits, keys, found),
         _disk(space, resources, folder),
         _time(space.search, epoch_s, resources.concurrent_trials, how),
         budget.shares() if budget is not None else None,

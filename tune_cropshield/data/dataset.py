@@ -11,7 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tune_cropshield.config.settings import FOUND_COPIES, DataConfig, Fit
+from tune_cropshield.config.faults import shown
+from tune_cropshield.config.settings import FOUND_COPIES, IDENTICAL_FILES, DataConfig, Fit
+from tune_cropshield.config.units import counted
 from tune_cropshield.data.feed import ImageFeed
 from tune_cropshield.data.folder import ImageFolder, scan_folder
 from tune_cropshield.data.groups import Grouping, grouping_of, parted
@@ -32,7 +34,7 @@ class LeafData:
     unreadable photographs among it. given_sides: the sides of the split that the folders name, none where it was made
     here. fit: of the stores that `store_for` gives, where there are several. keys: of each photograph; the split keeps
     those with equal keys together. copies: groups of photographs that are one (see `groups`), as sorted indices. named:
-    how many groups their folders or names make.
+    how many groups their folders or paths make; None where nobody asked for such.
     """
 
     stores: dict[Preparation, Store]
@@ -42,7 +44,7 @@ class LeafData:
     fit: Fit = "crop"
     keys: tuple[str, ...] = ()
     copies: tuple[tuple[int, ...], ...] = ()
-    named: int = 0
+    named: int | None = None
 
     @property
     def store(self) -> Store:
@@ -74,6 +76,7 @@ def open_data(
     progress: Callable[[int, int], None] | None = None,
     fits: Iterable[Fit] = (),
     kept: Sequence[SplitRow] | None = None,
+    folds: int = 1,
 ) -> LeafData:
     """Returns the photographs of `config`, split, and decoded under `cache_dir` once for each of `image_sizes`.
 
@@ -83,6 +86,7 @@ def open_data(
         fits: where several are needed; left out, that of `config`.
         kept: the split that was written down when a search or a training began. It is used where these are the same
             photographs, also where this version, or a folder that has grown since, would make another one.
+        folds: into how many the photographs are to be dealt later, by `as_said`.
 
     Raises DataError when they cannot be trained on, or a file became unreadable while they were decoded.
     """
@@ -97,15 +101,14 @@ def open_data(
     sides = {file.path: file.side for file in folder.files}
     given = [side for path in store.paths if (side := sides.get(path)) is not None]
     labels = store.labels.tolist()
-    names = [store.classes[label] for label in labels]
-    found = grouping_of(config.group, store.paths, names, store.digests, store.groups_by_look())
+    found = grouping_of(config.group, store.paths, folder.layout, store.digests, store.groups_by_look())
     if kept is not None and [(row.photograph, row.digest) for row in kept] == [
         *zip(store.paths, store.digests, strict=True)
     ]:
         keys = tuple(row.key for row in kept)
         split = folded(config, split_of([row.side for row in kept]), store.classes, labels, keys, given)
     else:
-        keys, split = split_together(config, store.classes, labels, store.digests, found, given)
+        keys, split = split_together(config, store.classes, labels, store.digests, found, given, folds)
     left_out = (*folder.left_out, *unreadable(folder, store))
     return LeafData(stores, split, left_out, frozenset(given), fits[0], keys, found.copies, found.named)
 
@@ -117,25 +120,52 @@ def split_together(
     digests: Sequence[str],
     found: Grouping,
     given: Sequence[str],
+    folds: int = 1,
 ) -> tuple[tuple[str, ...], Split]:
     """Returns what the split goes by, a key for each photograph, and the split; see `split_photographs`.
 
-    Copies that nobody has named are kept together only where a split would part them, so that all others stay where
-    they are; and not where a class would then have too few photographs for a split, which is said (see `remarks`).
+    Copies that nobody has named are kept together only where a split, or one of its folds, would part them, so that all
+    others stay where they are; and not where a class would then have too few photographs, which is said (see
+    `remarks`).
+
+    Args:
+        folds: into how many the photographs are dealt later, where `config` does not say so.
+
+    Raises DataError where a class has too few photographs; those that were named as belonging together count as one.
     """
+    folds = max(folds, config.folds)
+    dealt = [config, *(config.model_copy(update={"folds": folds, "fold": fold}) for fold in range(folds) if folds > 1)]
 
-    def by(keys: Sequence[str]) -> Split:
-        return split_photographs(config, classes, labels, keys, given)
+    def by(keys: Sequence[str]) -> list[Split]:
+        return [split_photographs(each, classes, labels, keys, given) for each in dealt]
 
-    if config.group != FOUND_COPIES:
-        return found.keys, by(found.keys)
-    plain = by(digests)
-    if parted(found.copies, plain):
+    if config.group not in (FOUND_COPIES, IDENTICAL_FILES):
         try:
-            return found.keys, by(found.keys)
+            return found.keys, by(found.keys)[0]
+        except DataError as error:
+            raise DataError(f"{error}{_groups_count_as_one(config.group, found.keys, digests, labels)}") from None
+    plain = by(digests)
+    if config.group == FOUND_COPIES and any(parted(found.copies, split) for split in plain):
+        try:
+            return found.keys, by(found.keys)[0]
         except DataError:
             pass
-    return tuple(digests), plain
+    return tuple(digests), plain[0]
+
+
+def _groups_count_as_one(rule: str, keys: Sequence[str], digests: Sequence[str], labels: Sequence[int]) -> str:
+    """Returns what a rule for groups makes of the photographs, to be said where they are too few; "" if nothing."""
+    groups, contents = len(set(keys)), len(set(digests))
+    if groups == contents:
+        return ""
+    classes_of: dict[str, set[int]] = {}
+    for key, label in zip(keys, labels, strict=True):
+        classes_of.setdefault(key, set()).add(label)
+    across = sum(len(of) > 1 for of in classes_of.values())
+    told = (
+        f"; {across} of them in several classes, which a pattern like '^(.*plant\\d+)_' keeps apart" if across else ""
+    )
+    return f". group = {shown(rule)} in [data] makes {counted(groups, 'group')} of {contents} photographs{told}"
 
 
 def split_photographs(

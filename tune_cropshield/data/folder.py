@@ -38,13 +38,14 @@ class ImageFile:
 class ImageFolder:
     """What `scan_folder` found.
 
-    `classes` and `files` are sorted by name and path, so equal folders compare equal on every machine. `left_out` names
-    everything else that lies in the folder, with the reason.
+    `classes` and `files` are sorted by name and path, so equal folders compare equal on every machine. `layout` says
+    which folders name the classes. `left_out` names everything else that lies in the folder, with the reason.
     """
 
     root: Path
     classes: tuple[str, ...]
     files: tuple[ImageFile, ...]
+    layout: Layout
     left_out: tuple[LeftOut, ...] = ()
 
 
@@ -55,6 +56,7 @@ class ListedFolder:
     root: Path
     classes: tuple[str, ...]
     images: tuple[tuple[ListedImage, int, str | None], ...]
+    layout: Layout
     left_out: tuple[LeftOut, ...]
 
     def of_class(self, label: int) -> list[ListedImage]:
@@ -97,7 +99,7 @@ def scan_folder(
         for image, label, side in listed.images
         if image.path in digests  # deleted since it was listed: as if it had never been there
     )
-    return ImageFolder(listed.root, listed.classes, files, listed.left_out)
+    return ImageFolder(listed.root, listed.classes, files, listed.layout, listed.left_out)
 
 
 def check_folder(
@@ -154,7 +156,8 @@ def list_folder(
     placed = sorted(((image, labels[name], side) for image, name, side in images), key=lambda placed: placed[0].path)
     if layout.side_part is not None and for_training:
         check_given_split(classes, [label for _, label, _ in placed], [side or "" for _, _, side in placed])
-    return ListedFolder(root, classes, tuple(placed), tuple(sorted(left_out, key=lambda thing: thing.path)))
+    left_out.sort(key=lambda thing: thing.path)
+    return ListedFolder(root, classes, tuple(placed), layout, tuple(left_out))
 
 
 def _list_tops(root: Path) -> tuple[dict[str, Listing], Listing]:

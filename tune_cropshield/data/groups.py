@@ -16,7 +16,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from tune_cropshield.config.settings import BY_FOLDER, FOUND_COPIES, IDENTICAL_FILES
-from tune_cropshield.data.layout import side_of
+from tune_cropshield.data.layout import Layout
 from tune_cropshield.data.near_copies import groups_of_near_copies, joined
 from tune_cropshield.data.split import Split
 
@@ -26,18 +26,18 @@ class Grouping:
     """Which photographs belong together.
 
     keys: of each photograph. copies: groups of two or more that are copies of one photograph, as sorted indices. named:
-    how many groups of two or more the folders or the names make.
+    how many groups of two or more the folders or the paths make; None where nobody asked for such.
     """
 
     keys: tuple[str, ...]
     copies: tuple[tuple[int, ...], ...] = ()
-    named: int = 0
+    named: int | None = None
 
 
 def grouping_of(
     rule: str,
     paths: Sequence[str],
-    class_names: Sequence[str],
+    layout: Layout,
     digests: Sequence[str],
     by_look: Sequence[Sequence[int]],
 ) -> Grouping:
@@ -45,15 +45,16 @@ def grouping_of(
 
     Args:
         rule: `[data] group`.
-        paths, class_names, digests: one per photograph; paths lie below the data's folder.
+        paths, digests: one per photograph; paths lie below the data's folder.
+        layout: what the folders in those paths mean.
         by_look: groups of photographs that look alike; none before they are decoded.
     """
-    plain = [without_side(path) for path in paths]
+    plain = [layout.without_side(path) for path in paths]
     found = groups_of_near_copies(by_look, plain)
     copies = tuple(tuple(group) for group in found if len({digests[index] for index in group}) > 1)
     if rule == IDENTICAL_FILES:
         return Grouping(tuple(digests), copies)
-    named = _named(rule, plain, class_names)
+    named = _named(rule, plain, len(layout.class_parts))
     by_name: dict[str, list[int]] = defaultdict(list)
     for index, name in named.items():
         by_name[name].append(index)
@@ -63,7 +64,8 @@ def grouping_of(
         key = min(digests[index] for index in group)
         for index in group:
             keys[index] = key
-    return Grouping(tuple(keys), copies, sum(len(group) > 1 for group in by_name.values()))
+    num_named = sum(len(group) > 1 for group in by_name.values())
+    return Grouping(tuple(keys), copies, None if rule == FOUND_COPIES else num_named)
 
 
 def parted(groups: Sequence[Sequence[int]], split: Split) -> list[tuple[int, ...]]:
@@ -73,25 +75,19 @@ def parted(groups: Sequence[Sequence[int]], split: Split) -> list[tuple[int, ...
     return [tuple(group) for group in groups if len({int(side[index]) for index in group}) > 1]
 
 
-def without_side(path: str) -> str:
-    """Returns a path without the folder that names the side of a given split."""
-    return "/".join(part for part in path.split("/") if side_of(part) is None)
+def _named(rule: str, paths: Sequence[str], class_depth: int) -> Mapping[int, str]:
+    """Returns {photograph: the name of its group}, of those whose folder or path names one.
 
-
-def _named(rule: str, paths: Sequence[str], class_names: Sequence[str]) -> Mapping[int, str]:
-    """Returns {photograph: the name of its group}, of those whose folder or path names one."""
+    A pattern whose brackets hold no text names none.
+    """
     if rule == FOUND_COPIES:
         return {}
     if rule == BY_FOLDER:
         folders = (PurePosixPath(path).parent for path in paths)
-        return {
-            index: str(folder)
-            for index, (folder, name) in enumerate(zip(folders, class_names, strict=True))
-            if len(folder.parts) > name.count("/") + 1
-        }
+        return {index: str(folder) for index, folder in enumerate(folders) if len(folder.parts) > class_depth}
     pattern = re.compile(rule)
     matches = ((index, pattern.search(path)) for index, path in enumerate(paths))
-    return {index: match[1] for index, match in matches if match is not None and match[1] is not None}
+    return {index: match[1] for index, match in matches if match is not None and match[1]}
 
 
 def _identical(digests: Sequence[str]) -> list[list[int]]:

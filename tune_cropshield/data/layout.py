@@ -64,6 +64,11 @@ class Layout:
             return None
         return printable("/".join(folders[part] for part in self.class_parts)), side
 
+    def without_side(self, path: str) -> str:
+        """Returns a path without the folder that names its side of a given split: CLASS/..."""
+        parts = path.split("/")
+        return "/".join(name for part, name in enumerate(parts) if part != self.side_part)
+
 
 def side_of(name: str) -> str | None:
     """Returns the side of a split that a folder is named after, as "Training Set" is after train; None for others."""

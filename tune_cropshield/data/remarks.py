@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 from tune_cropshield.config.settings import Fit
 from tune_cropshield.config.units import counted
@@ -18,7 +19,7 @@ from tune_cropshield.data.class_sizes import (
 from tune_cropshield.data.dataset import LeafData
 from tune_cropshield.data.decode import size_in_header
 from tune_cropshield.data.folder import ImageFolder
-from tune_cropshield.data.groups import parted
+from tune_cropshield.data.groups import Grouping, parted
 from tune_cropshield.data.left_out import left_out_lines
 from tune_cropshield.data.long_photographs import long_photographs_lines
 from tune_cropshield.data.look_alikes import look_alike_lines
@@ -40,15 +41,21 @@ def remarks(data: LeafData) -> list[str]:
     known = _known(data.classes, store.labels.tolist(), store.paths, store.digests, data.split, data.given_sides)
     fits = {preparation.fit for preparation in data.stores}
     long = long_photographs_lines(store.sizes) if fits == {"crop"} else []
-    return [*left_out_lines(data.left_out), *known, *long, *_kept_together(data), *_near_copies_on_both_sides(data)]
+    copies = _Copies(store.paths, store.digests, data.keys, data.copies, data.named)
+    together = [*_kept_together(copies), *_copies_on_both_sides(copies, data.split, data.given_sides)]
+    return [*left_out_lines(data.left_out), *known, *long, *together]
 
 
-def remarks_before_decoding(folder: ImageFolder, split: Split, fits: Collection[Fit]) -> list[str]:
-    """Returns the remarks that need no photograph decoded: all but those on unreadable ones and on near-copies.
+def remarks_before_decoding(
+    folder: ImageFolder, split: Split, fits: Collection[Fit], keys: Sequence[str], found: Grouping
+) -> list[str]:
+    """Returns the remarks that need no photograph decoded: all but those on unreadable ones and copies found by look.
 
     Args:
         split: of the folder's files.
         fits: how photographs become squares in the trials.
+        keys: what the split goes by.
+        found: which of the files belong together.
     """
     files = folder.files
     labels, paths, digests = (
@@ -60,7 +67,20 @@ def remarks_before_decoding(folder: ImageFolder, split: Split, fits: Collection[
     known = _known(folder.classes, labels, paths, digests, split, given)
     sizes = [size_in_header(folder.root / path) for path in paths] if set(fits) == {"crop"} else []
     long = long_photographs_lines([size for size in sizes if size is not None])
-    return [*left_out_lines(folder.left_out), *known, *long]
+    copies = _Copies(paths, digests, keys, found.copies, found.named)
+    together = [*_kept_together(copies), *_copies_on_both_sides(copies, split, given)]
+    return [*left_out_lines(folder.left_out), *known, *long, *together]
+
+
+@dataclass(frozen=True)
+class _Copies:
+    """Photographs and which of them belong together; see `LeafData`."""
+
+    paths: Sequence[str]
+    digests: Sequence[str]
+    keys: Sequence[str]
+    groups: Sequence[Sequence[int]]
+    named: int | None
 
 
 def _known(
@@ -133,50 +153,51 @@ def _identical_on_both_sides(split: Split, paths: Sequence[str], digests: Sequen
     ]
 
 
-def _kept_together(data: LeafData) -> list[str]:
+def _kept_together(copies: _Copies) -> list[str]:
     """Returns which photographs the split keeps together beside identical files, a sentence for each reason."""
     lines = []
-    if data.named:
-        groups = counted(data.named, "group")
+    if copies.named == 0:
+        lines.append("group in [data] joins no photographs: no two of them belong together by their folders or paths")
+    elif copies.named is not None:
+        groups = counted(copies.named, "group")
         lines.append(f"{groups} of photographs, as their folders or paths say: the split keeps each together")
-    kept = [group for group in data.copies if len({data.keys[index] for index in group}) == 1]
+    kept = [group for group in copies.groups if len({copies.keys[index] for index in group}) == 1]
     if kept:
         lines.append(
             f"{sum(map(len, kept))} photographs are {len(kept)} and their copies (turned, mirrored, rescaled, "
             "compressed, or copies by their names). The split keeps them together: "
-            f"{', '.join(_examples(data, kept))} "
+            f"{', '.join(_examples(copies, kept))} "
             '(not with group = "none" under [data])'
         )
     return lines
 
 
-def _examples(data: LeafData, groups: Sequence[Sequence[int]]) -> list[str]:
+def _examples(copies: _Copies, groups: Sequence[Sequence[int]]) -> list[str]:
     """Returns two photographs of each of the first groups that are no identical files: "rust/a.jpg and rust/b.jpg"."""
-    paths, digests = data.store.paths, data.store.digests
+    paths, digests = copies.paths, copies.digests
     pairs = ((one, next(other for other in rest if digests[other] != digests[one])) for one, *rest in groups[:EXAMPLES])
     return [f"{printable(paths[one])} and {printable(paths[other])}" for one, other in pairs]
 
 
-def _near_copies_on_both_sides(data: LeafData) -> list[str]:
+def _copies_on_both_sides(copies: _Copies, split: Split, given_sides: Collection[str]) -> list[str]:
     """Returns a sentence where copies that are no identical files lie on two sides of the split."""
-    split, store = data.split, data.store
     side_of = dict.fromkeys(split.train.tolist(), TRAIN)
     side_of |= dict.fromkeys(split.val.tolist(), VAL) | dict.fromkeys(split.test.tolist(), TEST)
     touched: dict[str, set[int]] = {VAL: set(), TEST: set()}
     examples = []
-    for group in parted(data.copies, split):
+    for group in parted(copies.groups, split):
         first = group[0]
         across = next(
             (
                 index
                 for index in group
-                if side_of[index] != side_of[first] and store.digests[index] != store.digests[first]
+                if side_of[index] != side_of[first] and copies.digests[index] != copies.digests[first]
             ),
             None,
         )
         if across is None:
             continue
-        one, other = printable(store.paths[first]), printable(store.paths[across])
+        one, other = printable(copies.paths[first]), printable(copies.paths[across])
         examples.append(f"{one} ({side_of[first]}) and {other} ({side_of[across]})")
         for index in group:
             if side_of[index] != TRAIN:
@@ -190,12 +211,12 @@ def _near_copies_on_both_sides(data: LeafData) -> list[str]:
     )
     return [
         f"{counts} have a copy in another part of the split (turned, mirrored, rescaled, compressed, or a copy by its "
-        f"name), so the accuracy is too high: {', '.join(examples[:EXAMPLES])}; {_remedy(data)}"
+        f"name), so the accuracy is too high: {', '.join(examples[:EXAMPLES])}; {_remedy(given_sides)}"
     ]
 
 
-def _remedy(data: LeafData) -> str:
+def _remedy(given_sides: Collection[str]) -> str:
     """Returns how copies would come to lie on one side of the split."""
-    if data.given_sides:
+    if given_sides:
         return "keep one of each, or all of them in one part of your split"
     return "keep one of each, or give a split (train/, val/)"

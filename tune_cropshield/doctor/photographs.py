@@ -92,7 +92,8 @@ def examine_photographs(data: DataConfig, seconds: float, threads: int, fits: It
         )
     identical = {path: group[0] for group in copies for path in group}
     thumbnails = [look.thumbnail for path in sound if isinstance(look := looks[path], Look)]
-    near = groups_of_near_copies(groups_by_look(np.stack(thumbnails)), sound) if sound else []
+    names = [listed.layout.without_side(path) for path in sound]
+    near = groups_of_near_copies(groups_by_look(np.stack(thumbnails)), names) if sound else []
     groups = [tuple(sound[index] for index in group) for group in near]
     return Photographs(
         folder=str(root),

@@ -88,7 +88,7 @@ def _photographs(photographs: Photographs, drawn: bool) -> list[tuple[str, str]]
     copies = f"groups of identical files: {len(photographs.copies)}"
     copies += f", {photographs.across_classes} of them in more than one class" if photographs.across_classes else ""
     copies += "" if photographs.files_compared else ", as far as there was time to compare"
-    near = f"groups of turned, mirrored, rescaled or recompressed ones: {len(photographs.near_copies)}"
+    near = f"groups of turned, mirrored, rescaled or compressed ones, or copies by name: {len(photographs.near_copies)}"
     near += "" if photographs.looked_at == photographs.files else f" among the {photographs.looked_at} decoded"
     split = "the folders' own split: " if photographs.given_split else ""
     rows = [

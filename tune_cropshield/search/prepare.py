@@ -76,7 +76,7 @@ def prepare(space: SearchSpace, cache_dir: Path, view: SearchView, kept: Sequenc
         space = space.model_copy(update={"data": space.data.model_copy(update={"dir": str(leaves)})})
     with view.steps("decoding photographs") as progress:
         sizes = {trial.image_size, *trial.progressive_sizes.values()}
-        data = open_data(space.data, sizes, cache_dir, progress, space.fits, kept)
+        data = open_data(space.data, sizes, cache_dir, progress, space.fits, kept, space.search.folds)
     check_pretrained(trial, len(data.classes))
     parts = [data.as_said(part.data) for part in space.search.parts_of(RunConfig(data=space.data, trial=trial))]
     for line in remarks(parts[0]):
