@@ -110,7 +110,7 @@ def conclusion(judged: Sequence[Confirmed]) -> str:
     name = reference.candidate.name
     tested = {confirmed.label: confirmed.comparison for confirmed in others if confirmed.comparison is not None}
     if not tested:
-        return "conclusion: none, because no candidate and {name} were both trained to the end with the same two seeds"
+        return f"conclusion: none, because no candidate and {name} were both trained to the end with the same two seeds"
     winner = next(confirmed for confirmed in others if confirmed.label in tested)
     found = tested[winner.label]
     size = f"{words.points(found.gain)} points of val_acc, 95 % interval {_interval(found)}, {_p_equals(winner)}"
