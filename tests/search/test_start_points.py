@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tune_cropshield.api.space import new_space
 from tune_cropshield.config.space import SearchSpace, space_from
 from tune_cropshield.memory.choose.pairs import plan_for_cpu
 from tune_cropshield.search.knowledge import Knowledge
@@ -96,3 +97,22 @@ def test_what_earlier_searches_know_is_shown_with_batches_of_this_search(pairs: 
     known = known_trials(searched, plan_for_cpu((32, 96)), knowledge, [])
 
     assert known == [(shown, 0.9)]
+
+
+def test_built_in_spaces_for_adamw_try_the_reference_setting_and_then_what_is_usual() -> None:
+    from_scratch, fine_tuned = (new_space({"space": name}) for name in ("cropshield_cnn", "efficientnet_b0"))
+    plan = plan_for_cpu((16, 32, 64, 128))
+
+    clipped = {"max_norm": 1.0, "weight_decay": 1e-2}
+    reference = {"lr": 1e-4, "max_norm": "none", "weight_decay": 1e-4, "effective_batch": 32}
+    assert start_points(from_scratch, plan) == [
+        {**reference, "label_smoothing": 0.0},
+        {"lr": 1e-3, **clipped, "effective_batch": 32, "label_smoothing": 0.1},
+        {"lr": 3e-3, **clipped, "effective_batch": 16, "label_smoothing": 0.1},
+        {"lr": 4e-4, **clipped, "effective_batch": 16, "label_smoothing": 0.1},
+    ]
+    assert start_points(fine_tuned, plan) == [
+        reference,
+        {"lr": 3e-4, **clipped, "effective_batch": 32},
+        {"lr": 1e-3, **clipped, "effective_batch": 32},
+    ]
