@@ -27,6 +27,7 @@ from tune_cropshield.search.prepare import Prepared
 from tune_cropshield.search.ray_events import PruningScheduler, SearchStopper
 from tune_cropshield.search.ray_runtime import RayRuntime
 from tune_cropshield.search.searcher import StudySearcher
+from tune_cropshield.search.state import State, write_end
 from tune_cropshield.search.stop_requests import StopRequest, StopRequests
 from tune_cropshield.search.stopping import obey_requests
 from tune_cropshield.search.views.view import SearchView
@@ -345,6 +346,17 @@ def test_the_whole_search_is_waited_for_also_by_two_at_once(found: Prepared, out
     begins = f"the search in {out} stopped; best so far: trial 0, val_acc 0.5000. To continue:  "
     assert any(each.said.startswith(begins) and each.said.endswith("--resume") for each in results)
     assert list(out.glob(".stop*")) == []
+
+
+def test_confirm_of_a_search_that_has_ended_is_stopped_as_what_it_is(found: Prepared, out: Path) -> None:
+    search = begun(found, out)
+    write_end(out, State("finished"))
+    told: list[str] = []
+    thread = in_a_search(search, search.early_end.is_due)
+    ended = tc.stop(out, told=told.append)
+    thread.join()
+    assert told == [f"asked {out} to stop confirm, at the end of the epoch: waiting for it"]
+    assert (ended.stopped, ended.said) == (True, f"confirm of {out} stopped: the same command continues it")
 
 
 def test_a_search_that_does_not_answer_is_told_and_the_request_withdrawn(found: Prepared, out: Path) -> None:

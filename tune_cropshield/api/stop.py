@@ -75,11 +75,13 @@ def stop(
         raise UserError(f"no search is running in {folder}: there is nothing to stop")
     if number is not None:
         _check_under_way(folder, number)
+    is_search = _is_the_search(folder)
     request, deadline = StopRequest(folder, number), time.monotonic() + wait_s
     try:
         request.make()
         if told is not None:
-            what = "the search" if number is None else f"t{number:03d}, at the end of its epoch"
+            whole = "the search" if is_search else "confirm, at the end of the epoch"
+            what = whole if number is None else f"t{number:03d}, at the end of its epoch"
             told(f"asked {folder} to stop {what}: waiting for it")
         while is_running(folder):
             if number is not None and number not in _under_way(folder):
@@ -89,7 +91,8 @@ def stop(
             request.make()
             time.sleep(ASK_AGAIN_S)
         if number is None:
-            return StopResult(folder, None, request.is_taken, _end_of_search(folder, request.is_taken))
+            end = _end_of_search if is_search else _end_of_confirm
+            return StopResult(folder, None, request.is_taken, end(folder, request.is_taken))
         if number not in _under_way(folder):
             return _end_of_trial(folder, number)
         said = f"the search in {folder} has ended, and t{number:03d} had not stopped by then: --resume continues it"
@@ -151,6 +154,22 @@ def _end_of_trial(folder: Path, number: int) -> StopResult:
     by_hand = row["reason"].startswith(STOPPED_BY_HAND)
     said = "the search continues without it" if by_hand else "it ended of itself before it could be stopped"
     return StopResult(folder, number, by_hand, f"t{number:03d} {_how(row)}: {said}")
+
+
+def _is_the_search(folder: Path) -> bool:
+    """Tells whether what holds `folder` is its search; else the search has ended, and confirm holds it."""
+    from tune_cropshield.search.journal import read_study
+    from tune_cropshield.search.state import RUNNING, state_of
+
+    try:
+        return state_of(folder, read_study(folder), {}).name == RUNNING
+    except UserError:  # it has not begun yet
+        return True
+
+
+def _end_of_confirm(folder: Path, taken: bool) -> str:
+    how = "stopped: the same command continues it" if taken else "ended of itself before it could be stopped"
+    return f"confirm of {folder} {how}"
 
 
 def _end_of_search(folder: Path, taken: bool) -> str:

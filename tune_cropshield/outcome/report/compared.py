@@ -42,9 +42,11 @@ def write_compared(
         key_figures=[KeyFigure(words.accuracy(side.val_acc), name) for side, name in zip(sides, names, strict=True)],
         sections=[
             Section("course", "The best value over the epochs trained", [_chart(sides, names)]),
-            Section("results", "Results", [*told, Table(("", *names), results, "What each search found")]),
+            Section("results", "Results", [*told, Table(("", *names), results, "What each search found", alone=True)]),
             Section(
-                "settings", "Settings", [Table(("", *names), settings, "What differs", text_columns=len(names) + 1)]
+                "settings",
+                "Settings",
+                [Table(("", *names), settings, "What differs", text_columns=len(names) + 1, alone=True)],
             ),
         ],
     )

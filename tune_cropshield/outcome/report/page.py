@@ -67,11 +67,12 @@ class Table:
     text_columns: int = 1
     folded: bool = False
     highlighted: frozenset[int] = frozenset()  # rows that stand out
+    alone: bool = False  # nothing stands beside it
 
     @property
     def wide(self) -> bool:
         """Whether it takes the whole width of the page."""
-        return len(self.header) > HALF_WIDTH_COLUMNS
+        return self.alone or len(self.header) > HALF_WIDTH_COLUMNS
 
 
 @dataclass(frozen=True)
