@@ -369,6 +369,32 @@ def test_a_large_steady_gain_is_called_better() -> None:
     )
 
 
+def test_how_long_a_trial_was_trained_that_the_search_stopped_early_is_known(make_search: Callable[..., Path]) -> None:
+    folder = make_search((0.5, 1e-3))
+    study = open_study(folder)
+    early = study.ask()
+    early.report(0.4, 1)
+    early.report(0.6, 2)
+    study.tell(early, state=optuna.trial.TrialState.PRUNED)
+    shutil.copytree(folder / "t001", folder / "t002")
+    (folder / "t002" / "config.toml").write_text(
+        (folder / "t001" / "config.toml").read_text().replace("0.001", "0.002")
+    )
+
+    found = candidates(folder, read_study(folder), top=2)
+
+    assert [(candidate.trial, candidate.pruned_after) for candidate in found] == [(0, None), (2, 2), (1, None)]
+
+
+def test_a_trial_that_the_search_had_stopped_early_is_told_beside_the_searchs_difference() -> None:
+    reference, winner = chosen(0.25, 0.9)
+    runs = [run(number, seed, 0.3 + 0.6 * number + seed / 1000) for number in (0, 1) for seed in (1, 2)]
+
+    told = conclusion(judge([replace(reference, pruned_after=2), winner], runs, 1000))
+
+    assert told.endswith("In the search the difference was +65.0 (t000 was stopped early there, after 2 epochs).")
+
+
 def test_a_gain_within_the_scatter_is_not_called_a_win_and_the_detectable_gain_is_told() -> None:
     told = judged_from([0.50, 0.52, 0.48], [0.51, 0.50, 0.53])
 

@@ -135,7 +135,7 @@ def conclusion(judged: Sequence[Confirmed]) -> str:
                 "(--seeds) detect smaller ones."
             )
     promised = winner.candidate.searched - reference.candidate.searched
-    said += f" In the search the difference was {words.points(promised)}."
+    said += f" In the search the difference was {words.points(promised)}{_pruned_there(reference, winner)}."
     highest = max(tested, key=lambda label: tested[label].gain)
     if highest != winner.label:
         said += f" {highest} has a higher mean over the seeds ({words.points(tested[highest].gain)} points)."
@@ -145,6 +145,16 @@ def conclusion(judged: Sequence[Confirmed]) -> str:
             f"{', '.join(f'{len(each.runs) - len(each.values)} of {each.label}' for each in lost)}."
         )
     return "conclusion: " + said
+
+
+def _pruned_there(*compared: Confirmed) -> str:
+    """Returns which of these trials the search had stopped early, so that its accuracies compare badly; else ""."""
+    told = [
+        f"{each.label} was stopped early there, after {words.counted(each.candidate.pruned_after, 'epoch')}"
+        for each in compared
+        if each.candidate.pruned_after is not None
+    ]
+    return f" ({', and '.join(told)})" if told else ""
 
 
 def write_conclusion(

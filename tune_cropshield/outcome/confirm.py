@@ -36,13 +36,15 @@ CONDITIONS = "conditions.json"  # of a run, in its folder
 class Candidate:
     """A trial of the search that is trained again.
 
-    searched: its best val_acc there. name: what it is called, where the others are compared with it.
+    searched: its best val_acc there. name: what it is called, where the others are compared with it. pruned_after: the
+    epochs that it had there, where it was stopped early.
     """
 
     trial: int
     config: RunConfig
     searched: float
     name: str = REFERENCE_SETTING
+    pruned_after: int | None = None
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,9 @@ def candidates(search_dir: Path, study: optuna.Study, top: int, name: str = REFE
     for trial in sorted(with_result, key=lambda trial: trial.number != REFERENCE):  # the others stay in their order
         config = read_config(trial_folder(search_dir, trial.number))
         if all(config.trial != other.config.trial for other in chosen):
-            chosen.append(Candidate(trial.number, config, best_value(trial), name))
+            ended = trial.state == optuna.trial.TrialState.COMPLETE
+            pruned_after = None if ended else max(trial.intermediate_values)
+            chosen.append(Candidate(trial.number, config, best_value(trial), name, pruned_after))
     if len(chosen) < 2:
         raise UserError(f"{search_dir} has no trial with a result besides {name}")
     return chosen[: top + 1]
