@@ -51,6 +51,7 @@ def test_ones_own_baseline_goes_before_the_reference_setting() -> None:
 
 def test_every_fault_of_a_baseline_is_told_at_once() -> None:
     wrong = {"lr": 0.1, "weight_decay": 1e-4, "learning_rte": 1.0, "max_nrm": 1.0, "max_norm": 2.0, "momentum": 0.9}
+    wrong |= {"epochs": 4, "micro_batch": 8}
     with pytest.raises(tc.ConfigError) as told:
         new_space({"space": tables(baseline=wrong), "trials": 0})
 
@@ -59,6 +60,8 @@ def test_every_fault_of_a_baseline_is_told_at_once() -> None:
         "space: baseline.lr: 0.1 is not in the space (0.0001 to 0.01, logarithmic): widen it, or change the baseline",
         "space: baseline.max_norm: 2.0 is not in the space (one of none, 1.0): widen it, or change the baseline",
         "space: baseline.weight_decay: is not searched, and all trials have 0.001, but got 0.0001",
+        "space: baseline.epochs: is set by [search] epochs",
+        "space: baseline.micro_batch: is set by the plan",
         "space: baseline.learning_rte: is no setting; searched here: lr, max_norm, effective_batch",
         "space: baseline.max_nrm: is no setting; did you mean max_norm? searched here: lr, max_norm, effective_batch",
     }

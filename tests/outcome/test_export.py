@@ -220,3 +220,17 @@ def test_a_missing_file_of_the_best_trial_leaves_no_half_of_best(search_dir: Pat
         write_best(search_dir)
 
     assert sorted(path.name for path in search_dir.iterdir()) == ["study.journal", "t000", "t001", "t002"]
+
+
+@pytest.mark.parametrize(
+    ("trial", "known"),
+    [
+        (TrialConfig(model="cropshield_cnn", micro_batch=16, accumulation=2), True),
+        (TrialConfig(model="tiny_cnn", micro_batch=16, accumulation=2), False),
+        (TrialConfig(model="vit_b_16", micro_batch=16, accumulation=2), False),
+    ],
+)
+def test_only_networks_that_the_guide_speaks_of_get_a_call_of_its_script(trial: TrialConfig, known: bool) -> None:
+    for text in retrain_scripts(RunConfig(trial=trial), 1).values():
+        assert ("train.py" in text) is known
+        assert ("guide" in text) is known

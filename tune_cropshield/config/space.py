@@ -399,6 +399,8 @@ def _faults_of_baseline(space: SearchSpace, unusable: set[str], origin: Origin) 
             if not space.space[name].holds(value):
                 told = f"{shown(value)} is not in the space ({space.space[name].describe()}): widen it, or change the"
                 faults.append(f"{place}: {told} baseline")
+        elif name in OWNED_BY_SEARCH:
+            faults.append(f"{place}: is set by {OWNED_BY_SEARCH[name]}")
         elif name not in fixed:
             faults.append(f"{place}: is no setting; {did_you_mean(name, fixed)}searched here: {', '.join(space.space)}")
         elif fixed[name] != value or isinstance(value, bool) != isinstance(fixed[name], bool):

@@ -7,7 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from tune_cropshield.config.reference import train_py_command
+from tune_cropshield.config.reference import is_recommended, train_py_command
 from tune_cropshield.config.settings import RunConfig, config_text, save_config
 from tune_cropshield.data.split_file import SPLIT_TABLE, read_split, rows_of_fold, write_rows
 from tune_cropshield.errors import RunFailure
@@ -125,7 +125,7 @@ def retrain_scripts(config: RunConfig, trial: int | None, *, in_parts: bool = Fa
 
     It trains into a folder beside best/, which a resumed search writes anew. It uses the Python that $PYTHON names, or
     the one that wrote the scripts, or where that is gone the tune-cropshield on the PATH. A comment holds the nearest
-    call of the training guide's own train.py.
+    call of the training guide's own train.py, if the guide speaks of this network.
 
     Args:
         trial: whose number this is; None for the final training.
@@ -137,11 +137,12 @@ def retrain_scripts(config: RunConfig, trial: int | None, *, in_parts: bool = Fa
         again = "# Trains the search's final training again, with as many epochs."
     elif in_parts:
         again = f"# Trains the setting of trial {trial} of the search on the whole train split."
-    notes = [
-        again,
-        "# The nearest call of the training guide's train.py (it has no flags for the rest of config.toml):",
-        f"#   {train_py_command(config.trial)}",
-    ]
+    notes = [again]
+    if is_recommended(config.trial):
+        notes += [
+            "# The nearest call of the training guide's train.py (it has no flags for the rest of config.toml):",
+            f"#   {train_py_command(config.trial)}",
+        ]
     python = sys.executable
     shell = RETRAIN_SH.format(notes="\n".join(notes), python=spelled([python], windows=False))
     power = RETRAIN_PS1.format(notes="\n".join(notes), python="'" + Path(python).as_posix().replace("'", "''") + "'")
