@@ -250,3 +250,22 @@ def test_a_rule_that_joins_nothing_and_one_that_joins_too_much_are_told(drawn_le
         r'. group = "(\\d)\\.jpg" in [data] makes 10 groups of 24 photographs; 10 of them in several classes, which a '
         r"pattern like '^(.*plant\d+)_' keeps apart"
     )
+
+
+def test_a_given_split_that_parts_groups_and_copies_is_said_to_do_so(tmp_path: Path, shared_cache: Path) -> None:
+    source = draw_leaves(tmp_path / "drawn", classes=2, per_class=12, image_size=32)
+    for name in sorted(path.name for path in source.iterdir()):
+        for number, photograph in enumerate(sorted((source / name).iterdir())):
+            side = tmp_path / "given" / ("val" if number % 3 == 2 else "train") / name
+            side.mkdir(parents=True, exist_ok=True)
+            photograph.rename(side / f"{name}{number // 3}_view{number % 3}.jpg")
+
+    config = DataConfig(dir=str(tmp_path / "given"), group=r"([a-z]+\d)_")
+    told = remarks(open_data(config, {32}, shared_cache))
+
+    assert (
+        "8 groups of photographs, as their folders or paths say: the given split parts the photographs of 8, so the "
+        "accuracy is too high"
+    ) in told
+    assert any(line.startswith("8 of 8 validation photographs have a copy in another part") for line in told)
+    assert not any("keeps" in line for line in told)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -42,7 +42,7 @@ def remarks(data: LeafData) -> list[str]:
     fits = {preparation.fit for preparation in data.stores}
     long = long_photographs_lines(store.sizes) if fits == {"crop"} else []
     copies = _Copies(store.paths, store.digests, data.keys, data.copies, data.named)
-    together = [*_kept_together(copies), *_copies_on_both_sides(copies, data.split, data.given_sides)]
+    together = [*_kept_together(copies, data.split), *_copies_on_both_sides(copies, data.split, data.given_sides)]
     return [*left_out_lines(data.left_out), *known, *long, *together]
 
 
@@ -68,7 +68,7 @@ def remarks_before_decoding(
     sizes = [size_in_header(folder.root / path) for path in paths] if set(fits) == {"crop"} else []
     long = long_photographs_lines([size for size in sizes if size is not None])
     copies = _Copies(paths, digests, keys, found.copies, found.named)
-    together = [*_kept_together(copies), *_copies_on_both_sides(copies, split, given)]
+    together = [*_kept_together(copies, split), *_copies_on_both_sides(copies, split, given)]
     return [*left_out_lines(folder.left_out), *known, *long, *together]
 
 
@@ -153,15 +153,26 @@ def _identical_on_both_sides(split: Split, paths: Sequence[str], digests: Sequen
     ]
 
 
-def _kept_together(copies: _Copies) -> list[str]:
-    """Returns which photographs the split keeps together beside identical files, a sentence for each reason."""
+def _kept_together(copies: _Copies, split: Split) -> list[str]:
+    """Returns which photographs the split keeps together beside identical files, a sentence for each reason.
+
+    A given split may part what their folders or paths join, which is said too.
+    """
     lines = []
     if copies.named == 0:
         lines.append("group in [data] joins no photographs: no two of them belong together by their folders or paths")
     elif copies.named is not None:
         groups = counted(copies.named, "group")
-        lines.append(f"{groups} of photographs, as their folders or paths say: the split keeps each together")
-    kept = [group for group in copies.groups if len({copies.keys[index] for index in group}) == 1]
+        across = len(parted(_with_equal_keys(copies), split))
+        told = (
+            f"the given split parts the photographs of {across}, so the accuracy is too high"
+            if across
+            else "the split keeps each together"
+        )
+        lines.append(f"{groups} of photographs, as their folders or paths say: {told}")
+    apart = set(parted(copies.groups, split))
+    whole = [group for group in copies.groups if tuple(group) not in apart]
+    kept = [group for group in whole if len({copies.keys[index] for index in group}) == 1]
     if kept:
         lines.append(
             f"{sum(map(len, kept))} photographs are {len(kept)} and their copies (turned, mirrored, rescaled, "
@@ -170,6 +181,14 @@ def _kept_together(copies: _Copies) -> list[str]:
             '(not with group = "none" under [data])'
         )
     return lines
+
+
+def _with_equal_keys(copies: _Copies) -> list[list[int]]:
+    """Returns the groups of photographs that a split should keep together, beside identical files."""
+    members: dict[str, list[int]] = defaultdict(list)
+    for index, key in enumerate(copies.keys):
+        members[key].append(index)
+    return [group for group in members.values() if len({copies.digests[index] for index in group}) > 1]
 
 
 def _examples(copies: _Copies, groups: Sequence[Sequence[int]]) -> list[str]:
