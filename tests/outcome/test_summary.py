@@ -25,3 +25,14 @@ def test_trials_that_were_stopped_by_hand_are_told_from_those_that_the_rule_prun
     assert summary_lines(read_study(folder), folder, folder)[0] == (
         "4 trials: 2 pruned (1 stopped by hand), 1 finished, 1 failed (1 stopped by hand); 4 epochs trained"
     )
+
+
+def test_a_search_that_was_stopped_before_its_first_trial_names_no_network(
+    tmp_path: Path, drawn_leaves: Path, shared_cache: Path
+) -> None:
+    folder = tmp_path / "s"
+    invent_search(folder, drawn_leaves, shared_cache, [])
+
+    assert summary_lines(read_study(folder), folder, folder) == ["no trial was started"]
+    (folder / "best").mkdir()  # as after a final training of a starting point
+    assert summary_lines(read_study(folder), folder, Path("s"))[1] == "configuration and weights: s/best"

@@ -264,7 +264,7 @@ def test_the_final_training_stops_at_the_end_of_its_epoch_and_is_gone_on_with(fo
     told.on_trial_complete("a", result(9, 0.5, outcome="finished"))
     StopRequest(out, None).make()
     finish = train_winner_on(search, lambda: None)
-    assert finish.lines == ["final training: trial 0's setting, interrupted after 1 epoch; --resume continues it"]
+    assert finish.lines == ["final training: trial 0's setting, interrupted after 1 epoch"]
     assert (search.early_end.interrupted, search.early_end.reason) == (True, "stopped by hand")
     assert (out / "final" / "last.pt").is_file()
 

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import tune_cropshield as tc
 from tune_cropshield.api.arguments import command_line
 from tune_cropshield.api.resume import is_finished, resumed_search
 from tune_cropshield.api.space import new_space
@@ -23,7 +26,7 @@ from tune_cropshield.data.dataset import open_data
 from tune_cropshield.errors import UserError
 from tune_cropshield.memory.choose.pairs import plan_for_cpu
 from tune_cropshield.search.context import Search, begin_search
-from tune_cropshield.search.folder import locked, save_settings
+from tune_cropshield.search.folder import is_running, locked, save_settings
 from tune_cropshield.search.launches import STARTS
 from tune_cropshield.search.prepare import Prepared
 from tune_cropshield.search.resources import divide
@@ -277,3 +280,22 @@ def test_a_setting_that_an_earlier_version_did_not_know_has_its_default() -> Non
     search.study.set_user_attr(SPELLED, json.dumps(spelled | {"space": {}}))
     with pytest.raises(UserError, match=r"lr \(0\.5 then, 1e-05 to 0\.1, logarithmic now\)"):
         check_same(search.study, search.folder, search.space, search.data.store)
+
+
+def test_a_resumed_search_runs_from_before_its_photographs_are_decoded() -> None:
+    begin("a", data="leaves", space="space.toml")
+    held: dict[str, bool] = {}
+
+    class Looks(SearchView):
+        @contextmanager
+        def steps(self, label: str) -> Iterator[Any]:
+            held[label] = is_running(RUNS / "a")
+            if label == "decoding photographs":
+                raise UserError("that is enough")
+            yield lambda done, total: None
+
+    with pytest.raises(UserError, match="that is enough"):
+        tc.search(out=RUNS / "a", resume=True, progress=Looks())
+
+    assert held["decoding photographs"]
+    assert not is_running(RUNS / "a")

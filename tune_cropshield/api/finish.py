@@ -168,7 +168,7 @@ def _is_result(search: Search, final: FinalTraining) -> bool:
 
 def _told(search: Search, final: FinalTraining) -> str:
     if final.outcome is None:
-        return f"interrupted after {words.counted(len(final.lines), 'epoch')}; --resume continues it"
+        return f"interrupted after {words.counted(len(final.lines), 'epoch')}"
     if final.best is None:
         return f"{final.outcome} ({final.reason}); the winner of the trials stays the result"
     how = "" if not final.reason else f" ({final.reason})"

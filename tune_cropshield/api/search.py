@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -240,13 +241,17 @@ def _search(
     from tune_cropshield.search.state import INTERRUPTED, State, write_end
 
     began_at = time.time() - (time.monotonic() - began)
-    prepared = prepare(space, cache_dir(), view, read_split(shown) if resume else None)
-    if not named:
-        shown = make_free_folder(shown)
-    folder = shown.absolute()
-    files.make_folder(folder)
-    with files.locked(folder):
+    with ExitStack() as stack:
+        if resume:  # before anything that takes long: `stop` and others see that it runs
+            files.make_folder(shown.absolute())
+            stack.enter_context(files.locked(shown.absolute()))
+        prepared = prepare(space, cache_dir(), view, read_split(shown) if resume else None)
+        if not named:
+            shown = make_free_folder(shown)
+        folder = shown.absolute()
+        files.make_folder(folder)
         if not resume:
+            stack.enter_context(files.locked(folder))
             files.check_new(folder)
         budget = time_budget(prepared.space, folder, began)
         if resume and budget is not None:
@@ -277,6 +282,8 @@ def _search(
             if finishes:
                 finish = train_winner_on(begun, lambda: _write_results(begun, shown))
             interrupted = begun.early_end.interrupted
+            if finishes and interrupted:  # that the trials' time was used up is not why
+                outcome = replace(outcome, stopped="the final training was interrupted", go_on_with=())
             results = read_results(folder, stopped=outcome.stopped, interrupted=interrupted)
             if results.best is not None:
                 write_best(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, strftime
@@ -183,32 +184,36 @@ def _train(
     from tune_cropshield.training.model_checks import check_pretrained
 
     trial = config.trial
-    with view.steps("decoding photographs") as progress:
-        sizes, kept = {trial.image_size, *trial.progressive_sizes.values()}, read_split(out) if resume else None
-        data = open_data(config.data, sizes, cache_dir(), progress, kept=kept)
-    check_pretrained(trial, len(data.classes))
-    for line in remarks(data):
-        view.note(line)
-    if deadline is not None and resume:
-        used, total = trained_s(out), deadline - began
-        told = f"time: {describe_seconds(total)} in all, {describe_seconds(used)} used"
-        if total <= used:
-            raise UserError(f"{out} has used up this time ({told}): give a longer one (--time)")
-        view.note(f"{told}, {describe_seconds(total - used)} left")
-        deadline -= used
-    length = f"up to {words.counted(trial.epochs, 'epoch')}"
-    if deadline is not None:
-        length = f"for {describe_seconds(deadline - monotonic())} on {words.counted(num_cores(), 'core')}"
-    view.note(
-        f"training {trial.model} on {device}: {words.counted(len(data.split.train), 'photograph')}, "
-        f"{len(data.classes)} classes, {length}"
-    )
-    if not named:
-        out = make_free_folder(out)
-    out.mkdir(parents=True, exist_ok=True)
-    with locked(out, "training"):
-        if named and not resume:
-            _check_new(out, named, config)  # another process may have begun one meanwhile
+    with ExitStack() as stack:
+        if resume:  # before anything that takes long: others see that it runs
+            stack.enter_context(locked(out, "training"))
+        with view.steps("decoding photographs") as progress:
+            sizes, kept = {trial.image_size, *trial.progressive_sizes.values()}, read_split(out) if resume else None
+            data = open_data(config.data, sizes, cache_dir(), progress, kept=kept)
+        check_pretrained(trial, len(data.classes))
+        for line in remarks(data):
+            view.note(line)
+        if deadline is not None and resume:
+            used, total = trained_s(out), deadline - began
+            told = f"time: {describe_seconds(total)} in all, {describe_seconds(used)} used"
+            if total <= used:
+                raise UserError(f"{out} has used up this time ({told}): give a longer one (--time)")
+            view.note(f"{told}, {describe_seconds(total - used)} left")
+            deadline -= used
+        length = f"up to {words.counted(trial.epochs, 'epoch')}"
+        if deadline is not None:
+            length = f"for {describe_seconds(deadline - monotonic())} on {words.counted(num_cores(), 'core')}"
+        view.note(
+            f"training {trial.model} on {device}: {words.counted(len(data.split.train), 'photograph')}, "
+            f"{len(data.classes)} classes, {length}"
+        )
+        if not named:
+            out = make_free_folder(out)
+        out.mkdir(parents=True, exist_ok=True)
+        if not resume:
+            stack.enter_context(locked(out, "training"))
+            if named:
+                _check_new(out, named, config)  # another process may have begun one meanwhile
         return _train_in(out, config, data, resume, profile, device, view, deadline, flags)
 
 

@@ -41,7 +41,8 @@ def summary_lines(
     """
     trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
     if not trials:
-        return ["no trial was started", f"configuration and weights: {shown_dir / BEST}"]
+        trained = [f"configuration and weights: {shown_dir / BEST}"] if (search_dir / BEST).is_dir() else []
+        return ["no trial was started", *trained]
     outcomes = Counter(shown_outcome(trial) or "unfinished" for trial in trials)
     lines_of = {trial.number: read_metrics(trial_folder(search_dir, trial.number)) for trial in trials}
     epochs = sum(len(lines) for lines in lines_of.values())
