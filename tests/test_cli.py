@@ -611,6 +611,7 @@ def test_output_that_does_not_fit_its_disk_is_told_and_not_taken_for_written() -
         (["search", "--device", "cdua"], "argument --device: there is no 'cdua'; did you mean cuda? known: auto, "),
         (["train", "--confg", "x"], "the following arguments are required: --config; --confg: did you mean --config?"),
         (["search", "--model", "ResNet-18"], "--model: unknown model 'ResNet-18'; did you mean resnet18"),
+        (["search", "--model", "VGG11_bn"], "--model: unknown model 'VGG11_bn'; did you mean vgg11_bn? known: "),
         (["search", "--sampler", "Random"], "--sampler: no sampler is called 'Random'; did you mean random?"),
         (["search", "--space", "efficientnet-bo"], "--space efficientnet-bo: no such search space; did you mean eff"),
         (["--vresion"], "unrecognized arguments: --vresion; --vresion: did you mean --version? ("),

@@ -9,9 +9,12 @@ from collections.abc import Iterable
 def closest(name: str, known: Iterable[str], count: int = 1) -> list[str]:
     """Returns up to `count` of the `known` names that are most like `name`, the closest first; none where none is.
 
-    Case does not matter, nor whether words are joined by hyphens or underscores.
+    Case does not matter, nor whether words are joined by hyphens or underscores: a name that differs in nothing else
+    is the only one returned.
     """
     spelled = {_plain(each): each for each in known}
+    if (same := spelled.get(_plain(name))) is not None:
+        return [same]
     return [spelled[found] for found in difflib.get_close_matches(_plain(name), spelled, n=count)]
 
 
