@@ -130,8 +130,8 @@ def test_a_search_says_before_its_first_trial_what_it_takes() -> None:
     )
     in_time = search.model_copy(update={"time_budget": "2h"})
     assert estimate_line(in_time, 10.0, 2, 4 * mib) == (
-        "estimate: about 4 min 10 s for 12 trials (8 min 10 s if none is pruned), the end after 2 h, and at most about "
-        "496 MiB of disk"
+        "estimate: about 4 min 10 s for 12 trials (8 min 10 s if none is pruned), it ends after 2 h at the latest, and "
+        "at most about 496 MiB of disk"
     )
     assert estimate_line(search, None, 2, 4 * mib) == (
         "estimate: at most about 496 MiB of disk for 12 trials; how long they take is known after the first epochs"

@@ -142,8 +142,8 @@ def test_a_quick_search_is_short_whatever_the_space(drawn_leaves: Path) -> None:
     assert (space.search.trials, space.search.epochs) == (20, 8)
     assert (space.search.time_budget, space.search.finishes) == ("1h", True)
     assert choice_notes(said, space) == [
-        "--quick: 20 trials of 8 epochs at most, and the end after 1 h: to see how it goes, not to find the best "
-        "setting"
+        "--quick: 20 trials of 8 epochs at most, and it ends after 1 h at the latest: to see how it goes, not to find "
+        "the best setting"
     ]
     short = {"search": {"trials": 3, "epochs": 20, "grace_epochs": 10}, "space": {"lr": {"log": [1e-4, 1e-2]}}}
     search = new_space({"space": short, "quick": True}).search

@@ -47,8 +47,9 @@ def choice_notes(given: Mapping[str, Any], space: SearchSpace) -> list[str]:
     """
     search = space.search
     quick = (
-        f"--quick: {counted(search.trials, 'trial')} of {counted(search.epochs, 'epoch')} at most, and the end after "
-        f"{describe_seconds(parse_duration(search.time_budget))}: to see how it goes, not to find the best setting"
+        f"--quick: {counted(search.trials, 'trial')} of {counted(search.epochs, 'epoch')} at most, and it ends after "
+        f"{describe_seconds(parse_duration(search.time_budget))} at the latest: to see how it goes, not to find the "
+        "best setting"
         if given.get("quick") and search.time_budget
         else None
     )

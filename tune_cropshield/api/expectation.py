@@ -292,7 +292,8 @@ def estimate_line(search: SearchSettings, epoch_s: float | None, at_once: int, w
     """
     trials = words.counted(search.trials, "trial")
     disk = f"at most about {describe_bytes(folder_bytes(search, at_once, weights))} of disk"
-    ends = f", the end after {describe_seconds(parse_duration(search.time_budget))}" if search.time_budget else ""
+    budget = parse_duration(search.time_budget) if search.time_budget else None
+    ends = f", it ends after {describe_seconds(budget)} at the latest" if budget is not None else ""
     if epoch_s is None:
         return f"estimate: {disk} for {trials}{ends}; how long they take is known after the first epochs"
     from tune_cropshield.search.time_budget import START_UP_S
