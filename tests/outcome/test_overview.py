@@ -177,6 +177,8 @@ def test_a_training_that_waited_long_enough_for_a_better_epoch_has_finished(sear
         ("search.toml", None, "search.toml: no such file"),
         ("study.journal", b"", "study.journal is damaged"),
         ("study.journal", b"nonsense\n", "study.journal is damaged"),
+        ("t001/metrics.jsonl", b'{"epoch": 1, "val_acc": 0.5}\n{"epoch\n', "t001/metrics.jsonl: line 2 is damaged"),
+        ("t001/metrics.jsonl", b"\xe4\n", "t001/metrics.jsonl: line 1 is damaged"),
         ("study.journal", b"\x00" * 64 + b"\n", "study.journal is damaged"),
         ("t001/metrics.jsonl", b"{\n{\n", "Expecting property name"),
         ("final/metrics.jsonl", b"[]\n[]\n", ""),
@@ -280,3 +282,9 @@ def test_no_folder_named_and_no_searches_yet_is_an_empty_list(tmp_path: Path, mo
     Path("file").touch()
     with pytest.raises(tc.UserError, match="DIR file: is not a folder"):
         tc.list_searches("file")
+
+
+def test_starts_that_are_damaged_are_passed_over(search_dir: Path) -> None:
+    (search_dir / "starts.jsonl").write_bytes(b"\xe4\xff\n")
+
+    assert overview(search_dir).state == "interrupted"

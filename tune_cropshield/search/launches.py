@@ -75,7 +75,7 @@ def read_starts(folder: Path) -> list[dict[str, Any]]:
     A damaged line is passed over.
     """
     try:
-        lines = (folder / STARTS).read_text(encoding="utf-8").splitlines()
+        lines = (folder / STARTS).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []
     starts = []

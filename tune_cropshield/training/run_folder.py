@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
+from tune_cropshield.errors import UserError
 from tune_cropshield.files import append_line, raising_disk_full, write_text_atomically
 from tune_cropshield.training.predictions import PREDICTIONS, Judged, write_judged
 
@@ -218,12 +219,21 @@ def read_events(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Returns the objects of a file with one on each line, none when there is no file; half a last line is no line."""
+    """Returns the objects of a file with one on each line, none when there is no file; half a last line is no line.
+
+    Raises UserError for a line that is damaged.
+    """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:
         return []
-    return [json.loads(line) for line in lines[:-1] if line]
+    found = []
+    for number, line in enumerate(lines[:-1], 1):
+        try:
+            found += [json.loads(line)] if line else []
+        except ValueError as error:
+            raise UserError(f"{path}: line {number} is damaged ({error})") from None
+    return found
 
 
 def write_json(path: Path, value: object) -> None:
