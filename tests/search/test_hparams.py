@@ -279,6 +279,8 @@ def test_an_open_tensorboard_sees_the_epochs_of_a_trial_that_goes_on_after_it_wa
     assert [point.value for point in opened.Scalars("search/pruned")] == [1.0]
 
     board.trial_started(0, settings(space, 0))
+    opened.Reload()
+    assert [point.value for point in opened.Scalars("search/pruned")][-1] == 0.0
     with closing(ScalarEvents(folder, 2)) as events:
         events.add(metrics(2, 0.5), metrics(2, 0.5).as_dict())
     board.trial_ended(0, "finished")

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from tensorboard.plugins.hparams.summary_v2 import Metric
 
 START = "events.out.tfevents.0000000000.hparams"  # before the scalars' files, which carry the time
-END = "end.hparams"  # the last part of a name that carries the time too: a trial may be continued
+STOPPED, END = "stopped.hparams", "end.hparams"  # the last part of names that carry the time
 # TensorBoard knows success and failure only: 1 where the pruning rule ended the trial, 2 where somebody did, else 0.
 PRUNED_METRIC = "search/pruned"
 FAILURES = (DIVERGED, OUT_OF_MEMORY, FAILED)
@@ -88,12 +88,18 @@ class HParams:
         _write(self._search_dir / START, _record(EXPERIMENT_TAG, data))
 
     def trial_started(self, number: int, trial: Mapping[str, Any]) -> None:
-        """Writes the parameters of a trial, given all its settings by name; once, however often it is continued."""
+        """Writes the parameters of a trial, given all its settings by name; once, however often it is continued.
+
+        One that had been stopped is not pruned any more.
+        """
         from tensorboard.plugins.hparams import plugin_data_pb2
         from tensorboard.plugins.hparams.metadata import SESSION_START_INFO_TAG
 
         run_dir = trial_folder(self._search_dir, number)
-        if (events_folder(run_dir) / START).exists():
+        folder = events_folder(run_dir)
+        if (folder / START).exists():
+            if next(folder.glob(f"{EVENT_FILES}.{STOPPED}"), None) is not None:
+                _write(next_file(folder, "continued.hparams"), _pruned(0))
             return
         settings = {**trial, PAIR: f"{trial['micro_batch']}x{trial['accumulation']}"}
         # Without a name for its group of sessions, which would put trials of several searches together.
@@ -113,7 +119,7 @@ class HParams:
     def trial_stopped(self, number: int) -> None:
         """Writes that a pruning step has stopped a trial. It has no end yet: the search may go on with it."""
         folder = events_folder(trial_folder(self._search_dir, number))
-        _write(next_file(folder, "stopped.hparams"), _pruned(1))
+        _write(next_file(folder, STOPPED), _pruned(1))
 
     def trial_ended(self, number: int, outcome: str, reason: str | None = None) -> None:
         """Writes how a trial ended: success for finished and pruned ones, failure for the rest; once.
