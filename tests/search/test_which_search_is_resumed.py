@@ -16,7 +16,7 @@ import pytest
 
 import tune_cropshield as tc
 from tune_cropshield.api.arguments import command_line
-from tune_cropshield.api.resume import is_finished, resumed_search
+from tune_cropshield.api.resume import finished_line, is_finished, resumed_search
 from tune_cropshield.api.space import new_space
 from tune_cropshield.cli import main
 from tune_cropshield.config.differences import differences, is_same
@@ -299,3 +299,22 @@ def test_a_resumed_search_runs_from_before_its_photographs_are_decoded() -> None
 
     assert held["decoding photographs"]
     assert not is_running(RUNS / "a")
+
+
+@pytest.mark.parametrize(
+    ("why", "budget", "more"),
+    [
+        ("", {}, "--trials 6"),
+        ("", {"time_budget": "5m"}, "--trials 6 --time-budget 600s"),  # all trials are done before the time is over
+        ("the time budget is used up", {"time_budget": "5m"}, "--time-budget 600s"),
+        ("another 9 trials are expected to gain at most 0.1 points", {}, "--no-stop-when-flat"),
+    ],
+)
+def test_what_extends_a_finished_search_depends_on_what_ended_it(why: str, budget: dict[str, str], more: str) -> None:
+    search = begin("a", data="leaves", space="space.toml", **budget)
+    end(search)
+    write_end(search.folder, State("finished", why))
+
+    line = finished_line(RUNS / "a", search.space)
+
+    assert line.endswith(f" search --out results/runs/a --resume {more}")

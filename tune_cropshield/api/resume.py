@@ -368,10 +368,14 @@ def finished_line(folder: Path, space: SearchSpace) -> str:
     reached = f", best val_acc {words.accuracy(best.val_acc)}" if best is not None else ""
     fewer = f" (no fewer than the {space.search.trials} asked for)" if space.search.trials < started else ""
     told = f"{folder} is finished: {counted(started, 'trial')}{fewer}{reached}" + (f"; {why}" if why else "")
-    more = ["--trials", str(2 * max(started, space.search.trials))]
-    if (budget := time_budget(space, folder, time.monotonic())) is not None:
-        told += f" ({budget.told()})"
-        more = ["--time-budget", f"{2 * budget.total_s:.0f}s"]
+    budget = time_budget(space, folder, time.monotonic())
+    if why == BUDGET_USED_UP and budget is not None:
+        more = []
     elif why and why != BUDGET_USED_UP:
         more = ["--no-stop-when-flat"]
+    else:
+        more = ["--trials", str(2 * max(started, space.search.trials))]
+    if budget is not None:
+        told += f" ({budget.told()})"
+        more += ["--time-budget", f"{2 * budget.total_s:.0f}s"]
     return f"{told}. To extend it:  {command('search', '--out', folder, '--resume', *more)}"
