@@ -78,6 +78,6 @@ def test_a_search_killed_in_its_final_training_goes_on_with_it_and_keeps_the_tim
     assert "time budget: 1 min in all, " in second.stdout
     third = subprocess.run([*command, *new, "--resume"], capture_output=True, text=True, check=True)
     assert third.stdout.startswith(f"{out} is finished: ")
-    assert "the time budget is used up (time budget: 1 min in all, " in third.stdout
+    assert "(time budget: 1 min in all, " in third.stdout  # used up or not: the trials may all be done before
     assert len(third.stdout.splitlines()) == 1
     assert read_metrics(out / "final") == lines
