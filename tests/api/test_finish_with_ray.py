@@ -60,8 +60,7 @@ def test_a_search_killed_in_its_final_training_goes_on_with_it_and_keeps_the_tim
     second = subprocess.run([*command, *new, "--resume"], capture_output=True, text=True, check=True)
     took += time.monotonic() - began
 
-    # A killed start does not count what came before its trials, which on a machine with cold caches takes its time.
-    assert 0.85 * BUDGET_S < took < 1.5 * BUDGET_S
+    assert 0.85 * BUDGET_S < took < 1.15 * BUDGET_S  # a killed start does not count what came before its trials
     lines = read_metrics(out / "final")
     assert [line["epoch"] for line in lines] == list(range(1, len(lines) + 1))
     assert lines[0] == before[0]
@@ -78,6 +77,10 @@ def test_a_search_killed_in_its_final_training_goes_on_with_it_and_keeps_the_tim
     assert "time budget: 1 min in all, " in second.stdout
     third = subprocess.run([*command, *new, "--resume"], capture_output=True, text=True, check=True)
     assert third.stdout.startswith(f"{out} is finished: ")
-    assert "(time budget: 1 min in all, " in third.stdout  # used up or not: the trials may all be done before
+    # Whether both trials end within their share depends on the machine; what extends the search depends on that.
+    used_up = "; the time budget is used up (time budget: 1 min in all, " in third.stdout
+    assert " (time budget: 1 min in all, " in third.stdout
+    extends = "--time-budget 120s" if used_up else "--trials 4 --time-budget 120s"
+    assert third.stdout.endswith(f" search --out {out} --resume {extends}\n")
     assert len(third.stdout.splitlines()) == 1
     assert read_metrics(out / "final") == lines

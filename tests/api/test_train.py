@@ -129,7 +129,7 @@ def test_a_training_for_a_time_takes_all_cores_and_counts_the_time_of_all_its_st
     assert time.monotonic() - began == pytest.approx(8.0, abs=1.0)
     trial = load_config(home / "run" / "config.toml").trial
     assert trial.threads == num_cores()
-    assert done.last["epoch"] == trial.epochs >= 1  # many where nothing else runs
+    assert done.last["epoch"] == trial.epochs > 4
     assert not done.stopped_early
 
     with pytest.raises(
