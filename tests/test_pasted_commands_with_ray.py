@@ -103,18 +103,27 @@ def test_every_command_of_a_session_can_be_pasted(paste: Callable[..., str], hom
     blocks = re.findall(r'<div class="command"><h3>.*?</h3><pre tabindex="0"><code>(.*?)</code></pre>', page, re.S)
     lines = [html.unescape(line) for line in blocks]
     assert [" ".join(line.removeprefix(program).split()[:2]).partition(" '")[0] for line in lines] == [
-        *("search --space", "search --out", "train --config", "confirm", "evaluate", "board", "report"),
+        *("search --space", "search --out", "train --config", "confirm", "evaluate"),
+        *("export", "export", "board", "report"),
         *("search --data", "search --out"),  # what was given: first, and to go on
     ]
-    once_more, go_on, train, confirm, evaluate, curves, report, given, gone_on_with = lines
+    once_more, go_on, train, confirm, evaluate, settings, network, curves, report, given, gone_on_with = lines
     assert once_more == again
     assert go_on == f"{program} search --out {shlex.quote(str(run))} --resume"
     assert "best: val_acc" in paste(train)
     assert "test_acc" in paste(f"cd / && {evaluate}")
+    assert '"model": "tiny_cnn"' in paste(f"cd / && {settings}")
+    assert str(run / "best" / "model.onnx") in paste(f"cd / && {network}")
     assert str(run / "report.html") in paste(f"cd / && {report}")
     assert curves == f"{program} board {shlex.quote(str(run))}"
     assert "--resume" in paste(given, code=2)  # its folder is taken now
     assert gone_on_with == f"{program} search --out {shlex.quote(FOLDER)} --resume"
+
+    # What `show` says leads to the trial, and to what other programs read.
+    said = paste(spelled([sys.executable, "-m", "tune_cropshield", "show", FOLDER]))
+    assert "finished after 6 epochs" in paste(after("one trial:", said))
+    assert 'model = "tiny_cnn"' in paste(after("the best settings:", said))
+    assert after("the network, for other programs:", said) == f"{program} export {shlex.quote(FOLDER)} --format onnx"
 
     # confirm is interrupted and goes on.
     said = paste(f"cd / && {confirm}", code=130, ends_at="1 of 6 runs")

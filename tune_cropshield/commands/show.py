@@ -84,8 +84,13 @@ def _print_search(found: ShownSearch) -> None:
     left_out = print_table(where, columns, rows, drop=True)
     more = [f"the best {len(shown)} of {len(found.trials)} trials"] if len(found.trials) > len(shown) else []
     more += [f"{words.counted(left_out, 'column')} left out here"] if left_out else []
-    hint = f"one trial: {command('show', about.folder, str(shown[0]['trial']))}"
-    print_lines(where, [f"{'; '.join(more)} (all: {about.folder / 'trials.csv'})", hint] if more else [hint])
+    hints = [f"one trial:  {command('show', about.folder, str(shown[0]['trial']))}"]
+    if about.best_val_acc is not None:
+        hints += [
+            f"the best settings:  {command('export', about.folder, '--format', 'toml')}",
+            f"the network, for other programs:  {command('export', about.folder, '--format', 'onnx')}",
+        ]
+    print_lines(where, [f"{'; '.join(more)} (all: {about.folder / 'trials.csv'})", *hints] if more else hints)
 
 
 def _print_trial(found: ShownTrial) -> None:

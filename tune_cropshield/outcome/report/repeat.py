@@ -67,6 +67,13 @@ def section(record: SearchRecord) -> Section:
             blocks.append(
                 to_copy("Evaluate the winner on the test photographs, once", "evaluate", best, "--split", "test")
             )
+        blocks += [
+            to_copy("Print the winner's settings for other programs", "export", folder, "--format", "json"),
+            to_copy(
+                "Write the winner's network for other programs (needs the extra packages for ONNX)",
+                *("export", folder, "--format", "onnx"),
+            ),
+        ]
     blocks += [
         to_copy("Show all curves in TensorBoard", "board", folder),
         to_copy("Write this page again", "report", folder),
