@@ -52,6 +52,16 @@ def test_a_search_may_be_gone_on_with_longer_but_not_with_other_trials(tmp_path:
     assert settings_mark(load_space(tmp_path / "search.toml", {})) == mark
 
 
+@pytest.mark.parametrize(
+    ("name", "mark"),
+    [("demo", "48327061a3f2de8d"), ("efficientnet_b0", "0308125f5b6151da"), ("resnet50_onecycle", "d2db774c24b40f89")],
+)
+def test_a_space_that_uses_no_newer_setting_has_the_identity_that_earlier_versions_gave_it(
+    name: str, mark: str
+) -> None:
+    assert settings_mark(load_space(SPACES / f"{name}.toml", {})) == mark
+
+
 def test_the_shipped_spaces_are_those_tested_here() -> None:
     assert sorted(path.stem for path in SPACES.glob("*.toml")) == SHIPPED
 

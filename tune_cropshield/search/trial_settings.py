@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
+from tune_cropshield.config.faults import Settings
 from tune_cropshield.config.registry import is_own, source_digest
 from tune_cropshield.config.settings import TrialConfig
 from tune_cropshield.config.space import SearchSpace
@@ -18,6 +19,18 @@ from tune_cropshield.search.resources import Resources
 
 PAIR = "pair"  # the parameter "16x2" that stands for effective_batch where every pair is searched
 EFFECTIVE_BATCH = "effective_batch"
+# The settings that every search's identity holds. Those that came later are in it only where they are not at their
+# default: a space that uses none of them keeps the identity that earlier versions gave it.
+# fmt: off
+OF_EVERY_IDENTITY = frozenset({
+    "model", "pretrained", "freeze_backbone", "dropout", "image_size", "progressive_sizes", "augment", "mixup",
+    "cutmix", "effective_batch", "micro_batch", "accumulation", "eval_batch", "loss", "label_smoothing",
+    "class_weights", "optimizer", "lr", "weight_decay", "momentum", "max_norm", "clip_value", "agc", "schedule",
+    "warmup_epochs", "plateau_patience", "plateau_factor", "step_epochs", "step_factor", "epochs", "early_stopping",
+    "ema", "precision", "cuda_graphs", "channels_last", "seed", "threads",
+    "val_share", "test_share", "split_seed", "group", "max_bad_share", "fit", "class_depth", "merge",
+})
+# fmt: on
 
 
 def distributions(space: SearchSpace, plan: Plan) -> dict[str, BaseDistribution]:
@@ -44,12 +57,22 @@ def comparable_settings(space: SearchSpace) -> dict[str, Any]:
     """
     search, trial = space.search, space.trial_config()
     return {
-        "trial": trial.model_dump(mode="json"),
+        "trial": _identifying(trial),
         "code": [source_digest(name) for name in own_names(space).values()],
         "space": {name: domain.describe() for name, domain in space.space.items()},
-        "data": space.data.model_dump(mode="json", exclude={"dir", "folds", "fold"}),
+        "data": _identifying(space.data, but={"dir", "folds", "fold"}),
         **({"parts": [search.folds, search.replicates]} if search.num_parts > 1 else {}),
         "search": [search.epochs, search.grace_epochs, search.reduction_factor, search.pairs, search.pruning],
+    }
+
+
+def _identifying(settings: Settings, but: Collection[str] = ()) -> dict[str, Any]:
+    """Returns, as JSON has it, what of `settings` tells searches apart; `but` names what does not."""
+    everything, not_default = settings.model_dump(mode="json"), settings.model_dump(mode="json", exclude_defaults=True)
+    return {
+        name: value
+        for name, value in everything.items()
+        if name not in but and (name in OF_EVERY_IDENTITY or name in not_default)
     }
 
 
