@@ -89,6 +89,7 @@ def test_evaluate_gives_the_accuracy_that_training_reported(
     assert [line.split()[0] for line in told[2:6]] == ["blight", "healthy", "leaf_spot", "rust"]
     assert f"val_acc {best['val_acc']:.4f}" in told
     assert f"macro F1 {best['val_macro_f1']:.4f}   loss {best['val_loss']:.4f}" in told
+    assert f"balanced accuracy {best['val_balanced_acc']:.4f}   AUC {best['val_auc']:.4f}" in told
     assert told[-1] == f"confusion matrix: {home / 'confusion_val.csv'} and confusion_val.png"
 
 
@@ -108,6 +109,8 @@ def test_evaluate_prints_one_object_for_programs(run_dir: Path, home: Path, caps
         "accuracy",
         "accuracy_interval",
         "macro_f1",
+        "balanced_acc",
+        "auc",
         "classes_present",
         "loss",
         "remarks",

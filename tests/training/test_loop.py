@@ -190,6 +190,7 @@ def test_tensorboard_reads_every_metric_under_its_own_name_in_groups(
     accumulator.Reload()
     tags = [tag.split("/") for tag in accumulator.Tags()["scalars"]]
     of_the_best = {"best_epoch", "best_train_loss", "best_val_acc", "best_val_loss", "best_val_macro_f1"}
+    of_the_best |= {"best_val_balanced_acc", "best_val_auc"}
     assert {name for _, name in tags} == of_the_best | {*METRIC_NAMES} - {"epoch"}
     assert {group for group, _ in tags} == {"validation", "training", "clipping", "speed"}
     written = [event.value for event in accumulator.Scalars("validation/val_loss")]

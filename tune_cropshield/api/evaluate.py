@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -88,6 +89,18 @@ class EvaluationResult:
         return float(sum(found) / len(found))
 
     @property
+    def balanced_accuracy(self) -> float:
+        """The mean recall of the classes that have photographs here."""
+        return self.evaluation.balanced_accuracy
+
+    @property
+    def auc(self) -> float | None:
+        """The area under the ROC curve, each class against all others, in the mean over the classes that have
+        photographs here; None where there is only one.
+        """
+        return None if math.isnan(self.evaluation.auc) else self.evaluation.auc
+
+    @property
     def classes_present(self) -> int:
         """How many classes have photographs here."""
         return sum(row["photographs"] > 0 for row in self.class_rows())
@@ -133,6 +146,8 @@ class EvaluationResult:
             "accuracy": self.accuracy,
             "accuracy_interval": list(self.accuracy_interval),
             "macro_f1": self.macro_f1,
+            "balanced_acc": self.balanced_accuracy,
+            "auc": self.auc,
             "classes_present": self.classes_present,
             "loss": self.loss,
             "remarks": self.remarks,

@@ -95,6 +95,7 @@ def _print(result: EvaluationResult) -> None:
     present = result.classes_present
     over = "" if present == len(result.classes) else f" over the {present} classes that have photographs here"
     console.print(f"macro F1 {result.macro_f1:.4f}{over}   loss {result.loss:.4f}")
+    console.print(f"balanced accuracy {result.balanced_accuracy:.4f}   AUC {words.accuracy(result.auc)}")
     num_wrong = result.photographs - result.right
     console.print(
         Text(f"every photograph's class: {result.predictions}; the {num_wrong} wrong ones: {result.wrong.name}")

@@ -12,8 +12,8 @@ from tune_cropshield.training.run_folder import PART, best_of_parts, spread_of_p
 
 
 def accuracy(value: float | None) -> str:
-    """Returns an accuracy with four digits, a dash where there is none. Only all is 1.0000."""
-    if value is None:
+    """Returns an accuracy with four digits, a dash for None and NaN. Only all is 1.0000."""
+    if value is None or math.isnan(value):
         return "–"
     return f"{value:.4f}" if value == 1 or value < 0.99995 else "> 0.9999"
 

@@ -47,6 +47,8 @@ METRICS = {  # tag -> what TensorBoard shows as its description
     tag_of("best_epoch"): "the epoch with the highest validation accuracy",
     tag_of("best_val_loss"): "validation loss of the best epoch",
     tag_of("best_val_macro_f1"): "validation macro F1 of the best epoch",
+    tag_of("best_val_balanced_acc"): "validation balanced accuracy of the best epoch",
+    tag_of("best_val_auc"): "validation area under the ROC curve of the best epoch",
     tag_of("best_train_loss"): "training loss of the best epoch",
     tag_of("clip_rate"): "share of the last epoch's updates whose gradient was clipped",
     tag_of("grad_norm_p95"): "95th percentile of the last epoch's gradient norms, before clipping",

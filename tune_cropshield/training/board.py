@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 # The group of each metric but `epoch`, which is the step of the others. In files and tables metrics have plain names.
 GROUPS = {
-    "validation": ("val_acc", "val_loss", "val_macro_f1"),
+    "validation": ("val_acc", "val_loss", "val_macro_f1", "val_balanced_acc", "val_auc"),
     "training": ("train_loss", "lr", "updates", "skipped_steps", "loss_scale"),
     "clipping": ("clip_rate", "grad_norm_p50", "grad_norm_p95"),
     "speed": ("images_per_s", "data_wait_s", "epoch_s", "peak_vram_mib"),
 }
 GROUP_OF = {name: group for group, names in GROUPS.items() for name in names}
 # The best epoch's figures that are scalars of their own: best_epoch, best_val_acc, ...
-OF_BEST_EPOCH = ("epoch", "val_acc", "val_loss", "val_macro_f1", "train_loss")
+OF_BEST_EPOCH = ("epoch", *GROUPS["validation"], "train_loss")
 EVENT_FILES = "events.out.tfevents.*"
 STAMP = re.compile(r"events\.out\.tfevents\.(\d{10})\.")
 
@@ -77,7 +77,7 @@ class ScalarEvents:
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        values = metrics.as_dict() | {f"best_{name}": best[name] for name in OF_BEST_EPOCH}
+        values = metrics.as_dict() | {f"best_{name}": best[name] for name in OF_BEST_EPOCH if name in best}
         step = int(values.pop("epoch"))
         scalars = [Summary.Value(tag=tag_of(name), simple_value=float(value)) for name, value in values.items()]
         self._write(Event(step=step, wall_time=time.time(), summary=Summary(value=scalars)))

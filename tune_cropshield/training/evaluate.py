@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from tune_cropshield.config.settings import Precision, TrialConfig
 from tune_cropshield.data.dataset import DeviceData
 from tune_cropshield.data.windows import IGNORE_INDEX, EvaluationBatch, evaluation_batches
+from tune_cropshield.training.auc import one_vs_rest_auc
 from tune_cropshield.training.graphs import Eager, Runner
 from tune_cropshield.training.metrics import Evaluation, count_confusion
 from tune_cropshield.training.precision import autocast
@@ -33,9 +34,8 @@ class Evaluator:
         self._make_room(0)
 
     def _make_room(self, batch_size: int) -> None:
-        """Makes the places for a batch's predictions, where a captured graph finds them again."""
-        self._predicted_B = torch.zeros(batch_size, dtype=torch.int64, device=self._device)
-        self._probability_B = torch.zeros(batch_size, device=self._device)
+        """Makes the place for a batch's logits, where a captured graph finds it again."""
+        self._logits_BK = torch.zeros(batch_size, len(self._confusion_KK), device=self._device)
 
     def evaluate(self, batches: Iterable[EvaluationBatch]) -> Evaluation:
         """Returns the figures over `batches`, all on the device.
@@ -47,32 +47,35 @@ class Evaluator:
         self._model.eval()
         self._confusion_KK.zero_()
         self._loss.zero_()
-        predicted, probability = [self._predicted_B[:0]], [self._probability_B[:0]]
+        logits, labels = [self._logits_BK[:0]], list[torch.Tensor]()
         with torch.no_grad():
             for batch in batches:
                 size = len(batch.labels_B)
-                if size > len(self._predicted_B):
-                    if len(self._predicted_B):
-                        self._runner.forget()  # what is captured writes to the old places
+                if size > len(self._logits_BK):
+                    if len(self._logits_BK):
+                        self._runner.forget()  # what is captured writes to the old place
                     self._make_room(size)
                 self._runner.run("evaluation", self._add, batch)
-                predicted.append(self._predicted_B[:size].clone())
-                probability.append(self._probability_B[:size].clone())
+                logits.append(self._logits_BK[:size].clone())
+                labels.append(batch.labels_B)
         self._model.train(was_training)
         confusion_KK = self._confusion_KK.cpu()
         count = int(confusion_KK.sum())  # without those that only fill the last batch
         loss = float(self._loss) / count if count else float("nan")
-        return Evaluation(loss, confusion_KK, torch.cat(predicted)[:count].cpu(), torch.cat(probability)[:count].cpu())
+        logits_NK = torch.cat(logits)[:count]
+        labels_N = torch.cat(labels)[:count] if labels else torch.zeros(0, dtype=torch.int64, device=self._device)
+        # By the logarithms: they still tell apart what as a probability is 1.
+        auc = float(one_vs_rest_auc(logits_NK.log_softmax(dim=1), labels_N))
+        return Evaluation(loss, confusion_KK, labels_N.cpu(), logits_NK.softmax(dim=1).cpu(), auc)
 
     def _add(self, batch: EvaluationBatch) -> None:
         with autocast(self._precision, self._device):
             logits_BK = self._model(batch.images())
         logits_BK = logits_BK.float()
         self._loss += F.cross_entropy(logits_BK, batch.labels_B, ignore_index=IGNORE_INDEX, reduction="sum")
-        probability_B, predicted_B = logits_BK.softmax(dim=1).max(dim=1)
+        predicted_B = logits_BK.softmax(dim=1).argmax(dim=1)
         count_confusion(self._confusion_KK, predicted_B, batch.labels_B)
-        self._predicted_B[: len(predicted_B)] = predicted_B
-        self._probability_B[: len(predicted_B)] = probability_B
+        self._logits_BK[: len(logits_BK)] = logits_BK
 
 
 def evaluation_batch(trial: TrialConfig) -> int:

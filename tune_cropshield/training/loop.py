@@ -241,6 +241,8 @@ def _train_and_validate(
         val_loss=evaluation.loss,
         val_acc=evaluation.accuracy,
         val_macro_f1=evaluation.macro_f1,
+        val_balanced_acc=evaluation.balanced_accuracy,
+        val_auc=evaluation.auc,
         lr=updates.last_lr,
         grad_norm_p50=updates.grad_norm_p50,
         grad_norm_p95=updates.grad_norm_p95,

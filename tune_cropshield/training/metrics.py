@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EpochMetrics:
     """One epoch's figures: a line of metrics.jsonl, a point of each TensorBoard scalar, a report to the search."""
 
@@ -19,6 +20,9 @@ class EpochMetrics:
     val_loss: float  # plain mean cross-entropy over the validation split, whatever the training's loss
     val_acc: float  # share of the validation split classified rightly
     val_macro_f1: float  # mean over classes of 2PR / (P + R); a class never met nor predicted is left out
+    # Those of later versions have a default: an earlier version's checkpoint lacks them.
+    val_balanced_acc: float = math.nan  # mean recall of the classes that have validation photographs
+    val_auc: float = math.nan  # see `auc.one_vs_rest_auc`
     lr: float  # of the epoch's last update
     grad_norm_p50: float  # over applied updates: before clipping, unscaled
     grad_norm_p95: float
@@ -42,14 +46,25 @@ METRIC_NAMES = tuple(EpochMetrics.__dataclass_fields__)
 class Evaluation:
     """A split's figures. confusion_KK: int64 on the CPU, rows are true classes, columns predicted ones.
 
-    predicted_N: int64 on the CPU, the class that each sample was taken for, in their order; probability_N: fp32, that
-    class's.
+    labels_N: int64 on the CPU, the true class of each sample, in their order. probabilities_NK: fp32 on the CPU, what
+    the network gives each class. auc: see `one_vs_rest_auc`.
     """
 
     loss: float
     confusion_KK: Tensor
-    predicted_N: Tensor
-    probability_N: Tensor
+    labels_N: Tensor
+    probabilities_NK: Tensor
+    auc: float
+
+    @property
+    def predicted_N(self) -> Tensor:
+        """The class that each sample is taken for, int64."""
+        return self.probabilities_NK.argmax(dim=1)
+
+    @property
+    def probability_N(self) -> Tensor:
+        """The probability of that class."""
+        return self.probabilities_NK.amax(dim=1)
 
     @property
     def accuracy(self) -> float:
@@ -62,6 +77,12 @@ class Evaluation:
         A class with neither true nor predicted samples is left out.
         """
         return float(self.f1_K[self._met_K].mean())
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """Mean recall of the classes that have photographs."""
+        count_K = self.confusion_KK.sum(1)
+        return float((self.confusion_KK.diagonal().double() / count_K)[count_K > 0].mean())
 
     @property
     def f1_K(self) -> Tensor:

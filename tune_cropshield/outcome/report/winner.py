@@ -23,6 +23,8 @@ TRIED = (
 METRICS = {  # of the best epoch
     "val_acc": words.accuracy,
     "val_macro_f1": words.accuracy,
+    "val_balanced_acc": words.accuracy,
+    "val_auc": words.accuracy,
     "val_loss": words.number,
     "train_loss": words.number,
     "clip_rate": words.percent,
@@ -237,7 +239,7 @@ def _table(record: SearchRecord, winner: TrialRecord) -> Table:
         rows.append((name, *values))
     rows.append(("micro-batch x accumulation", *map(_pair, shown)))
     for name, said in METRICS.items():
-        rows.append((name, *(said(trial.best[name]) if trial.best is not None else "–" for trial in shown)))
+        rows.append((name, *(said(trial.best.get(name)) if trial.best is not None else "–" for trial in shown)))
     rows.append(("best epoch", *(str(trial.best["epoch"]) if trial.best is not None else "–" for trial in shown)))
     rows.append(
         (
