@@ -185,13 +185,10 @@ def stop_search(results: Results, home: Path, leaves: Path, arguments: argparse.
 
 
 def outcome_of(out: Path, before: dict[int, Ending], reference: dict[int, Ending], code: int) -> dict[str, Any]:
-    """Returns what a disturbed search came to. Its trials that had all their parameters must end as in the undisturbed
-    one.
-    """
+    """Returns what a disturbed search came to. All of its trials must end as in the undisturbed one."""
     after = endings(out)
     changed = differences(before, after)
-    concerned = [number for number, ending in before.items() if ending.params.keys() == reference[number].params.keys()]
-    others = [number for number in concerned if after.get(number) != reference[number]]
+    others = [number for number, ending in reference.items() if after.get(number) != ending]
     faults = unreadable(out)
     running = sum(ending.state == "RUNNING" for ending in after.values())
     best = (out / "best" / "model.safetensors").exists()
@@ -201,7 +198,7 @@ def outcome_of(out: Path, before: dict[int, Ending], reference: dict[int, Ending
         "trials": len(after),
         "lost_or_repeated": len(changed),
         "left_running": running,
-        "compared": len(concerned),
+        "compared": len(reference),
         "unlike_undisturbed": len(others),
         "unreadable": len(faults),
         "detail": "; ".join(

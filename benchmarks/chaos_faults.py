@@ -64,7 +64,7 @@ def nan_loss(home: Path, leaves: Path) -> dict[str, Any]:
 def overflowing_gradients(home: Path, leaves: Path) -> dict[str, Any]:
     _, printed = faulty_search(home, leaves, "overflow")
     trials, events = endings(home / "out"), read_events(home / "out" / "t000")
-    said = next((line for line in printed.splitlines() if "it goes on in fp32" in line), "")
+    said = next((line for line in printed.splitlines() if "it continues in fp32" in line), "")
     right = (
         trials[0].outcome in ("finished", "pruned")
         and [event["after"] for event in events] == ["fp32"]

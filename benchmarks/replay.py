@@ -286,9 +286,9 @@ class Steered:
         space = space.model_copy(update={"search": settings})
         self._epochs, self._baseline = settings.epochs, baseline
         searched = distributions(space, table.plan)
-        sampler = build_sampler(settings.sampler, seed, 0, 40)
+        sampler_for = partial(build_sampler, settings.sampler, seed, num_trials=40)
         knowledge = knowledge_of(pasts, space)
-        own = OwnStudySampler(sampler, searched, partial(knowledge.prior, space))
+        own = OwnStudySampler(sampler_for, searched, partial(knowledge.prior, space))
         self._study = optuna.create_study(direction="maximize", sampler=own)
         points = start_points(space, table.plan, knowledge)
         for point in points if starts else points[: 1 if baseline else 0]:

@@ -63,7 +63,7 @@ def test_what_raises_when_it_is_made_is_told_with_its_line(parts: Path) -> None:
     with pytest.raises(ConfigError, match=f"model .*{told}"):
         build_model(name, 2)
     with pytest.raises(ConfigError, match=f"sampler .*{told}"):
-        build_sampler(name, seed=0, num_existing=0, num_trials=4)
+        build_sampler(name, seed=0, number=0, num_trials=4)
     with pytest.raises(ConfigError, match=f"pruning .*{told}"):
         build_pruning(SearchSettings(pruning=name))
 

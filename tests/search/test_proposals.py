@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import optuna
@@ -17,6 +18,7 @@ from tune_cropshield.search.endings import DIVERGED, FAILED, FINISHED, OUT_OF_ME
 from tune_cropshield.search.halving import SuccessiveHalving
 from tune_cropshield.search.journal import quiet_optuna
 from tune_cropshield.search.proposals import OwnStudySampler
+from tune_cropshield.search.samplers import build_sampler
 from tune_cropshield.search.steering import Steering
 
 SPACE: dict[str, BaseDistribution] = {
@@ -35,14 +37,14 @@ class Watching(RandomSampler):
         return super().infer_relative_search_space(study, trial)
 
 
-def told(sampler: BaseSampler, **more: Any) -> Study:
-    return optuna.create_study(direction="maximize", sampler=OwnStudySampler(sampler, SPACE, **more))
+def told(sampler_for: Callable[[int], BaseSampler], **more: Any) -> Study:
+    return optuna.create_study(direction="maximize", sampler=OwnStudySampler(sampler_for, SPACE, **more))
 
 
 def test_a_sampler_sees_stopped_trials_with_a_value_and_every_parameter_on_its_axis() -> None:
     watching = Watching(seed=0)
     with quiet_optuna():
-        study = told(watching)
+        study = told(lambda number: watching)
         trials = [study.ask(SPACE) for _ in range(7)]
         end_trial(study, trials[0], FINISHED, None, {1: 0.2, 2: 0.5})
         stop_trial(study, trials[1], {1: 0.3})
@@ -75,7 +77,7 @@ def test_a_sampler_sees_stopped_trials_with_a_value_and_every_parameter_on_its_a
 def test_one_that_is_gone_on_with_runs() -> None:
     watching = Watching(seed=0)
     with quiet_optuna():
-        study = told(watching)
+        study = told(lambda number: watching)
         trial = study.ask(SPACE)
         stop_trial(study, trial, {1: 0.3})
         go_on_with(trial)
@@ -92,7 +94,7 @@ def test_what_the_space_no_longer_holds_is_left_out_and_what_was_known_before_is
 
     watching = Watching(seed=0)
     with quiet_optuna():
-        study = told(watching, prior=prior)
+        study = told(lambda number: watching, prior=prior)
         trial = study.ask({**SPACE, "max_norm": CategoricalDistribution((1.0, "none", 0.5))})
         study.tell(trial, 0.5)
         trial = study.ask({"lr": SPACE["lr"]})  # killed between two parameters
@@ -101,6 +103,27 @@ def test_what_the_space_no_longer_holds_is_left_out_and_what_was_known_before_is
     assert (1e-3, 2, 0.7) in values
     assert [value for *_, value in values].count(0.8) == [value for *_, value in values].count(0.9) == 0
     assert asked[-1] == []  # no own trial has reported an epoch
+
+
+@pytest.mark.parametrize("name", ["auto", "tpe", "gp", "random"])
+def test_a_search_that_was_interrupted_proposes_what_it_would_have_proposed(name: str) -> None:
+    sampler_for = partial(build_sampler, name, 5, num_trials=12)
+
+    def searched(study: Study, num_trials: int) -> list[dict[str, Any]]:
+        with quiet_optuna():
+            for _ in range(num_trials):
+                trial = study.ask(SPACE)
+                value = 1 - abs(math.log10(trial.params["lr"]) + 3) / 4
+                end_trial(study, trial, FINISHED, None, {1: value})
+        return [trial.params for trial in study.trials]
+
+    whole = searched(told(sampler_for), 12)
+    begun = told(sampler_for)
+    searched(begun, 6)
+    resumed = told(sampler_for)
+    resumed.add_trials(begun.trials)
+    assert searched(resumed, 6) == whole
+    assert len({params["lr"] for params in whole}) == 12
 
 
 class CountingGP(GPSampler):
@@ -120,7 +143,7 @@ def test_the_gaussian_process_makes_the_proposals_of_a_search_with_halving() -> 
     gp = CountingGP(seed=0, n_startup_trials=10, deterministic_objective=False)
     rates: dict[str, BaseDistribution] = {"lr": FloatDistribution(1e-5, 1e-1, log=True)}
     with quiet_optuna():
-        study = optuna.create_study(direction="maximize", sampler=OwnStudySampler(gp, rates))
+        study = optuna.create_study(direction="maximize", sampler=OwnStudySampler(lambda number: gp, rates))
         rule = SuccessiveHalving(epochs=4, grace_epochs=1, reduction_factor=2)
         steering = Steering(study, rates, rule, num_trials=40, reference_epochs=None)
         reached: dict[int, dict[int, float]] = {}
@@ -142,5 +165,5 @@ def test_the_gaussian_process_makes_the_proposals_of_a_search_with_halving() -> 
 @pytest.mark.parametrize("sampler", [RandomSampler(seed=0)])
 def test_all_parameters_are_proposed_together(sampler: BaseSampler) -> None:
     with quiet_optuna():
-        study = told(sampler)
+        study = told(lambda number: sampler)
         assert set(study.ask(SPACE).params) == {"lr", "max_norm"}

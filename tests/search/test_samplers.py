@@ -16,18 +16,18 @@ from tune_cropshield.search.samplers import build_sampler
 RATES = {"lr": FloatDistribution(1e-5, 1e-1, log=True)}
 
 
-def proposals(num_existing: int, name: str = "random") -> list[float]:
+def proposals(number: int, name: str = "random") -> list[float]:
     with quiet_optuna():
-        study = optuna.create_study(sampler=build_sampler(name, 0, num_existing, num_trials=12))
+        study = optuna.create_study(sampler=build_sampler(name, 0, number, num_trials=12))
         return [study.ask(RATES).params["lr"] for _ in range(3)]
 
 
 @pytest.mark.parametrize(("name", "kind"), [("tpe", TPESampler), ("random", RandomSampler), ("gp", GPSampler)])
 def test_a_name_stands_for_a_sampler(name: str, kind: type[optuna.samplers.BaseSampler]) -> None:
-    assert isinstance(build_sampler(name, seed=0, num_existing=0, num_trials=12), kind)
+    assert isinstance(build_sampler(name, seed=0, number=0, num_trials=12), kind)
 
 
-def test_the_same_seed_proposes_the_same_and_a_resumed_search_something_else() -> None:
+def test_the_same_seed_proposes_the_same_for_the_same_trial_and_something_else_for_another() -> None:
     assert proposals(0) == proposals(0)
     assert not set(proposals(0)) & set(proposals(3))
 

@@ -186,8 +186,9 @@ def begin_search(
         study.set_user_attr(NO_BASELINE, True)
     num_existing = num_started(study)
     searched = as_begun(distributions(space, plan), study)
-    sampler = build_sampler(space.search.sampler, space.search.seed, num_existing, space.search.trials)
-    study.sampler = OwnStudySampler(sampler, searched, partial(known_trials, space, plan, knowledge))
+    build_sampler(space.search.sampler, space.search.seed, num_existing, space.search.trials)  # faults come first
+    sampler_for = partial(build_sampler, space.search.sampler, space.search.seed, num_trials=space.search.trials)
+    study.sampler = OwnStudySampler(sampler_for, searched, partial(known_trials, space, plan, knowledge))
     if not num_existing:  # else they are there, however the plan has changed since
         with quiet_optuna():
             for start in start_points(space, plan, knowledge):

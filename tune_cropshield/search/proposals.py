@@ -30,13 +30,18 @@ class OwnStudySampler(BaseSampler):
     """The sampler of a journal's study: lets another one propose, from a study of its own."""
 
     def __init__(
-        self, sampler: BaseSampler, distributions: Mapping[str, BaseDistribution], prior: Prior | None = None
+        self,
+        sampler_for: Callable[[int], BaseSampler],
+        distributions: Mapping[str, BaseDistribution],
+        prior: Prior | None = None,
     ) -> None:
-        """Takes the one that proposes, what the journal's study knows of the parameters, and what was known before.
+        """Takes what the journal's study knows of the parameters.
 
-        prior: (values of this search's own trials) -> settings and values to show the sampler beside them.
+        Args:
+            sampler_for: (number of a trial) -> the sampler that proposes it, with no memory of earlier proposals.
+            prior: (values of this search's own trials) -> settings and values to show the sampler beside them.
         """
-        self._sampler, self._prior = sampler, prior
+        self._sampler_for, self._prior = sampler_for, prior
         self._distributions, self._axes = dict(distributions), axes(distributions)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -49,7 +54,7 @@ class OwnStudySampler(BaseSampler):
         """Returns the parameters of the next trial, in the journal's terms."""
         with quiet_optuna(), warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            own = optuna.create_study(direction="maximize", sampler=self._sampler)
+            own = optuna.create_study(direction="maximize", sampler=self._sampler_for(trial.number))
             own.add_trials(self._shown(study.get_trials(deepcopy=False)))
             shown = own.ask({name: axis.distribution for name, axis in self._axes.items()}).params
         return {name: self._axes[name].meant(value) for name, value in shown.items()}

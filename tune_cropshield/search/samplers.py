@@ -79,16 +79,16 @@ def gp(seed: int, num_startup_trials: int) -> BaseSampler:
     return GPSampler(seed=seed, n_startup_trials=num_startup_trials, deterministic_objective=False)
 
 
-def build_sampler(name: str, seed: int, num_existing: int, num_trials: int) -> BaseSampler:
-    """Returns the sampler called `name` for a study that holds `num_existing` trials and shall hold `num_trials`.
+def build_sampler(name: str, seed: int, number: int, num_trials: int) -> BaseSampler:
+    """Returns the sampler called `name` that proposes trial `number` of a study that shall hold `num_trials`.
 
-    Its seed comes from both `seed` and `num_existing`: with `seed` alone, a resumed search would propose the very
-    points it has tried. The first third of the trials (4 to 10) is random, so that a short search learns from it.
+    What it draws at random comes from `seed` and `number` alone: a search that was killed and resumed proposes what it
+    would have proposed. The first third of the trials (4 to 10) is random, so that a short search learns from it.
 
     Raises:
         ConfigError: a user's own cannot be loaded, raises, or returns no sampler.
     """
-    derived = int(np.random.SeedSequence([seed, num_existing]).generate_state(1)[0])
+    derived = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
     make = resolve("sampler", name)
     with warnings.catch_warnings(), own_code("sampler", name):
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
