@@ -118,7 +118,7 @@ def weights_bytes(trial: TrialConfig, num_classes: int) -> int:
     """Returns the size of a network's weights."""
     from tune_cropshield.training.models import build_model
 
-    model = build_model(trial.model, num_classes, dropout=trial.dropout)
+    model = build_model(trial.model, num_classes, dropout=trial.dropout, head=trial.head, image_size=trial.final_size)
     return sum(tensor.nbytes for tensor in model.state_dict().values())
 
 

@@ -88,7 +88,7 @@ def plan(
     """Returns which batches fit a GPU's memory: measured where there is a GPU, estimated otherwise.
 
     Args:
-        model: tiny_cnn, cropshield_cnn, or a classifier of torchvision.
+        model: tiny_cnn, cropshield_cnn, a classifier of torchvision, timm:NAME, or your own as file.py:name.
         image_size: The side of the training images, in px.
         vram: The budget: an amount like "8GB", rtx4060-laptop, rtx3050-laptop, or auto for what is free.
         precision: Of the forward and backward pass.

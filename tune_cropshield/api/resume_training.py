@@ -156,8 +156,8 @@ def _remedy(then: RunConfig, differ: dict[str, str], changed: str) -> str:
         return "give it a time again (--time), if it had one, or set the configuration back"
     flags = [f"--{name.replace('_', '-')} {getattr(then.trial, name)}" for name in AS_FLAGS if name in differ]
     remedies = [f"give {' '.join(flags)}"] if flags else []
-    remedies += ["put the file back as it was"] if any(":" in name for name in differ) else []
-    remedies += ["set the configuration back"] if any(":" not in name for name in differ.keys() - {*AS_FLAGS}) else []
+    remedies += ["put the file back as it was"] if any(is_own(name) for name in differ) else []
+    remedies += ["set the configuration back"] if any(not is_own(name) for name in differ.keys() - {*AS_FLAGS}) else []
     return " and ".join([*remedies, *(["put the photographs back as they were"] if changed else [])])
 
 

@@ -15,6 +15,7 @@ from tune_cropshield.api.results import SearchResults, read_results
 from tune_cropshield.api.space import RUNS, AnySpace, known_before, new_space
 from tune_cropshield.config.places import cache_dir
 from tune_cropshield.config.space import SearchSpace
+from tune_cropshield.config.timm_names import PREFIX
 from tune_cropshield.data.folder import check_folder
 from tune_cropshield.device import find_device, gpus_free_mib
 from tune_cropshield.errors import UserError
@@ -65,7 +66,7 @@ def search(
         data: One sub-folder of photographs per class; left out, a small synthetic data set.
         space: A search space: a path, the name of a shipped one, a dict with a file's tables, or a SearchSpace like
             `results.settings`. Left out, one is chosen for the photographs, the machine and `model`.
-        model: tiny_cnn, cropshield_cnn, or a classifier of torchvision.
+        model: tiny_cnn, cropshield_cnn, a classifier of torchvision, timm:NAME, or your own as file.py:name.
         image_size: The side of the training images, in px.
         vram: The GPU memory budget: an amount like "8GB", rtx4060-laptop, rtx3050-laptop, or auto for what is free.
         trials: In all; with `resume`, more than before extends the search.
@@ -168,7 +169,8 @@ def _with_whole_paths(space: SearchSpace) -> SearchSpace:
 
 def _name(space: AnySpace | None, found: SearchSpace) -> str:
     """Returns the first half of the name of a search's folder: what was searched, or the model."""
-    return Path(space if isinstance(space, str | Path) else found.trial.get("model", "search")).stem
+    name = space if isinstance(space, str | Path) else found.trial.get("model", "search").removeprefix(PREFIX)
+    return Path(name).stem
 
 
 def _check_before_anything_starts(space: SearchSpace, folder: Path, resume: bool, named: bool) -> None:

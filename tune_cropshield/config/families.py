@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tune_cropshield.config.model_names import is_torchvisions
+from tune_cropshield.config.model_names import has_published_weights, is_torchvisions
+from tune_cropshield.config.timm_names import PREFIX, is_timms, timm_facts
 
 # (optimizer, fine-tuned) -> the shipped space that holds the ranges.
 SPACES = {
@@ -23,7 +24,7 @@ ON_GPU, ON_CPU = "efficientnet_b0", "tiny_cnn"  # what is trained where no netwo
 SMALL = "tiny_cnn.toml"  # the space of tiny_cnn
 # These are trained with SGD as their authors did; the others take AdamW, which forgives most.
 WITH_SGD = ("resnet", "resnext", "wide_resnet")
-# The side, in px, that a network was made for, where it is not 224 (torchvision's weights say so).
+# The side, in px, that a network of torchvision was made for, where it is not 224 (its weights say so).
 OWN_SIZES = {
     "inception_v3": 299,
     "efficientnet_b1": 240,
@@ -76,17 +77,25 @@ def default_network(device: Literal["cpu", "cuda"]) -> str:
 
 def has_weights(model: str) -> bool:
     """Tells whether there are published weights for the network that `model` builds."""
-    return is_torchvisions(model) and model not in WEIGHTS_OF_ANOTHER_SIZE
+    return has_published_weights(model) and model not in WEIGHTS_OF_ANOTHER_SIZE
 
 
 def has_fixed_size(model: str) -> bool:
     """Tells whether a network cannot be trained on images much smaller than those that it was made for."""
+    if is_timms(model):
+        return timm_facts(model).fixed_size
     return is_torchvisions(model) and model.startswith(FIXED_SIZES)
+
+
+def own_size(model: str) -> int:
+    """Returns the side, in px, of the images that a network was made for."""
+    return timm_facts(model).image_size if is_timms(model) else OWN_SIZES.get(model, USUAL_SIZE)
 
 
 def optimizer_for(model: str) -> Literal["adamw", "sgd"]:
     """Returns the optimizer that a network is usually trained with."""
-    return "sgd" if is_torchvisions(model) and model.startswith(WITH_SGD) else "adamw"
+    known = is_torchvisions(model) or is_timms(model)
+    return "sgd" if known and model.removeprefix(PREFIX).startswith(WITH_SGD) else "adamw"
 
 
 def family_of(
@@ -113,7 +122,7 @@ def family_of(
     trial: dict[str, Any] = {
         "model": model,
         "pretrained": fine_tuned,
-        "image_size": OWN_SIZES.get(model, USUAL_SIZE),
+        "image_size": own_size(model),
     }
     if not asked_for and memory_mib is not None and memory_mib < ENOUGH_MIB:
         trial["image_size"] = SIZE_BELOW

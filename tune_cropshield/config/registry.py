@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from tune_cropshield.config.closest import closest
+from tune_cropshield.config.timm_names import is_timms
 from tune_cropshield.errors import ConfigError, RunFailure, UserError
 
-# Beside these, every classifier of torchvision is known under its own name.
+# Beside these, every classifier of torchvision is known under its own name, and timm's as timm:NAME.
 MODELS = {
     "tiny_cnn": "tune_cropshield.training.cnn:tiny_cnn",
     "cropshield_cnn": "tune_cropshield.training.cnn:cropshield_cnn",
@@ -65,7 +66,7 @@ REGISTRIES = {
 
 def is_own(name: str) -> bool:
     """Tells whether `name` is a reference to a user's own code, and not a name of ours or of a library."""
-    return ":" in name
+    return ":" in name and not is_timms(name)
 
 
 def checked_name(kind: str, name: str) -> str:

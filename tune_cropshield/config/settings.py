@@ -18,7 +18,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from tune_cropshield.config import registry
 from tune_cropshield.config.faults import Rule, Settings, described_as, overridden, shown, validated
-from tune_cropshield.config.model_names import check_model_name, is_torchvisions
+from tune_cropshield.config.model_names import check_model_name, has_published_weights
 from tune_cropshield.config.toml_files import SINGLE_QUOTES, read_toml, without_none
 from tune_cropshield.files import as_utf8, write_text_atomically
 from tune_cropshield.shell import PROGRAM, command
@@ -189,7 +189,7 @@ def _mixing_lacks_neighbours(trial: TrialConfig) -> str | None:
 
 
 def _no_published_weights(trial: TrialConfig) -> str | None:
-    if trial.pretrained is not True or is_torchvisions(trial.model):
+    if trial.pretrained is not True or has_published_weights(trial.model):
         return None
     return f"{trial.model} has no published weights: set pretrained = false or give a file"
 
@@ -206,9 +206,14 @@ class TrialConfig(Settings):
 
     # the network
     model: str = "efficientnet_b0"
-    """Network: any classifier of torchvision by its name, tiny_cnn, cropshield_cnn, or your own."""
+    """Network: any classifier of torchvision by its name, any of timm as timm:NAME, tiny_cnn, cropshield_cnn, or your
+    own."""
+    head: str | None = Field(None, examples=["classifier.1"])
+    """Name of the network's last layer, as named_modules() has it. Left out: timm's own for timm's networks, elsewhere
+    the last linear or convolutional layer that the network defines."""
     pretrained: Weights = Field(False, examples=["weights.pth"])
-    """Weights to begin with: false is random, true is torchvision's (downloaded once), a path is a state dict."""
+    """Weights to begin with: false is random, true is torchvision's or timm's (downloaded once), a path is a state
+    dict."""
     freeze_backbone: bool = False
     """Train the last layer (the head) only."""
     dropout: float | None = Field(None, ge=0, lt=1)

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tune_cropshield.data import noise
-from tune_cropshield.data.preparation import IMAGENET_MEAN, IMAGENET_STD
+from tune_cropshield.data.preparation import IMAGENET, Normalisation
 
 CPU_IMAGES_AT_ONCE = 8  # pictures whose intermediate results stay in a core's cache
 
@@ -101,6 +101,7 @@ def augment(
     seed: int,
     epoch: int | Tensor,
     dtype: torch.dtype = torch.float32,
+    normalisation: Normalisation = IMAGENET,
 ) -> Tensor:
     """Returns normalised pictures changed within `preset`: (B, 3, out_size, out_size), channels_last.
 
@@ -113,12 +114,12 @@ def augment(
         samples_B: int64 numbers of the samples in the data set.
     """
     if preset == PRESETS["none"]:
-        return evaluation_view(images_BHWC, out_size, dtype)
+        return evaluation_view(images_BHWC, out_size, dtype, normalisation)
     device, (height, width) = images_BHWC.device, images_BHWC.shape[1:3]
     images_BCHW = images_BHWC.permute(0, 3, 1, 2)
 
     changes = draw_changes(preset, samples_B, seed, epoch)
-    crop_B23, colour_B34 = crop_map(changes, width / height), colour_map(changes)
+    crop_B23, colour_B34 = crop_map(changes, width / height), colour_map(changes, normalisation)
     centres_S = torch.linspace(-1 + 1 / out_size, 1 - 1 / out_size, out_size, device=device)
     out_BCSS = torch.empty(
         len(images_BHWC), 3, out_size, out_size, dtype=dtype, device=device, memory_format=torch.channels_last
@@ -142,7 +143,9 @@ def augment(
     return out_BCSS
 
 
-def evaluation_view(images_BHWC: Tensor, out_size: int, dtype: torch.dtype | None = None) -> Tensor:
+def evaluation_view(
+    images_BHWC: Tensor, out_size: int, dtype: torch.dtype | None = None, normalisation: Normalisation = IMAGENET
+) -> Tensor:
     """Returns the middle of pictures, normalised: (B, 3, out_size, out_size), channels_last; float32 without a dtype.
 
     Not a pixel is resampled; no picture is smaller than out_size.
@@ -150,7 +153,7 @@ def evaluation_view(images_BHWC: Tensor, out_size: int, dtype: torch.dtype | Non
     top, left = ((side - out_size) // 2 for side in images_BHWC.shape[1:3])
     assert top >= 0 and left >= 0
     middle_BCHW = images_BHWC[:, top : top + out_size, left : left + out_size].permute(0, 3, 1, 2)
-    scale_C11, offset_C11 = _normalisation(images_BHWC.device)
+    scale_C11, offset_C11 = _scale_and_offset(images_BHWC.device, normalisation)
     return (middle_BCHW * scale_C11).add_(offset_C11).to(dtype or torch.float32, memory_format=torch.channels_last)
 
 
@@ -182,7 +185,7 @@ def crop_map(changes: Changes, aspect: float) -> Tensor:
     ).view(-1, 2, 3)
 
 
-def colour_map(changes: Changes) -> Tensor:
+def colour_map(changes: Changes, normalisation: Normalisation = IMAGENET) -> Tensor:
     """Returns (B, 3, 4): from a pixel (r, g, b in 0..255, then 1) to its changed and normalised colour.
 
     Brightness, then contrast about mid-grey, then saturation and hue as a stretch and a turn of the chroma in YIQ: all
@@ -196,7 +199,7 @@ def colour_map(changes: Changes) -> Tensor:
     shares_BK = torch.stack(
         (gain, chroma * changes.hue.cos(), chroma * changes.hue.sin(), 1 - changes.contrast, ones), dim=1
     )
-    return (shares_BK[:, :, None, None] * _colour_table(gain.device)).sum(1)
+    return (shares_BK[:, :, None, None] * _colour_table(gain.device, normalisation)).sum(1)
 
 
 def kept_pixels(changes: Changes, centres_S: Tensor) -> Tensor:
@@ -262,14 +265,14 @@ def _ranges(preset: Preset, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 @functools.cache
-def _normalisation(device: torch.device) -> tuple[Tensor, Tensor]:
+def _scale_and_offset(device: torch.device, normalisation: Normalisation) -> tuple[Tensor, Tensor]:
     """Returns scale and offset, both (3, 1, 1), from 0..255 to normalised."""
-    mean_C, std_C = torch.tensor(IMAGENET_MEAN, dtype=torch.float64), torch.tensor(IMAGENET_STD, dtype=torch.float64)
+    mean_C, std_C = (torch.tensor(values, dtype=torch.float64) for values in normalisation)
     return _sent((1 / (255 * std_C)).view(3, 1, 1), device), _sent((-mean_C / std_C).view(3, 1, 1), device)
 
 
 @functools.cache
-def _colour_table(device: torch.device) -> Tensor:
+def _colour_table(device: torch.device, normalisation: Normalisation) -> Tensor:
     """Returns (5, 3, 4): the maps that `colour_map` weighs.
 
     They are: to grey, chroma kept, chroma turned by 90°, to mid-grey, and minus the mean.
@@ -282,8 +285,9 @@ def _colour_table(device: torch.device) -> Tensor:
     table[1, :, :3] = (torch.eye(3, dtype=torch.float64) - grey) / 255
     table[2, :, :3] = yiq.inverse() @ turned @ yiq / 255
     table[3, :, 3] = 0.5
-    table[4, :, 3] = -torch.tensor(IMAGENET_MEAN, dtype=torch.float64)
-    return _sent(table / torch.tensor(IMAGENET_STD, dtype=torch.float64)[:, None], device)
+    mean_C, std_C = (torch.tensor(values, dtype=torch.float64) for values in normalisation)
+    table[4, :, 3] = -mean_C
+    return _sent(table / std_C[:, None], device)
 
 
 def _sent(table: Tensor, device: torch.device) -> Tensor:

@@ -2,7 +2,7 @@
 
     file    -> photograph: decoded, upright, RGB, of any height and width (decode.py)
     -> picture: resized once, as `fit` says, and cut to a square of `store_side` px; the store keeps these
-    -> image: its middle, `image_size` px on a side, normalised as ImageNet's
+    -> image: its middle, `image_size` px on a side, normalised as the network's published weights were trained with
 
 There is no second resize. Of the fit "crop" a picture is a little larger than an image, so that training cuts its
 random crops from real pixels (augment.py).
@@ -10,15 +10,16 @@ random crops from real pixels (augment.py).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from tune_cropshield.config.settings import Fit, RunConfig
+from tune_cropshield.config.timm_names import is_timms, timm_facts
 from tune_cropshield.data.decode import DecodeError, decode_rgb
 
 if TYPE_CHECKING:  # seconds to import, and needed only for images: a bad folder is told about at once
@@ -28,6 +29,26 @@ if TYPE_CHECKING:  # seconds to import, and needed only for images: a bad folder
 # Of pixels in [0, 1]: what every pretrained torchvision classifier was trained with.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Normalisation(NamedTuple):
+    """What is taken from pixels in [0, 1], and what they are divided by then; of red, green and blue."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+IMAGENET = Normalisation(IMAGENET_MEAN, IMAGENET_STD)
+
+
+def normalisation_of(model: str) -> Normalisation:
+    """Returns the normalisation that a network wants: timm says its own, all others have ImageNet's."""
+    if not is_timms(model):
+        return IMAGENET
+    facts = timm_facts(model)
+    return Normalisation(facts.mean, facts.std)
+
+
 FILL = (124, 116, 104)  # the mean's nearest levels: what surrounds a photograph that does not fill the square
 
 PICTURE_OVER_IMAGE = 8 / 7  # 256 px for 224, as torchvision's classifiers are evaluated
@@ -41,10 +62,13 @@ class Preparation:
     fit: what becomes of a photograph that is not square. "crop" makes its shorter side `store_side` px and cuts the
     longer one evenly. "pad" makes its longer side `image_size` px and fills the rest with FILL. "squash" makes both
     sides `image_size` px.
+
+    normalisation: of images; pictures, and so the store, do not depend on it.
     """
 
     image_size: int
     fit: Fit = "crop"
+    normalisation: Normalisation = field(default=IMAGENET, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
         """Returns what preparation.json says: enough to do the same with other tools."""
@@ -60,8 +84,8 @@ class Preparation:
             "crop": self.image_size if cropped else None,
             "fill": list(FILL) if padded else None,
             "image_size": self.image_size,
-            "mean": list(IMAGENET_MEAN),  # of pixels from 0 to 1
-            "std": list(IMAGENET_STD),
+            "mean": list(self.normalisation.mean),  # of pixels from 0 to 1
+            "std": list(self.normalisation.std),
             "layout": "NCHW",
         }
 
@@ -130,9 +154,9 @@ class Preparation:
         """
         from tune_cropshield.data.augment import evaluation_view
 
-        return evaluation_view(pictures_BHWC, self.image_size, dtype)
+        return evaluation_view(pictures_BHWC, self.image_size, dtype, self.normalisation)
 
 
 def judged_on(config: RunConfig) -> Preparation:
     """Returns the preparation of what a run's network is judged on, and used on afterwards."""
-    return Preparation(config.trial.final_size, config.data.fit)
+    return Preparation(config.trial.final_size, config.data.fit, normalisation_of(config.trial.model))

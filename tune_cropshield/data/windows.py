@@ -20,7 +20,7 @@ from torch import Tensor
 from tune_cropshield.data.augment import PRESETS, augment
 from tune_cropshield.data.feed import ImageFeed
 from tune_cropshield.data.mixing import Mixing, MixPlan, Targets
-from tune_cropshield.data.preparation import Preparation
+from tune_cropshield.data.preparation import IMAGENET, Normalisation, Preparation
 
 
 class View(NamedTuple):
@@ -30,6 +30,7 @@ class View(NamedTuple):
     image_size: int
     seed: int
     dtype: torch.dtype
+    normalisation: Normalisation
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class MicroBatch:
             seed=self.view.seed,
             epoch=self.epoch,
             dtype=self.view.dtype,
+            normalisation=self.view.normalisation,
         )
         return images_BCHW if self.plan is None else self.plan.images(images_BCHW)
 
@@ -74,10 +76,11 @@ class EvaluationBatch:
     labels_B: Tensor
     image_size: int
     dtype: torch.dtype
+    normalisation: Normalisation = IMAGENET
 
     def images(self) -> Tensor:
         """Returns the images, (B, 3, image_size, image_size)."""
-        return Preparation(self.image_size).images(self.pictures_BHWC, self.dtype)
+        return Preparation(self.image_size, normalisation=self.normalisation).images(self.pictures_BHWC, self.dtype)
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,7 @@ class WindowSettings:
     mixing: Mixing | None
     seed: int
     dtype: torch.dtype = torch.float32
+    normalisation: Normalisation = IMAGENET
 
 
 def training_windows(
@@ -132,7 +136,7 @@ def training_windows(
     order = epoch_order(indices, settings.seed, epoch)
     order_on_device = order.to(feed.device, non_blocking=True)
     epoch_number = torch.full((), epoch, dtype=torch.int64, device=feed.device)
-    view = View(settings.preset, image_size, settings.seed, settings.dtype)
+    view = View(settings.preset, image_size, settings.seed, settings.dtype, settings.normalisation)
     windows = _cut(0, len(order), settings.effective_batch)[first_window:]
     spans = [_cut(start, stop, settings.micro_batch) for start, stop in windows]
     with closing(
@@ -197,7 +201,13 @@ def _micro_batches(
 
 
 def evaluation_batches(
-    feed: ImageFeed, labels_N: Tensor, indices: Tensor, batch: int, image_size: int, dtype: torch.dtype = torch.float32
+    feed: ImageFeed,
+    labels_N: Tensor,
+    indices: Tensor,
+    batch: int,
+    image_size: int,
+    dtype: torch.dtype = torch.float32,
+    normalisation: Normalisation = IMAGENET,
 ) -> Iterator[EvaluationBatch]:
     """Yields `indices` (int64, CPU) in their order, `batch` at a time.
 
@@ -213,4 +223,4 @@ def evaluation_batches(
             labels_B = labels_N[part.to(feed.device, non_blocking=True)]
             if missing and number == len(parts):
                 labels_B[-missing:] = IGNORE_INDEX
-            yield EvaluationBatch(pictures_BHWC, labels_B, image_size, dtype)
+            yield EvaluationBatch(pictures_BHWC, labels_B, image_size, dtype, normalisation)

@@ -41,7 +41,12 @@ class PlainStep:
     def __init__(self, settings: StepSettings, device: torch.device) -> None:
         self.settings, self.device = settings, device
         layout = memory_format(settings.channels_last)
-        self.model = build_model(settings.model, REFERENCE_CLASSES).to(device).to(memory_format=layout).train()
+        self.model = (
+            build_model(settings.model, REFERENCE_CLASSES, image_size=settings.image_size)
+            .to(device)
+            .to(memory_format=layout)
+            .train()
+        )
         self.parameters = list(self.model.parameters())
         self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-5, fused=True)
         self.scaler = gradient_scaler(settings.precision, device)

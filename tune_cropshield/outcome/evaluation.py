@@ -201,6 +201,7 @@ def evaluate_on(
     import torch
 
     from tune_cropshield.data.feed import ImageFeed
+    from tune_cropshield.data.preparation import normalisation_of
     from tune_cropshield.data.windows import evaluation_batches
     from tune_cropshield.device import find_device
     from tune_cropshield.outcome.trained import load_trained
@@ -215,7 +216,15 @@ def evaluate_on(
     labels_N = torch.tensor(photographs.labels, device=device)
     indices = torch.tensor(photographs.indices)
     feed = ImageFeed(store.images, device)
-    batches = evaluation_batches(feed, labels_N, indices, evaluation_batch(trial), trial.final_size, DTYPES[precision])
+    batches = evaluation_batches(
+        feed,
+        labels_N,
+        indices,
+        evaluation_batch(trial),
+        trial.final_size,
+        DTYPES[precision],
+        normalisation_of(trial.model),
+    )
     network = load_trained(trial, len(classes), weights, device)
     found = Evaluator(network, len(classes), precision, device).evaluate(batches)
     rows = judged(

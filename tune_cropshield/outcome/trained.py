@@ -96,7 +96,7 @@ def load_trained(trial: TrialConfig, num_classes: int, weights: Path, device: to
     from tune_cropshield.training.build import memory_format
     from tune_cropshield.training.models import build_model, load_weights
 
-    model = build_model(trial.model, num_classes, dropout=trial.dropout)
+    model = build_model(trial.model, num_classes, dropout=trial.dropout, head=trial.head, image_size=trial.final_size)
     try:
         state = load_file(weights)
     except Exception as error:  # safetensors has an error of its own for each kind of damage

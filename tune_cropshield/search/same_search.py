@@ -10,7 +10,7 @@ from typing import Any
 import optuna
 
 from tune_cropshield.config.differences import differences
-from tune_cropshield.config.registry import file_digest
+from tune_cropshield.config.registry import file_digest, is_own
 from tune_cropshield.config.settings import DataConfig, TrialConfig
 from tune_cropshield.config.space import SearchSpace
 from tune_cropshield.data.split_file import read_split, what_changed
@@ -80,7 +80,7 @@ def _why(name: str, study: optuna.Study, folder: Path, space: SearchSpace, store
     if (spelled := spelled_settings(study)) is not None:
         differ = settings_differ(spelled, space)
         return f"this search was begun with other settings: {'; '.join(differ)}. Set them back" if differ else ""
-    own = [value for value in own_names(space).values() if ":" in value]
+    own = [value for value in own_names(space).values() if is_own(value)]
     also = f" ({', '.join(own)} may have changed)" if own else ""
     told = "this search was begun with other settings, or by a version in which they meant something else"
     return f"{told}{also}: set them back"

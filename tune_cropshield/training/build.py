@@ -11,6 +11,7 @@ from torch import Tensor
 from tune_cropshield.config import registry
 from tune_cropshield.config.settings import Precision, TrialConfig
 from tune_cropshield.data.mixing import Mixing
+from tune_cropshield.data.preparation import normalisation_of
 from tune_cropshield.data.windows import WindowSettings, num_windows
 from tune_cropshield.training.clipping import chosen_clipping
 from tune_cropshield.training.ema import WeightAverage
@@ -38,7 +39,15 @@ def build_trainer(trial: TrialConfig, num_classes: int, train_labels: Tensor, de
     seed_everything(trial.seed)
     _, accumulation = trial.pair
     updates_per_epoch = num_windows(len(train_labels), trial.effective_batch)
-    model = build_model(trial.model, num_classes, trial.pretrained, trial.freeze_backbone, trial.dropout)
+    model = build_model(
+        trial.model,
+        num_classes,
+        trial.pretrained,
+        trial.freeze_backbone,
+        trial.dropout,
+        head=trial.head,
+        image_size=trial.final_size,
+    )
     correct_momentum(model, accumulation)
     model = model.to(device).to(memory_format=memory_format(trial.channels_last))
     precision = resolve_precision(trial.precision, device)
@@ -118,7 +127,9 @@ def window_settings(trial: TrialConfig, micro_batch: int, dtype: torch.dtype) ->
         dtype: of the images.
     """
     mixing = Mixing(trial.mixup, trial.cutmix) if trial.mixes else None
-    return WindowSettings(trial.effective_batch, micro_batch, trial.augment, mixing, trial.seed, dtype)
+    return WindowSettings(
+        trial.effective_batch, micro_batch, trial.augment, mixing, trial.seed, dtype, normalisation_of(trial.model)
+    )
 
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # mallopt(3)

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from tune_cropshield.config.settings import Precision, TrialConfig
 from tune_cropshield.data.dataset import DeviceData
+from tune_cropshield.data.preparation import normalisation_of
 from tune_cropshield.data.windows import IGNORE_INDEX, EvaluationBatch, evaluation_batches
 from tune_cropshield.training.auc import one_vs_rest_auc
 from tune_cropshield.training.graphs import Eager, Runner
@@ -98,4 +99,5 @@ def split_batches(
     """
     size = trial.final_size
     indices = data.indices(split)
-    return evaluation_batches(data.feed(size), data.labels_N, indices, batch or evaluation_batch(trial), size, dtype)
+    at_once, normalisation = batch or evaluation_batch(trial), normalisation_of(trial.model)
+    return evaluation_batches(data.feed(size), data.labels_N, indices, at_once, size, dtype, normalisation)

@@ -57,6 +57,7 @@ def estimate_for(trial: TrialConfig, num_classes: int) -> MemoryEstimate:
         trial.momentum,
         input_bytes_per_image=beside,
         ema=trial.ema > 0,
+        head=trial.head,
     )
     if precision == "fp32" or not trial.cuda_graphs:
         return estimate

@@ -77,6 +77,7 @@ class TrialStep:
             self.micro_batch,
             self._size,
             self._dtype,
+            self._cut.normalisation,
         )
         self._trainer.evaluator.evaluate(batches)
 

@@ -22,6 +22,7 @@ from torch import nn
 from tune_cropshield.config.model_names import check_model_name, is_torchvisions
 from tune_cropshield.config.registry import resolve
 from tune_cropshield.config.settings import Precision
+from tune_cropshield.config.timm_names import is_timms
 from tune_cropshield.config.units import MIB
 from tune_cropshield.errors import EstimateUnavailable
 from tune_cropshield.memory.predict.allocator import CachingAllocator
@@ -131,6 +132,7 @@ def estimate_memory(
     momentum: float = 0.9,
     input_bytes_per_image: int = 0,
     ema: bool = False,
+    head: str | None = None,
 ) -> MemoryEstimate:
     """Returns the memory that training `model_name` needs, as a function of micro-batch and accumulation.
 
@@ -148,6 +150,7 @@ def estimate_memory(
         momentum: of sgd; 0 keeps no state.
         input_bytes_per_image: what lies on the GPU beside the fp32 image, such as the uint8 picture it came from.
         ema: an average of the weights is kept, in a copy of the network; moving it takes no memory.
+        head: the network's last layer, as in a trial's settings.
 
     Raises:
         EstimateUnavailable: the model cannot be traced, or not with this PyTorch.
@@ -157,9 +160,13 @@ def estimate_memory(
     # What a module makes when it is imported must not end up on the meta device: imported here, before.
     if is_torchvisions(model_name):
         importlib.import_module("torchvision.models")
+    elif is_timms(model_name):
+        importlib.import_module("timm")
     else:
         resolve("model", model_name)
-    build = partial(build_model, model_name, num_classes, freeze_backbone=freeze_backbone)
+    build = partial(
+        build_model, model_name, num_classes, freeze_backbone=freeze_backbone, head=head, image_size=image_size
+    )
     model, small, large = _traced(build, image_size, precision, channels_last)
     weights = [parameter.nbytes for parameter in model.parameters()]
     buffers = [buffer.nbytes for buffer in model.buffers()]

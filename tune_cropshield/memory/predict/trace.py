@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tune_cropshield.config.settings import Precision
-from tune_cropshield.errors import EstimateUnavailable
+from tune_cropshield.errors import ConfigError, EstimateUnavailable
 from tune_cropshield.memory.predict import torch_private
 from tune_cropshield.memory.predict.cuda_semantics import cuda_semantics
 from tune_cropshield.memory.predict.events import FREED, TracedEvent, Window
@@ -92,7 +92,7 @@ def meta_copy(build: Callable[[], nn.Module], channels_last: bool) -> nn.Module:
     try:
         with torch.device("meta"):
             model = build()
-    except (RuntimeError, NotImplementedError):
+    except (RuntimeError, NotImplementedError, ConfigError):  # the last of a user's own
         model = build().to("meta")
     return model.to(memory_format=torch.channels_last) if channels_last else model
 
