@@ -25,6 +25,8 @@ def trial_configs(draw: st.DrawFn) -> TrialConfig:
     clipping = draw(st.sampled_from([None, "max_norm", "clip_value", "agc"]))
     optimizer = draw(st.sampled_from(["adamw", "sgd"]))
     schedule = draw(st.sampled_from(["onecycle", "plateau", "cosine", "step", "constant"]))
+    loss = draw(st.sampled_from(["cross_entropy", "focal", "bi_tempered"]))
+    class_weights = draw(st.sampled_from(["none", "balanced", "effective"]))
     values: dict[str, Any] = {
         "model": draw(st.sampled_from(MODELS)),
         "pretrained": draw(st.one_of(st.just(False), FILE_TEXT)),
@@ -37,7 +39,9 @@ def trial_configs(draw: st.DrawFn) -> TrialConfig:
         **pair,
         "eval_batch": draw(st.one_of(st.none(), st.integers(1, 512))),
         "label_smoothing": draw(SHARE),
-        "class_weights": draw(st.sampled_from(["none", "balanced"])),
+        "loss": loss,
+        "class_weights": class_weights,
+        "sampling": draw(st.sampled_from(["plain", "balanced"])),
         "optimizer": optimizer,
         "lr": draw(POSITIVE),
         "weight_decay": draw(st.one_of(st.just(0.0), POSITIVE)),
@@ -59,6 +63,12 @@ def trial_configs(draw: st.DrawFn) -> TrialConfig:
         values["momentum"] = draw(SHARE)
     if schedule == "plateau":
         values |= {"plateau_patience": draw(st.integers(0, 20)), "plateau_factor": draw(st.floats(0.01, 0.99))}
+    if loss == "focal":
+        values["focal_gamma"] = draw(st.floats(0, 10))
+    if loss == "bi_tempered":
+        values |= {"tempered_t1": draw(st.floats(0, 1)), "tempered_t2": draw(st.floats(1, 4))}
+    if class_weights == "effective":
+        values["effective_beta"] = draw(SHARE)
     if schedule == "step":
         values |= {"step_epochs": draw(st.integers(1, 20)), "step_factor": draw(st.floats(0.01, 0.99))}
     return TrialConfig(**values)

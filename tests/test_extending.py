@@ -39,5 +39,5 @@ def test_a_search_whose_every_part_is_ones_own(tmp_path: Path, drawn_leaves: Pat
     assert [trial.user_attrs["outcome"] for trial in trials] == ["finished", "finished"]
     assert all(len(read_metrics(tmp_path / "found" / f"t{number:03d}")) == 2 for number in range(2))
     config = (tmp_path / "found" / "best" / "config.toml").read_text(encoding="utf-8")
-    assert f'loss = "{tmp_path / "my_parts.py"}:Focal"' in config
+    assert f'loss = "{tmp_path / "my_parts.py"}:Poly1"' in config
     assert f'optimizer = "{tmp_path / "my_parts.py"}:nadam"' in config

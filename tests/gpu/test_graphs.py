@@ -86,6 +86,8 @@ class Run:
         },
         {"precision": "fp32", "mixup": 0.2, "cutmix": 1.0, "augment": "aggressive"},
         {"precision": "fp32", "dropout": 0.3},
+        {"precision": "fp32", "loss": "focal", "class_weights": "effective", "sampling": "balanced"},
+        {"precision": "fp32", "loss": "bi_tempered", "label_smoothing": 0.1, "mixup": 0.2},
     ],
     ids=str,
 )

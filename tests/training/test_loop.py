@@ -115,8 +115,9 @@ def test_different_learning_rates_end_with_different_weights(
         {"schedule": "plateau", "plateau_patience": 0, "ema": 0.9},
         {"schedule": "onecycle", "optimizer": "sgd", "lr": 0.05, "dropout": 0.3, "cutmix": 1.0},
         {"schedule": "cosine", "precision": "bf16", "max_norm": 1.0, "micro_batch": 16, "accumulation": 2},
+        {"sampling": "balanced", "loss": "focal", "mixup": 0.2, "progressive_sizes": {0: 24, 2: 32}},
     ],
-    ids=["plateau-ema", "sgd-dropout-cutmix", "bf16-accumulation"],
+    ids=["plateau-ema", "sgd-dropout-cutmix", "bf16-accumulation", "balanced-focal-mixup"],
 )
 def test_a_resumed_run_equals_an_uninterrupted_one(
     settings: dict[str, Any], drawn_leaves: Path, data: DeviceData, tmp_path: Path

@@ -156,7 +156,7 @@ def test_a_module_is_found_in_the_folder_one_stands_in(tmp_path: Path, monkeypat
 @pytest.mark.parametrize(
     ("field", "name", "message"),
     [
-        ("loss", "focal", "no loss is called 'focal'. Known: cross_entropy"),
+        ("loss", "focl", "no loss is called 'focl'; did you mean focal? Known: cross_entropy, focal, bi_tempered"),
         ("optimizer", "adam", "no optimizer is called 'adam'; did you mean adamw? Known: adamw, sgd"),
         ("schedule", "own.py:half", "own.py cannot be read: No such file or directory"),
         ("schedule", "{own}:thirds", "own.py defines no thirds"),

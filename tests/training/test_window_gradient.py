@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,9 +10,9 @@ from torch import Tensor, nn
 
 from tune_cropshield.data.feed import ImageFeed
 from tune_cropshield.data.mixing import Targets
-from tune_cropshield.data.windows import WindowSettings, training_windows
+from tune_cropshield.data.windows import WindowSettings, num_windows, training_windows
 from tune_cropshield.training.clipping import chosen_clipping
-from tune_cropshield.training.losses import CrossEntropy
+from tune_cropshield.training.losses import BiTempered, CrossEntropy, Focal, SampleLoss, tempered_log_softmax
 from tune_cropshield.training.optimizers import build_optimizer
 from tune_cropshield.training.precision import gradient_scaler
 from tune_cropshield.training.step import WindowStep
@@ -30,7 +28,7 @@ def small_network() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(4 * 6 * 6, CLASSES))
 
 
-def window_step(model: nn.Module, smoothing: float, class_weights: Tensor | None) -> WindowStep:
+def window_step(model: nn.Module, loss: SampleLoss) -> WindowStep:
     lr = torch.zeros(())
     return WindowStep(
         model,
@@ -41,7 +39,7 @@ def window_step(model: nn.Module, smoothing: float, class_weights: Tensor | None
         lr_factors=torch.ones(1),
         clipping=chosen_clipping("none"),
         precision="fp32",
-        loss=CrossEntropy(class_weights, smoothing),
+        loss=loss,
         average=None,
         log=UpdateLog(1, CPU),
     )
@@ -49,6 +47,16 @@ def window_step(model: nn.Module, smoothing: float, class_weights: Tensor | None
 
 def gradients_of(model: nn.Module) -> Tensor:
     return torch.cat([parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None])
+
+
+def split_gradient_of(model: nn.Module, loss: SampleLoss, images: Tensor, targets: Targets, micro_batch: int) -> Tensor:
+    """Returns the gradient of a window that is cut into micro-batches, the last one ragged."""
+    step = window_step(model, loss)
+    weight = step.loss.weight(targets)
+    for start in range(0, len(images), micro_batch):
+        stop = min(start + micro_batch, len(images))
+        step.micro_step(images[start:stop], targets.slice(start, stop), weight)
+    return gradients_of(model)
 
 
 @settings(max_examples=60, deadline=None)
@@ -72,12 +80,7 @@ def test_a_windows_gradient_is_that_of_the_mean_loss_over_the_whole_window(
     targets = Targets(labels, partners, share) if mixed else Targets(labels)
 
     model = small_network()
-    step = window_step(model, smoothing, class_weights)
-    weight = step.loss.weight(targets)
-    for start in range(0, samples, micro_batch):
-        stop = min(start + micro_batch, samples)
-        step.micro_step(images[start:stop], targets.slice(start, stop), weight)
-    split_gradient = gradients_of(model)
+    split_gradient = split_gradient_of(model, CrossEntropy(class_weights, smoothing), images, targets, micro_batch)
 
     model.zero_grad()
     # The mean that torch computes; for mixed targets, which torch does not weight, the mean by the same rule: weighted
@@ -95,6 +98,96 @@ def test_a_windows_gradient_is_that_of_the_mean_loss_over_the_whole_window(
         loss = nn.functional.cross_entropy(model(images), labels, class_weights, label_smoothing=smoothing)
     loss.backward()
     torch.testing.assert_close(split_gradient, gradients_of(model), rtol=1e-4, atol=1e-6)
+
+
+def plain_losses(name: str, logits: Tensor, labels: Tensor, class_weights: Tensor, smoothing: float) -> Tensor:
+    """Returns each sample's loss times its class's weight, written down term by term from its target."""
+    one_hot = nn.functional.one_hot(labels, CLASSES).float()
+    if name == "bi_tempered":
+        t1, t2 = 0.5, 1.5
+        y = (1 - CLASSES / (CLASSES - 1) * smoothing) * one_hot + smoothing / (CLASSES - 1)
+        p = tempered_log_softmax(logits, t2).exp()
+
+        def log_t(u: Tensor) -> Tensor:
+            return (u ** (1 - t1) - 1) / (1 - t1)
+
+        terms = y * (log_t(y) - log_t(p)) - (y ** (2 - t1) - p ** (2 - t1)) / (2 - t1)
+        return terms.sum(dim=1) * class_weights[labels]
+    p = logits.softmax(dim=1)
+    y = (1 - smoothing) * one_hot + smoothing / CLASSES
+    factor = (1 - p) ** 1.5 if name == "focal" else 1.0
+    return (-y * class_weights * factor * p.log()).sum(dim=1)
+
+
+@settings(max_examples=90, deadline=None)
+@given(
+    name=st.sampled_from(["cross_entropy", "focal", "bi_tempered"]),
+    samples=st.integers(1, 40),
+    micro_batch=st.integers(1, 17),
+    smoothing=st.sampled_from([0.0, 0.1]),
+    weighted=st.booleans(),
+    mixed=st.booleans(),
+    own_weights=st.booleans(),
+    seed=st.integers(0, 2**16),
+)
+def test_every_losss_window_is_exact_with_weights_of_classes_and_of_photographs(
+    name: str,
+    samples: int,
+    micro_batch: int,
+    smoothing: float,
+    weighted: bool,
+    mixed: bool,
+    own_weights: bool,
+    seed: int,
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(samples, 3, 8, 8, generator=generator)
+    labels, partners = (torch.randint(CLASSES, (samples,), generator=generator) for _ in range(2))
+    share = torch.rand(samples, generator=generator)
+    class_weights = torch.rand(CLASSES, generator=generator) + 0.1 if weighted else None
+    of_own, of_partners = (torch.rand(samples, generator=generator) + 0.1 for _ in range(2))
+    targets = Targets(
+        labels,
+        *((partners, share) if mixed else (None, None)),
+        *((of_own, of_partners if mixed else None) if own_weights else (None, None)),
+    )
+    loss: SampleLoss = {
+        "cross_entropy": lambda: CrossEntropy(class_weights, smoothing),
+        "focal": lambda: Focal(class_weights, smoothing, gamma=1.5),
+        "bi_tempered": lambda: BiTempered(class_weights, smoothing, t1=0.5, t2=1.5),
+    }[name]()
+    model = small_network()
+    split_gradient = split_gradient_of(model, loss, images, targets, micro_batch)
+
+    model.zero_grad()
+    weights = torch.ones(CLASSES) if class_weights is None else class_weights
+    summed, weight = torch.zeros(()), torch.zeros(())
+    for target, part, photographs in (
+        (labels, share if mixed else torch.ones(samples), of_own),
+        (partners, 1 - share if mixed else torch.zeros(samples), of_partners),
+    ):
+        counted = part * photographs if own_weights else part
+        summed = summed + (counted * plain_losses(name, model(images), target, weights, smoothing)).sum()
+        weight = weight + (counted * weights[target]).sum()
+    (summed / weight).backward()
+    torch.testing.assert_close(split_gradient, gradients_of(model), rtol=1e-3, atol=1e-6)
+
+
+def test_a_photograph_of_weight_two_trains_as_two_of_it() -> None:
+    pictures = torch.randint(256, (6, 8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
+    labels, counts = torch.arange(6) % CLASSES, torch.tensor([2, 1, 1, 3, 1, 1])
+    cut = WindowSettings(16, 4, "none", None, seed=0)
+    gradients = []
+    for indices, weights in ((torch.arange(6), counts.float()), (torch.arange(6).repeat_interleave(counts), None)):
+        model = small_network()
+        step = window_step(model, CrossEntropy())
+        for window in training_windows(ImageFeed(pictures, CPU), labels, indices, cut, 0, 8, weights_N=weights):
+            weight = step.loss.weight(window.targets)
+            assert float(weight) == 9.0
+            for batch in window.micro_batches:
+                step.micro_step(batch.images(), batch.targets, weight)
+        gradients.append(gradients_of(model))
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
 
 
 def test_dividing_each_micro_batchs_mean_by_the_accumulation_is_not_the_windows_gradient() -> None:
@@ -116,7 +209,7 @@ def test_a_weight_of_the_micro_batch_in_the_windows_place_is_noticed() -> None:
     gradients = []
     for of_window in (True, False):
         model = small_network()
-        step = window_step(model, 0.0, None)
+        step = window_step(model, CrossEntropy())
         for start, stop in ((0, 8), (8, 16), (16, 20)):
             part = targets.slice(start, stop)
             step.micro_step(images[start:stop], part, step.loss.weight(targets if of_window else part))
@@ -140,7 +233,7 @@ def test_every_window_of_an_epoch_is_trained_to_the_gradient_of_its_own_samples(
 
     def gradients_of_windows(cut: WindowSettings) -> list[Tensor]:
         model = small_network()
-        step = window_step(model, 0.0, None)
+        step = window_step(model, CrossEntropy())
         step.peak_lr = 1.0
         step.set_lr()
         start = torch.nn.utils.parameters_to_vector(model.parameters()).detach().clone()
@@ -155,7 +248,7 @@ def test_every_window_of_an_epoch_is_trained_to_the_gradient_of_its_own_samples(
         return gradients
 
     split, at_once = gradients_of_windows(cut), gradients_of_windows(whole)
-    assert len(split) == math.ceil(images / effective_batch)
+    assert len(split) == num_windows(images, effective_batch)  # three images at two a window are one window of three
     torch.testing.assert_close(split, at_once, rtol=1e-3, atol=1e-6)
 
 

@@ -55,7 +55,7 @@ def dry_run(given: dict[str, Any], out: Path | None = None, *, resume: bool = Fa
     if space.data.dir:  # before anything heavy is imported
         check_folder(Path(space.data.dir), space.data.class_depth, space.data.merge, folds=space.search.folds)
     from tune_cropshield.search.earlier import read_knowledge
-    from tune_cropshield.search.prepare import device_and_card, plan_for
+    from tune_cropshield.search.prepare import check_losses, device_and_card, plan_for
     from tune_cropshield.search.resources import divide
     from tune_cropshield.search.start_points import (
         reference_notes,
@@ -67,6 +67,7 @@ def dry_run(given: dict[str, Any], out: Path | None = None, *, resume: bool = Fa
     from tune_cropshield.training.model_checks import check_network
 
     check_network(most_expensive(space)[0])
+    check_losses(space)
     device, card = device_and_card(space)
     resources = divide(device, space.search.trials_per_gpu, space.search.trials)
     plan = plan_for(space, resources, card, None, SearchView())

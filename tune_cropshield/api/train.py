@@ -120,9 +120,11 @@ def train(
         _check_new(folder, out is not None, run)
     deadline = began + seconds if seconds is not None else None
     flags = command_line("train", time=time, device=None if device == "auto" else device)[1:]
+    from tune_cropshield.training.loss_checks import check_loss
     from tune_cropshield.training.model_checks import check_network
 
     check_network(run.trial)
+    check_loss(run.trial)
     named = resume or out is not None
     return _train(run, folder, named, resume, profile, find_device(device), view, began, deadline, flags)
 
@@ -181,6 +183,7 @@ def _train(
     from tune_cropshield.data.split_file import read_split
     from tune_cropshield.search.folder import locked
     from tune_cropshield.training.fitted import trained_s
+    from tune_cropshield.training.loss_checks import check_loss
     from tune_cropshield.training.model_checks import check_pretrained
 
     trial = config.trial
@@ -191,6 +194,7 @@ def _train(
             sizes, kept = {trial.image_size, *trial.progressive_sizes.values()}, read_split(out) if resume else None
             data = open_data(config.data, sizes, cache_dir(), progress, kept=kept)
         check_pretrained(trial, len(data.classes))
+        check_loss(trial, len(data.classes))
         for line in remarks(data):
             view.note(line)
         if deadline is not None and resume:

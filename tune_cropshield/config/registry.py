@@ -31,7 +31,11 @@ MODELS = {
     "tiny_cnn": "tune_cropshield.training.cnn:tiny_cnn",
     "cropshield_cnn": "tune_cropshield.training.cnn:cropshield_cnn",
 }
-LOSSES = {"cross_entropy": "tune_cropshield.training.losses:CrossEntropy"}
+LOSSES = {
+    "cross_entropy": "tune_cropshield.training.losses:CrossEntropy",
+    "focal": "tune_cropshield.training.losses:Focal",
+    "bi_tempered": "tune_cropshield.training.losses:BiTempered",
+}
 OPTIMIZERS = {
     "adamw": "tune_cropshield.training.optimizers:adamw",
     "sgd": "tune_cropshield.training.optimizers:sgd",

@@ -33,6 +33,8 @@ Epochs = Annotated[int, Field(le=MOST_EPOCHS)]
 Parts = Annotated[int, Field(le=50)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what every random generator takes
 Fit = Literal["crop", "pad", "squash"]
+ClassWeights = Literal["none", "balanced", "effective"]
+Sampling = Literal["plain", "balanced"]
 ESCAPES = {"\t": r"\t", "\n": r"\n", "\b": r"\b", "\f": r"\f", "\r": r"\r"}  # what TOML makes of a path's backslashes
 Weights = Annotated[bool | str, described_as("true, false or the path of a state dict")]
 
@@ -146,7 +148,12 @@ USED_ONLY_WITH = {
     "plateau_factor": ("schedule", "plateau"),
     "step_epochs": ("schedule", "step"),
     "step_factor": ("schedule", "step"),
+    "focal_gamma": ("loss", "focal"),
+    "tempered_t1": ("loss", "bi_tempered"),
+    "tempered_t2": ("loss", "bi_tempered"),
+    "effective_beta": ("class_weights", "effective"),
 }
+GIVEN_TO_OWN = ("optimizer", "schedule")  # a user's own gets all options of ours, and may use them
 
 
 def _option_is_not_used(option: str, trial: TrialConfig) -> str | None:
@@ -155,7 +162,7 @@ def _option_is_not_used(option: str, trial: TrialConfig) -> str | None:
         option not in trial.model_fields_set or getattr(trial, option) == TrialConfig.model_fields[option].default
     )
     chosen = getattr(trial, switch)
-    if is_default or chosen == value or registry.is_own(chosen):  # a user's own may use what it is given
+    if is_default or chosen == value or (switch in GIVEN_TO_OWN and registry.is_own(chosen)):
         return None
     return f'{option} is only used with {switch} = "{value}", but {switch} is "{chosen}"'
 
@@ -230,6 +237,9 @@ class TrialConfig(Settings):
     """MixUp: the alpha of its Beta(alpha, alpha) distribution; 0 is off. Batch sizes must be even."""
     cutmix: float = Field(0.0, ge=0)
     """CutMix: its alpha; 0 is off. With mixup too, each pair of images gets one of the two, at even odds."""
+    sampling: Sampling = "plain"
+    """"balanced" draws every class equally often: an epoch has as many images as with "plain", which takes each
+    photograph once, but those of small classes come several times and of large ones not all."""
 
     # one optimizer update: effective_batch = micro_batch x accumulation samples
     effective_batch: Batch = 32
@@ -244,11 +254,21 @@ class TrialConfig(Settings):
 
     # loss
     loss: str = "cross_entropy"
-    """Loss function."""
+    """What training makes smaller: "cross_entropy", "focal" (what is right already counts less), "bi_tempered" (wrong
+    labels count less), or your own."""
+    focal_gamma: float = Field(2.0, ge=0, le=10)  # the paper's, https://arxiv.org/abs/1708.02002
+    """Of "focal": how much less a photograph counts the surer the network is of its class; 0 is cross-entropy."""
+    tempered_t1: float = Field(0.8, ge=0, le=1)  # a usual pair; both 1 are cross-entropy
+    """Of "bi_tempered": below 1, the loss of a photograph is bounded, however wrong it is."""
+    tempered_t2: float = Field(1.2, ge=1, le=4)
+    """Of "bi_tempered": above 1, wrong labels count less among photographs that are hard to tell apart."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     """Share of each label that is spread evenly over all classes."""
-    class_weights: Literal["none", "balanced"] = "none"
-    """"balanced" gives rare classes more weight: N / (K * count), for folders of very different sizes."""
+    class_weights: ClassWeights = "none"
+    """More weight for small classes, by their counts among the training photographs: "balanced" is N / (K * count),
+    "effective" is milder, by the effective number of photographs."""
+    effective_beta: float = Field(0.999, ge=0, lt=1)  # of 0.9, 0.99, 0.999 and 0.9999 in the paper
+    """Of "effective": the nearer to 1, the more the counts matter; 0 gives all classes the same weight."""
 
     # optimizer
     optimizer: str = "adamw"

@@ -34,7 +34,8 @@ class LeafData:
     unreadable photographs among it. given_sides: the sides of the split that the folders name, none where it was made
     here. fit: of the stores that `store_for` gives, where there are several. keys: of each photograph; the split keeps
     those with equal keys together. copies: groups of photographs that are one (see `groups`), as sorted indices. named:
-    how many groups their folders or paths make; None where nobody asked for such.
+    how many groups their folders or paths make; None where nobody asked for such. weights_N: fp32, how much each
+    photograph counts in training; None where all count alike.
     """
 
     stores: dict[Preparation, Store]
@@ -45,6 +46,7 @@ class LeafData:
     keys: tuple[str, ...] = ()
     copies: tuple[tuple[int, ...], ...] = ()
     named: int | None = None
+    weights_N: Tensor | None = None
 
     @property
     def store(self) -> Store:
@@ -240,6 +242,7 @@ class DeviceData:
         self.data, self.device = data, device
         self._for_stores = resident_bytes if device.type == "cuda" else 0
         self.labels_N = data.store.labels.to(device)
+        self.weights_N = None if data.weights_N is None else data.weights_N.to(device)
         self._feeds: dict[Preparation, ImageFeed] = {}
 
     def feed(self, image_size: int) -> ImageFeed:
@@ -262,8 +265,9 @@ class DeviceData:
 
     @property
     def resident_bytes(self) -> int:
-        """What lies on the device for all trials: the stores' copies so far, and the labels."""
-        return self.labels_N.nbytes + self._stores_bytes
+        """What lies on the device for all trials: the stores' copies so far, the labels and the weights."""
+        weights = 0 if self.weights_N is None else self.weights_N.nbytes
+        return self.labels_N.nbytes + weights + self._stores_bytes
 
     @property
     def _stores_bytes(self) -> int:

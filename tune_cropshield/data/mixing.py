@@ -14,6 +14,7 @@ B: batch, C: channels, S: side of the square pictures, N: entries of a table.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,21 +26,40 @@ from tune_cropshield.data import noise
 
 @dataclass(frozen=True)
 class Targets:
-    """What a micro-batch should be classified as.
+    """What a micro-batch should be classified as, and how much each sample counts.
 
     labels_B: int64. With MixUp or CutMix each sample is `share_B` of its own class and 1 - `share_B` of
-    `partner_labels_B`.
+    `partner_labels_B`. weights_B: fp32 weight of each sample's photograph, `partner_weights_B` of the one that is mixed
+    into it; None where all count alike.
     """
 
     labels_B: Tensor
     partner_labels_B: Tensor | None = None
     share_B: Tensor | None = None
+    weights_B: Tensor | None = None
+    partner_weights_B: Tensor | None = None
 
     def slice(self, start: int, stop: int) -> Targets:
         """Returns the targets of samples `start` to `stop`."""
+        rest = (self.partner_labels_B, self.share_B, self.weights_B, self.partner_weights_B)
+        return Targets(
+            self.labels_B[start:stop], *(None if values_B is None else values_B[start:stop] for values_B in rest)
+        )
+
+    def total(self, of: Callable[[Tensor], Tensor]) -> Tensor:
+        """Returns the sum over the samples of `of(labels)`, fp32 (B,), times their weights; a 0-dim fp32 tensor.
+
+        A mixed sample counts as its own label with `share_B` and as its partner's with the rest.
+        """
+        own_B = _weighted(of(self.labels_B), self.weights_B)
         if self.partner_labels_B is None or self.share_B is None:
-            return Targets(self.labels_B[start:stop])
-        return Targets(self.labels_B[start:stop], self.partner_labels_B[start:stop], self.share_B[start:stop])
+            return own_B.sum()
+        partner_B = _weighted(of(self.partner_labels_B), self.partner_weights_B)
+        return (self.share_B * own_B + (1 - self.share_B) * partner_B).sum()
+
+
+def _weighted(values_B: Tensor, weights_B: Tensor | None) -> Tensor:
+    return values_B if weights_B is None else values_B * weights_B
 
 
 # The pair's draws must not be those of its first sample's crop and colours. "mix" in ASCII.
@@ -105,9 +125,14 @@ class MixPlan:
         row_BS = None if self.row_BS is None else self.row_BS[start:stop]
         return MixPlan(self.weight_B[start:stop], self.blend_B[start:stop], column_BS, row_BS)
 
-    def targets(self, labels_B: Tensor) -> Targets:
-        """Returns weight * own class + (1 - weight) * partner's class for every sample."""
-        return Targets(labels_B, labels_B.index_select(0, _partners(len(labels_B), labels_B.device)), self.weight_B)
+    def targets(self, labels_B: Tensor, weights_B: Tensor | None = None) -> Targets:
+        """Returns weight * own class + (1 - weight) * partner's class for every sample.
+
+        weights_B: fp32, of the samples' photographs; None where all count alike.
+        """
+        partners_B = _partners(len(labels_B), labels_B.device)
+        partner_weights_B = None if weights_B is None else weights_B.index_select(0, partners_B)
+        return Targets(labels_B, labels_B.index_select(0, partners_B), self.weight_B, weights_B, partner_weights_B)
 
     def images(self, images_BCSS: Tensor) -> Tensor:
         """Returns the mixed pictures, channels_last, same dtype (which the weights are rounded to).

@@ -17,10 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tune_cropshield.config.settings import Sampling
 from tune_cropshield.data.augment import PRESETS, augment
 from tune_cropshield.data.feed import ImageFeed
 from tune_cropshield.data.mixing import Mixing, MixPlan, Targets
 from tune_cropshield.data.preparation import IMAGENET, Normalisation, Preparation
+from tune_cropshield.data.sampling import balanced_draws, times_before
 
 
 class View(NamedTuple):
@@ -41,7 +43,7 @@ class MicroBatch:
     """
 
     pictures_BHWC: Tensor
-    samples_B: Tensor  # int64 numbers in the data set
+    samples_B: Tensor  # int64: what augmentation and mixing are drawn by; see `training_windows`
     epoch: Tensor  # 0-dim int64
     targets: Targets
     plan: MixPlan | None
@@ -111,6 +113,7 @@ class WindowSettings:
     seed: int
     dtype: torch.dtype = torch.float32
     normalisation: Normalisation = IMAGENET
+    sampling: Sampling = "plain"
 
 
 def training_windows(
@@ -121,8 +124,12 @@ def training_windows(
     epoch: int,
     image_size: int,
     first_window: int = 0,
+    weights_N: Tensor | None = None,
 ) -> Generator[Window]:
     """Yields one epoch's windows: every sample of `indices` once, the last window ragged where they do not divide.
+
+    With "balanced" sampling the epoch has as many samples, drawn as `balanced_draws` says. One that is drawn again is
+    augmented and mixed in another way.
 
     A last window or micro-batch of a single sample takes some from the one before it, or joins it where that has only
     two. Which sample comes when, and what
@@ -132,9 +139,16 @@ def training_windows(
         labels_N: the whole store's labels, on the device.
         indices: int64 on the CPU, the samples to train on.
         first_window: the number (from 0) of the first window that is yielded.
+        weights_N: the whole store's weights, on the device; None where all photographs count alike.
     """
-    order = epoch_order(indices, settings.seed, epoch)
+    if settings.sampling == "balanced":
+        drawn = balanced_draws(indices, labels_N.cpu()[indices], settings.seed, epoch)
+        order = epoch_order(drawn, settings.seed, epoch)
+        samples = order + len(labels_N) * times_before(order)
+    else:
+        order = samples = epoch_order(indices, settings.seed, epoch)
     order_on_device = order.to(feed.device, non_blocking=True)
+    samples_on_device = samples.to(feed.device, non_blocking=True)
     epoch_number = torch.full((), epoch, dtype=torch.int64, device=feed.device)
     view = View(settings.preset, image_size, settings.seed, settings.dtype, settings.normalisation)
     windows = _cut(0, len(order), settings.effective_batch)[first_window:]
@@ -143,13 +157,15 @@ def training_windows(
         feed.stream([order[first:last] for window_spans in spans for first, last in window_spans])
     ) as pictures:
         for (start, stop), window_spans in zip(windows, spans, strict=True):
-            samples_W = order_on_device[start:stop]
+            pictures_W, samples_W = order_on_device[start:stop], samples_on_device[start:stop]
             plan = (
                 settings.mixing.plan(samples_W, settings.seed, epoch, image_size)
                 if settings.mixing is not None
                 else None
             )
-            targets = Targets(labels_N[samples_W]) if plan is None else plan.targets(labels_N[samples_W])
+            labels_W = labels_N[pictures_W]
+            weights_W = None if weights_N is None else weights_N[pictures_W]
+            targets = Targets(labels_W, weights_B=weights_W) if plan is None else plan.targets(labels_W, weights_W)
             whole = WindowParts(samples_W, epoch_number, targets, plan, view)
             yield Window(
                 targets,

@@ -67,6 +67,7 @@ def prepare(space: SearchSpace, cache_dir: Path, view: SearchView, kept: Sequenc
 
     trial = space.trial_config()
     check_network(most_expensive(space)[0])
+    check_losses(space)
     device, card = device_and_card(space)
     resources = divide(device, space.search.trials_per_gpu, space.search.trials)
     if not space.data.dir:
@@ -78,6 +79,7 @@ def prepare(space: SearchSpace, cache_dir: Path, view: SearchView, kept: Sequenc
         sizes = {trial.image_size, *trial.progressive_sizes.values()}
         data = open_data(space.data, sizes, cache_dir, progress, space.fits, kept, space.search.folds)
     check_pretrained(trial, len(data.classes))
+    check_losses(space, len(data.classes))
     parts = [data.as_said(part.data) for part in space.search.parts_of(RunConfig(data=space.data, trial=trial))]
     for line in remarks(parts[0]):
         view.note(line)
@@ -95,6 +97,17 @@ def prepare(space: SearchSpace, cache_dir: Path, view: SearchView, kept: Sequenc
         view.note(too_short)
     plan = plan_for(space, resources, card, len(data.classes), view, cache_dir)
     return Prepared(space, data, plan, resources, card, cache_dir)
+
+
+def check_losses(space: SearchSpace, num_classes: int | None = None) -> None:
+    """Raises ConfigError when a loss that trials of `space` may have cannot be trained with; see `check_loss`."""
+    from tune_cropshield.search.trial_settings import most_expensive
+    from tune_cropshield.training.loss_checks import check_loss
+
+    trial = most_expensive(space)[0]
+    losses = space.space["loss"].ends if "loss" in space.space else (trial.loss,)
+    for loss in losses:
+        check_loss(trial.model_copy(update={"loss": loss}), num_classes)
 
 
 def _unused_stores(cache_dir: Path) -> str | None:

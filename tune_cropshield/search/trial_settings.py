@@ -164,7 +164,7 @@ MEMORY_COST: dict[str, Callable[[Any], int]] = {
     "ema": lambda decay: decay > 0,
     "optimizer": lambda name: 2 if is_own(name) else ("sgd", "adamw").index(name),
     "momentum": lambda momentum: momentum > 0,
-    "loss": lambda name: is_own(name),
+    "loss": lambda name: 3 if is_own(name) else ("cross_entropy", "focal", "bi_tempered").index(name),
     "mixup": lambda alpha: alpha > 0,
     "cutmix": lambda alpha: alpha > 0,
     "dropout": lambda probability: probability > 0,

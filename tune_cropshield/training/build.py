@@ -16,7 +16,7 @@ from tune_cropshield.data.windows import WindowSettings, num_windows
 from tune_cropshield.training.clipping import chosen_clipping
 from tune_cropshield.training.ema import WeightAverage
 from tune_cropshield.training.graphs import CudaGraphs, Eager, Runner
-from tune_cropshield.training.losses import SampleLoss, balanced_class_weights
+from tune_cropshield.training.losses import SampleLoss, class_weights
 from tune_cropshield.training.models import build_model, correct_momentum
 from tune_cropshield.training.optimizers import build_optimizer
 from tune_cropshield.training.precision import gradient_scaler, resolve_precision
@@ -89,7 +89,9 @@ def runner_for(trial: TrialConfig, num_classes: int, precision: Precision, devic
     switches = (
         trial.freeze_backbone,
         trial.channels_last,
-        trial.class_weights,
+        trial.loss,
+        *_loss_options(trial).values(),
+        trial.class_weights != "none",
         trial.label_smoothing > 0,
         trial.ema > 0,
         trial.momentum > 0,
@@ -112,11 +114,19 @@ def build_loss(trial: TrialConfig, train_labels: Tensor, num_classes: int, devic
     """Returns the loss that `trial` is trained with.
 
     Args:
-        train_labels: int64, on the CPU; "balanced" class weights are counted from them.
+        train_labels: int64, on the CPU; class weights are counted from them.
     """
-    weights_K = balanced_class_weights(train_labels, num_classes).to(device) if trial.class_weights != "none" else None
-    loss: SampleLoss = registry.resolve("loss", trial.loss)(weights_K, trial.label_smoothing)
+    weights_K = class_weights(trial.class_weights, train_labels, num_classes, trial.effective_beta)
+    weights_K = weights_K.to(device) if weights_K is not None else None
+    loss: SampleLoss = registry.resolve("loss", trial.loss)(weights_K, trial.label_smoothing, **_loss_options(trial))
     return loss
+
+
+def _loss_options(trial: TrialConfig) -> dict[str, float]:
+    """Returns the options of the trial's loss; a user's own has none."""
+    if trial.loss == "focal":
+        return {"gamma": trial.focal_gamma}
+    return {"t1": trial.tempered_t1, "t2": trial.tempered_t2} if trial.loss == "bi_tempered" else {}
 
 
 def window_settings(trial: TrialConfig, micro_batch: int, dtype: torch.dtype) -> WindowSettings:
@@ -128,7 +138,14 @@ def window_settings(trial: TrialConfig, micro_batch: int, dtype: torch.dtype) ->
     """
     mixing = Mixing(trial.mixup, trial.cutmix) if trial.mixes else None
     return WindowSettings(
-        trial.effective_batch, micro_batch, trial.augment, mixing, trial.seed, dtype, normalisation_of(trial.model)
+        trial.effective_batch,
+        micro_batch,
+        trial.augment,
+        mixing,
+        trial.seed,
+        dtype,
+        normalisation_of(trial.model),
+        trial.sampling,
     )
 
 

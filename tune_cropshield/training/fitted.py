@@ -134,7 +134,8 @@ def timed_epoch_s(config: RunConfig, data: DeviceData) -> float:
     trainer.step.model.train()
     trainer.step.log.start()
     started, images = time.perf_counter(), 0
-    with closing(training_windows(data.feed(size), data.labels_N, indices, settings, 0, size)) as windows:
+    of_epoch = training_windows(data.feed(size), data.labels_N, indices, settings, 0, size, 0, data.weights_N)
+    with closing(of_epoch) as windows:
         for number, window in enumerate(windows):
             if number == 1:
                 started, images = time.perf_counter(), 0

@@ -227,7 +227,7 @@ def _train_and_validate(
 
     def windows_from(micro_batch: int, first_window: int) -> Generator[Window]:
         settings = window_settings(trial, micro_batch, dtype)
-        return training_windows(feed, data.labels_N, indices, settings, epoch - 1, size, first_window)
+        return training_windows(feed, data.labels_N, indices, settings, epoch - 1, size, first_window, data.weights_N)
 
     trained = memory.train_epoch(trainer, windows_from, epoch)
     data_wait_s = feed.wait_s - waited_before

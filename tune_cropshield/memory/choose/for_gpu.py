@@ -58,6 +58,7 @@ def estimate_for(trial: TrialConfig, num_classes: int) -> MemoryEstimate:
         input_bytes_per_image=beside,
         ema=trial.ema > 0,
         head=trial.head,
+        loss=trial.loss,
     )
     if precision == "fp32" or not trial.cuda_graphs:
         return estimate

@@ -27,6 +27,7 @@ from tune_cropshield.config.units import MIB
 from tune_cropshield.errors import EstimateUnavailable
 from tune_cropshield.memory.predict.allocator import CachingAllocator
 from tune_cropshield.memory.predict.events import Events, Window
+from tune_cropshield.training.losses import SampleLoss
 from tune_cropshield.training.models import build_model
 
 # Where there is a matrix product, cuBLAS keeps one workspace for the forward and one for the backward thread, inside
@@ -133,10 +134,11 @@ def estimate_memory(
     input_bytes_per_image: int = 0,
     ema: bool = False,
     head: str | None = None,
+    loss: str = "cross_entropy",
 ) -> MemoryEstimate:
     """Returns the memory that training `model_name` needs, as a function of micro-batch and accumulation.
 
-    The step: fp32 images on the GPU, autocast forward, summed cross-entropy, backward of the scaled loss, unscale, clip
+    The step: fp32 images on the GPU, autocast forward, summed loss, backward of the scaled loss, unscale, clip
     by norm, fused optimizer step, zero_grad(set_to_none=True).
 
     Args:
@@ -151,6 +153,7 @@ def estimate_memory(
         input_bytes_per_image: what lies on the GPU beside the fp32 image, such as the uint8 picture it came from.
         ema: an average of the weights is kept, in a copy of the network; moving it takes no memory.
         head: the network's last layer, as in a trial's settings.
+        loss: as in a trial's settings.
 
     Raises:
         EstimateUnavailable: the model cannot be traced, or not with this PyTorch.
@@ -167,7 +170,7 @@ def estimate_memory(
     build = partial(
         build_model, model_name, num_classes, freeze_backbone=freeze_backbone, head=head, image_size=image_size
     )
-    model, small, large = _traced(build, image_size, precision, channels_last)
+    model, small, large = _traced(build, resolve("loss", loss)(None, 0.0), image_size, precision, channels_last)
     weights = [parameter.nbytes for parameter in model.parameters()]
     buffers = [buffer.nbytes for buffer in model.buffers()]
     trainable = [parameter.nbytes for parameter in model.parameters() if parameter.requires_grad]
@@ -199,7 +202,7 @@ def estimate_memory(
 
 
 def _traced(
-    build: Callable[[], nn.Module], image_size: int, precision: Precision, channels_last: bool
+    build: Callable[[], nn.Module], loss: SampleLoss, image_size: int, precision: Precision, channels_last: bool
 ) -> tuple[nn.Module, Window, Window]:
     """Returns the model on the meta device, and its traces at both of TRACED_BATCHES."""
     try:
@@ -211,7 +214,7 @@ def _traced(
             f"memory cannot be estimated with PyTorch {torch.__version__}, which lacks what tracing needs: {error}"
         ) from error
     model = meta_copy(build, channels_last)
-    small, large = (trace_window(model, batch, image_size, precision, channels_last) for batch in TRACED_BATCHES)
+    small, large = (trace_window(model, batch, image_size, precision, channels_last, loss) for batch in TRACED_BATCHES)
     return model, small, large
 
 

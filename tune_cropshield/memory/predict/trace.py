@@ -12,15 +12,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from tune_cropshield.config.settings import Precision
+from tune_cropshield.data.mixing import Targets
 from tune_cropshield.errors import ConfigError, EstimateUnavailable
 from tune_cropshield.memory.predict import torch_private
 from tune_cropshield.memory.predict.cuda_semantics import cuda_semantics
 from tune_cropshield.memory.predict.events import FREED, TracedEvent, Window
 from tune_cropshield.memory.predict.kernels import MATRIX_PRODUCTS, scratch_of
 from tune_cropshield.memory.predict.scratch import Scratch
+from tune_cropshield.training.losses import CrossEntropy, SampleLoss
 
 
 class _StorageRecorder(torch_private.DispatchMode):
@@ -110,21 +111,30 @@ def _inputs(batch: int, image_size: int, channels_last: bool) -> tuple[Tensor, T
     return images_BCHW, torch.empty(batch, dtype=torch.long, device="meta")
 
 
-def trace_window(model: nn.Module, batch: int, image_size: int, precision: Precision, channels_last: bool) -> Window:
+def trace_window(
+    model: nn.Module,
+    batch: int,
+    image_size: int,
+    precision: Precision,
+    channels_last: bool,
+    loss: SampleLoss | None = None,
+) -> Window:
     """Returns the events of one window.
 
-    That is: autocast forward, summed cross-entropy and scaled backward, twice, then `zero_grad(set_to_none=True)`.
+    That is: autocast forward, summed loss and scaled backward, twice, then `zero_grad(set_to_none=True)`.
 
     Args:
         model: on the meta device.
         batch: images of a micro-batch.
         image_size: px, square.
+        loss: cross-entropy where left out.
 
     Raises:
         EstimateUnavailable: the model cannot run without data.
     """
     images_BCHW, classes_B = _inputs(batch, image_size, channels_last)
     recorder = _recorder(model, images_BCHW, classes_B, channels_last)
+    loss = loss or CrossEntropy()
     model.train()
     ends = []
     cast_cache_bytes = 0
@@ -132,11 +142,11 @@ def trace_window(model: nn.Module, batch: int, image_size: int, precision: Preci
         with recorder:
             for _ in range(2):
                 with cuda_semantics(precision) as casts:
-                    loss = F.cross_entropy(model(images_BCHW), classes_B, reduction="sum")
+                    summed = loss.sum(model(images_BCHW), Targets(classes_B))
                     cast_cache_bytes = casts.num_bytes()
                     casts.clear()
-                (loss * 1.0).backward()
-                del loss
+                (summed * 1.0).backward()
+                del summed
                 ends.append(len(recorder.events))
             model.zero_grad(set_to_none=True)
     except Exception as error:
