@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 from tune_cropshield import __version__
 from tune_cropshield.config.closest import did_you_mean
 from tune_cropshield.errors import RunFailure, UserError
-from tune_cropshield.files import is_disk_full, printable
+from tune_cropshield.files import is_disk_full
 from tune_cropshield.shell import PROGRAM, command
 from tune_cropshield.signals import on_ending_signal
 from tune_cropshield.streams import failure_of_output, outlast_readers
@@ -85,7 +85,8 @@ class _Parser(argparse.ArgumentParser):
         told = with_closest_choice(" ".join(message.split()))
         if message.startswith("the following arguments are required"):  # perhaps one that is there, but misspelled
             told += self._misspelled(self._words)
-        self.exit(BAD_INPUT, f"error: {told} ({command(*self.prog.split()[1:], '--help')} tells more)\n")
+        _tell_error(told, f"({command(*self.prog.split()[1:], '--help')} tells more)")
+        self.exit(BAD_INPUT)
 
     def refuse(self, unknown: Sequence[str]) -> NoReturn:
         """Ends the process with what is said of words that no argument takes, and the flag that was meant."""
@@ -181,5 +182,14 @@ def _interrupt() -> NoReturn:
 
 def _complain(message: str, code: int) -> int:
     for line in message.split("\n"):
-        print(f"error: {printable(line)}", file=sys.stderr)
+        _tell_error(line)
     return code
+
+
+def _tell_error(line: str, end: str = "") -> None:
+    """Prints an error; see `say`."""
+    from rich.console import Console
+
+    from tune_cropshield.terminal import say
+
+    say(Console(stderr=True, highlight=False), f"error: {line}", end=end)

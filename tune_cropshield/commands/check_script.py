@@ -15,6 +15,7 @@ from rich.text import Text
 from tune_cropshield.commands import arguments
 from tune_cropshield.errors import UserError
 from tune_cropshield.files import as_utf8, printable
+from tune_cropshield.terminal import say
 
 if TYPE_CHECKING:
     from tune_cropshield.check_script import Judgement
@@ -77,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
                 _print(path, told, console)
         for folder, scripts in folders.items():
             told_of = [judged[path] for path in scripts if path in judged]
-            console.print(Text(_folder_told(folder, told_of, len(scripts))))
+            say(console, _folder_told(folder, told_of, len(scripts)))
     for message in refused.values():
         print(f"error: {printable(message)}", file=sys.stderr)
     return 2 if refused else 0
@@ -116,10 +117,10 @@ def _print(path: Path, told: Judgement, console: Console) -> None:
 
     for each in told.findings:
         line = Text(f"{at(each.line)}: ").append(each.rule, style="bold")
-        console.print(line.append(f"  {each.wrong}").append("  -> ", style="dim").append(each.right))
+        say(console, line.append(f"  {each.wrong}").append("  -> ", style="dim").append(each.right))
     for number, what in told.unjudged:
-        console.print(Text(f"{at(number)}: not judged: {what}"))
-    console.print(Text(f"{printable(path)}: {_summary(told)}"))
+        say(console, f"{at(number)}: not judged: {what}")
+    say(console, f"{printable(path)}: {_summary(told)}")
 
 
 def _summary(told: Judgement) -> str:

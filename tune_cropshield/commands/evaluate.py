@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from tune_cropshield.commands import arguments
-from tune_cropshield.files import printable
 from tune_cropshield.outcome import words
+from tune_cropshield.terminal import say
 
 if TYPE_CHECKING:
     from tune_cropshield.api.evaluate import EvaluationResult
@@ -74,9 +74,9 @@ def _print(result: EvaluationResult) -> None:
     if not console.is_terminal:
         console.width = PIPE_WIDTH
     expected = words.counted(result.expected, "photograph")
-    console.print(Text(f"{result.split}: {result.photographs} of {expected} in {printable(result.data)}"))
+    say(console, f"{result.split}: {result.photographs} of {expected} in {result.data}")
     for remark in result.remarks:
-        console.print(Text(remark))
+        say(console, remark)
     table = Table(box=None)
     for name in ("class", "precision", "recall", "F1", "photographs"):
         is_class = name == "class"
@@ -90,19 +90,17 @@ def _print(result: EvaluationResult) -> None:
         shares = ["-" if row[name] is None else f"{row[name]:.4f}" for name in ("precision", "recall", "F1")]
         table.add_row(Text(row["class"]), *shares, str(row["photographs"]))
     console.print(table)
-    console.print(f"{result.split}_acc {words.accuracy(result.accuracy)}")
-    console.print(f"{result.right} of {result.photographs} right{_on_others(result)}")
+    say(console, f"{result.split}_acc {words.accuracy(result.accuracy)}")
+    say(console, f"{result.right} of {result.photographs} right{_on_others(result)}")
     present = result.classes_present
     over = "" if present == len(result.classes) else f" over the {present} classes that have photographs here"
-    console.print(f"macro F1 {result.macro_f1:.4f}{over}   loss {result.loss:.4f}")
-    console.print(f"balanced accuracy {result.balanced_accuracy:.4f}   AUC {words.accuracy(result.auc)}")
+    say(console, f"macro F1 {result.macro_f1:.4f}{over}   loss {result.loss:.4f}")
+    say(console, f"balanced accuracy {result.balanced_accuracy:.4f}   AUC {words.accuracy(result.auc)}")
     num_wrong = result.photographs - result.right
-    console.print(
-        Text(f"every photograph's class: {result.predictions}; the {num_wrong} wrong ones: {result.wrong.name}")
-    )
-    console.print(Text(f"confusion matrix: {result.table} and {result.picture.name}"))
+    say(console, f"every photograph's class: {result.predictions}; the {num_wrong} wrong ones: {result.wrong.name}")
+    say(console, f"confusion matrix: {result.table} and {result.picture.name}")
     if result.report is not None:
-        console.print(Text(f"report: {result.report}"))
+        say(console, f"report: {result.report}")
 
 
 def _on_others(result: EvaluationResult) -> str:

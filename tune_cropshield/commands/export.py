@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from tune_cropshield.commands import arguments
+from tune_cropshield.files import printable
 
 HELP = "write the best settings or the network for another program"
 DESCRIPTION = "Writes the settings or the network of a search's best trial, for other programs."
@@ -44,12 +45,12 @@ def run(args: argparse.Namespace) -> int:
     if done.path is None:
         print(done.text, end="")
         return 0
-    print(done.path)
+    print(printable(done.path))
     if done.max_logit_difference is not None:
         print(
             f"logits differ from PyTorch's by at most {done.max_logit_difference:.1e}; the file's metadata describe "
             "the input and the classes"
         )
     for remark in done.remarks:
-        print(remark, file=sys.stderr)
+        print(printable(remark), file=sys.stderr)
     return 0

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from tune_cropshield.commands import arguments
 from tune_cropshield.outcome import words
+from tune_cropshield.terminal import say
 
 if TYPE_CHECKING:
     from tune_cropshield.api.plan import PlanResult
@@ -97,24 +98,27 @@ def _print(found: PlanResult, why_estimated: str, console: Console) -> None:
 
         how = "with two micro-batches per update, whatever the accumulation"
         heading = f"Measured on {card.name}, driver {card.driver}, torch {torch.__version__}, {how}."
-    console.print(
+    say(
+        console,
         f"{trial.model} at {trial.image_size} px, {trial.precision}, {trial.optimizer}, {REFERENCE_CLASSES} classes, "
-        f"budget {found.vram}"
+        f"budget {found.vram}",
     )
-    console.print(heading)
-    console.print(
+    say(console, heading)
+    say(
+        console,
         f"{found.budget_mib:.0f} MiB usable: {plan.context_mib:.0f} for the CUDA driver, {plan.share_mib:.0f} for "
-        'training. Columns "predicted" and "measured" show the largest amount of memory held at once.'
+        'training. Columns "predicted" and "measured" show the largest amount of memory held at once.',
     )
     amount = parse_budget(found.vram)
     console.print(_table(plan, (amount.card_mib if amount is not None else found.budget_mib) / 1024))
     for note in plan.notes:
-        console.print(f"note: {note}")
+        say(console, f"note: {note}")
     if any((figures.reserved_mib or 0.0) > (plan.share_mib or 0.0) for figures in plan.figures.values()):
-        console.print("!: does not fit")
-    console.print(
+        say(console, "!: does not fit")
+    say(
+        console,
         'Column "formula" is the pair that the CropShield training guide computes. It counts the input image as 2 MB '
-        "and leaves out the activations, which take most of the memory."
+        "and leaves out the activations, which take most of the memory.",
     )
 
 

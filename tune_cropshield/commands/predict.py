@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     table = csv.writer(sys.stdout, lineterminator="\n")
     if args.csv:
         table.writerow(CSV_COLUMNS)
-    for prediction in predictions(args.run_dir, args.images, lambda line: print(line, file=sys.stderr)):
+    for prediction in predictions(args.run_dir, args.images, lambda line: print(printable(line), file=sys.stderr)):
         faults.append(prediction.fault is not None)
         if args.json:
             rows.append(_as_json(prediction))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from tune_cropshield.commands import arguments
+from tune_cropshield.files import printable
 
 HELP = "write a search's report.html"
 DESCRIPTION = "Writes SEARCH_DIR/report.html, which opens offline."
@@ -24,5 +25,5 @@ def run(args: argparse.Namespace) -> int:
     """Writes SEARCH_DIR/report.html and prints its path."""
     from tune_cropshield.api.report import report
 
-    print(report(args.search_dir))
+    print(printable(report(args.search_dir)))
     return 0

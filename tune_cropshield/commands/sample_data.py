@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from tune_cropshield.commands import arguments
+from tune_cropshield.files import printable
 
 HELP = "make a synthetic data set"
 DESCRIPTION = "Makes synthetic pictures of diseased leaves, in one folder per class."
@@ -26,5 +27,6 @@ def run(args: argparse.Namespace) -> int:
     from tune_cropshield.data.generated import draw_leaves
 
     draw_leaves(args.dir, args.classes, args.per_class, args.image_size, views=args.views)
-    print(f"{args.classes} classes of {args.per_class} synthetic photographs, {args.image_size} px, in {args.dir}")
+    drawn = f"{args.classes} classes of {args.per_class} synthetic photographs, {args.image_size} px"
+    print(f"{drawn}, in {printable(args.dir)}")
     return 0

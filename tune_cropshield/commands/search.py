@@ -6,12 +6,12 @@ import argparse
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.text import Text
 
 from tune_cropshield.commands import arguments
 from tune_cropshield.config.registry import SAMPLERS
 from tune_cropshield.errors import UserError
 from tune_cropshield.outcome import words
+from tune_cropshield.terminal import say
 
 if TYPE_CHECKING:
     from tune_cropshield.api.dry_run import DryRun
@@ -186,39 +186,40 @@ def _print(planned: DryRun, console: Console) -> None:
     space, plan, resources = planned.space, planned.plan, planned.resources
     trial, settings = space.trial_config(), space.search
     for note in planned.notes:
-        console.print(Text(note))
+        say(console, note)
     at_once = f"{words.counted(resources.concurrent_trials, 'trial')} at once"
-    console.print(f"{trial.model} at {trial.image_size} px on {resources.device}, {at_once}")
-    console.print("searched:")
+    say(console, f"{trial.model} at {trial.image_size} px on {resources.device}, {at_once}")
+    say(console, "searched:")
     for name, domain in space.space.items():
-        console.print(f"  {name:16} {domain.describe()}")
-    console.print("pairs (micro-batch x accumulation):")
+        say(console, f"  {name:16} {domain.describe()}")
+    say(console, "pairs (micro-batch x accumulation):")
     for batch in plan.effective_batches:
         pairs = plan.pairs[batch] if settings.pairs == "all" else plan.pairs[batch][:1]
-        console.print(f"  effective batch {batch:4}: {', '.join(str(pair) for pair in pairs)}")
+        say(console, f"  effective batch {batch:4}: {', '.join(str(pair) for pair in pairs)}")
     if plan.source == "estimate":
-        console.print("  (estimated: the search measures them first)")
+        say(console, "  (estimated: the search measures them first)")
     for note in plan.notes:
-        console.print(f"  ({note})")
+        say(console, f"  ({note})")
     if planned.starts:
-        console.print("tried first:")
+        say(console, "tried first:")
     for number, start in enumerate(planned.starts):
-        console.print(f"  trial {number}: " + ", ".join(f"{name} {short(value)}" for name, value in start.items()))
+        say(console, f"  trial {number}: " + ", ".join(f"{name} {short(value)}" for name, value in start.items()))
     for note in planned.reference:
-        console.print(Text(f"  ({note})"))
-    console.print(_pruning(settings))
+        say(console, f"  ({note})")
+    say(console, _pruning(settings))
     if settings.num_parts > 1:
         kind = "folds" if settings.folds > 1 else "seeds"
-        console.print(f"each trial: {settings.num_parts} {kind} one after another, its value is their mean")
+        say(console, f"each trial: {settings.num_parts} {kind} one after another, its value is their mean")
     parts = f"{words.counted(settings.num_parts, 'part')} x " if settings.num_parts > 1 else ""
-    console.print(
+    say(
+        console,
         f"worst case: {words.counted(settings.trials, 'trial')} x {parts}{words.counted(settings.epochs, 'epoch')} = "
-        f"{words.counted(settings.trials * settings.trial_epochs, 'epoch')}, if none is stopped early"
+        f"{words.counted(settings.trials * settings.trial_epochs, 'epoch')}, if none is stopped early",
     )
     if planned.expected is None:
-        console.print("no --data given: photographs, disk and time are not estimated")
+        say(console, "no --data given: photographs, disk and time are not estimated")
         return
     expected = planned.expected
     shares = [expected.shares] if expected.shares is not None else []
     for line in (expected.photographs, *expected.remarks, expected.disk, expected.time, *shares):
-        console.print(Text(line))
+        say(console, line)

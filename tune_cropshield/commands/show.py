@@ -52,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
 def _print_search(found: ShownSearch) -> None:
     from tune_cropshield.commands.tables import Kind, console, print_lines, print_table
     from tune_cropshield.outcome import words
+    from tune_cropshield.outcome.trained import BEST
+    from tune_cropshield.search.endings import RUNNING
     from tune_cropshield.shell import command
 
     about, where = found.overview, console()
@@ -85,7 +87,7 @@ def _print_search(found: ShownSearch) -> None:
     more = [f"the best {len(shown)} of {len(found.trials)} trials"] if len(found.trials) > len(shown) else []
     more += [f"{words.counted(left_out, 'column')} left out here"] if left_out else []
     hints = [f"one trial:  {command('show', about.folder, str(shown[0]['trial']))}"]
-    if about.best_val_acc is not None:
+    if about.best_val_acc is not None and (about.state != RUNNING or (about.folder / BEST).is_dir()):
         hints += [
             f"the best settings:  {command('export', about.folder, '--format', 'toml')}",
             f"the network, for other programs:  {command('export', about.folder, '--format', 'onnx')}",

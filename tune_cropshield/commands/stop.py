@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 
 from rich.console import Console
-from rich.text import Text
 
 from tune_cropshield.commands import arguments
+from tune_cropshield.terminal import say
 
 HELP = "stop a running search, or one of its trials"
 DESCRIPTION = (
@@ -30,6 +31,6 @@ def run(args: argparse.Namespace) -> int:
     from tune_cropshield.api.stop import stop
 
     console = Console(soft_wrap=True, highlight=False)
-    result = stop(args.search_dir, args.trial, told=lambda line: console.print(Text(line)))
-    console.print(Text(result.said))
+    result = stop(args.search_dir, args.trial, told=partial(say, console))
+    say(console, result.said)
     return 0 if result.stopped else 1

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tune_cropshield.files import printable
+from tune_cropshield.terminal import say
 
 PIPE_WIDTH = 100_000  # characters: a pipe has no edge to fold at
 # How a column is brought into a narrow terminal: a word is cut short, down to so many letters, then a name is folded
@@ -76,9 +77,9 @@ def _narrow(widths: list[int], kinds: Sequence[Kind], available: int) -> None:
 
 
 def print_lines(where: Console, lines: Sequence[str]) -> None:
-    """Prints sentences, each a line, whatever its length: a path or a command in it can be copied whole."""
+    """Prints sentences; see `say`."""
     for line in lines:
-        where.print(Text(printable(line)), soft_wrap=True)
+        say(where, line)
 
 
 def print_json(value: object) -> None:

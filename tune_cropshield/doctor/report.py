@@ -14,6 +14,7 @@ from tune_cropshield.doctor.claims import REFERENCE_WORKERS
 from tune_cropshield.doctor.examination import Examination
 from tune_cropshield.doctor.photographs import Photographs, most_common_side
 from tune_cropshield.doctor.verdicts import Verdict
+from tune_cropshield.files import printable
 
 NAMED_AT_MOST = 5  # broken files and copies
 INTRODUCTION = (
@@ -151,7 +152,7 @@ def _two_columns(title: str, rows: list[tuple[str, str]]) -> Table:
     table.add_column(no_wrap=True, style="dim")
     table.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(Text(name), Text(value))
+        table.add_row(Text(name), Text(printable(value)))
     return table
 
 

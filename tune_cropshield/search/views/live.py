@@ -21,6 +21,7 @@ from rich.text import Text
 from tune_cropshield.config.units import describe_seconds
 from tune_cropshield.search.endings import FINISHED, OUT_OF_MEMORY
 from tune_cropshield.search.views.view import SearchView, TrialLine, short
+from tune_cropshield.terminal import say
 
 # name -> width in characters, 76 in all
 COLUMNS = {
@@ -50,11 +51,11 @@ class LiveView(SearchView):
         self._header_shown = False
 
     def note(self, text: str) -> None:
-        self._console.print(Text(text))
+        say(self._console, text)
 
     def result(self, lines: Sequence[str], facts: dict[str, Any]) -> None:
         for line in lines:
-            self._console.print(Text(line))
+            say(self._console, line)
 
     def leave(self) -> None:
         self._console.show_cursor(True)
@@ -70,7 +71,7 @@ class LiveView(SearchView):
         )
         self._header_shown = True
         if reason:
-            self._console.print(Text(f"{line.label} {outcome}: {reason}", style="dim"))
+            say(self._console, f"{line.label} {outcome}: {reason}", style="dim")
 
     @contextmanager
     def steps(self, label: str) -> Iterator[Any]:

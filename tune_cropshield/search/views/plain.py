@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from tune_cropshield.files import printable
 from tune_cropshield.search.views.view import SearchView, TrialLine
 
 
@@ -14,18 +15,18 @@ class QuietView(SearchView):
 
     def result(self, lines: Sequence[str], facts: dict[str, Any]) -> None:
         for line in lines:
-            print(line, flush=True)
+            print(printable(line), flush=True)
 
 
 class PlainView(QuietView):
     """One line per event: a trial's start, a trial's end."""
 
     def note(self, text: str) -> None:
-        print(text, flush=True)
+        print(printable(text), flush=True)
 
     def trial_started(self, line: TrialLine) -> None:
         super().trial_started(line)
-        begins = f"continues after {line.epoch} of {line.epochs} epochs" if line.epoch else "starts"
+        begins = f"continues ({line.epoch} of {line.epochs} epochs are done)" if line.epoch else "starts"
         print(f"{line.label} {begins}: {line.settings()} pair={line.pair}", flush=True)
 
     def trial_ended(self, number: int, outcome: str, reason: str | None) -> None:
