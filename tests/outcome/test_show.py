@@ -90,7 +90,16 @@ def test_while_the_search_runs_so_does_its_trial(search_dir: Path) -> None:
     with locked(search_dir):
         found = tc.show(search_dir, 4)
 
+        search = tc.show(search_dir)
+        rows = tc.open_search(search_dir).trials
+        assert main(["report", str(search_dir)]) == 0
+
     assert isinstance(found, tc.ShownTrial) and found.state == "running"
+    assert isinstance(search, tc.ShownSearch)
+    assert search.summary[0] == "5 trials: 2 finished, 1 diverged, 1 pruned, 1 running; 8 epochs trained"
+    assert [row["outcome"] for row in search.trials] == ["finished", "finished", "pruned", "running", "diverged"]
+    assert [row["outcome"] for row in rows] == ["finished", "finished", "diverged", "pruned", "running"]
+    assert [row["outcome"] for row in tc.open_search(search_dir).trials][-1] == "unfinished"
 
 
 def test_a_trials_own_folder_and_a_training_are_shown_too(search_dir: Path, tmp_path: Path) -> None:

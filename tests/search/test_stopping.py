@@ -30,6 +30,7 @@ from tune_cropshield.search.searcher import StudySearcher
 from tune_cropshield.search.state import State, write_end
 from tune_cropshield.search.stop_requests import StopRequest, StopRequests
 from tune_cropshield.search.stopping import obey_requests
+from tune_cropshield.search.views.plain import PlainView
 from tune_cropshield.search.views.view import SearchView
 
 
@@ -65,6 +66,24 @@ def ask(search: Search, trial: int | None) -> StopRequest:
 def outcomes(folder: Path) -> dict[int, tuple[str, str, str]]:
     rows = trial_rows(folder, read_study(folder))
     return {row["trial"]: (row["state"], row["outcome"], row["reason"]) for row in rows}
+
+
+def test_a_trial_without_a_checkpoint_starts_and_one_with_a_checkpoint_continues(
+    found: Prepared, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    search = begun(found, out)
+    told = StudySearcher(search)
+    for name in ("a", "b"):
+        told.suggest(name)
+        told.on_trial_result(name, result(2, 0.5))
+    (out / "t001" / "last.pt").write_bytes(b"a checkpoint")
+
+    for number in (0, 1):
+        PlainView().trial_started(search.line_at_start(number))
+
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("t000 starts: lr=")
+    assert said[1].startswith("t001 continues (2 of 9 epochs are done): lr=")
 
 
 def test_a_running_trial_is_pruned_for_good_at_the_end_of_its_epoch_with_what_it_had_reached(

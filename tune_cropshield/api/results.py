@@ -67,19 +67,28 @@ def open_search(out: AnyPath) -> SearchResults:
     Raises:
         UserError: The folder holds no search, or its journal is damaged.
     """
-    return read_results(search_named(out))
+    return read_results(search_named(out), may_run=True)
 
 
 def read_results(
-    folder: Path, *, stopped: str | None = None, interrupted: bool = False, failed: bool = False
+    folder: Path,
+    *,
+    stopped: str | None = None,
+    interrupted: bool = False,
+    failed: bool = False,
+    may_run: bool = False,
 ) -> SearchResults:
-    """Returns the results of the search in `folder`; how it ended is as in `SearchResults`."""
+    """Returns the results of the search in `folder`; how it ended is as in `SearchResults`.
+
+    may_run: it may be under way in another process.
+    """
     from tune_cropshield.search.final import delivered
     from tune_cropshield.search.folder import trial_folder, trial_rows
     from tune_cropshield.search.journal import best_trial, best_value, read_study
+    from tune_cropshield.search.state import is_under_way
 
     study = read_study(folder)
-    trials = trial_rows(folder, study)
+    trials = trial_rows(folder, study, running=may_run and is_under_way(folder, study))
     curves = [
         {"trial": row["trial"], **line} for row in trials for line in read_metrics(trial_folder(folder, row["trial"]))
     ]

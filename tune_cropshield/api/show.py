@@ -140,6 +140,7 @@ def _search(folder: Path) -> ShownSearch:
     from tune_cropshield.outcome.settings_in_words import searched
     from tune_cropshield.outcome.summary import summary_lines
     from tune_cropshield.outcome.trained import BEST
+    from tune_cropshield.search.endings import RUNNING
     from tune_cropshield.search.final import delivered
     from tune_cropshield.search.folder import trial_rows
     from tune_cropshield.search.journal import JOURNAL, best_first, read_study
@@ -153,10 +154,12 @@ def _search(folder: Path) -> ShownSearch:
     tables = read_toml(folder / SETTINGS)
     if not (folder / JOURNAL).exists():
         return ShownSearch(about, counts, len(starts), 0.0, searched(tables), [], [])
-    study = read_study(folder)
+    study, running = read_study(folder), about.state == RUNNING
     place = {trial.number: rank for rank, trial in enumerate(best_first(study))}
-    rows = sorted(trial_rows(folder, study), key=lambda row: (place.get(row["trial"], len(place)), row["trial"]))
-    lines = summary_lines(study, folder, folder) if rows else []
+    rows = sorted(
+        trial_rows(folder, study, running=running), key=lambda row: (place.get(row["trial"], len(place)), row["trial"])
+    )
+    lines = summary_lines(study, folder, folder, running=running) if rows else []
     if not (folder / BEST).exists():
         lines = [line for line in lines if str(folder / BEST) not in line]
     if (final := delivered(folder, study)) is not None:
@@ -166,18 +169,18 @@ def _search(folder: Path) -> ShownSearch:
 
 
 def _trial(folder: Path, number: int) -> ShownTrial:
-    from tune_cropshield.outcome.overview import overview
-    from tune_cropshield.search.endings import FINISHED, PRUNED, REASON, shown_outcome
+    from tune_cropshield.search.endings import FINISHED, PRUNED, REASON, outcome_now
     from tune_cropshield.search.folder import trial_folder
     from tune_cropshield.search.journal import read_study, started
-    from tune_cropshield.search.state import RUNNING
+    from tune_cropshield.search.state import is_under_way
 
-    trials = started(read_study(folder))
+    study = read_study(folder)
+    trials = started(study)
     if not 0 <= number < len(trials):
         there = f"trials 0 to {len(trials) - 1}" if len(trials) > 1 else "trial 0 only" if trials else "no trial yet"
         raise UserError(f"there is no trial {number}: {folder} has {there}")
     frozen, run_dir = trials[number], trial_folder(folder, number)
-    state = shown_outcome(frozen) or (RUNNING if overview(folder).state == RUNNING else "unfinished")
+    state = outcome_now(frozen, running=is_under_way(folder, study))
     lines, reason = read_metrics(run_dir), str(frozen.user_attrs.get(REASON, ""))
     ended = _after(state, lines)
     if reason:
@@ -198,15 +201,17 @@ def _result(folder: Path) -> ShownTrial:
 
 
 def _final(folder: Path) -> ShownTrial:
+    from tune_cropshield.search.endings import RUNNING, UNFINISHED
     from tune_cropshield.search.final import delivered, final_trainings
     from tune_cropshield.search.journal import read_study
+    from tune_cropshield.search.state import is_under_way
 
     study = read_study(folder)
     trainings = final_trainings(folder)
     if not trainings:
         raise UserError(f"{folder} has no final training (search --finish ends with one)")
     final = delivered(folder, study) or trainings[-1]
-    state = final.outcome or "unfinished"
+    state = final.outcome or (RUNNING if is_under_way(folder, study) else UNFINISHED)
     ended = _after(state, final.lines) + (f": {final.reason}" if final.reason else "")
     trials = study.get_trials(deepcopy=False)
     parameters = dict(trials[final.trial].params) if final.trial is not None else _not_default(final.folder)

@@ -159,10 +159,10 @@ def _end_of_trial(folder: Path, number: int) -> StopResult:
 def _is_the_search(folder: Path) -> bool:
     """Tells whether what holds `folder` is its search; else the search has ended, and confirm holds it."""
     from tune_cropshield.search.journal import read_study
-    from tune_cropshield.search.state import RUNNING, state_of
+    from tune_cropshield.search.state import is_under_way
 
     try:
-        return state_of(folder, read_study(folder), {}).name == RUNNING
+        return is_under_way(folder, read_study(folder))
     except UserError:  # it has not begun yet
         return True
 

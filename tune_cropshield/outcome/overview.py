@@ -13,12 +13,12 @@ from tune_cropshield.config.settings import TrialConfig
 from tune_cropshield.config.space import SETTINGS
 from tune_cropshield.config.toml_files import read_toml
 from tune_cropshield.errors import UserError
-from tune_cropshield.search.endings import FINISHED
+from tune_cropshield.search.endings import FINISHED, RUNNING
 from tune_cropshield.search.final import delivered
 from tune_cropshield.search.folder import LOCK, holds_search, is_running, reached
 from tune_cropshield.search.journal import JOURNAL, best_first, num_started, read_study
 from tune_cropshield.search.launches import TIME_FORMAT, read_starts
-from tune_cropshield.search.state import INTERRUPTED, RUNNING, num_ended, state_of
+from tune_cropshield.search.state import INTERRUPTED, num_ended, state_of
 from tune_cropshield.training.run_folder import CONFIG, METRICS, best_epoch, read_metrics
 
 DEPTH = 6  # folders below the one that is looked through

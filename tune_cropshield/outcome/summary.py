@@ -17,7 +17,7 @@ from tune_cropshield.outcome.against_reference import against_reference
 from tune_cropshield.outcome.lead import lead_of_winner
 from tune_cropshield.outcome.trained import BEST
 from tune_cropshield.search.earlier import starts_of_next
-from tune_cropshield.search.endings import STOPPED_BY_HAND, shown_outcome, was_stopped_by_hand
+from tune_cropshield.search.endings import STOPPED_BY_HAND, outcome_now, shown_outcome, was_stopped_by_hand
 from tune_cropshield.search.folder import TABLE, reached, trial_folder
 from tune_cropshield.search.journal import best_trial, reference_trial
 from tune_cropshield.training.run_folder import (
@@ -31,19 +31,25 @@ from tune_cropshield.training.run_folder import (
 
 
 def summary_lines(
-    study: optuna.Study, search_dir: Path, shown_dir: Path, reference_name: str = "the reference setting"
+    study: optuna.Study,
+    search_dir: Path,
+    shown_dir: Path,
+    reference_name: str = "the reference setting",
+    *,
+    running: bool = False,
 ) -> list[str]:
     """Returns the result for a person: how the trials ended, the winner and trial 0, and where the files are.
 
     Args:
         shown_dir: the search's folder as the user wrote it.
         reference_name: what trial 0 is called: it is only near the reference setting where the space does not hold it.
+        running: whether the search is under way.
     """
     trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
     if not trials:
         trained = [f"configuration and weights: {shown_dir / BEST}"] if (search_dir / BEST).is_dir() else []
         return ["no trial was started", *trained]
-    outcomes = Counter(shown_outcome(trial) or "unfinished" for trial in trials)
+    outcomes = Counter(outcome_now(trial, running=running) for trial in trials)
     lines_of = {trial.number: read_metrics(trial_folder(search_dir, trial.number)) for trial in trials}
     epochs = sum(len(lines) for lines in lines_of.values())
     by_hand = Counter(shown_outcome(trial) for trial in trials if was_stopped_by_hand(trial))
@@ -58,8 +64,8 @@ def summary_lines(
     accuracy = reached(search_dir, best)
     spread = words.over_parts(lines_of[best.number])
     lines.append(f"best: trial {best.number}, val_acc {words.accuracy(accuracy)}{spread} ({_spelled(best.params)})")
-    if reference is not None and (line := _reference_line(best, reference, lines_of, reference_name)) is not None:
-        lines.append(line)
+    if reference is not None:
+        lines += _reference_lines(best, reference, lines_of, reference_name, running)
     if (lead := lead_of_winner(study, search_dir)) is not None:
         lines.append(lead.sentence)
     network = network_folder(trial_folder(search_dir, best.number))
@@ -74,22 +80,27 @@ def summary_lines(
     return lines
 
 
-def _reference_line(
-    best: FrozenTrial, reference: FrozenTrial, lines_of: Mapping[int, Sequence[dict[str, Any]]], name: str
-) -> str | None:
-    """Returns what the winner gains on the reference setting, None where that has no result."""
+def _reference_lines(
+    best: FrozenTrial,
+    reference: FrozenTrial,
+    lines_of: Mapping[int, Sequence[dict[str, Any]]],
+    name: str,
+    running: bool,
+) -> list[str]:
+    """Returns a sentence on what the winner gains on the reference setting, none where that has no result."""
     outcome, own = shown_outcome(reference), lines_of[reference.number]
     found = against_reference(lines_of[best.number], own, outcome)
     if found is None:
-        return None
-    told = f"{name} (trial {reference.number}, {outcome or 'unfinished'} after {words.counted(len(own), 'epoch')})"
+        return []
+    state = outcome_now(reference, running=running)
+    told = f"{name} (trial {reference.number}, {state} after {words.counted(len(own), 'epoch')})"
     told += f": val_acc {words.accuracy(found.reference)}{words.over_parts(own)}; "
     if best.number == reference.number:
-        return told + "it is the winner"
+        return [told + "it is the winner"]
     gain = words.points(found.gain).removeprefix("+")
     if found.epoch is None:
-        return f"{told}the winner is {gain} points better"
-    return f"{told}after as many epochs the winner had {words.accuracy(found.winner)}, {gain} points more"
+        return [f"{told}the winner is {gain} points better"]
+    return [f"{told}after as many epochs the winner had {words.accuracy(found.winner)}, {gain} points more"]
 
 
 def summary_facts(study: optuna.Study, search_dir: Path) -> dict[str, Any]:
@@ -108,7 +119,7 @@ def summary_facts(study: optuna.Study, search_dir: Path) -> dict[str, Any]:
     return {
         "dir": str(search_dir),
         "trials": len(trials),
-        "outcomes": dict(Counter(shown_outcome(trial) or "unfinished" for trial in trials)),
+        "outcomes": dict(Counter(outcome_now(trial, running=False) for trial in trials)),
         "best": _facts(search_dir, best_trial(study)) if worked else None,
         "reference": _facts(search_dir, reference) if reference is not None else None,
         "runner_up": lead.as_dict() if lead is not None else None,

@@ -47,7 +47,7 @@ from tune_cropshield.search.stop_requests import StopRequests
 from tune_cropshield.search.time_budget import TimeBudget
 from tune_cropshield.search.trial_settings import as_begun, distributions, pair_of, trial_config
 from tune_cropshield.search.views.view import SearchView, TrialLine
-from tune_cropshield.training.run_folder import best_so_far, read_metrics
+from tune_cropshield.training.run_folder import best_so_far, has_checkpoint, read_metrics
 
 if TYPE_CHECKING:
     from tune_cropshield.device import Card
@@ -113,7 +113,7 @@ class Search:
         return RunConfig(data=self.space.data_config(parameters), trial=self.trial_config(parameters))
 
     def trial_line(self, number: int) -> TrialLine:
-        """Returns what a view shows of a trial before its first epoch in this run of the search."""
+        """Returns what a view shows of a trial that is not being trained: how far it has come."""
         known = self.study.get_trials(deepcopy=False)[number]
         trial, pair = self.trial_config(known.params), pair_of(known.params, self.space, self.plan)
         search = self.space.search
@@ -122,6 +122,16 @@ class Search:
         )
         if values := known.intermediate_values:
             line.epoch, line.best_val_acc = max(values), best_value(known)
+        return line
+
+    def line_at_start(self, number: int) -> TrialLine:
+        """Returns what a view shows of a trial whose training begins: without a checkpoint, epochs begin anew.
+
+        Of a trial in parts, those of its part that was under way.
+        """
+        line = self.trial_line(number)
+        if not has_checkpoint(self.trial_folder(number)):
+            line.epoch = line.parts_ended * line.epochs // line.parts
         return line
 
 
@@ -176,7 +186,8 @@ def begin_search(
         write_left_out(folder, prepared.data.left_out)
         if not (folder / SPLIT_TABLE).exists():
             write_split(folder, prepared.data)
-        note_start(folder, command, prepared.data, prepared.resources, prepared.card)
+        named = space.data.model_fields_set | space.search.model_fields_set
+        note_start(folder, command, prepared.data, prepared.resources, prepared.card, named)
         study = open_study(folder)
         check_same(study, folder, space, prepared.data.store)
 

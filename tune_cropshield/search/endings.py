@@ -19,6 +19,7 @@ METRIC = "best_val_acc"
 OUTCOME = "outcome"  # user attribute of a trial that has ended: one of the values below
 REASON = "reason"  # user attribute: a sentence, for outcomes other than finished and being pruned by a rule
 FINISHED, PRUNED, DIVERGED, OUT_OF_MEMORY, FAILED = "finished", "pruned", "diverged", "out of memory", "failed"
+RUNNING, UNFINISHED = "running", "unfinished"  # without an end: of a search that runs, or was interrupted
 WORKER_DIED = "its worker process died"
 NO_ACCURACY = "it reported no accuracy"
 STOPPED_BY_HAND = "stopped by hand"  # begins the reason of a trial, and is that of a search, that somebody stopped
@@ -140,6 +141,14 @@ def shown_outcome(trial: FrozenTrial) -> str | None:
     from tune_cropshield.search.journal import is_stopped
 
     return PRUNED if is_stopped(trial) else trial.user_attrs.get(OUTCOME)
+
+
+def outcome_now(trial: FrozenTrial, *, running: bool) -> str:
+    """Returns the same; of a trial that has not ended, whether it runs or its search was interrupted.
+
+    running: whether its search is under way.
+    """
+    return shown_outcome(trial) or (RUNNING if running else UNFINISHED)
 
 
 def was_stopped_by_hand(trial: FrozenTrial) -> bool:

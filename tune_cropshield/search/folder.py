@@ -19,7 +19,7 @@ from tune_cropshield.config.space import SETTINGS, SearchSpace
 from tune_cropshield.config.toml_files import without_none
 from tune_cropshield.errors import UserError
 from tune_cropshield.files import is_leftover, sync_names, sync_tree, write_text_atomically
-from tune_cropshield.search.endings import REASON, shown_outcome, shown_state
+from tune_cropshield.search.endings import REASON, outcome_now, shown_state
 from tune_cropshield.search.journal import JOURNAL, PART_EPOCHS, best_first, best_value, is_stopped
 from tune_cropshield.shell import PROGRAM
 from tune_cropshield.training.metrics import METRIC_NAMES
@@ -142,17 +142,19 @@ def write_table(folder: Path, study: optuna.Study) -> None:
     write_text_atomically(folder / TABLE, text.getvalue())
 
 
-def trial_rows(folder: Path, study: optuna.Study) -> list[dict[str, Any]]:
+def trial_rows(folder: Path, study: optuna.Study, *, running: bool = False) -> list[dict[str, Any]]:
     """Returns the rows of trials.csv: one per trial that was started, all with the same columns in the same order.
 
     None stands for what a trial does not have: a parameter of another branch, the metrics before its first epoch. Where
     trials are in parts, `parts` is how many of them have ended, the metrics are means over these, and `val_acc_std` is
     the standard deviation of their best val_acc.
+
+    running: whether the search is under way; the outcome of a trial without an end is else "unfinished".
     """
     trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
     in_parts = PART_EPOCHS in study.user_attrs
     columns = _columns(trials, in_parts)
-    return [{column: None for column in columns} | _row(folder, trial, in_parts) for trial in trials]
+    return [{column: None for column in columns} | _row(folder, trial, in_parts, running) for trial in trials]
 
 
 def _columns(trials: list[FrozenTrial], in_parts: bool = False) -> list[str]:
@@ -162,7 +164,7 @@ def _columns(trials: list[FrozenTrial], in_parts: bool = False) -> list[str]:
     return ["trial", "state", *parameters, *metrics, "outcome", "reason"]
 
 
-def _row(folder: Path, trial: FrozenTrial, in_parts: bool) -> dict[str, Any]:
+def _row(folder: Path, trial: FrozenTrial, in_parts: bool, running: bool) -> dict[str, Any]:
     lines = read_metrics(trial_folder(folder, trial.number))
     best = best_epoch(lines)
     row: dict[str, Any] = {"trial": trial.number, "state": shown_state(trial), **trial.params, "epochs": len(lines)}
@@ -171,7 +173,7 @@ def _row(folder: Path, trial: FrozenTrial, in_parts: bool) -> dict[str, Any]:
     if best is not None:
         row |= {"best_epoch": best["epoch"], "best_val_acc": best["val_acc"]}
         row |= {column: best.get(name) for name, column in COLUMN_OF_METRIC.items()}  # older searches knew fewer
-    return row | {"outcome": shown_outcome(trial) or "unfinished", "reason": trial.user_attrs.get(REASON, "")}
+    return row | {"outcome": outcome_now(trial, running=running), "reason": trial.user_attrs.get(REASON, "")}
 
 
 def sync_ended_trial(search_dir: Path, number: int) -> None:

@@ -120,7 +120,7 @@ class SearchCallback(tune.Callback):
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         number = trial.config["number"]
         if number not in self._search.view.running:
-            self._search.view.trial_started(self._search.trial_line(number))
+            self._search.view.trial_started(self._search.line_at_start(number))
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import TrialState
 
-from tune_cropshield.search.endings import FAILED, FINISHED
+from tune_cropshield.search.endings import FAILED, FINISHED, RUNNING
 from tune_cropshield.search.final import final_trainings
 from tune_cropshield.search.folder import is_running
 from tune_cropshield.search.journal import num_started, started, unfinished
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import optuna
 
 END = "end.json"  # in a search's folder: how its last start ended
-RUNNING, INTERRUPTED = "running", "interrupted"
+INTERRUPTED = "interrupted"
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,11 @@ def state_of(folder: Path, study: optuna.Study, settings: Mapping[str, Any]) -> 
     if end is not None:
         return State(INTERRUPTED, "its last start did not come to its end")
     return _by_what_is_left(folder, study, settings)
+
+
+def is_under_way(folder: Path, study: optuna.Study) -> bool:
+    """Tells whether the search in `folder` runs now. No file is touched."""
+    return state_of(folder, study, {}).name == RUNNING
 
 
 def _read_end(folder: Path) -> dict[str, Any] | None:

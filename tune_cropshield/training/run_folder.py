@@ -116,6 +116,11 @@ class RunFolder:
             write_json(self.path / CLASSES, list(classes))
 
 
+def has_checkpoint(run_dir: Path) -> bool:
+    """Tells whether a training, or a part of it, can go on after the epoch of a checkpoint."""
+    return any(RunFolder(folder).checkpoint_bytes for folder in (run_dir, *part_folders(run_dir)))
+
+
 def read_digest(run_dir: Path) -> str | None:
     """Returns the SHA-256 (hex) of a run's best weights, None before its first epoch."""
     try:

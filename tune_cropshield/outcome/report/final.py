@@ -6,7 +6,7 @@ from tune_cropshield.outcome import words
 from tune_cropshield.outcome.report.page import Block, KeyFigure, Section, Table, Text
 from tune_cropshield.outcome.report.search_record import SearchRecord
 from tune_cropshield.outcome.trained import BEST
-from tune_cropshield.search.endings import FINISHED
+from tune_cropshield.search.endings import FINISHED, RUNNING, UNFINISHED
 from tune_cropshield.search.final import FinalTraining
 
 EXPLANATION = (
@@ -32,7 +32,7 @@ def section(record: SearchRecord) -> Section | None:
         told = f"{BEST}/ holds the network of the final training ({record.final.folder.name}, {epochs})."
     else:
         told = f"{BEST}/ holds the network of the best trial: the final training was no better."
-    rows = [_row(training) for training in record.final_trainings]
+    rows = [_row(training, record.running) for training in record.final_trainings]
     header = ("training", "setting of", "outcome", "epochs", "best epoch", "val_acc", "val_macro_f1", "val_loss")
     blocks: list[Block] = [
         Text(told, strong=True),
@@ -42,9 +42,9 @@ def section(record: SearchRecord) -> Section | None:
     return Section("final", "The final training", blocks)
 
 
-def _row(training: FinalTraining) -> tuple[str, ...]:
+def _row(training: FinalTraining, running: bool) -> tuple[str, ...]:
     best = training.best or {}
-    outcome = training.outcome or "unfinished"
+    outcome = training.outcome or (RUNNING if running else UNFINISHED)
     return (
         training.folder.name,
         f"trial {training.trial}" if training.trial is not None else "a starting point",

@@ -15,9 +15,8 @@ from tune_cropshield.config.settings import RunConfig
 from tune_cropshield.config.space import OF_PHOTOGRAPHS, SETTINGS, SearchSpace, load_space
 from tune_cropshield.errors import UserError
 from tune_cropshield.memory.choose.pairs import Pair, Plan
-from tune_cropshield.outcome.report.theme import RUNNING, UNFINISHED
 from tune_cropshield.outcome.trained import read_config
-from tune_cropshield.search.endings import FINISHED, PRUNED, REASON, shown_outcome
+from tune_cropshield.search.endings import FINISHED, PRUNED, REASON, RUNNING, UNFINISHED, outcome_now
 from tune_cropshield.search.final import FinalTraining, delivered, final_trainings
 from tune_cropshield.search.folder import trial_folder
 from tune_cropshield.search.journal import best_trial, quiet_optuna, read_study, reference_trial, unfinished
@@ -54,7 +53,7 @@ class TrialRecord:
     @property
     def outcome(self) -> str:
         """How it ended; "running" while it runs, "unfinished" where its search was interrupted."""
-        return str(shown_outcome(self.frozen) or (RUNNING if self.in_running_search else UNFINISHED))
+        return outcome_now(self.frozen, running=self.in_running_search)
 
     @property
     def reason(self) -> str:

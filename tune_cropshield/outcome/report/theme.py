@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tune_cropshield.search.endings import FINISHED, PRUNED
+from tune_cropshield.search.endings import FINISHED, PRUNED, RUNNING, UNFINISHED
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-RUNNING, UNFINISHED = "running", "unfinished"  # trials without an end: of a search that runs, or was interrupted
 INK, MUTED, GRID = "#22303a", "#5b6b76", "#e3e8ec"
 GREEN, AMBER, RED, BLUE, GREY = "#2f7d5b", "#b9770e", "#b23a48", "#2a5d9f", "#a3adb5"
 # Told apart by shape too, for eyes and printers that do not see colours.

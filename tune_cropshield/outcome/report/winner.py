@@ -11,9 +11,9 @@ from tune_cropshield.outcome.report import parts
 from tune_cropshield.outcome.report.evidence import Evidence
 from tune_cropshield.outcome.report.page import Block, Chart, KeyFigure, Section, Table, Text, whole_numbers
 from tune_cropshield.outcome.report.search_record import SearchRecord, TrialRecord
-from tune_cropshield.outcome.report.theme import BLUE, GREEN, RUNNING, UNFINISHED
+from tune_cropshield.outcome.report.theme import BLUE, GREEN
 from tune_cropshield.outcome.shares import OnSamePhotographs, interval
-from tune_cropshield.search.endings import FINISHED
+from tune_cropshield.search.endings import FINISHED, RUNNING, UNFINISHED
 from tune_cropshield.search.start_points import reference_differs
 
 TRIED = (
