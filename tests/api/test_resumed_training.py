@@ -110,6 +110,24 @@ def test_a_file_of_ones_own_that_was_changed_is_named(begun: RunConfig, home: Pa
     )
 
 
+def test_weights_that_were_changed_are_named(begun: RunConfig, home: Path) -> None:
+    weights = home / "weights.pth"
+    weights.write_bytes(b"some")
+    own = RunConfig.model_validate(
+        {**begun.model_dump(), "trial": {**begun.trial.model_dump(), "pretrained": str(weights)}}
+    )
+    save_config(own, RUNS / "older" / "config.toml")
+    assert resumed_training(RUNS / "older", own, SearchView(), moved=False, fitted=False)  # of an earlier version
+    note_own_files(RUNS / "older", own)
+    assert resumed_training(RUNS / "older", own, SearchView(), moved=False, fitted=False)
+
+    weights.write_bytes(b"other")
+    assert refusal(RUNS / "older", own).endswith(
+        f" was trained with other settings: {weights} has changed. To continue it, put the file back as it was; or "
+        "start a new training with another --out"
+    )
+
+
 def test_a_training_that_runs_is_told_and_not_joined(begun: RunConfig) -> None:
     with locked(RUNS / "older", "training"):
         told = "a training is running in results/runs/older: wait until it ends, or stop it"

@@ -123,6 +123,21 @@ def test_all_that_differs_is_told_by_name_with_both_values_and_what_to_do(capsys
     )
 
 
+def test_a_line_that_was_removed_from_the_space_is_told() -> None:
+    Path("space.toml").write_text(f"{SPACE}seed = 7\nreduction_factor = 3\n[data]\nval_share = 0.2\n")
+    begin("a", space="space.toml", data="leaves", epochs=4)
+    assert meant(space="space.toml") == "a"
+
+    Path("space.toml").write_text(SPACE.replace("[baseline]\nlr = 1e-4\n", ""))
+
+    told = refusal(RUNS / "a", space="space.toml")
+    assert "val_share (0.2 then, 0.1 now)" in told
+    assert "seed (7 then, 0 now)" in told
+    assert "reduction_factor (3.0 then, 2.0 now)" in told
+    assert "[baseline]: lr (0.0001 then, nothing now)" in told
+    assert "epochs" not in told  # came as a flag
+
+
 def test_the_settings_of_a_space_that_was_changed_are_told_and_another_spelling_is_none(here: Path) -> None:
     begin("a", space="space.toml", data="leaves", epochs=2)
     same = SPACE.replace("[1e-5, 1e-1]", "[0.00001, 0.1]").replace("1, 2.5]", "1.0, 2.5]")

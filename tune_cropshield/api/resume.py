@@ -130,7 +130,7 @@ def _differences(begun: Begun, given: Mapping[str, Any], photographs: Photograph
     if "space" in given:
         now, tables = _said_by_space(begun, given), _tables_of(given["space"])
         named = {name for table in ("data", "trial", "space", "search") for name in tables.get(table, {})}
-        named |= begun.space.trial.keys() | begun.space.space.keys()
+        named |= begun.space.trial.keys() | begun.space.space.keys() | begun.named  # what was removed differs too
         told |= {
             name: difference(name, then.get(name), value)
             for name, value in settings_by_name(now).items()
@@ -138,7 +138,7 @@ def _differences(begun: Begun, given: Mapping[str, Any], photographs: Photograph
         }
         if "start" in tables:
             told |= {f"start {number}": words for number, words in _starts_differ(begun.space, now)}
-        if "baseline" in tables and (table := differences(begun.space.baseline or {}, now.baseline or {})):
+        if not _is_shipped(given["space"]) and (table := differences(begun.space.baseline or {}, now.baseline or {})):
             told["baseline table"] = f"[baseline]: {', '.join(table)}"
     for name, value in given.items():
         if name in (*MAY_CHANGE, "data", "space"):
@@ -184,10 +184,12 @@ def _tables_of(space: AnySpace) -> dict[str, Any]:
         return space.model_dump(by_alias=True, exclude_none=True)
     if isinstance(space, Mapping):
         return dict(space)
-    path = find_space(str(space))
-    tables = read_toml(path)
-    shipped = path in shipped_spaces().values()
-    return {name: table for name, table in tables.items() if not (shipped and name in ("start", "baseline"))}
+    left_out = ("start", "baseline") if _is_shipped(space) else ()
+    return {name: table for name, table in read_toml(find_space(str(space))).items() if name not in left_out}
+
+
+def _is_shipped(space: AnySpace) -> bool:
+    return not isinstance(space, SearchSpace | Mapping) and find_space(str(space)) in shipped_spaces().values()
 
 
 def _starts_differ(then: SearchSpace, now: SearchSpace) -> list[tuple[int, str]]:

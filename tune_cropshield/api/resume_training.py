@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from tune_cropshield.api.photographs import Photographs
 from tune_cropshield.api.space import RUNS
 from tune_cropshield.config.differences import difference, is_same
-from tune_cropshield.config.registry import is_own, source_digest
+from tune_cropshield.config.registry import file_digest, is_own, source_digest
 from tune_cropshield.config.settings import OF_LENGTH, RunConfig, load_config
 from tune_cropshield.config.space import SETTINGS
 from tune_cropshield.errors import UserError
@@ -28,14 +28,16 @@ NAMES = ("model", "loss", "optimizer", "schedule")  # that may stand for code of
 
 
 def note_own_files(folder: Path, run: RunConfig) -> None:
-    """Writes what stands in the files of the user's own that a training uses; nothing where it uses none."""
+    """Writes what stands in the files of the user's own that a training uses: code and weights; nothing without any."""
     if digests := _own_files(run):
         write_json(folder / OWN_FILES, digests)
 
 
 def _own_files(run: RunConfig) -> dict[str, str | None]:
     named = {getattr(run.trial, name) for name in NAMES}
-    return {name: source_digest(name) for name in sorted(named) if is_own(name)}
+    code = {name: source_digest(name) for name in sorted(named) if is_own(name)}
+    weights = run.trial.pretrained
+    return {**code, weights: file_digest(Path(weights))} if isinstance(weights, str) else code
 
 
 @dataclass(frozen=True)
@@ -89,13 +91,14 @@ def resumed_training(
     run = run.model_copy(update={"data": run.data.model_copy(update={"dir": _place(begun, run, moved)})})
     if not run.data.dir:
         raise UserError(f"{begun.folder} names no photographs: give --data DIR")
-    differ = _differences(begun.run, run, (*OF_LENGTH, "threads") if fitted else ()) | _changed_files(begun)
+    differ = _differences(begun.run, run, (*OF_LENGTH, "threads") if fitted else ())
+    files = _changed_files(begun)
     changed = photographs.changed(begun.folder, run.data, run.data.dir) if Path(run.data.dir).is_dir() or moved else ""
-    if differ:
-        told = "; ".join([*differ.values(), *([f"{changed} (in {run.data.dir})"] if changed else [])])
+    if differ or files:
+        told = "; ".join([*differ.values(), *files, *([f"{changed} (in {run.data.dir})"] if changed else [])])
         raise UserError(
             f"{begun.folder} was trained with other settings: {told}. To continue it, "
-            f"{_remedy(begun.run, differ, changed)}; or start a new training with another --out"
+            f"{_remedy(begun.run, differ, files, changed)}; or start a new training with another --out"
         )
     if changed:
         raise UserError(
@@ -141,23 +144,23 @@ def _differences(then: RunConfig, now: RunConfig, may_differ: Sequence[str]) -> 
     }
 
 
-def _changed_files(begun: _Begun) -> dict[str, str]:
-    """Returns {file of the user's own: that it has changed}."""
+def _changed_files(begun: _Begun) -> list[str]:
+    """Returns which files of the user's own have changed, a few words each."""
     try:
         before = json.loads((begun.folder / OWN_FILES).read_text(encoding="utf-8"))
     except (OSError, ValueError):  # it uses none, or is of a version that noted none
-        return {}
-    return {name: f"{name} has changed" for name, now in _own_files(begun.run).items() if before.get(name, now) != now}
+        return []
+    return [f"{name} has changed" for name, now in _own_files(begun.run).items() if before.get(name, now) != now]
 
 
-def _remedy(then: RunConfig, differ: dict[str, str], changed: str) -> str:
+def _remedy(then: RunConfig, differ: dict[str, str], files: Sequence[str], changed: str) -> str:
     """Returns what makes the two the same."""
     if "threads" in differ and then.trial.threads is not None:
         return "give it a time again (--time), if it had one, or set the configuration back"
     flags = [f"--{name.replace('_', '-')} {getattr(then.trial, name)}" for name in AS_FLAGS if name in differ]
     remedies = [f"give {' '.join(flags)}"] if flags else []
-    remedies += ["put the file back as it was"] if any(is_own(name) for name in differ) else []
-    remedies += ["set the configuration back"] if any(not is_own(name) for name in differ.keys() - {*AS_FLAGS}) else []
+    remedies += ["put the file back as it was"] if files else []
+    remedies += ["set the configuration back"] if differ.keys() - {*AS_FLAGS} else []
     return " and ".join([*remedies, *(["put the photographs back as they were"] if changed else [])])
 
 
@@ -193,5 +196,5 @@ def _last_of_same(run: RunConfig, photographs: Photographs, *, moved: bool, fitt
     told = "; ".join([*differ.values(), *([f"{changed} (in {place})"] if changed else [])])
     raise UserError(
         f"--resume: no training in {RUNS} has these settings. The nearest is {nearest}: {told}. To continue it, "
-        f"{_remedy(nearest.run, differ, changed)}; for a new training, leave out --resume"
+        f"{_remedy(nearest.run, differ, (), changed)}; for a new training, leave out --resume"
     )

@@ -21,6 +21,7 @@ class Begun:
         began: when, by the clock of the place it was begun at; None where that is not known.
         given: the arguments that it was begun with, like "data" and "image_size"; None where that is not known.
         given_later: those of the starts after the first.
+        named: the settings of [data] and [search] that its space, or an argument, set; empty where that is not known.
     """
 
     folder: Path
@@ -28,6 +29,7 @@ class Begun:
     began: datetime | None = None
     given: frozenset[str] | None = None
     given_later: frozenset[str] = frozenset()
+    named: frozenset[str] = frozenset()
 
     def __str__(self) -> str:
         return f"{self.folder}" + (f", begun {self.began:%Y-%m-%d %H:%M}" if self.began is not None else "")
@@ -40,9 +42,11 @@ def read_begun(folder: Path) -> Begun:
     """
     if not (folder / SETTINGS).exists():
         raise UserError(f"{folder} contains no search to continue ({SETTINGS} is missing)")
-    starts = [_given(start.get("argv", [])) for start in read_starts(folder)]
-    later = frozenset[str]().union(*starts[1:])
-    return Begun(folder, load_space(folder / SETTINGS), _began(folder), starts[0] if starts else None, later)
+    starts = read_starts(folder)
+    given = [_given(start.get("argv", [])) for start in starts]
+    later = frozenset[str]().union(*given[1:])
+    named = frozenset(starts[0].get("set", [])) if starts else frozenset[str]()
+    return Begun(folder, load_space(folder / SETTINGS), _began(folder), given[0] if given else None, later, named)
 
 
 def _given(argv: list[str]) -> frozenset[str]:

@@ -10,7 +10,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,11 +28,20 @@ TIME_FORMAT = "%Y-%m-%dT%H:%M:%S%z"  # of "started"
 PACKAGES = ("torch", "torchvision", "ray", "optuna")
 
 
-def note_start(folder: Path, argv: Sequence[str], data: LeafData, resources: Resources, card: Card | None) -> None:
+def note_start(
+    folder: Path,
+    argv: Sequence[str],
+    data: LeafData,
+    resources: Resources,
+    card: Card | None,
+    named: Collection[str] = (),
+) -> None:
     """Appends a line to starts.jsonl.
 
-    argv: the command line behind the program's name; its relative paths are seen from "folder". card: the GPU, None on
-    a CPU.
+    Args:
+        argv: the command line behind the program's name; its relative paths are seen from "folder".
+        card: the GPU, None on a CPU.
+        named: the settings of [data] and [search] that were set; search.toml holds all of them.
     """
     device: dict[str, Any] = {
         "device": resources.device,
@@ -46,6 +55,7 @@ def note_start(folder: Path, argv: Sequence[str], data: LeafData, resources: Res
         "started": time.strftime(TIME_FORMAT),
         "argv": [as_utf8(word) for word in argv],
         "folder": as_utf8(os.getcwd()),
+        "set": sorted(named),
         "photographs": len(data.store),
         "classes": len(data.classes),
         "train": len(split.train),
