@@ -176,6 +176,10 @@ def test_too_many_unreadable_images_are_refused_and_named(capsys: pytest.Capture
         ),
         (["--seed", "-1"], "--seed: must be at least 0, but got -1"),
         (["--data", ""], "argument --data: must not be empty (HELP tells more)"),
+        (
+            ["--device", "gpu"],
+            "argument --device: there is no 'gpu'; did you mean cuda? known: auto, cpu, cuda (HELP tells more)",
+        ),
         (["--dry-run", "--json-lines"], "--dry-run prints a plan for people: leave out --json-lines"),
         (
             ["--quiet", "--json-lines"],
@@ -267,15 +271,19 @@ def test_a_shipped_space_is_found_by_its_name(capsys: pytest.CaptureFixture[str]
 
 @pytest.mark.parametrize(
     ("model", "whose"),
-    [("resnet18", "resnet50_onecycle.toml"), ("tiny_cnn", None), ("efficientnet_b0", "cropshield_cnn.toml")],
+    [
+        ("resnet18", "ranges and starting points of resnet50_onecycle.toml"),
+        ("tiny_cnn", None),
+        ("efficientnet_b0", "ranges of cropshield_cnn.toml, and starting points that are usual for AdamW"),
+    ],
 )
 def test_a_network_without_photographs_is_told_whose_ranges_it_takes(
     model: str, whose: str | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["search", "--model", model, "--dry-run", "--device", "cpu"]) == 0
     told = capsys.readouterr().out
-    assert ("ranges and starting points of" in told) == (whose is not None)
-    assert whose is None or f"ranges and starting points of {whose} (--space FILE takes others)" in told
+    assert ("(--space FILE takes others)" in told) == (whose is not None)
+    assert whose is None or f"{whose} (--space FILE takes others)" in told
 
 
 def test_what_is_no_space_is_refused_with_the_shipped_ones(capsys: pytest.CaptureFixture[str]) -> None:

@@ -141,3 +141,10 @@ def test_check_script_finds_on_the_page_what_the_page_shows(
     found = re.compile(r"^ *(train\.py:\d+: [a-z-]+)  ", re.MULTILINE)
     assert found.findall(capsys.readouterr().out) == found.findall(page)
     assert found.findall(page) == ["train.py:8: last-window-dropped", "train.py:9: clip-before-unscale"]
+
+
+@pytest.mark.parametrize("page", [page for page in OF_RESULTS if page.parent.name != "screenshots"], ids=name_of)
+def test_a_page_of_results_names_the_machine_and_the_version_of_pytorch_or_that_it_is_not_known(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert re.search(r"torch \d|PyTorch \d|version of PyTorch", text)
+    assert re.search(r"H\d00|\bcores?\b", text)

@@ -347,6 +347,10 @@ def test_how_long_photographs_are_fitted_is_searched_though_it_stands_in_data(tm
             '[data]\nfit = "pad"\n[space]\nfit = {choice = ["crop", "pad"]}',
             "space.fit: is set in [data] too: it is either fixed or searched",
         ),
+        (
+            '[search]\ndevice = "gpu"',
+            "search.device: must be one of 'auto', 'cpu' or 'cuda', but got \"gpu\"; did you mean cuda?",
+        ),
         ('[data]\nfit = "cut"', "data.fit: must be one of 'crop', 'pad' or 'squash', but got \"cut\""),
         ("[space]\nfit = {log = [0.1, 1.0]}", "space.fit: must be one of 'crop', 'pad' or 'squash', but got 0.1"),
     ],

@@ -103,7 +103,9 @@ def test_every_fault_of_the_tables_and_the_arguments_is_told_at_once(home: Path)
 def test_a_configuration_without_photographs_and_an_unknown_device_are_refused() -> None:
     with pytest.raises(tc.UserError, match="the configuration names no photographs: give --data DIR"):
         tc.train({"trial": {"model": "tiny_cnn"}})
-    with pytest.raises(tc.UserError, match="--device: must be one of auto, cpu, cuda, but got 'gpu'"):
+    with pytest.raises(
+        tc.UserError, match="--device: must be one of auto, cpu, cuda, but got 'gpu'; did you mean cuda"
+    ):
         tc.train({}, device="gpu")  # type: ignore[arg-type]
 
 

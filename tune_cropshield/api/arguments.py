@@ -8,6 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from tune_cropshield.config.closest import did_you_mean
 from tune_cropshield.errors import UserError
 from tune_cropshield.shell import as_path
 
@@ -40,7 +41,9 @@ def path_of(given: AnyPath, flag: str) -> Path:
 def check_choice(flag: str, value: object, known: Sequence[str]) -> None:
     """Raises UserError where `value` is none of the words that `flag` takes."""
     if value not in known:
-        raise UserError(f"{flag}: must be one of {', '.join(known)}, but got {value!r}")
+        hint = did_you_mean(str(value), known).rstrip()
+        told = f"{flag}: must be one of {', '.join(known)}, but got {value!r}"
+        raise UserError(f"{told}; {hint}" if hint else told)
 
 
 def view_of(progress: Progress) -> SearchView:

@@ -73,7 +73,10 @@ def no_reference(space: SearchSpace) -> str:
 def _what_was_chosen(given: Mapping[str, Any], space: SearchSpace) -> str:
     family, trial, device = _family(given), space.trial_config(), _device(given)
     length = f"at {trial.image_size} px for {counted(space.search.epochs, 'epoch')}"
-    ranges = f"ranges and starting points of {family.space} (--space FILE takes others)"
+    starts = "start" in read_toml(find_space(family.space))
+    ranges = f"ranges and starting points of {family.space}" if starts else f"ranges of {family.space}"
+    ranges += "" if starts else f", and starting points that are usual for {OPTIMIZERS_SHOWN[trial.optimizer]}"
+    ranges += " (--space FILE takes others)"
     if "data" not in given:
         return f"no --data given: a short demonstration with {trial.model} from scratch {length}; {ranges}"
     how = f"fine-tuned from ImageNet weights with {OPTIMIZERS_SHOWN[trial.optimizer]}"

@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+# What people write -> what they mean, where the two are not alike.
+MEANT = {"gpu": "cuda"}
+
 
 def closest(name: str, known: Iterable[str], count: int = 1) -> list[str]:
     """Returns up to `count` of the `known` names that are most like `name`, the closest first; none where none is.
@@ -13,9 +16,10 @@ def closest(name: str, known: Iterable[str], count: int = 1) -> list[str]:
     is the only one returned.
     """
     spelled = {_plain(each): each for each in known}
-    if (same := spelled.get(_plain(name))) is not None:
+    plain = _plain(name)
+    if (same := spelled.get(plain, spelled.get(MEANT.get(plain, plain)))) is not None:
         return [same]
-    return [spelled[found] for found in difflib.get_close_matches(_plain(name), spelled, n=count)]
+    return [spelled[found] for found in difflib.get_close_matches(plain, spelled, n=count)]
 
 
 def did_you_mean(name: str, known: Iterable[str], count: int = 1) -> str:

@@ -6,6 +6,7 @@ A sentence names the place, the rule and the value.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self, TypeVar
@@ -221,7 +222,10 @@ def _sentence(details: ErrorDetails, settings: type[BaseModel], origin: Origin) 
     if kind == "value_error":
         return f"{origin.of(location)}: {context['error']}"
     rule = SENTENCES[kind].format(**context) if kind in SENTENCES else details["msg"][:1].lower() + details["msg"][1:]
-    return f"{origin.of(location)}: {rule}, but got {shown(details['input'])}"
+    told, hint = f"{origin.of(location)}: {rule}, but got {shown(details['input'])}", ""
+    if kind == "literal_error":
+        hint = did_you_mean(str(details["input"]), re.findall(r"'([^']*)'", context["expected"])).rstrip()
+    return f"{told}; {hint}" if hint else told
 
 
 def known_keys(settings: type[BaseModel], location: Location) -> str:
