@@ -38,6 +38,8 @@ class Attentive(nn.Module):
     norm, a large layer, and one layer that takes no part.
     """
 
+    __module__ = "torchvision.models"  # it is to be trusted as one of theirs: it reads weights only by calling layers
+
     def __init__(self) -> None:
         super().__init__()
         self.stem, self.up = nn.Conv2d(3, 8, 8, stride=8), nn.ConvTranspose2d(8, 8, 2, stride=2)
@@ -185,3 +187,53 @@ def test_memory_that_runs_out_while_gradients_are_summed_spoils_nothing(monkeypa
 
 def fail() -> None:
     raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+class StandardisedByItsHolder(nn.Module):
+    """A convolution whose weights are standardised in the module that holds it, and a plain head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 8, 3), nn.Linear(8, CLASSES)
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        weight = self.conv.weight
+        deviation, mean = torch.std_mean(weight, dim=(1, 2, 3), keepdim=True)
+        self.seen = (weight.dtype, ((weight - mean) / deviation).dtype)
+        features_BCHW = nn.functional.conv2d(images_BCHW, (weight - mean) / (deviation + 1e-5), self.conv.bias)
+        self.computed_in = features_BCHW.dtype
+        logits_BK: Tensor = self.head(features_BCHW.mean((2, 3)))
+        return logits_BK
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("runner", [Eager(), InPlace()])
+def test_weights_that_the_holder_of_a_layer_standardises_are_standardised_in_fp32(
+    precision: Precision, runner: Eager
+) -> None:
+    torch.manual_seed(0)
+    model = StandardisedByItsHolder()
+    step = step_for(model, precision=precision, scale=16.0, peak_lr=1e-3, runner=runner)
+    for window in windows(2):
+        train(step, window)
+        assert model.seen == (torch.float32, torch.float32)
+        assert model.computed_in == {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+@pytest.mark.parametrize("runner", [Eager(), InPlace()])
+def test_timms_standardised_convolutions_are_standardised_in_fp32(runner: Eager) -> None:
+    layers = pytest.importorskip("timm.layers")
+    torch.manual_seed(0)
+    model = nn.Sequential(layers.ScaledStdConv2d(3, 8, 3), layers.StdConv2d(8, 8, 3), nn.Flatten(), nn.Linear(8192, 3))
+    step = step_for(model, precision="bf16", scale=16.0, peak_lr=1e-3, runner=runner)
+    seen: list[torch.dtype] = []
+
+    class Watched(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            if func is nn.functional.batch_norm:  # timm standardises with it
+                seen.append(args[0].dtype)
+            return func(*args, **(kwargs or {}))
+
+    with Watched():
+        train(step, windows(1)[0])
+    assert seen == [torch.float32] * 2 * MICRO_STEPS

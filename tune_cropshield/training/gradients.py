@@ -21,6 +21,8 @@ CAST_LAYERS = (
     *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d),
     *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
 )
+# Modules of these packages read the weights of their layers only by calling them, or as a factor of a product.
+TRUSTED_PACKAGES = ("torch", "torchvision", "timm", "tune_cropshield")
 
 
 class Gradients(Protocol):
@@ -134,11 +136,13 @@ def _cast_by_autocast(model: nn.Module) -> dict[str, nn.Parameter]:
 
     These are the weights of layers that it runs in its own type. Only their layer's own product may read them: what
     else a network computes from such a weight would be computed in half precision. A class made from one of these
-    layers may do that (to standardise its weights, say), so that autocast is left to cast its weight itself.
+    layers may do that (to standardise its weights, say), and so may a user's own module with the weights of its layers:
+    autocast is left to cast these itself.
     """
     found: dict[int, tuple[str, nn.Parameter]] = {}
     for path, layer in model.named_modules():
-        if type(layer) in CAST_LAYERS:
+        holder = model.get_submodule(path.rpartition(".")[0])
+        if type(layer) in CAST_LAYERS and type(holder).__module__.partition(".")[0] in TRUSTED_PACKAGES:
             for name, parameter in layer.named_parameters(recurse=False):
                 if name in ("weight", "bias") and parameter.requires_grad and parameter.dtype == torch.float32:
                     full_name = f"{path}.{name}" if path else name
