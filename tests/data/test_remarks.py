@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tune_cropshield.cli import main
@@ -12,7 +13,8 @@ from tune_cropshield.config.settings import DataConfig
 from tune_cropshield.data.dataset import DeviceData, LeafData, open_data
 from tune_cropshield.data.generated import draw_leaves
 from tune_cropshield.data.left_out import LeftOut, read_left_out
-from tune_cropshield.data.remarks import remarks
+from tune_cropshield.data.remarks import remarks, to_beat
+from tune_cropshield.data.split import Split
 from tune_cropshield.errors import DataError
 
 
@@ -64,7 +66,16 @@ def test_classes_of_unequal_size_are_told_with_what_a_network_has_to_beat(leaves
         shutil.copy(file, first / f"again{index}.jpg")
     assert remarks(opened(leaves, shared_cache))[0] == (
         f"classes of unequal size: largest : smallest = 16 {first.name} : 4 {second.name}, 4.0 times as many; always "
-        f"answering {first.name} has accuracy 0.667 and macro F1 0.267"
+        f"answering {first.name} has accuracy 0.667 and macro F1 0.267 (balanced accuracy 0.333)"
+    )
+
+
+def test_what_a_network_has_to_beat_is_what_the_largest_class_reaches_on_validation() -> None:
+    labels = [0] * 60 + [1] * 15 + [2] * 5
+    split = Split(np.arange(10, 80), np.concatenate((np.arange(8), [60, 75])), np.arange(0))
+    assert to_beat(split, ("healthy", "rust", "scab"), labels) == (
+        "classes: largest : smallest = 60 healthy : 5 scab, 12.0 times as many; always answering healthy would reach "
+        "val_acc 0.8000, val_macro_f1 0.2963 and val_balanced_acc 0.3333"
     )
 
 

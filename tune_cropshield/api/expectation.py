@@ -62,7 +62,7 @@ def expect(
     from tune_cropshield.data.dataset import folded, split_together
     from tune_cropshield.data.folder import scan_folder
     from tune_cropshield.data.groups import grouping_of
-    from tune_cropshield.data.remarks import remarks_before_decoding
+    from tune_cropshield.data.remarks import remarks_before_decoding, to_beat
     from tune_cropshield.search.prepare import used_photographs
     from tune_cropshield.search.time_budget import TimeBudget
 
@@ -85,9 +85,10 @@ def expect(
         budget = TimeBudget(total_s, time.monotonic(), finish=space.search.finishes)
     if by_time and budget is not None:
         space = with_trials_within(space, budget, epoch_s, resources.concurrent_trials)
+    beat = to_beat(splits[0], folder.classes, labels)
     return Expectation(
         f"{len(folder.files)} photographs, {len(folder.classes)} classes: {used_photographs(splits, space)} (fewer "
-        "where some cannot be read, which shows when a search decodes them)",
+        f"where some cannot be read, which shows when a search decodes them); {beat}",
         remarks_before_decoding(folder, splits[0], space.fits, keys, found),
         _disk(space, resources, folder),
         _time(space.search, epoch_s, resources.concurrent_trials, how),

@@ -12,10 +12,12 @@ from tune_cropshield.api.evaluate import evaluate
 from tune_cropshield.config.settings import RunConfig, load_config
 from tune_cropshield.config.space import SearchSpace
 from tune_cropshield.config.units import describe_seconds, parse_duration
+from tune_cropshield.data.split import TEST
 from tune_cropshield.device import num_cores
 from tune_cropshield.outcome import words
 from tune_cropshield.outcome.evaluation import read_record
 from tune_cropshield.outcome.ledger import spent_s
+from tune_cropshield.outcome.one_answer import one_answer_line, pairs_in
 from tune_cropshield.outcome.trained import BEST
 from tune_cropshield.search.final import (
     FINAL,
@@ -199,3 +201,6 @@ def look_at_test_photographs(search: Search, finish: Finish) -> None:
         f"{words.accuracy(record['accuracy'])} (95 % interval "
         f"{words.share_interval(tuple(record['accuracy_interval']))})"
     )
+    pairs = pairs_in([row["class"] for row in record["classes"]], record["confusion"])
+    if (line := one_answer_line(pairs, TEST)) is not None:
+        finish.lines.append(line)

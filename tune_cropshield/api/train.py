@@ -179,7 +179,7 @@ def _train(
         flags: those that a command that goes on with it needs.
     """
     from tune_cropshield.data.dataset import open_data
-    from tune_cropshield.data.remarks import remarks
+    from tune_cropshield.data.remarks import remarks, to_beat
     from tune_cropshield.data.split_file import read_split
     from tune_cropshield.search.folder import locked
     from tune_cropshield.training.fitted import trained_s
@@ -211,6 +211,7 @@ def _train(
             f"training {trial.model} on {device}: {words.counted(len(data.split.train), 'photograph')}, "
             f"{len(data.classes)} classes, {length}"
         )
+        view.note(to_beat(data.split, data.classes, data.store.labels.tolist()))
         if not named:
             out = make_free_folder(out)
         out.mkdir(parents=True, exist_ok=True)

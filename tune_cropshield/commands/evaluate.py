@@ -12,6 +12,7 @@ from rich.text import Text
 
 from tune_cropshield.commands import arguments
 from tune_cropshield.outcome import words
+from tune_cropshield.outcome.one_answer import one_answer_line, pairs_of
 from tune_cropshield.terminal import say
 
 if TYPE_CHECKING:
@@ -96,6 +97,8 @@ def _print(result: EvaluationResult) -> None:
     over = "" if present == len(result.classes) else f" over the {present} classes that have photographs here"
     say(console, f"macro F1 {result.macro_f1:.4f}{over}   loss {result.loss:.4f}")
     say(console, f"balanced accuracy {result.balanced_accuracy:.4f}   AUC {words.accuracy(result.auc)}")
+    if (line := one_answer_line(pairs_of(result.judged), result.split)) is not None:
+        say(console, line)
     num_wrong = result.photographs - result.right
     say(console, f"every photograph's class: {result.predictions}; the {num_wrong} wrong ones: {result.wrong.name}")
     say(console, f"confusion matrix: {result.table} and {result.picture.name}")

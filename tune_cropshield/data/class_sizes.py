@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from tune_cropshield.config.units import counted
 
@@ -26,17 +27,38 @@ def is_imbalanced(classes: Mapping[str, int]) -> bool:
     return max(classes.values()) >= IMBALANCED * min(classes.values())
 
 
-def always_the_largest(classes: Mapping[str, int]) -> tuple[str, float, float]:
-    """Returns the largest class, and the accuracy and macro F1 of who names it for every photograph."""
+class AlwaysTheLargest(NamedTuple):
+    """What naming the largest class for every photograph scores."""
+
+    largest: str
+    accuracy: float
+    macro_f1: float
+    balanced_accuracy: float
+
+
+def always_the_largest(classes: Mapping[str, int]) -> AlwaysTheLargest:
+    """Returns the largest class and what naming it always scores. classes: name -> photographs, more than none."""
     largest = max(classes, key=classes.__getitem__)
     share = classes[largest] / sum(classes.values())
-    return largest, share, 2 * share / (1 + share) / len(classes)
+    return AlwaysTheLargest(largest, share, 2 * share / (1 + share) / len(classes), 1 / len(classes))
 
 
 def always_the_largest_line(classes: Mapping[str, int]) -> str:
     """Returns what a network has to beat."""
-    largest, accuracy, macro_f1 = always_the_largest(classes)
-    return f"always answering {largest} has accuracy {accuracy:.3f} and macro F1 {macro_f1:.3f}"
+    always = always_the_largest(classes)
+    return (
+        f"always answering {always.largest} has accuracy {always.accuracy:.3f} and macro F1 {always.macro_f1:.3f} "
+        f"(balanced accuracy {always.balanced_accuracy:.3f})"
+    )
+
+
+def reached_by_the_largest(classes: Mapping[str, int], split: str) -> str:
+    """Returns what naming the largest class for every photograph would reach. classes: name -> photographs."""
+    always = always_the_largest(classes)
+    return (
+        f"always answering {always.largest} would reach {split}_acc {always.accuracy:.4f}, {split}_macro_f1 "
+        f"{always.macro_f1:.4f} and {split}_balanced_acc {always.balanced_accuracy:.4f}"
+    )
 
 
 def validation_line(classes: Mapping[str, int]) -> str:

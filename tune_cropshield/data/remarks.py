@@ -12,6 +12,7 @@ from tune_cropshield.config.units import counted
 from tune_cropshield.data.class_sizes import (
     always_the_largest_line,
     is_imbalanced,
+    reached_by_the_largest,
     sizes_line,
     validation_is_small,
     validation_line,
@@ -44,6 +45,13 @@ def remarks(data: LeafData) -> list[str]:
     copies = _Copies(store.paths, store.digests, data.keys, data.copies, data.named)
     together = [*_kept_together(copies, data.split), *_copies_on_both_sides(copies, data.split, data.given_sides)]
     return [*left_out_lines(data.left_out), *known, *long, *together]
+
+
+def to_beat(split: Split, classes: Sequence[str], labels: Sequence[int]) -> str:
+    """Returns how the classes' sizes compare, and what naming the largest one reaches on the validation photographs."""
+    validation = _counts(classes, [labels[index] for index in split.val])
+    found = {name: count for name, count in validation.items() if count}
+    return f"classes: {sizes_line(_counts(classes, labels))}; {reached_by_the_largest(found, VAL)}"
 
 
 def remarks_before_decoding(

@@ -107,7 +107,11 @@ def _photographs(photographs: Photographs, drawn: bool) -> list[tuple[str, str]]
     rows += [("advice", line) for line in photographs.long]
     if is_imbalanced(classes):
         rows.append(
-            ("advice", 'class_weights = "balanced" gives small classes more weight; macro F1 shows whether it helps')
+            (
+                "advice",
+                'class_weights = "balanced" and sampling = "balanced" give small classes more weight; macro F1 shows '
+                "whether it helps",
+            )
         )
     return rows
 

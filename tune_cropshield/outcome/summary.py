@@ -11,15 +11,18 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from tune_cropshield.config.space import SETTINGS, load_space
+from tune_cropshield.data.split import VAL
 from tune_cropshield.errors import UserError
 from tune_cropshield.outcome import words
 from tune_cropshield.outcome.against_reference import against_reference
 from tune_cropshield.outcome.lead import lead_of_winner
+from tune_cropshield.outcome.one_answer import one_answer_line, pairs_of
 from tune_cropshield.outcome.trained import BEST
 from tune_cropshield.search.earlier import starts_of_next
 from tune_cropshield.search.endings import STOPPED_BY_HAND, outcome_now, shown_outcome, was_stopped_by_hand
 from tune_cropshield.search.folder import TABLE, reached, trial_folder
 from tune_cropshield.search.journal import best_trial, reference_trial
+from tune_cropshield.training.predictions import PREDICTIONS, read_judged
 from tune_cropshield.training.run_folder import (
     PART,
     best_of_parts,
@@ -69,6 +72,8 @@ def summary_lines(
     if (lead := lead_of_winner(study, search_dir)) is not None:
         lines.append(lead.sentence)
     network = network_folder(trial_folder(search_dir, best.number))
+    if (line := one_answer_line(pairs_of(read_judged(network / PREDICTIONS) or []), VAL)) is not None:
+        lines.append(line)
     if is_part(network):
         own = max(line["val_acc"] for line in best_of_parts(lines_of[best.number]))
         lines.append(

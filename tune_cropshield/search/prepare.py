@@ -59,7 +59,7 @@ def prepare(space: SearchSpace, cache_dir: Path, view: SearchView, kept: Sequenc
     """
     from tune_cropshield.data.dataset import open_data
     from tune_cropshield.data.generated import generated_leaves
-    from tune_cropshield.data.remarks import remarks
+    from tune_cropshield.data.remarks import remarks, to_beat
     from tune_cropshield.search.flat import never_flat
     from tune_cropshield.search.start_points import reference_notes
     from tune_cropshield.search.trial_settings import most_expensive
@@ -91,6 +91,7 @@ def prepare(space: SearchSpace, cache_dir: Path, view: SearchView, kept: Sequenc
         f"{len(data.store)} photographs, {len(data.classes)} classes: {used}; {trial.model} at {trial.image_size} px "
         f"on {device}" + (f", {count} trial{'s' if count > 1 else ''} at once" if device == "cpu" else "")
     )
+    view.note(to_beat(parts[0].split, data.classes, data.store.labels.tolist()))
     for note in reference_notes(space):
         view.note(note)
     if (too_short := never_flat(space.search)) is not None:

@@ -99,10 +99,11 @@ def _imbalance(sizes: Mapping[str, int], validated: Mapping[str, int]) -> str:
             f"{words.number(sizes[largest] / sizes[smallest])} times as many as the smallest, {smallest}, with "
             f"{sizes[smallest]}."
         )
-    named, accuracy, macro_f1 = always_the_largest(validated)
+    always = always_the_largest(validated)
     return (
-        f"{equal} A network that always answers {named} is right on {words.percent(accuracy)} of the validation "
-        f"photographs (macro F1 {macro_f1:.3f})."
+        f"{equal} A network that always answers {always.largest} is right on {words.percent(always.accuracy)} of the "
+        f"validation photographs (macro F1 {always.macro_f1:.3f}). Its balanced accuracy is "
+        f"{always.balanced_accuracy:.3f}."
     )
 
 

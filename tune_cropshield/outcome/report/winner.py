@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from tune_cropshield.config.reference import REFERENCE_SETTING, is_recommended
+from tune_cropshield.data.class_sizes import reached_by_the_largest
+from tune_cropshield.data.split import VAL
 from tune_cropshield.outcome import words
 from tune_cropshield.outcome.against_reference import AgainstReference, against_reference
+from tune_cropshield.outcome.one_answer import one_answer_line, pairs_of, sizes_of
 from tune_cropshield.outcome.report import parts
 from tune_cropshield.outcome.report.evidence import Evidence
+from tune_cropshield.outcome.report.judgement import Judgement
 from tune_cropshield.outcome.report.page import Block, Chart, KeyFigure, Section, Table, Text, whole_numbers
 from tune_cropshield.outcome.report.search_record import SearchRecord, TrialRecord
 from tune_cropshield.outcome.report.theme import BLUE, GREEN
@@ -76,6 +80,8 @@ def section(record: SearchRecord, evidence: Evidence) -> Section:
     if winner is None or winner.best is None:
         return Section("winner", title, [Text("No trial has a result yet, so there is no winner.", strong=True)])
     blocks: list[Block] = [Text(_result(record, winner), strong=True)]
+    if isinstance(evidence.judgement, Judgement):
+        blocks.append(Text(_beside_one_answer(evidence.judgement)))
     if reference is not None:
         blocks.append(Text(f"The {record.reference_name} is {_origin(record, reference)}. {TRIED}"))
     blocks += [Text(sentence) for sentence in _how_sure(record, winner, evidence)]
@@ -92,6 +98,13 @@ def section(record: SearchRecord, evidence: Evidence) -> Section:
     if evidence.confirmed is not None:
         blocks.append(_confirmed_table(evidence.confirmed))
     return Section("winner", title, blocks)
+
+
+def _beside_one_answer(judgement: Judgement) -> str:
+    """Returns what always naming the largest class would reach, and whether the network does much else."""
+    pairs = pairs_of(judgement.rows)
+    told = one_answer_line(pairs, VAL) or reached_by_the_largest(sizes_of(pairs), VAL)
+    return f"{told[0].upper()}{told[1:]}."
 
 
 def _origin(record: SearchRecord, reference: TrialRecord) -> str:
