@@ -27,10 +27,11 @@ def trial_configs(draw: st.DrawFn) -> TrialConfig:
     schedule = draw(st.sampled_from(["onecycle", "plateau", "cosine", "step", "constant"]))
     loss = draw(st.sampled_from(["cross_entropy", "focal", "bi_tempered"]))
     class_weights = draw(st.sampled_from(["none", "balanced", "effective"]))
+    epochs, frozen = draw(st.integers(1, 1000)), draw(st.booleans())
     values: dict[str, Any] = {
         "model": draw(st.sampled_from(MODELS)),
         "pretrained": draw(st.one_of(st.just(False), FILE_TEXT)),
-        "freeze_backbone": draw(st.booleans()),
+        "freeze_backbone": frozen,
         "dropout": draw(st.one_of(st.none(), SHARE)),
         "image_size": draw(SIDES),
         "progressive_sizes": draw(st.dictionaries(st.integers(0, 30), SIDES, max_size=3)),
@@ -47,7 +48,7 @@ def trial_configs(draw: st.DrawFn) -> TrialConfig:
         "weight_decay": draw(st.one_of(st.just(0.0), POSITIVE)),
         "schedule": schedule,
         "warmup_epochs": draw(st.floats(0, 10)),
-        "epochs": draw(st.integers(1, 1000)),
+        "epochs": epochs,
         "early_stopping": draw(st.integers(0, 50)),
         "ema": draw(SHARE),
         "precision": draw(st.sampled_from(["auto", "fp16", "bf16", "fp32"])),
@@ -59,6 +60,9 @@ def trial_configs(draw: st.DrawFn) -> TrialConfig:
         values |= {"mixup": draw(POSITIVE), "cutmix": draw(POSITIVE)}
     if clipping is not None:
         values[clipping] = draw(POSITIVE)
+    if not frozen:
+        values |= {"unfreeze_epochs": draw(st.integers(0, epochs - 1))}
+        values |= {name: draw(st.floats(0.01, 1)) for name in ("backbone_lr_factor", "layer_decay")}
     if optimizer == "sgd":
         values["momentum"] = draw(SHARE)
     if schedule == "plateau":

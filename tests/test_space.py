@@ -62,6 +62,15 @@ def test_a_space_that_uses_no_newer_setting_has_the_identity_that_earlier_versio
     assert settings_mark(load_space(SPACES / f"{name}.toml", {})) == mark
 
 
+@pytest.mark.parametrize("setting", ["unfreeze_epochs = 1", "backbone_lr_factor = 0.5", "layer_decay = 0.5"])
+def test_a_newer_setting_that_is_used_belongs_to_the_identity(tmp_path: Path, setting: str) -> None:
+    marks = []
+    for line in (setting, setting.split(" = ")[0] + (" = 0" if "epochs" in setting else " = 1.0"), ""):
+        (tmp_path / "space.toml").write_text(f"[trial]\n{line}\n[space]\nlr = {{log = [1e-4, 1e-2]}}")
+        marks.append(settings_mark(load_space(tmp_path / "space.toml")))
+    assert marks[0] != marks[1] == marks[2]
+
+
 def test_the_shipped_spaces_are_those_tested_here() -> None:
     assert sorted(path.stem for path in SPACES.glob("*.toml")) == SHIPPED
 
@@ -212,6 +221,25 @@ def test_every_fault_of_a_space_is_told_at_once_with_its_key(tmp_path: Path) -> 
             "search: `grace_epochs >= warmup_epochs` must hold (no trial is stopped while it warms up), but got "
             "2 and 5",
         ),
+        (
+            "[trial]\nunfreeze_epochs = 5\n[search]\ngrace_epochs = 5",
+            "search: `grace_epochs > unfreeze_epochs` must hold (no trial is stopped while its backbone is frozen), "
+            "but got 5 and 5",
+        ),
+        (
+            "[space]\nunfreeze_epochs = {int = [0, 8]}\n[search]\nepochs = 8",
+            "space.unfreeze_epochs: `unfreeze_epochs < epochs` must hold, but got 8 and 8: to train the last layer "
+            "alone throughout, set freeze_backbone = true",
+        ),
+        (
+            "[trial]\nfreeze_backbone = true\n[space]\nlayer_decay = {uniform = [0.6, 1.0]}",
+            "space.layer_decay: layer_decay is only used with freeze_backbone = false, but freeze_backbone is true",
+        ),
+        ("[space]\nlayer_decay = {uniform = [0.0, 1.0]}", "space.layer_decay: must be above 0, but got 0.0"),
+        (
+            "[space]\nbackbone_lr_factor = {log = [0.1, 10.0]}",
+            "space.backbone_lr_factor: must be at most 1, but got 10.0",
+        ),
     ],
 )
 def test_a_fault_of_a_space_is_told_in_one_sentence(tmp_path: Path, text: str, told: str) -> None:
@@ -235,6 +263,8 @@ def test_a_parameter_that_cannot_be_searched_is_told_with_those_that_can(tmp_pat
         ("[search]\nepochs = 1", 1, ()),
         ("[search]\nepochs = 25\ngrace_epochs = 1\nreduction_factor = 3", 1, (1, 3, 9)),
         ("[trial]\nwarmup_epochs = 5.5\n[search]\nepochs = 8", 6, (6,)),  # no trial is stopped while it warms up
+        ("[trial]\nunfreeze_epochs = 5\n[search]\nepochs = 8", 6, (6,)),  # nor while its backbone is frozen
+        ("[space]\nunfreeze_epochs = {choice = [0, 4]}\n[search]\nepochs = 16", 5, (5, 10)),
     ],
 )
 def test_where_nothing_is_said_trials_are_judged_from_a_quarter_of_their_epochs_on_and_after_the_warm_up(

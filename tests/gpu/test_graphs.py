@@ -115,6 +115,47 @@ def test_graphs_train_and_judge_as_single_launches_do(
         )
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"precision": "fp32", "ema": 0.9},
+        {"precision": "fp16", "optimizer": "sgd", "schedule": "onecycle"},
+        {"precision": "bf16", "agc": 0.05, "max_norm": "none"},
+    ],
+    ids=str,
+)
+def test_graphs_train_as_single_launches_do_across_unfreezing_with_a_learning_rate_for_each_block(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    staged = {**settings, "epochs": 6, "unfreeze_epochs": 2, "backbone_lr_factor": 0.5, "layer_decay": 0.7}
+    graphs, eager = Run(**staged), Run(**staged, cuda_graphs=False)
+    begun = graphs.weights()
+    names = []
+    for epoch in range(6):
+        losses = []
+        for run in (eager, graphs):
+            losses.append((run.train(epoch), run.evaluate()[0]))
+        assert losses[1] == pytest.approx(losses[0], rel=2e-2 if settings["precision"] != "fp32" else 1e-3)
+        if epoch < 2:
+            backbone = {name: value for name, value in graphs.weights().items() if not name.startswith("classifier")}
+            assert all(torch.equal(value, begun[name]) for name, value in backbone.items())
+        runner = graphs.trainer.step.runner
+        assert isinstance(runner, CudaGraphs) and runner.reason is None
+        names.append(sorted({str(key[0]) for key in runner._captured}))  # type: ignore[index]
+    assert names[1] == ["evaluation", "micro-step of the head alone", "update of the head alone"]
+    assert names[-1] == ["evaluation", "micro-step", "update"]
+    tolerance = 0.05 if settings["precision"] != "fp32" else 2e-3
+    for name, value in eager.weights().items():
+        torch.testing.assert_close(
+            graphs.weights()[name], value, rtol=tolerance, atol=tolerance, msg=lambda text, name=name: f"{name}: {text}"
+        )
+    assert not any(
+        torch.equal(value, begun[name]) for name, value in graphs.weights().items() if name.endswith("weight")
+    )
+
+
 def test_a_second_training_of_the_same_process_captures_at_once_and_starts_from_its_own_weights() -> None:
     first, second = Run(precision="fp32"), Run(precision="fp32", lr=1e-3)
     first.train(0), first.evaluate(), first.train(1)

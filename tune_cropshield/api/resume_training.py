@@ -13,7 +13,7 @@ from tune_cropshield.api.photographs import Photographs
 from tune_cropshield.api.space import RUNS
 from tune_cropshield.config.differences import difference, is_same
 from tune_cropshield.config.registry import file_digest, is_own, source_digest
-from tune_cropshield.config.settings import OF_LENGTH, RunConfig, load_config
+from tune_cropshield.config.settings import OF_LENGTH, RunConfig, load_config, stops_early
 from tune_cropshield.config.space import SETTINGS
 from tune_cropshield.errors import UserError
 from tune_cropshield.training.clock import PARTS, read_times
@@ -119,8 +119,9 @@ def _read(folder: Path) -> _Begun:
             raise UserError(f"{folder} contains no training to continue ({name} is missing)")
     run, lines = load_config(folder / CONFIG), read_metrics(folder)
     trial, best, last = run.trial, best_epoch(lines), lines[-1]["epoch"] if lines else 0
-    waited = last - best["epoch"] if best is not None else 0
-    ended = last >= trial.epochs or 0 < trial.early_stopping <= waited
+    ended = last >= trial.epochs or (
+        best is not None and stops_early(trial.early_stopping, trial.unfreeze_epochs, last, best["epoch"])
+    )
     began = None
     for line in read_times(folder)[:1]:
         began = datetime.fromtimestamp(line["ended"] - sum(line[part] for part in PARTS))

@@ -241,7 +241,8 @@ def _early(run_dir: Path, lines: list[dict[str, Any]]) -> str:
     patience, best = trial.get("early_stopping"), best_epoch(lines)
     if not patience or best is None or len(lines) >= trial.get("epochs", 0):
         return ""
-    return f" of {trial['epochs']}: none was better in {len(lines) - best['epoch']} epochs"
+    waited = len(lines) - max(best["epoch"], trial.get("unfreeze_epochs", 0))
+    return f" of {trial['epochs']}: none was better in {waited} epochs"
 
 
 def _settings(run_dir: Path) -> dict[str, Any]:

@@ -152,6 +152,9 @@ USED_ONLY_WITH = {
     "tempered_t1": ("loss", "bi_tempered"),
     "tempered_t2": ("loss", "bi_tempered"),
     "effective_beta": ("class_weights", "effective"),
+    "unfreeze_epochs": ("freeze_backbone", False),
+    "backbone_lr_factor": ("freeze_backbone", False),
+    "layer_decay": ("freeze_backbone", False),
 }
 GIVEN_TO_OWN = ("optimizer", "schedule")  # a user's own gets all options of ours, and may use them
 
@@ -164,7 +167,7 @@ def _option_is_not_used(option: str, trial: TrialConfig) -> str | None:
     chosen = getattr(trial, switch)
     if is_default or chosen == value or (switch in GIVEN_TO_OWN and registry.is_own(chosen)):
         return None
-    return f'{option} is only used with {switch} = "{value}", but {switch} is "{chosen}"'
+    return f"{option} is only used with {switch} = {shown(value)}, but {switch} is {shown(chosen)}"
 
 
 def _two_kinds_of_clipping(trial: TrialConfig) -> str | None:
@@ -195,6 +198,15 @@ def _mixing_lacks_neighbours(trial: TrialConfig) -> str | None:
     )
 
 
+def _stays_frozen(trial: TrialConfig) -> str | None:
+    if trial.unfreeze_epochs < trial.epochs:
+        return None
+    return (
+        f"`unfreeze_epochs < epochs` must hold, but got {trial.unfreeze_epochs} and {trial.epochs}: to train the last "
+        "layer alone throughout, set freeze_backbone = true"
+    )
+
+
 def _no_published_weights(trial: TrialConfig) -> str | None:
     if trial.pretrained is not True or has_published_weights(trial.model):
         return None
@@ -205,7 +217,16 @@ def _is_epoch(key: object) -> bool:
     return isinstance(key, str) and key.isascii() and key.isdecimal() and str(int(key[:9])) == key
 
 
-OF_LENGTH = ("epochs", "step_epochs", "progressive_sizes", "warmup_epochs")  # what `TrialConfig.of_length` changes
+# What `TrialConfig.of_length` changes.
+OF_LENGTH = ("epochs", "step_epochs", "progressive_sizes", "warmup_epochs", "unfreeze_epochs")
+
+
+def stops_early(early_stopping: int, unfreeze_epochs: int, epochs_done: int, best_epoch: int) -> bool:
+    """Tells whether a training ends because it has waited long enough for a better epoch than its best one.
+
+    It does not wait while the backbone is frozen.
+    """
+    return 0 < early_stopping <= epochs_done - max(best_epoch, unfreeze_epochs)
 
 
 class TrialConfig(Settings):
@@ -275,6 +296,12 @@ class TrialConfig(Settings):
     """Optimizer: what makes an update of the weights from a gradient."""
     lr: float = Field(1e-4, gt=0)  # the reference's
     """Learning rate, at its highest."""
+    unfreeze_epochs: Epochs = Field(0, ge=0)
+    """Train the head alone for so many epochs, then the whole network; 0 trains all of it from the start."""
+    backbone_lr_factor: float = Field(1.0, gt=0, le=1)
+    """What the learning rate is multiplied by for everything but the head; 1 is off."""
+    layer_decay: float = Field(1.0, gt=0, le=1)
+    """What the learning rate is multiplied by for each block that lies further from the head; 1 is off."""
     weight_decay: float = Field(1e-4, ge=0)  # the reference's
     """Weight decay; norm layers and biases get none."""
     momentum: float = Field(0.9, ge=0, lt=1)
@@ -324,6 +351,7 @@ class TrialConfig(Settings):
         Rule(frozenset({"micro_batch", "accumulation", "effective_batch"}), _pair_misses_the_effective_batch),
         Rule(frozenset({"mixup", "cutmix", "micro_batch", "effective_batch"}), _mixing_lacks_neighbours),
         Rule(frozenset({"model", "pretrained"}), _no_published_weights),
+        Rule(frozenset({"unfreeze_epochs", "epochs"}), _stays_frozen),
         *(
             Rule(frozenset({option, switch}), partial(_option_is_not_used, option))
             for option, (switch, _) in USED_ONLY_WITH.items()
@@ -362,6 +390,11 @@ class TrialConfig(Settings):
         return bool(self.mixup or self.cutmix)
 
     @property
+    def treats_head_apart(self) -> bool:
+        """Whether the head learns longer or faster than the rest, so that it must be known which layer it is."""
+        return self.unfreeze_epochs > 0 or self.backbone_lr_factor < 1 or self.layer_decay < 1
+
+    @property
     def pair(self) -> tuple[int, int]:
         """(micro_batch, accumulation); with neither given, the whole effective batch at once."""
         micro = self.micro_batch or self.effective_batch // (self.accumulation or 1)
@@ -375,8 +408,8 @@ class TrialConfig(Settings):
     def of_length(self, epochs: int) -> TrialConfig:
         """Returns the same with so many epochs, and with what is counted in epochs stretched alike.
 
-        The steps of "step" and the epochs at which images grow keep their share of the training. A warm-up keeps its
-        length, and in a shorter training its share. Plateau's patience stays.
+        The steps of "step", the epochs at which images grow and those in which the head trains alone keep their share
+        of the training. A warm-up keeps its length, and in a shorter training its share. Plateau's patience stays.
         """
         share = epochs / self.epochs
         changed: dict[str, Any] = {
@@ -384,6 +417,8 @@ class TrialConfig(Settings):
             "progressive_sizes": {round(epoch * share): size for epoch, size in self.progressive_sizes.items()},
             "warmup_epochs": self.warmup_epochs * min(share, 1.0),
         }
+        if self.unfreeze_epochs:
+            changed["unfreeze_epochs"] = min(max(round(self.unfreeze_epochs * share), 1), epochs - 1)
         if self.schedule == "step" or registry.is_own(self.schedule):  # elsewhere it must stay as it is
             changed["step_epochs"] = max(round(self.step_epochs * share), 1)
         return self.model_copy(update=changed)

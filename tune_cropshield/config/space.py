@@ -290,7 +290,7 @@ def space_from(tables: dict[str, Any], overrides: dict[str, dict[str, Any]], fil
     unknown = {str(place[0]) for place in wrong_fixed} | wrong_ends | unusable
     faults += trial_faults + ends_faults + _faults_of_rules(sound, unknown, origin)
     if not faults:
-        sound = _judged_after_warm_up(sound)
+        sound = _judged_in_time(sound)
         faults += _faults_of_grace(sound, origin)
     if faults:
         raise ConfigError(list(dict.fromkeys(faults)))
@@ -408,9 +408,9 @@ def _faults_of_baseline(space: SearchSpace, unusable: set[str], origin: Origin) 
     return faults
 
 
-def _judged_after_warm_up(space: SearchSpace) -> SearchSpace:
-    """Returns `space` with grace_epochs as long as the warm-up, where "auto" would be shorter."""
-    needed = math.ceil(_longest_warm_up(space))
+def _judged_in_time(space: SearchSpace) -> SearchSpace:
+    """Returns `space` with grace_epochs until every trial trains its whole network and is warm, if "auto" is less."""
+    needed = max(math.ceil(_longest_warm_up(space)), _first_whole_epoch(space))
     if space.search.grace_epochs != "auto" or space.search.first_step >= needed:
         return space
     return space.model_copy(update={"search": space.search.model_copy(update={"grace_epochs": needed})})
@@ -421,16 +421,27 @@ def _longest_warm_up(space: SearchSpace) -> float:
     return min(max(float(value) for value in _values_of("warmup_epochs", space)), space.search.epochs)
 
 
+def _first_whole_epoch(space: SearchSpace) -> int:
+    """Returns the first epoch in which every trial trains its whole network, from 1."""
+    return max(int(value) for value in _values_of("unfreeze_epochs", space)) + 1
+
+
 def _faults_of_grace(space: SearchSpace, origin: Origin) -> list[str]:
-    """Returns that a trial could be judged while it warms up."""
+    """Returns that a trial could be judged while it warms up, or while its backbone is frozen."""
     rule = Rule(frozenset({"grace_epochs", "epochs"}), lambda search: None)
-    needed = _longest_warm_up(space)
-    if space.search.first_step >= needed:
-        return []
-    return [
-        f"{origin.of_rule(('search',), rule)}: `grace_epochs >= warmup_epochs` must hold (no trial is stopped while "
-        f"it warms up), but got {space.search.first_step} and {needed:g}"
-    ]
+    place, grace, warm_up = origin.of_rule(("search",), rule), space.search.first_step, _longest_warm_up(space)
+    faults = []
+    if grace < warm_up:
+        faults.append(
+            f"{place}: `grace_epochs >= warmup_epochs` must hold (no trial is stopped while it warms up), but got "
+            f"{grace} and {warm_up:g}"
+        )
+    if grace < (first := _first_whole_epoch(space)):
+        faults.append(
+            f"{place}: `grace_epochs > unfreeze_epochs` must hold (no trial is stopped while its backbone is frozen), "
+            f"but got {grace} and {first - 1}"
+        )
+    return faults
 
 
 def _values_of(name: str, space: SearchSpace) -> tuple[Any, ...]:

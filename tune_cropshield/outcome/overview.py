@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from tune_cropshield.config.settings import TrialConfig
+from tune_cropshield.config.settings import TrialConfig, stops_early
 from tune_cropshield.config.space import SETTINGS
 from tune_cropshield.config.toml_files import read_toml
 from tune_cropshield.errors import UserError
@@ -133,9 +133,9 @@ def _of_training(folder: Path) -> Overview:
     trial, data = _table(tables, "trial"), _table(tables, "data")
     lines = read_metrics(folder)
     best = best_epoch(lines)
-    epochs, patience = trial.get("epochs"), trial.get("early_stopping", 0)
+    epochs, patience, frozen = trial.get("epochs"), trial.get("early_stopping", 0), trial.get("unfreeze_epochs", 0)
     ended = len(lines) == epochs or (
-        best is not None and bool(patience) and len(lines) - int(best["epoch"]) >= int(patience)
+        best is not None and stops_early(int(patience), int(frozen), len(lines), int(best["epoch"]))
     )
     return Overview(
         folder,

@@ -178,6 +178,10 @@ MEMORY_COST: dict[str, Callable[[Any], int]] = {
 }
 
 
+# The searched settings that a network or an optimizer may not allow, and where in their range they ask the most.
+FINE_TUNING: dict[str, Callable[[Any], Any]] = {"unfreeze_epochs": max, "backbone_lr_factor": min, "layer_decay": min}
+
+
 def most_expensive(space: SearchSpace) -> tuple[TrialConfig, dict[str, Any]]:
     """Returns the settings that the memory plan is made for, and what is searched among them.
 
@@ -186,6 +190,7 @@ def most_expensive(space: SearchSpace) -> tuple[TrialConfig, dict[str, Any]]:
     """
     domains = {name: space.space[name] for name in MEMORY_COST if name in space.space}
     values = {name: max(domain.ends, key=MEMORY_COST[name]) for name, domain in domains.items()}
+    values |= {name: most(space.space[name].ends) for name, most in FINE_TUNING.items() if name in space.space}
     differ = {
         name: values[name]
         for name, domain in domains.items()

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from tune_cropshield.training.metrics import EpochMetrics
@@ -68,8 +69,15 @@ class ScalarEvents:
         self._write(Event(step=first_epoch, wall_time=time.time(), session_log=start))
         self._writer.flush()
 
-    def add(self, metrics: EpochMetrics, best: Mapping[str, float | int]) -> None:
+    def add(
+        self,
+        metrics: EpochMetrics,
+        best: Mapping[str, float | int],
+        learning_rates: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
         """Writes one point per metric at step `epoch` and makes it visible at once.
+
+        learning_rates: those of parts of the network, by name, beside the head's.
 
         best: the metrics of the best epoch so far. They become `best_epoch`, `best_val_acc` and the like: tables of
         runs, as TensorBoard's HParams tab, show a scalar's last point, and the last epoch is not the best.
@@ -79,7 +87,9 @@ class ScalarEvents:
 
         values = metrics.as_dict() | {f"best_{name}": best[name] for name in OF_BEST_EPOCH if name in best}
         step = int(values.pop("epoch"))
-        scalars = [Summary.Value(tag=tag_of(name), simple_value=float(value)) for name, value in values.items()]
+        tags = {tag_of(name): value for name, value in values.items()}
+        tags |= {f"{GROUP_OF['lr']}/{name}": value for name, value in learning_rates.items()}
+        scalars = [Summary.Value(tag=tag, simple_value=float(value)) for tag, value in tags.items()]
         self._write(Event(step=step, wall_time=time.time(), summary=Summary(value=scalars)))
         self._writer.flush()
 

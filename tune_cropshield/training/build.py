@@ -14,10 +14,11 @@ from tune_cropshield.data.mixing import Mixing
 from tune_cropshield.data.preparation import normalisation_of
 from tune_cropshield.data.windows import WindowSettings, num_windows
 from tune_cropshield.training.clipping import chosen_clipping
+from tune_cropshield.training.depth import lr_shares
 from tune_cropshield.training.ema import WeightAverage
 from tune_cropshield.training.graphs import CudaGraphs, Eager, Runner
 from tune_cropshield.training.losses import SampleLoss, class_weights
-from tune_cropshield.training.models import build_model, correct_momentum
+from tune_cropshield.training.models import build_model, correct_momentum, freeze, head_of
 from tune_cropshield.training.optimizers import build_optimizer
 from tune_cropshield.training.precision import gradient_scaler, resolve_precision
 from tune_cropshield.training.schedules import Plateau, lr_factors, momentum_factors
@@ -46,6 +47,7 @@ def build_trainer(trial: TrialConfig, num_classes: int, train_labels: Tensor, de
         trial.freeze_backbone,
         trial.dropout,
         head=trial.head,
+        needs_head=trial.treats_head_apart,
         image_size=trial.final_size,
     )
     correct_momentum(model, accumulation)
@@ -53,12 +55,16 @@ def build_trainer(trial: TrialConfig, num_classes: int, train_labels: Tensor, de
     precision = resolve_precision(trial.precision, device)
     runner = runner_for(trial, num_classes, precision, device)
     lr = torch.zeros((), device=device)
+    shares = {}
+    if trial.treats_head_apart:
+        shares = lr_shares(model, head_of(model)[1], trial.backbone_lr_factor, trial.layer_decay)
+    optimizer = build_optimizer(model, trial.optimizer, lr, trial.weight_decay, trial.momentum, shares)
     momenta = None
     if _cycles_momentum(trial):
         momenta = momentum_factors(trial.momentum, trial.epochs, updates_per_epoch, trial.warmup_epochs).to(device)
     step = WindowStep(
         model,
-        build_optimizer(model, trial.optimizer, lr, trial.weight_decay, trial.momentum),
+        optimizer,
         gradient_scaler(precision, device),
         lr=lr,
         peak_lr=trial.lr,
@@ -72,9 +78,10 @@ def build_trainer(trial: TrialConfig, num_classes: int, train_labels: Tensor, de
         average=WeightAverage(model, trial.ema) if trial.ema else None,
         log=UpdateLog(updates_per_epoch, device),
         runner=runner,
+        frozen=freeze(model) if trial.unfreeze_epochs else None,
     )
     plateau = Plateau(trial.plateau_patience, trial.plateau_factor) if trial.schedule == "plateau" else None
-    return Trainer(step, num_classes, plateau)
+    return Trainer(step, num_classes, plateau, trial.unfreeze_epochs)
 
 
 def _cycles_momentum(trial: TrialConfig) -> bool:
@@ -95,6 +102,7 @@ def runner_for(trial: TrialConfig, num_classes: int, precision: Precision, devic
         trial.label_smoothing > 0,
         trial.ema > 0,
         trial.momentum > 0,
+        trial.backbone_lr_factor < 1 or trial.layer_decay < 1,
         _cycles_momentum(trial),
     )
     # A user's own optimizer may make its state in its first step, which must not be captured: it would be made anew in

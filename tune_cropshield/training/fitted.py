@@ -109,6 +109,8 @@ def train_until(
                     report(last, planned)
                     if done == planned or not last.finished:  # else early stopping has ended it
                         wanted = fitting.epoch_ended(done, planned, now)
+                        if done <= run.trial.unfreeze_epochs:  # an epoch of the head alone is shorter than the others
+                            wanted = min(wanted, planned)
                 told_again = False
                 if wanted != planned:
                     break
@@ -126,6 +128,7 @@ def timed_epoch_s(config: RunConfig, data: DeviceData) -> float:
     It takes a second or two. The first update, which prepares much, does not count where there is another.
     """
     trial, data = config.trial, data.as_said(config.data)
+    trial = trial.model_copy(update={"unfreeze_epochs": 0})  # most epochs train the whole network
     if trial.threads is not None:
         torch.set_num_threads(trial.threads)
     size, indices = trial.size_at(0), data.indices("train")

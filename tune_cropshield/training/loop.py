@@ -192,7 +192,7 @@ def trial_epochs(
                     is_best = progress.add(metrics, evaluation, trainer)
                 clock.enter(REPORT)
                 run.add_metrics(metrics.as_dict())
-                events.add(metrics, progress.best_metrics)
+                events.add(metrics, progress.best_metrics, trainer.backbone_lrs(metrics.lr))
 
                 clock.enter(CHECKPOINT)
                 if is_best:

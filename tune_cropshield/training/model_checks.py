@@ -16,10 +16,12 @@ from tune_cropshield.config import registry
 from tune_cropshield.config.settings import TrialConfig
 from tune_cropshield.config.timm_names import is_timms
 from tune_cropshield.errors import ConfigError
+from tune_cropshield.training.build import build_trainer
 from tune_cropshield.training.models import build_model, name_head
 
 # Sides in px that are suggested where another cannot be taken; some networks take a single one.
 COMMON_SIZES = (16, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 240, 256, 288, 299, 320, 384, 448, 480, 512, 518)
+CPU = torch.device("cpu")
 CLASSES = 2  # any number does: sizes do not depend on it
 # Files of these folders are not a user's own: Python's library, what is installed, and this package.
 LIBRARIES = (*(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")), str(Path(__file__).parents[1]))
@@ -36,19 +38,28 @@ def check_network(trial: TrialConfig) -> None:
     """Raises ConfigError when the network of `trial` cannot be trained as its settings say.
 
     It gives no logits, cannot take a size of its images, or so few at once, its head is not known where something asks
-    for it, or adaptive clipping has nothing to clip.
+    for it, adaptive clipping has nothing to clip, or an optimizer of the user's own does not keep the learning rates of
+    its groups.
     """
     if trial.model not in registry.MODELS:  # ours take every size that may be asked for
         check_sizes(trial.model, _sizes(trial), built_for=trial.final_size)
     if trial.model not in registry.MODELS or trial.head is not None:
         of_ours = trial.dropout is not None or bool(trial.pretrained)  # timm sees to these itself
-        needed = trial.freeze_backbone or trial.agc != "none" or (of_ours and not is_timms(trial.model))
+        needed = (
+            trial.freeze_backbone
+            or trial.treats_head_apart
+            or trial.agc != "none"
+            or (of_ours and not is_timms(trial.model))
+        )
         network = _network(trial.model, False, None, trial.final_size)
         name_head(network, trial.model, CLASSES, trial.head, needed=needed)
     check_micro_batch(trial)
     if trial.agc != "none" and trial.freeze_backbone:
         reason = "adaptive clipping does not touch the last layer, and freeze_backbone trains nothing else"
         raise ConfigError([f"agc: {reason}, but got agc = {trial.agc}: take max_norm or clip_value"])
+    if registry.is_own(trial.optimizer) and trial.treats_head_apart:
+        with registry.own_code("optimizer", trial.optimizer), torch.random.fork_rng(devices=[]):
+            build_trainer(trial.model_copy(update={"pretrained": False}), CLASSES, torch.zeros(1).long(), CPU)
 
 
 def check_micro_batch(trial: TrialConfig) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.hooks import RemovableHandle
 
 from tune_cropshield import torch_private
 from tune_cropshield.config import registry
@@ -43,6 +45,7 @@ def build_model(
     dropout: float | None = None,
     *,
     head: str | None = None,
+    needs_head: bool = False,
     image_size: int | None = None,
 ) -> nn.Module:
     """Returns a network that maps images (B, 3, H, W) to logits (B, num_classes), weights in fp32 on the CPU.
@@ -56,6 +59,7 @@ def build_model(
         freeze_backbone: only the head learns; batch norms of the backbone keep their statistics.
         dropout: probability before the head; None keeps the architecture's own.
         head: the last layer's name; None where it is timm's, or the last that is defined.
+        needs_head: what is done with the network asks for its head.
         image_size: px; only networks of timm that are built for one size look at it.
 
     Raises:
@@ -79,7 +83,7 @@ def build_model(
     else:
         model = _own(name, num_classes)
     if head is not None or name not in registry.MODELS:
-        needed = freeze_backbone or not has_dropout or (bool(pretrained) and not is_timms(name))
+        needed = needs_head or freeze_backbone or not has_dropout or (bool(pretrained) and not is_timms(name))
         name_head(model, name, num_classes, head, needed=needed)
     if dropout is not None and not has_dropout:
         _set_dropout(model, dropout)
@@ -154,7 +158,8 @@ def name_head(model: nn.Module, name: str, num_classes: int, head: str | None, *
     elif not heads and layers and (is_torchvisions(name) or _outputs(model.get_submodule(layers[-1])) == num_classes):
         setattr(model, HEAD, layers[-1])
     elif needed:
-        why = f"the last layer of {name} cannot be told, which freeze_backbone, dropout, pretrained and agc ask for"
+        asking = "freeze_backbone, unfreeze_epochs, backbone_lr_factor, layer_decay, dropout, pretrained and agc"
+        why = f"the last layer of {name} cannot be told, which {asking} ask for"
         raise ConfigError([f'head: {why}: say head = "..."; {_candidates(model, num_classes)}'])
 
 
@@ -192,17 +197,34 @@ def head_of(model: nn.Module) -> tuple[str, nn.Module]:
     return [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
 
 
-def freeze(model: nn.Module) -> None:
+@dataclass(frozen=True)
+class Frozen:
+    """What `freeze` did to a network."""
+
+    parameters: tuple[nn.Parameter, ...]  # that were trainable
+    hooks: tuple[RemovableHandle, ...]  # of batch norms
+
+    def undo(self) -> None:
+        """Makes the backbone trainable again; its batch norms follow the next call of `model.train()`."""
+        for parameter in self.parameters:
+            parameter.requires_grad_(True)
+        for hook in self.hooks:
+            hook.remove()
+
+
+def freeze(model: nn.Module) -> Frozen:
     """Leaves only the head trainable.
 
     The backbone's batch norms stay in evaluation mode whenever `model.train()` is called.
     """
-    head_name, _ = head_of(model)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name.startswith(head_name + "."))
-    for module in model.modules():
-        if isinstance(module, torch_private.BatchNorm):
-            module.register_forward_pre_hook(_use_running_statistics)
+    of_head = {id(parameter) for parameter in head_of(model)[1].parameters()}
+    parameters = tuple(
+        parameter for parameter in model.parameters() if parameter.requires_grad and id(parameter) not in of_head
+    )
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    norms = [module for module in model.modules() if isinstance(module, torch_private.BatchNorm)]
+    return Frozen(parameters, tuple(norm.register_forward_pre_hook(_use_running_statistics) for norm in norms))
 
 
 def _use_running_statistics(module: nn.Module, inputs: object) -> None:

@@ -6,6 +6,8 @@ file.py:name.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -13,36 +15,74 @@ from torch import Tensor, nn
 
 from tune_cropshield import torch_private
 from tune_cropshield.config import registry
+from tune_cropshield.errors import ConfigError
 
 Groups = list[dict[str, Any]]
+LR_SHARE = "lr_share"  # of a group: its learning rate is `lr` times this; a group without one has `lr` itself
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> Groups:
-    """Returns two groups of the trainable parameters: those that decay, and those that do not.
+def parameter_groups(
+    model: nn.Module, weight_decay: float, lr: Tensor, lr_shares: Mapping[nn.Parameter, float]
+) -> Groups:
+    """Returns the trainable parameters in groups: those that decay, then those that do not, by their share of `lr`.
 
-    Matrices and convolutions decay; norms and biases (fewer than two dimensions) do not.
+    Matrices and convolutions decay; norms and biases (fewer than two dimensions) do not. Groups of the same share read
+    the same tensor.
     """
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [parameter for parameter in trainable if parameter.ndim > 1], "weight_decay": weight_decay},
-        {"params": [parameter for parameter in trainable if parameter.ndim <= 1], "weight_decay": 0.0},
+    for parameter in sorted(trainable, key=lambda parameter: parameter.ndim <= 1):
+        groups.setdefault((parameter.ndim > 1, lr_shares.get(parameter, 1.0)), []).append(parameter)
+    own_lr = {share: torch.zeros_like(lr) for _, share in groups if share != 1}
+    return [
+        {
+            "params": parameters,
+            "weight_decay": weight_decay if decays else 0.0,
+            **({"lr": own_lr[share], LR_SHARE: share} if share != 1 else {}),
+        }
+        for (decays, share), parameters in groups.items()
     ]
-    return [group for group in groups if group["params"]]
 
 
 def build_optimizer(
-    model: nn.Module, name: str, lr: Tensor, weight_decay: float, momentum: float = 0.9
+    model: nn.Module,
+    name: str,
+    lr: Tensor,
+    weight_decay: float,
+    momentum: float = 0.9,
+    lr_shares: Mapping[nn.Parameter, float] = MappingProxyType({}),
 ) -> torch.optim.Optimizer:
     """Returns the optimizer called `name` over the trainable parameters of `model`.
 
     Args:
-        lr: 0-dim fp32 tensor on the model's device. It stays the caller's: whoever changes it in place changes the next
-            update, without a word between host and device.
+        lr: 0-dim fp32 tensor on the model's device. It stays the caller's: whoever changes it in place, and calls
+            `follow_lr` then, changes the next update, without a word between host and device.
+        lr_shares: what `lr` is multiplied by for a parameter; 1 for those that are left out.
+
+    Raises:
+        ConfigError: a user's own optimizer does not keep the groups, and with them the shares.
     """
-    optimizer: torch.optim.Optimizer = registry.resolve("optimizer", name)(
-        parameter_groups(model, weight_decay), lr, momentum
-    )
+    groups = parameter_groups(model, weight_decay, lr, lr_shares)
+    given = _lr_places(groups)
+    optimizer: torch.optim.Optimizer = registry.resolve("optimizer", name)(groups, lr, momentum)
+    if _lr_places(optimizer.param_groups) != given:
+        raise ConfigError(
+            [
+                f"optimizer {name!r} must keep the groups that it is given, and the learning rate of each: with "
+                "backbone_lr_factor or layer_decay they differ, and otherwise these would have no effect"
+            ]
+        )
     return optimizer
+
+
+def _lr_places(groups: Groups) -> dict[int, tuple[float, int]]:
+    """Returns {id of a parameter: share of the learning rate, id of its tensor}, of groups with a share."""
+    return {
+        id(parameter): (group[LR_SHARE], id(group["lr"]))
+        for group in groups
+        if LR_SHARE in group
+        for parameter in group["params"]
+    }
 
 
 def adamw(groups: Groups, lr: Tensor, momentum: float) -> torch.optim.Optimizer:
@@ -85,7 +125,19 @@ def scale_momentum(optimizer: torch.optim.Optimizer, factor: Tensor) -> None:
     torch_private.foreach_mul_([state["momentum_buffer"] for state in optimizer.state.values()], factor)
 
 
-def share_lr(optimizer: torch.optim.Optimizer, lr: Tensor) -> None:
-    """Makes every group read `lr` again, after load_state_dict has replaced it by a copy."""
+def lr_shares_of(optimizer: torch.optim.Optimizer) -> list[float]:
+    """Returns the shares of the learning rate that groups of `optimizer` have, where they are not 1."""
+    return [group[LR_SHARE] for group in optimizer.param_groups if LR_SHARE in group]
+
+
+def follow_lr(optimizer: torch.optim.Optimizer, lr: Tensor) -> None:
+    """Sets the learning rate of each group that has a share to `lr` times that, on the device."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        if LR_SHARE in group:
+            torch.mul(lr, group[LR_SHARE], out=group["lr"])
+
+
+def share_lr(optimizer: torch.optim.Optimizer, lr: Tensor) -> None:
+    """Makes every group read `lr` again, after load_state_dict has replaced it by a copy; `follow_lr` has to follow."""
+    for group in optimizer.param_groups:
+        group["lr"] = torch.zeros_like(lr) if LR_SHARE in group else lr

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from tune_cropshield.config.settings import TrialConfig
+from tune_cropshield.config.settings import TrialConfig, stops_early
 from tune_cropshield.training.host_copies import copies_on_host
 from tune_cropshield.training.metrics import EpochMetrics, Evaluation
 from tune_cropshield.training.retries.out_of_memory import OutOfMemoryRetry
@@ -59,8 +59,8 @@ class Progress:
 
     def finished(self, trial: TrialConfig) -> bool:
         """Tells whether no epoch is left: all are done, or early stopping has waited long enough."""
-        waited = self.epochs_done - int(self.best_metrics.get("epoch", 0))
-        return self.epochs_done >= trial.epochs or bool(trial.early_stopping and waited >= trial.early_stopping)
+        done, best = self.epochs_done, int(self.best_metrics.get("epoch", 0))
+        return done >= trial.epochs or stops_early(trial.early_stopping, trial.unfreeze_epochs, done, best)
 
     def report(self, trial: TrialConfig, retries: list[OutOfMemoryRetry], notes: list[str]) -> TrialReport:
         """Returns what is known after the last epoch."""

@@ -29,8 +29,8 @@ from tune_cropshield.training.ema import WeightAverage
 from tune_cropshield.training.gradients import FixedGradients, FreshGradients, Gradients
 from tune_cropshield.training.graphs import Eager, Runner
 from tune_cropshield.training.losses import SampleLoss
-from tune_cropshield.training.models import head_of
-from tune_cropshield.training.optimizers import scale_momentum
+from tune_cropshield.training.models import Frozen, head_of
+from tune_cropshield.training.optimizers import follow_lr, scale_momentum
 from tune_cropshield.training.precision import DTYPES, autocast
 from tune_cropshield.training.update_log import UpdateLog
 
@@ -45,7 +45,9 @@ class WindowStep:
 
     Attributes:
         lr: 0-dim tensor that the optimizer reads: `peak_lr` times `lr_scale` times the factor that `lr_factors` holds
-            for the number of applied updates.
+            for the number of applied updates. Groups of the optimizer with a factor of their own read a share of it.
+        frozen: the backbone, while the head trains alone. It belongs to the optimizer all the time: what has no
+            gradient is left as it is, and its state stays zero.
         momentum_factors: what SGD's momentum is multiplied by, in the same way; None where it stays as it is.
         updates: 0-dim int64 tensor, the applied updates so far. Time is counted in these: a skipped update moves
             neither schedule nor average.
@@ -67,13 +69,14 @@ class WindowStep:
         average: WeightAverage | None,
         log: UpdateLog,
         runner: Runner | None = None,
+        frozen: Frozen | None = None,
     ) -> None:
         self.model, self.optimizer, self.scaler = model, optimizer, scaler
         self.lr, self.peak_lr, self.lr_factors, self.momentum_factors = lr, peak_lr, lr_factors, momentum_factors
         self.clipping, self.precision, self.average, self.log = clipping, precision, average, log
         self.loss = loss
         self.runner: Runner = runner or Eager()
-        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.frozen = frozen
         adaptive = clipping is not None and clipping.kind == "agc"
         self._classifier = list(head_of(model)[1].parameters()) if adaptive else []
         self.device = lr.device
@@ -85,23 +88,38 @@ class WindowStep:
             (buffers, [torch.empty_like(buffer) for buffer in buffers]) for buffers in _by_type(model.buffers())
         ]
         self._random_state = random_state(self.device)
-        self.gradients: Gradients = (
-            FixedGradients(model, self.parameters, DTYPES[precision])
-            if self.runner.keeps_gradients
-            else FreshGradients(model, self.parameters)
-        )
+        self._begin_stage()
         if scaler.is_enabled():
             # Makes the scaler's scale, which must not first be made inside a captured graph.
             scaler.scale(torch.zeros((), device=self.device))
         self.set_lr()
 
+    def _begin_stage(self) -> None:
+        """Takes the parameters that are to be trained from now on, and makes room for their gradients."""
+        self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.gradients: Gradients = (
+            FixedGradients(self.model, self.parameters, DTYPES[self.precision])
+            if self.runner.keeps_gradients
+            else FreshGradients(self.model, self.parameters)
+        )
+        # For the runner, the work of another stage is other work: other kernels run.
+        self._stage = "" if self.frozen is None else " of the head alone"
+
+    def unfreeze(self) -> None:
+        """Trains the whole network from now on; between windows, and before `model.train()`."""
+        if self.frozen is not None:
+            self.frozen.undo()
+            self.frozen = None
+            self.runner.forget()  # what was captured trains the head alone
+            self._begin_stage()
+
     def train_window(self, window: Window) -> None:
         """Makes one update from `window`."""
         weight = self.loss.weight(window.targets)
         for batch in window.micro_batches:
-            self.runner.run("micro-step", self._train_on, batch, weight, undo=self.gradients.drop)
+            self.runner.run(f"micro-step{self._stage}", self._train_on, batch, weight, undo=self.gradients.drop)
         with named(OPTIMISER):
-            self.runner.run("update", self.update, weight, undo=self._undo_update)
+            self.runner.run(f"update{self._stage}", self.update, weight, undo=self._undo_update)
 
     def remember(self) -> None:
         """Notes what micro-steps change beside the gradients.
@@ -199,6 +217,7 @@ class WindowStep:
     def set_lr(self) -> None:
         """Sets the learning rate of the next update from the applied updates so far."""
         self.lr.copy_(self.peak_lr * self.lr_scale * self._now(self.lr_factors))
+        follow_lr(self.optimizer, self.lr)
 
     def _set_momentum(self, applied: Tensor) -> None:
         """Sets the momentum of this update where it is `applied`; a skipped one leaves the optimizer as it is."""

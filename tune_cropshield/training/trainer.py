@@ -15,7 +15,7 @@ from tune_cropshield.errors import DivergedError
 from tune_cropshield.training.evaluate import Evaluator
 from tune_cropshield.training.metrics import Evaluation
 from tune_cropshield.training.models import load_weights
-from tune_cropshield.training.optimizers import share_lr
+from tune_cropshield.training.optimizers import lr_shares_of, share_lr
 from tune_cropshield.training.schedules import Plateau
 from tune_cropshield.training.step import WindowStep, random_state, restore_random_state
 from tune_cropshield.training.update_log import UpdateSummary
@@ -36,10 +36,11 @@ class Trainer:
     """Trains and evaluates `step.model`; `state` and `load_state` carry it over a stop.
 
     plateau: drops the learning rate when `validated` is told of losses that no longer fall; None for other schedules.
+    unfreeze_epochs: so many epochs a frozen backbone stays frozen.
     """
 
-    def __init__(self, step: WindowStep, num_classes: int, plateau: Plateau | None) -> None:
-        self.step, self.plateau = step, plateau
+    def __init__(self, step: WindowStep, num_classes: int, plateau: Plateau | None, unfreeze_epochs: int = 0) -> None:
+        self.step, self.plateau, self.unfreeze_epochs = step, plateau, unfreeze_epochs
         self.evaluator = Evaluator(self.evaluated_model, num_classes, step.precision, step.device, step.runner)
 
     @property
@@ -50,7 +51,7 @@ class Trainer:
     def train_epoch(
         self, windows: Iterable[Window], epoch: int, attempt: Callable[[Window], bool] | None = None
     ) -> TrainedEpoch:
-        """Makes one update per window.
+        """Makes one update per window. `epoch` counts from 1.
 
         Raises DivergedError when a gradient was not finite, as soon as that is known and at the epoch's end at the
         latest; in fp16 only at the end of an epoch that left every update out, or lowered the loss scale to where it
@@ -60,6 +61,8 @@ class Trainer:
         window out again.
         """
         step = self.step
+        if epoch > self.unfreeze_epochs:
+            step.unfreeze()
         step.model.train()
         step.log.start()
         started = time.perf_counter()
@@ -92,6 +95,18 @@ class Trainer:
             self.step.set_lr()
         return evaluation
 
+    def backbone_lrs(self, lr: float) -> dict[str, float]:
+        """Returns the learning rates of the backbone's last and first block where the head's is `lr`.
+
+        Without layer decay it is one rate; there is none where the backbone always learns as the head does.
+        """
+        shares = lr_shares_of(self.step.optimizer)
+        if not shares and not self.unfreeze_epochs:
+            return {}
+        last, first = (max(shares), min(shares)) if shares else (1.0, 1.0)
+        now = lr if self.step.frozen is None else 0.0
+        return {"backbone_lr": last * now} | ({"first_block_lr": first * now} if first < last else {})
+
     def _diverged(self, what: str, epoch: int) -> DivergedError:
         return DivergedError(what, epoch, int(self.step.updates), self.step.log.summary().last_grad_norm)
 
@@ -108,12 +123,15 @@ class Trainer:
             "average": step.average.model.state_dict() if step.average is not None else None,
             "plateau": asdict(self.plateau) if self.plateau is not None else None,
             "updates": int(step.updates),
+            "frozen": step.frozen is not None,
             "random": random_state(step.device),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Takes up what `state` returned; the trainer must have been built with the same settings."""
         step = self.step
+        if not state.get("frozen", False):  # also where unfreeze_epochs has been stretched past this epoch since
+            step.unfreeze()
         load_weights(step.model, state["model"])
         step.optimizer.load_state_dict(state["optimizer"])
         share_lr(step.optimizer, step.lr)

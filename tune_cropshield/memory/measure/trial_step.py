@@ -42,7 +42,8 @@ class TrialStep:
         self._feed = ImageFeed(pictures, device, resident=cuda)
         self._labels_N = torch.randint(num_classes, (PICTURES,)).to(device)
         own = {"effective_batch": self.images_per_window, "micro_batch": micro_batch, "accumulation": MICRO_STEPS}
-        trial = trial.model_copy(update={**own, "pretrained": False, "epochs": 1})
+        # As it is when the whole network trains, which takes the most.
+        trial = trial.model_copy(update={**own, "pretrained": False, "epochs": 1, "unfreeze_epochs": 0})
         train_labels = self._labels_N.cpu()[self._indices]
         self._trainer = build_trainer(trial, num_classes, train_labels, device)
         self._dtype = DTYPES[self._trainer.step.precision]

@@ -69,7 +69,7 @@ class SpillPolicy:
         self._budget_mib, self._device = budget_mib, device
         self._watching = device.type == "cuda" and driver_may_spill()
         self._earlier: list[EpochMemory] = []
-        self._setting: tuple[int, int] | None = None
+        self._setting: tuple[int, ...] | None = None
 
     def epoch_ended(
         self, trainer: Trainer, batches: OutOfMemoryPolicy, metrics: EpochMetrics, image_size: int, train_images: int
@@ -82,11 +82,15 @@ class SpillPolicy:
             reserved_mib=metrics.peak_vram_mib,
             free_mib=torch.cuda.mem_get_info(self._device)[0] / MIB,
         )
-        if self.spilled((batches.micro_batch, image_size), epoch) and batches.can_halve:
+        whole = trainer.step.frozen is None
+        if self.spilled((batches.micro_batch, image_size, whole), epoch) and batches.can_halve:
             batches.halve_micro_batch(trainer, metrics.epoch, SPILLED)
 
-    def spilled(self, setting: tuple[int, int], epoch: EpochMemory) -> bool:
-        """Takes in an epoch trained at `setting` (micro-batch, image size) and tells whether it spilled."""
+    def spilled(self, setting: tuple[int, ...], epoch: EpochMemory) -> bool:
+        """Takes in an epoch and tells whether it spilled.
+
+        setting: what the usual time of an epoch depends on: micro-batch, image size, whether the whole network trains.
+        """
         if setting != self._setting:
             self._setting, self._earlier = setting, []
         spilled = has_spilled(self._earlier, epoch, self._budget_mib)
