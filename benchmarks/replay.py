@@ -59,6 +59,7 @@ from tune_cropshield.search.knowledge import Past, PastTrial, knowledge_of
 from tune_cropshield.search.proposals import OwnStudySampler
 from tune_cropshield.search.pruning import NoPruning, PruningRule, RayAsha, build_pruning
 from tune_cropshield.search.samplers import build_sampler, tpe
+from tune_cropshield.search.searched import searched_in
 from tune_cropshield.search.start_points import start_points
 from tune_cropshield.search.steering import Steering
 from tune_cropshield.search.trial_settings import distributions, effective_batches
@@ -285,7 +286,7 @@ class Steered:
         settings = space.search.model_copy(update={"seed": seed, "baseline": baseline, **search})
         space = space.model_copy(update={"search": settings})
         self._epochs, self._baseline = settings.epochs, baseline
-        searched = distributions(space, table.plan)
+        searched = searched_in(space, table.plan)
         sampler_for = partial(build_sampler, settings.sampler, seed, num_trials=40)
         knowledge = knowledge_of(pasts, space)
         own = OwnStudySampler(sampler_for, searched, partial(knowledge.prior, space))

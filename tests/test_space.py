@@ -247,12 +247,11 @@ def test_a_fault_of_a_space_is_told_in_one_sentence(tmp_path: Path, text: str, t
 
 
 def test_a_parameter_that_cannot_be_searched_is_told_with_those_that_can(tmp_path: Path) -> None:
-    told = faults(tmp_path, "[space]\nlearning_rate = {log = [1e-5, 1e-2]}\nimage_size = {choice = [64, 96]}")
+    told = faults(tmp_path, "[space]\nlearning_rate = {log = [1e-5, 1e-2]}\nprecision = {choice = ['fp16', 'fp32']}")
 
-    assert told[0].startswith("space.learning_rate: cannot be searched; known here: dropout, augment, mixup, ")
-    assert told[1].startswith(
-        "space.image_size: is the same for all trials of a search; known here: dropout, augment, mixup, "
-    )
+    known = "known here: model, head, pretrained, freeze_backbone, dropout, image_size, augment, mixup, "
+    assert told[0].startswith(f"space.learning_rate: cannot be searched; {known}")
+    assert told[1].startswith(f"space.precision: is the same for all trials of a search; {known}")
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,9 @@ from tune_cropshield.search.endings import METRIC, OUTCOME, complete_endings, en
 from tune_cropshield.search.folder import drop_losers, equal_weights, trial_rows, write_table
 from tune_cropshield.search.journal import is_stopped, open_study, read_study, reference_trial, unfinished
 from tune_cropshield.search.prepare import Prepared
+from tune_cropshield.search.searched import searched_in
 from tune_cropshield.search.searcher import StudySearcher
-from tune_cropshield.search.trial_settings import EFFECTIVE_BATCH, as_begun, distributions, pair_of
+from tune_cropshield.search.trial_settings import EFFECTIVE_BATCH, distributions, pair_of
 
 
 @pytest.fixture
@@ -161,9 +162,9 @@ def test_a_resumed_search_draws_from_the_batches_it_was_begun_with_whatever_fits
     begun, now = plan_for_cpu((16, 32, 64)), plan_for_cpu((16, 32))
     study = open_study(tmp_path)
     study.ask(distributions(space, begun))
-    found = as_begun(distributions(space, now), study)
+    found = searched_in(space, now).begun(study).of({}).kept
     assert found[EFFECTIVE_BATCH] == CategoricalDistribution((16, 32, 64))
-    assert study.ask(found).params[EFFECTIVE_BATCH] in (16, 32, 64)
+    assert study.ask(dict(found)).params[EFFECTIVE_BATCH] in (16, 32, 64)
     assert (
         str(pair_of({EFFECTIVE_BATCH: 64}, space, now)) == "16x4"
     )  # the smallest micro-batch, where no pair is known to fit

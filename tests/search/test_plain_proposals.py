@@ -1,4 +1,4 @@
-"""What the samplers propose in a space without ranges of a choice's own, to the letter: it does not change by accident."""
+"""What the samplers propose in a space without ranges of a choice's own, to the letter."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from tune_cropshield.search.journal import quiet_optuna
 from tune_cropshield.search.knowledge import Knowledge
 from tune_cropshield.search.proposals import OwnStudySampler
 from tune_cropshield.search.samplers import build_sampler
+from tune_cropshield.search.searched import searched_in
 from tune_cropshield.search.start_points import known_trials
 from tune_cropshield.search.steering import Steering
-from tune_cropshield.search.trial_settings import distributions
 
 SPACE = space_from(
     {
@@ -45,24 +45,24 @@ PAST = Knowledge({"past": 2}, (), tuple((({"lr": 1e-3, "optimizer": "sgd", "max_
 
 EXPECTED: dict[str, list[tuple[object, ...]]] = {
     "random": [
-        ("0.000332533", "sgd", "2", "0.153214", 2, "moderate", "0.1", 16),
-        ("0.00555392", "adamw", "2", "0.044026", 7, "moderate", "0.1", 64),
-        ("0.00135686", "adamw", "0.5", "0.337901", 0, "none", "0.1", 16),
+        ("0.0285547", "adamw", "0.5", "0.0139212", 5, "moderate", "0.1", 16),
+        ("0.00126431", "adamw", "none", "0.345335", 5, "none", "0.1", 16),
+        ("1.76656e-05", "adamw", "none", "0.0631899", 6, "none", "0.1", 16),
     ],
     "tpe": [
-        ("0.000332533", "sgd", "2", "0.153214", 2, "moderate", "0.1", 16),
-        ("0.000465302", "sgd", "none", "0.0884285", 2, "none", "0.1", 16),
-        ("0.00092121", "sgd", "2", "0.069041", 4, "moderate", "0.1", 64),
+        ("0.0285547", "adamw", "0.5", "0.0139212", 5, "moderate", "0.1", 16),
+        ("0.000186156", "adamw", "0.5", "0.128842", 2, "moderate", "0.1", 16),
+        ("0.0012354", "adamw", "2", "0.055434", 1, "none", "0.1", 16),
     ],
     "gp": [
-        ("0.000332533", "sgd", "2", "0.153214", 2, "moderate", "0.1", 16),
-        ("0.00103216", "sgd", "0.5", "0", 0, "none", "0.1", 64),
-        ("0.00108892", "sgd", "0.5", "0", 0, "none", "0.1", 16),
+        ("0.0285547", "adamw", "0.5", "0.0139212", 5, "moderate", "0.1", 16),
+        ("0.00295297", "adamw", "0.5", "0", 7, "moderate", "0.1", 64),
+        ("0.00112374", "sgd", "0.5", "0", 7, "none", "0.1", 16),
     ],
     "auto": [
-        ("2.66714e-05", "sgd", "2", "0.102922", 3, "moderate", "0.1", 32),
-        ("0.00774367", "sgd", "2", "0.108872", 0, "moderate", "0.1", 32),
-        ("0.000203349", "sgd", "0.5", "0", 1, "moderate", "0.1", 64),
+        ("0.00229354", "adamw", "0.5", "0.016189", 0, "moderate", "0.1", 16),
+        ("0.000495953", "adamw", "0.5", "0", 0, "moderate", "0.1", 64),
+        ("0.000459471", "sgd", "2", "0", 0, "moderate", "0.1", 32),
     ],
 }
 
@@ -70,9 +70,11 @@ EXPECTED: dict[str, list[tuple[object, ...]]] = {
 def proposed(sampler: str) -> list[tuple[object, ...]]:
     """The parameters of trials 3, 10 and 17 of a search with halving, whose best setting is lr 1e-3 without dropout."""
     plan = plan_for_cpu((16, 32, 64))
-    searched = distributions(SPACE, plan)
+    searched = searched_in(SPACE, plan)
     with quiet_optuna():
-        own = OwnStudySampler(build_sampler(sampler, 7, 0, 18), searched, partial(known_trials, SPACE, plan, PAST))
+        own = OwnStudySampler(
+            partial(build_sampler, sampler, 7, num_trials=18), searched, partial(known_trials, SPACE, plan, PAST)
+        )
         study = optuna.create_study(direction="maximize", sampler=own)
         study.enqueue_trial({"lr": 1e-2, "effective_batch": 16})
         steering = Steering(study, searched, SuccessiveHalving(4, 1, 2), 18, reference_epochs=None)

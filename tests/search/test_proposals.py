@@ -19,6 +19,7 @@ from tune_cropshield.search.halving import SuccessiveHalving
 from tune_cropshield.search.journal import quiet_optuna
 from tune_cropshield.search.proposals import OwnStudySampler
 from tune_cropshield.search.samplers import build_sampler
+from tune_cropshield.search.searched import Searched
 from tune_cropshield.search.steering import Steering
 
 SPACE: dict[str, BaseDistribution] = {
@@ -38,7 +39,9 @@ class Watching(RandomSampler):
 
 
 def told(sampler_for: Callable[[int], BaseSampler], **more: Any) -> Study:
-    return optuna.create_study(direction="maximize", sampler=OwnStudySampler(sampler_for, SPACE, **more))
+    return optuna.create_study(
+        direction="maximize", sampler=OwnStudySampler(sampler_for, Searched.alike(SPACE), **more)
+    )
 
 
 def test_a_sampler_sees_stopped_trials_with_a_value_and_every_parameter_on_its_axis() -> None:
@@ -143,9 +146,10 @@ def test_the_gaussian_process_makes_the_proposals_of_a_search_with_halving() -> 
     gp = CountingGP(seed=0, n_startup_trials=10, deterministic_objective=False)
     rates: dict[str, BaseDistribution] = {"lr": FloatDistribution(1e-5, 1e-1, log=True)}
     with quiet_optuna():
-        study = optuna.create_study(direction="maximize", sampler=OwnStudySampler(lambda number: gp, rates))
+        own = OwnStudySampler(lambda number: gp, Searched.alike(rates))
+        study = optuna.create_study(direction="maximize", sampler=own)
         rule = SuccessiveHalving(epochs=4, grace_epochs=1, reduction_factor=2)
-        steering = Steering(study, rates, rule, num_trials=40, reference_epochs=None)
+        steering = Steering(study, Searched.alike(rates), rule, num_trials=40, reference_epochs=None)
         reached: dict[int, dict[int, float]] = {}
         while (trial := steering.next_trial()) is not None:
             values = reached.setdefault(trial.number, {})

@@ -15,6 +15,7 @@ from tune_cropshield.search.endings import FINISHED, end_trial, stop_trial
 from tune_cropshield.search.halving import SuccessiveHalving
 from tune_cropshield.search.journal import quiet_optuna
 from tune_cropshield.search.pruning import PruningRule
+from tune_cropshield.search.searched import Searched
 from tune_cropshield.search.steering import Steering
 
 SPACE: dict[str, BaseDistribution] = {"lr": FloatDistribution(1e-5, 1e-1, log=True)}
@@ -50,7 +51,7 @@ def trained(study: Study, steering: Steering, qualities: list[float], most: int 
 def steered(num_trials: int, rule: PruningRule, reference_epochs: int | None = 2) -> tuple[Study, Steering]:
     with quiet_optuna():
         study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
-        return study, Steering(study, SPACE, rule, num_trials, reference_epochs=reference_epochs)
+        return study, Steering(study, Searched.alike(SPACE), rule, num_trials, reference_epochs=reference_epochs)
 
 
 def test_what_was_stopped_goes_on_before_something_new_and_the_reference_at_last() -> None:
@@ -103,7 +104,7 @@ class Faulty(Impatient):
 
 def test_a_fault_in_a_users_own_rule_is_told_as_its_fault() -> None:
     study, _ = steered(3, Faulty())
-    steering = Steering(study, SPACE, Faulty(), 3, reference_epochs=2, rule_name="mine.py:Faulty")
+    steering = Steering(study, Searched.alike(SPACE), Faulty(), 3, reference_epochs=2, rule_name="mine.py:Faulty")
     with pytest.raises(ConfigError, match=r"^pruning 'mine.py:Faulty' failed with ZeroDivisionError"):
         trained(study, steering, [0.3, 0.9, 0.5])
 
@@ -113,7 +114,7 @@ def test_an_unfinished_trial_comes_first_and_one_whose_worker_died_after_it() ->
     with quiet_optuna():
         first, second = steering.next_trial(), steering.next_trial()
     assert first is not None and second is not None
-    again = Steering(study, SPACE, halving(), 3, reference_epochs=2)
+    again = Steering(study, Searched.alike(SPACE), halving(), 3, reference_epochs=2)
     assert again.has_new
     with quiet_optuna():
         assert [again.next_trial().number for _ in range(2)] == [0, 1]  # type: ignore[union-attr]
@@ -132,7 +133,8 @@ def test_a_search_that_is_gone_on_with_chooses_the_same(stretches: int) -> None:
     for trial in study.trials:
         for epoch, value in trial.intermediate_values.items():
             rule.judge(trial.number, epoch, value, 1.0)
-    assert before + trained(study, Steering(study, SPACE, rule, 6, reference_epochs=2), qualities) == whole
+    again = Steering(study, Searched.alike(SPACE), rule, 6, reference_epochs=2)
+    assert before + trained(study, again, qualities) == whole
 
 
 def test_a_search_of_one_trial_trains_it_to_its_end() -> None:

@@ -22,7 +22,7 @@ from tune_cropshield.config.families import (
 )
 from tune_cropshield.config.model_names import check_model_name
 from tune_cropshield.config.places import find_space
-from tune_cropshield.config.reference import is_recommended
+from tune_cropshield.config.reference import has_reference
 from tune_cropshield.config.space import SearchSettings, SearchSpace
 from tune_cropshield.config.toml_files import read_toml
 from tune_cropshield.config.units import counted, describe_seconds, parse_budget, parse_duration
@@ -55,19 +55,19 @@ def choice_notes(given: Mapping[str, Any], space: SearchSpace) -> list[str]:
     )
     chosen = _what_was_chosen(given, space) if "space" not in given and not is_demo(given) else None
     unknown = space.baseline is None and not space.search.baseline and "baseline" not in given
-    reference = no_reference(space) if unknown and not is_recommended(space.trial_config()) else None
+    reference = no_reference(space) if unknown and not has_reference(space) else None
     return [note for note in (chosen, quick, reference) if note is not None]
 
 
 def no_reference(space: SearchSpace) -> str:
     """Returns that there is nothing to measure the gain of a search against, and what would be."""
-    trial = space.trial_config()
-    how = "fine-tuned" if trial.pretrained else "from scratch"
-    return (
-        f"there is no reference setting for {trial.model} {how} with "
-        f"{OPTIMIZERS_SHOWN.get(trial.optimizer, trial.optimizer)}: no gain is shown. [baseline] in a space sets your "
-        "own"
-    )
+    told = []
+    for family in space.families:
+        trial = space.narrowed(family).trial_config()
+        how = "fine-tuned" if trial.pretrained else "from scratch"
+        told.append(f"{trial.model} {how} with {OPTIMIZERS_SHOWN.get(trial.optimizer, trial.optimizer)}")
+    of_which = ", ".join(dict.fromkeys(told))
+    return f"there is no reference setting for {of_which}: no gain is shown. [baseline] in a space sets your own"
 
 
 def _what_was_chosen(given: Mapping[str, Any], space: SearchSpace) -> str:

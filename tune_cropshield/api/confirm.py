@@ -129,14 +129,14 @@ def confirm(
     from tune_cropshield.outcome.conclusion import conclusion, conclusion_lines, judge, write_conclusion
 
     view = view_of(progress)
-    trial = space.trial_config()
+    trials = [candidate.config.trial for candidate in chosen]
     with locked(folder):
-        opened = _open(photographs, trial, space.fits, view, read_split(folder))
+        opened = _open(photographs, trials, space.fits, view, read_split(folder))
         _check_same_photographs(folder, study.user_attrs.get("data"), opened)
         num_judged = len(opened.split.val)
         labels = ", ".join(f"t{each.trial:03d}" for each in chosen[1:])
         view.note(
-            f"{len(chosen) * len(new_seeds)} runs of {words.counted(trial.epochs, 'epoch')} on {used}: "
+            f"{len(chosen) * len(new_seeds)} runs of {words.counted(trials[0].epochs, 'epoch')} on {used}: "
             f"{chosen[0].name} and {labels}, each with the seeds {', '.join(map(str, new_seeds))}; the same split for "
             f"all, {words.counted(num_judged, 'validation photograph')}"
         )
@@ -158,7 +158,11 @@ def confirm(
 
 
 def _open(
-    photographs: DataConfig, trial: TrialConfig, fits: Sequence[Fit], view: SearchView, kept: Sequence[SplitRow] | None
+    photographs: DataConfig,
+    trials: Sequence[TrialConfig],
+    fits: Sequence[Fit],
+    view: SearchView,
+    kept: Sequence[SplitRow] | None,
 ) -> LeafData:
     """Returns the photographs, decoded, with the split of the search."""
     from tune_cropshield.data.dataset import open_data
@@ -166,9 +170,10 @@ def _open(
     from tune_cropshield.training.model_checks import check_pretrained
 
     with view.steps("decoding photographs") as decoded:
-        sizes = {trial.image_size, *trial.progressive_sizes.values()}
+        sizes = {side for trial in trials for side in (trial.image_size, *trial.progressive_sizes.values())}
         data = open_data(photographs, sizes, cache_dir(), decoded, fits, kept)
-    check_pretrained(trial, len(data.classes))
+    for trial in trials:
+        check_pretrained(trial, len(data.classes))
     for line in left_out_lines(data.left_out):
         view.note(line)
     return data

@@ -66,8 +66,10 @@ def dry_run(given: dict[str, Any], out: Path | None = None, *, resume: bool = Fa
     from tune_cropshield.search.trial_settings import most_expensive, pair_of
     from tune_cropshield.training.model_checks import check_network
 
-    check_network(most_expensive(space)[0])
-    check_losses(space)
+    for family in space.families:
+        ours = space.narrowed(family)
+        check_network(most_expensive(ours)[0])
+        check_losses(ours)
     device, card = device_and_card(space)
     resources = divide(device, space.search.trials_per_gpu, space.search.trials)
     plan = plan_for(space, resources, card, None, SearchView())
@@ -81,8 +83,12 @@ def dry_run(given: dict[str, Any], out: Path | None = None, *, resume: bool = Fa
     if space.data.dir:
         from tune_cropshield.api.expectation import expect
 
-        timed = with_fitting_pair(reference_point(space), space, plan)
+        timed = []
+        for family in space.families:
+            ours = space.narrowed(family)
+            point = with_fitting_pair(reference_point(ours), ours, plan.of(family))
+            timed.append((ours, pair_of(point, ours, plan.of(family))))
         by_time = not resume and follows_time(given)
-        expected = expect(space, resources, pair_of(timed, space, plan), cache_dir(), by_time=by_time)
+        expected = expect(space, resources, timed, cache_dir(), by_time=by_time)
         space = expected.space
     return DryRun(space, resources, plan, starts, reference_notes(space), notes, expected)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,12 +49,17 @@ class Expectation:
 
 
 def expect(
-    space: SearchSpace, resources: Resources, pair: Pair, cache_dir: Path, *, by_time: bool = False
+    space: SearchSpace,
+    resources: Resources,
+    timed: Sequence[tuple[SearchSpace, Pair]],
+    cache_dir: Path,
+    *,
+    by_time: bool = False,
 ) -> Expectation:
     """Returns what to expect of a search of `space`. Files are read, but no photograph is decoded.
 
     Args:
-        pair: of the trial whose steps are timed.
+        timed: the spaces of the families of `space`, each with the pair of the trial whose steps are timed.
         by_time: as many trials are searched as the time budget holds, where there is one.
 
     Raises DataError where a search could not train on the photographs.
@@ -75,8 +81,15 @@ def expect(
     keys, split = split_together(config, folder.classes, labels, digests, found, given, space.search.folds)
     splits = [folded(part.data, split, folder.classes, labels, keys, given) for part in parts]
     try:
-        rate, how = images_per_s(space, resources, pair)
-        epoch_s: float | None = images_of_epoch(splits[0]) / rate
+        families = _of_other_speed(timed)
+        speeds = [images_per_s(one, resources, pair) for one, pair in families]
+        epoch_s: float | None = mean_epoch_s([images_of_epoch(splits[0]) / rate for rate, _ in speeds])
+        how = speeds[0][1]
+        if len(families) > 1:
+            trials = [one.trial_config() for one, _ in families]
+            named = zip(trials, speeds, strict=True)
+            how = "; ".join(f"{trial.model} at {trial.image_size} px: {told}" for trial, (_, told) in named)
+            how = f"the mean of {len(families)} ({how})"
     except RuntimeError as error:  # no memory left beside other programs
         epoch_s, how = None, " ".join(str(error).split())
     budget = None
@@ -102,17 +115,36 @@ def _disk(space: SearchSpace, resources: Resources, folder: ImageFolder) -> str:
     from tune_cropshield.data.near_copies import THUMBNAIL_SIDE
     from tune_cropshield.data.preparation import Preparation
 
-    trial = space.trial_config()
-    sizes = {trial.image_size, *trial.progressive_sizes.values()}
-    sides = [Preparation(size, fit).store_side for size in sizes for fit in space.fits]
+    sides = [Preparation(size, fit).store_side for size in space.image_sizes for fit in space.fits]
     store = len(folder.files) * 3 * sum(side**2 + THUMBNAIL_SIDE**2 for side in sides)
-    weights = weights_bytes(trial, len(folder.classes))
+    weights = most_weights_bytes(space, len(folder.classes))
     return (
         f"disk: {describe_bytes(store)} for decoded photographs in the cache folder, once for all searches; at most "
         f"about {describe_bytes(folder_bytes(space.search, resources.concurrent_trials, weights))} in the search's "
         f"folder, for the best trials' weights ({describe_bytes(weights)} each) and the checkpoints of those that run "
         "or may continue"
     )
+
+
+def _of_other_speed(timed: Sequence[tuple[SearchSpace, Pair]]) -> list[tuple[SearchSpace, Pair]]:
+    """Returns one of each network and image size: another optimizer hardly changes the speed."""
+    found: dict[tuple[str, int], tuple[SearchSpace, Pair]] = {}
+    for space, pair in timed:
+        trial = space.trial_config()
+        found.setdefault((trial.model, trial.image_size), (space, pair))
+    return list(found.values())
+
+
+def mean_epoch_s(seconds: Sequence[float]) -> float:
+    """Returns the mean over the networks of a search: before its first trial each is as likely as the others."""
+    return sum(seconds) / len(seconds)
+
+
+def most_weights_bytes(space: SearchSpace, num_classes: int) -> int:
+    """Returns the size of the weights of the largest network of `space`."""
+    trials = (space.narrowed(family).trial_config() for family in space.families)
+    networks = {trial.model: trial for trial in trials}
+    return max(weights_bytes(trial, num_classes) for trial in networks.values())
 
 
 def weights_bytes(trial: TrialConfig, num_classes: int) -> int:
@@ -248,26 +280,37 @@ def told_before(prepared: Prepared, budget: TimeBudget | None) -> tuple[SearchSp
         epoch_s = None
     if budget is not None:
         space = with_trials_within(space, budget, epoch_s, at_once)
-    weights = weights_bytes(space.trial_config(), len(prepared.data.classes))
+    weights = most_weights_bytes(space, len(prepared.data.classes))
     return space, estimate_line(space.search, epoch_s, at_once, weights)
 
 
 def epoch_seconds(prepared: Prepared) -> float | None:
-    """Returns about how long an epoch of a trial takes.
+    """Returns about how long an epoch of a trial takes, in the mean over the search's networks and image sizes.
 
     On a GPU by what was measured for the plan; None where nothing was. On a CPU a few updates of a trial are timed now,
     or where these take long, a plain step.
     """
+    space, plan = prepared.space, prepared.plan
+    timed = []
+    for family in space.families:
+        own = plan.of(family)
+        timed.append((space.narrowed(family), own.best(own.effective_batches[0])))
+    found = [_epoch_seconds_of(one, pair, prepared) for one, pair in _of_other_speed(timed)]
+    known = [seconds for seconds in found if seconds is not None]
+    return mean_epoch_s(known) if len(known) == len(found) else None
+
+
+def _epoch_seconds_of(space: SearchSpace, pair: Pair, prepared: Prepared) -> float | None:
+    """Returns about how long an epoch of a trial with this pair takes in `space`, of one family."""
     import torch
 
     from tune_cropshield.config.settings import RunConfig
     from tune_cropshield.data.dataset import DeviceData
     from tune_cropshield.training.fitted import timed_epoch_s
 
-    space, plan, split = prepared.space, prepared.plan, prepared.data.split
-    pair = plan.best(plan.effective_batches[0])
+    split = prepared.data.split
     if prepared.resources.device == "cuda":
-        figures = plan.figures.get(pair)
+        figures = prepared.plan.of(space.trial).figures.get(pair)
         return images_of_epoch(split) / figures.images_per_s if figures is not None and figures.images_per_s else None
     rate, _ = images_per_s(space, prepared.resources, pair)
     if pair.effective_batch / rate > LONGEST_STEP_S:

@@ -14,7 +14,7 @@ from tune_cropshield.api.choice import choice_notes, follows_time
 from tune_cropshield.api.results import SearchResults, read_results
 from tune_cropshield.api.space import RUNS, AnySpace, known_before, new_space
 from tune_cropshield.config.places import cache_dir
-from tune_cropshield.config.space import SearchSpace
+from tune_cropshield.config.space import SearchSpace, with_choices_called
 from tune_cropshield.config.timm_names import PREFIX
 from tune_cropshield.data.folder import check_folder
 from tune_cropshield.device import find_device, gpus_free_mib
@@ -164,12 +164,14 @@ def _with_whole_paths(space: SearchSpace) -> SearchSpace:
         space = space.model_copy(update={"data": space.data.model_copy(update={"dir": str(Path(place).absolute())})})
     if isinstance(weights, str):
         space = space.model_copy(update={"trial": {**space.trial, "pretrained": str(Path(weights).absolute())}})
-    return space
+    files = [value for domain in space.domains().get("pretrained", ()) for value in domain.ends]
+    whole = {file: str(Path(file).absolute()) for file in files if isinstance(file, str)}
+    return with_choices_called("pretrained", whole, space)
 
 
 def _name(space: AnySpace | None, found: SearchSpace) -> str:
     """Returns the first half of the name of a search's folder: what was searched, or the model."""
-    name = space if isinstance(space, str | Path) else found.trial.get("model", "search").removeprefix(PREFIX)
+    name = space if isinstance(space, str | Path) else str(found.trial.get("model", "search")).removeprefix(PREFIX)
     return Path(name).stem
 
 

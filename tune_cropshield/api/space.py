@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tune_cropshield.api.arguments import AnyPath, path_of
 from tune_cropshield.api.choice import chosen_tables, no_reference, quick_search
 from tune_cropshield.config.places import find_space
-from tune_cropshield.config.reference import is_recommended
+from tune_cropshield.config.reference import has_reference
 from tune_cropshield.config.space import SearchSpace, space_from
 from tune_cropshield.config.starts import usual_starts
 from tune_cropshield.config.toml_files import read_toml, without_none
@@ -69,7 +69,7 @@ def _with_known_baseline(space: SearchSpace, given: Mapping[str, Any]) -> Search
 
     Raises ConfigError where one is asked for.
     """
-    if not space.search.baseline or space.baseline is not None or is_recommended(space.trial_config()):
+    if not space.search.baseline or space.baseline is not None or has_reference(space):
         return space
     if given.get("baseline"):
         raise ConfigError([f"--baseline: {no_reference(space)}"])

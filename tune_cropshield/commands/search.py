@@ -16,6 +16,7 @@ from tune_cropshield.terminal import say
 if TYPE_CHECKING:
     from tune_cropshield.api.dry_run import DryRun
     from tune_cropshield.config.space import SearchSettings
+    from tune_cropshield.memory.choose.pairs import Pair, Plan
 
 # The flags that become arguments of `tune_cropshield.search` under the same name, where they are given.
 SETTINGS = (
@@ -179,23 +180,45 @@ def _pruning(settings: SearchSettings) -> str:
     return f"pruning steps: after epochs {steps}{parts}, the best 1 in {settings.reduction_factor:g} continue"
 
 
+def _pairs(plan: Plan, every_pair: bool) -> dict[tuple[str, ...], dict[int, tuple[Pair, ...]]]:
+    """Returns {families, in words: their pairs by effective batch}; families with the same pairs stand together."""
+    from tune_cropshield.config.branches import where
+
+    found: list[tuple[list[str], dict[int, tuple[Pair, ...]]]] = []
+    for family, own in plan.families or (({}, plan),):
+        pairs = {batch: own.pairs[batch] if every_pair else own.pairs[batch][:1] for batch in own.effective_batches}
+        same = next((names for names, others in found if others == pairs), None)
+        if same is None:
+            found.append(([where(family)], pairs))
+        else:
+            same.append(where(family))
+    return {tuple(names): pairs for names, pairs in found}
+
+
 def _print(planned: DryRun, console: Console) -> None:
     """Prints what would be searched: space, pairs, pruning steps, worst case; and on what, with which disk and time."""
+    from tune_cropshield.search.prepare import networks_in_words
     from tune_cropshield.search.views.view import short
 
     space, plan, resources = planned.space, planned.plan, planned.resources
-    trial, settings = space.trial_config(), space.search
+    settings = space.search
     for note in planned.notes:
         say(console, note)
     at_once = f"{words.counted(resources.concurrent_trials, 'trial')} at once"
-    say(console, f"{trial.model} at {trial.image_size} px on {resources.device}, {at_once}")
+    say(console, f"{networks_in_words(space)} on {resources.device}, {at_once}")
     say(console, "searched:")
     for name, domain in space.space.items():
         say(console, f"  {name:16} {domain.describe()}")
-    say(console, "pairs (micro-batch x accumulation):")
-    for batch in plan.effective_batches:
-        pairs = plan.pairs[batch] if settings.pairs == "all" else plan.pairs[batch][:1]
-        say(console, f"  effective batch {batch:4}: {', '.join(str(pair) for pair in pairs)}")
+    for choice, tables in space.when.items():
+        for value, ranges in tables.items():
+            say(console, f"  where {choice} = {value}:")
+            for name, domain in ranges.items():
+                say(console, f"    {name:14} {domain.describe()}")
+    for families, pairs in _pairs(plan, settings.pairs == "all").items():
+        of_families = f" where {' or '.join(families)}" if len(families) < max(len(plan.families), 1) else ""
+        say(console, f"pairs (micro-batch x accumulation){of_families}:")
+        for batch, made in pairs.items():
+            say(console, f"  effective batch {batch:4}: {', '.join(str(pair) for pair in made)}")
     if plan.source == "estimate":
         say(console, "  (estimated: the search measures them first)")
     for note in plan.notes:

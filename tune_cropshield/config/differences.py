@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from tune_cropshield.config.branches import own_ranges
 from tune_cropshield.config.domain import Domain
 from tune_cropshield.config.space import SearchSpace
 from tune_cropshield.config.units import parse_budget, parse_duration
@@ -28,6 +29,7 @@ def settings_by_name(space: SearchSpace) -> dict[str, Any]:
         **space.trial_config().model_dump(),
         **space.search.model_dump(),
         **space.space,
+        **{".".join((*table[1:], name)): domain for table, name, domain in own_ranges(space.when)},
     }
 
 

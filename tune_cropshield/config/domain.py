@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, TypeGuard
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -159,3 +160,16 @@ class Domain(Settings):
         return f"{low:g} to {high:g}" + (
             ", logarithmic" if self.log is not None else ", whole numbers" if self.integer is not None else ""
         )
+
+
+def covering(domains: Sequence[Domain]) -> Domain:
+    """Returns the smallest domain that holds the values of all `domains`, which are of one kind."""
+    first = domains[0]
+    if len(domains) == 1:
+        return first
+    if first.choice is not None:
+        choices = {(isinstance(value, bool), value): value for domain in domains for value in domain.ends}
+        return first.model_copy(update={"choice": tuple(choices.values())})  # true is not 1
+    ends = min(domain.range[0] for domain in domains), max(domain.range[1] for domain in domains)
+    kind = next(name for name in KINDS if getattr(first, name) is not None)
+    return first.model_copy(update={kind: ends})

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, WrapValidator, model_validator
+from pydantic import AliasPath, BaseModel, ConfigDict, ValidationError, ValidationInfo, WrapValidator, model_validator
 from pydantic_core import ErrorDetails
 
 from tune_cropshield.config.closest import did_you_mean
@@ -239,7 +239,10 @@ def known_keys(settings: type[BaseModel], location: Location) -> str:
             kind for kind in (field.annotation, *getattr(field.annotation, "__args__", ())) if isinstance(kind, type)
         ]
         known = next((kind for kind in inner if issubclass(kind, BaseModel)), known)
-    names = [field.alias or name for name, field in known.model_fields.items()]
+    own = {
+        name: field for name, field in known.model_fields.items() if not isinstance(field.validation_alias, AliasPath)
+    }
+    names = [field.alias or name for name, field in own.items()]  # the others stand inside a table
     return unknown_name(str(location[-1]), names)
 
 

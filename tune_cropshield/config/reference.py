@@ -6,10 +6,14 @@ or as far as a short search can afford, so that what a search gains is measured 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tune_cropshield.config.model_names import is_torchvisions
 from tune_cropshield.config.settings import TrialConfig
+
+if TYPE_CHECKING:
+    from tune_cropshield.config.domain import Value
+    from tune_cropshield.config.space import SearchSpace
 
 REFERENCE = 0  # the number of the trial that has the reference setting
 # What trial 0 is called where others are compared with it: it has the guide's setting, that of [baseline], or is one
@@ -58,6 +62,21 @@ def is_recommended(trial: TrialConfig) -> bool:
     if trial.optimizer == "sgd":
         return is_torchvisions(trial.model) and trial.model.startswith("resnet") and not trial.pretrained
     return trial.optimizer == "adamw" and trial.model in ("cropshield_cnn", "efficientnet_b0")
+
+
+def reference_family(space: SearchSpace) -> dict[str, Value]:
+    """Returns the family of `space` that trial 0 is of: that of [baseline], or the first with a reference setting; the
+    first of all where none has one.
+    """
+    if space.baseline is not None:
+        return space.family_of_baseline()
+    with_reference = (one for one in space.families if is_recommended(space.narrowed(one).trial_config()))
+    return next(with_reference, space.families[0])
+
+
+def has_reference(space: SearchSpace) -> bool:
+    """Tells whether there is a reference setting for some network of `space`."""
+    return is_recommended(space.narrowed(reference_family(space)).trial_config())
 
 
 def train_py_command(trial: TrialConfig) -> str:

@@ -12,12 +12,22 @@ from itertools import count, islice, product, takewhile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import (
+    AliasPath,
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+)
 
+from tune_cropshield.config.branches import When, faults_of_when, own_ranges, spelled, where
 from tune_cropshield.config.closest import did_you_mean
 from tune_cropshield.config.domain import NO_BOUND, Domain, Value
 from tune_cropshield.config.faults import (
     FIELDS_ONLY,
+    Location,
     Origin,
     Rule,
     Settings,
@@ -28,6 +38,7 @@ from tune_cropshield.config.faults import (
     shown,
     unknown_name,
 )
+from tune_cropshield.config.model_names import check_model_name
 from tune_cropshield.config.registry import checked_name
 from tune_cropshield.config.settings import MOST_EPOCHS, DataConfig, Epochs, Fit, Parts, RunConfig, Seed, TrialConfig
 from tune_cropshield.config.toml_files import read_toml
@@ -36,9 +47,13 @@ from tune_cropshield.errors import ConfigError
 
 SETTINGS = "search.toml"  # in a search's folder: its space, as it was run
 
-# Settings that cannot be searched: the memory plan is made for one model, size and precision, and the rest is the
-# search's own business.
-FIXED = ("model", "image_size", "progressive_sizes", "precision", "channels_last", "freeze_backbone", "pretrained")
+# Settings that cannot be searched: trials in several precisions and layouts say more of the machine than of training.
+FIXED = ("progressive_sizes", "precision", "channels_last")
+# Choices that decide on the network or its images: each of their combinations has its own memory plan.
+PLANNED = ("model", "head", "image_size", "freeze_backbone")
+CHOICES_ONLY = ("model", "image_size")  # networks are words, and each size takes photographs decoded for it
+LIKE = {"model": '["resnet18", "resnet34"]', "image_size": "[128, 224]"}
+MOST_FAMILIES = 64  # combinations; each is checked, planned for and, on a GPU, measured before the first trial
 OWNED_BY_SEARCH = {
     "epochs": "[search] epochs",
     "seed": "[search] seed",
@@ -192,6 +207,10 @@ def pruning_epochs(epochs: int, grace_epochs: int, reduction_factor: float, part
     return (*(math.ceil(milestone) for milestone in milestones), *(epochs * part for part in range(1, parts)))
 
 
+def _without_when(table: object) -> object:
+    return {name: value for name, value in table.items() if name != "when"} if isinstance(table, dict) else table
+
+
 class SearchSpace(Settings):
     """A whole search-space file."""
 
@@ -199,8 +218,10 @@ class SearchSpace(Settings):
     """Which photographs, how they are split, and how they become square."""
     trial: dict[str, Any] = {}
     """How a network is trained: what is the same in every trial."""
-    space: dict[str, Domain] = {}
+    space: Annotated[dict[str, Domain], BeforeValidator(_without_when)] = {}
     """What is searched: for each setting a range or a list of choices, like `lr = {log = [1e-5, 1e-2]}`."""
+    when: dict[str, dict[str, dict[str, Domain]]] = Field({}, validation_alias=AliasPath("space", "when"))
+    """Ranges that hold only for one value of a choice: `[space.when.optimizer.sgd]` for the trials with SGD."""
     search: SearchSettings = SearchSettings()
     """How long is searched, how, and on what."""
     baseline: Annotated[dict[str, Value], described_as("a table of parameters and values, like lr = 1e-4")] | None = (
@@ -215,12 +236,113 @@ class SearchSpace(Settings):
     ] = ()
     """Settings that are tried first, in this order: a value for each searched setting, or for some of them."""
 
+    @model_serializer(mode="wrap")
+    def _with_when_in_space(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Returns the tables as a file has them: `when` stands in `space`."""
+        tables: dict[str, Any] = write(self)
+        when = tables.pop("when")
+        return {**tables, "space": {**tables["space"], "when": when}} if when else tables
+
+    def domains_of(self, values: Mapping[str, Any]) -> dict[str, Domain]:
+        """Returns what is searched in trials with these `values` of the choices that have ranges of their own.
+
+        A choice that `values` does not speak of adds nothing.
+        """
+        found = dict(self.space)
+        for choice, tables in self.when.items():
+            if choice in values:
+                found |= tables.get(spelled(values[choice]), {})
+        return found
+
+    @property
+    def families(self) -> tuple[dict[str, Value], ...]:
+        """The combinations of the choices that have ranges of their own or decide on the network and its images.
+
+        There is one, of nothing, where no such choice is searched. Every trial belongs to just one of them: it has
+        these values.
+        """
+        first = {name: domain for name, domain in self.space.items() if name in self.when or name in PLANNED}
+        found = []
+        for values in self._combinations(first):
+            domains = self.domains_of(values)
+            found += [
+                {**values, **more}
+                for more in self._combinations({n: domains[n] for n in domains if n in PLANNED and n not in values})
+            ]
+        return tuple(found)
+
+    @staticmethod
+    def _combinations(choices: Mapping[str, Domain]) -> list[dict[str, Value]]:
+        return [dict(zip(choices, values, strict=True)) for values in product(*(one.ends for one in choices.values()))]
+
+    def family_of(self, values: Mapping[str, Any]) -> dict[str, Value] | None:
+        """Returns the first of the families that has all of `values`, which may be those of a part of a trial's
+        parameters; None where none has.
+        """
+        return next((family for family in self.families if self._has_all(family, values)), None)
+
+    def _has_all(self, family: Mapping[str, Value], values: Mapping[str, Any]) -> bool:
+        domains = self.domains_of(family)
+        return all(
+            name in domains and (_same(family[name], value) if name in family else domains[name].holds(value))
+            for name, value in values.items()
+        )
+
+    def narrowed(self, family: Mapping[str, Value]) -> SearchSpace:
+        """Returns the space of the trials of one of the `families`: what they have in common is no longer searched."""
+        if not family:
+            return self
+        ours = {name: domain for name, domain in self.domains_of(family).items() if name not in family}
+        starts = [
+            start for start in self.start if all(_same(start.get(name, value), value) for name, value in family.items())
+        ]
+        rest = [{name: value for name, value in start.items() if name not in family} for start in starts]
+        baseline = self.baseline and {name: value for name, value in self.baseline.items() if name not in family}
+        own = {name: value for name, value in family.items() if name not in OF_PHOTOGRAPHS}
+        return self.model_copy(
+            update={
+                "data": self.data_config(dict(family)),
+                "trial": {**self.trial, **own},
+                "space": ours,
+                "when": {},
+                "start": tuple(rest),
+                "baseline": baseline,
+            }
+        )
+
+    def fixed(self) -> dict[str, Any]:
+        """Returns the value that every setting has in trials that do not search it."""
+        defaults = {name: field.default for name, field in TrialConfig.model_fields.items()}
+        return defaults | {name: getattr(self.data, name) for name in OF_PHOTOGRAPHS} | self.trial
+
+    def family_of_baseline(self) -> dict[str, Value]:
+        """Returns the family that [baseline] is of.
+
+        What it leaves out is as in [trial], or the default, where that can be, else the first choice.
+        """
+        said, fixed = self.baseline or {}, self.fixed()
+        families = sorted(self.families, key=lambda family: -sum(_same(fixed[name], family[name]) for name in family))
+        agreeing = [one for one in families if all(_same(said.get(name, value), value) for name, value in one.items())]
+        held = [
+            one for one in agreeing if self._has_all(one, {n: v for n, v in said.items() if n in self.domains_of(one)})
+        ]
+        return [*held, *agreeing, *families][0]
+
+    def domains(self) -> dict[str, tuple[Domain, ...]]:
+        """Returns every parameter that some trial has, with each of its ranges."""
+        found: dict[str, tuple[Domain, ...]] = {name: (domain,) for name, domain in self.space.items()}
+        for _, name, domain in own_ranges(self.when):
+            found[name] = (*found.get(name, ()), domain)
+        return found
+
     def trial_config(self, values: dict[str, Any] | None = None) -> TrialConfig:
         """Returns the settings of a trial with the searched parameters set to `values`.
 
-        Raises pydantic's ValidationError.
+        Without values, those that are searched have their defaults, which no trial need have together: the rules
+        between them are not judged. Raises pydantic's ValidationError.
         """
-        return TrialConfig.model_validate(self._trial_values(values or {}))
+        rules = FIELDS_ONLY if values is None else None
+        return TrialConfig.model_validate(self._trial_values(values or {}), context=rules)
 
     def _trial_values(self, values: dict[str, Any]) -> dict[str, Any]:
         own = {name: value for name, value in values.items() if name not in OF_PHOTOGRAPHS}
@@ -230,31 +352,52 @@ class SearchSpace(Settings):
         """Returns which photographs a trial is trained on, and how they are prepared, with the searched `values`."""
         return self.data.model_copy(update={name: values[name] for name in OF_PHOTOGRAPHS if name in values})
 
-    def nearest(self, name: str, value: object) -> Value:
-        """Returns what can be proposed for the searched parameter `name` nearest to `value`.
-
-        An early stopping of 0 waits without a bound.
-        """
-        domain = self.space[name]
-        if name == "early_stopping" and value == 0 and not domain.holds(value):
-            return domain.nearest(NO_BOUND)
-        return domain.nearest(value)
-
     def fitted(self, setting: Mapping[str, Any]) -> dict[str, Value]:
         """Returns what `setting` says of what is searched, each value as the nearest that can be proposed.
 
-        What compares with nothing there is left out.
+        What compares with nothing there is left out. Nothing is returned where it is a setting of another network, or
+        of another value of a choice that has ranges of its own.
         """
+        deciding: dict[str, Value] = {}
+        for name in self.when:
+            if name in setting:
+                if not self.space[name].compares(setting[name]):
+                    return {}
+                deciding[name] = self.space[name].nearest(setting[name])
+        domains = self.domains_of(deciding)
+        if "model" in domains and "model" in setting and not domains["model"].holds(setting["model"]):
+            return {}
         return {
-            name: self.nearest(name, setting[name])
-            for name, domain in self.space.items()
+            name: nearest_in(name, domain, setting[name])
+            for name, domain in domains.items()
             if name in setting and domain.compares(setting[name])
         }
 
     @property
     def fits(self) -> tuple[Fit, ...]:
         """How photographs that are not square are fitted: what is searched, or what is set."""
-        return self.space["fit"].ends if "fit" in self.space else (self.data.fit,)  # type: ignore[return-value]
+        searched = [value for domain in self.domains().get("fit", ()) for value in domain.ends]
+        found = searched if "fit" in self.space else [*searched, self.data.fit]
+        return tuple(dict.fromkeys(found))  # type: ignore[arg-type]
+
+    @property
+    def image_sizes(self) -> set[int]:
+        """The sides, in px, of the images that trials are trained on."""
+        trials = [self.narrowed(family).trial_config() for family in self.families]
+        return {side for trial in trials for side in (trial.image_size, *trial.progressive_sizes.values())}
+
+
+def nearest_in(name: str, domain: Domain, value: object) -> Value:
+    """Returns what can be proposed for the parameter `name` nearest to `value`. An early stopping of 0 waits without a
+    bound.
+    """
+    if name == "early_stopping" and value == 0 and not domain.holds(value):
+        return domain.nearest(NO_BOUND)
+    return domain.nearest(value)
+
+
+def _same(one: object, other: object) -> bool:
+    return one == other and isinstance(one, bool) == isinstance(other, bool)
 
 
 def load_space(path: Path, overrides: dict[str, dict[str, Any]] | None = None) -> SearchSpace:
@@ -271,30 +414,118 @@ def space_from(tables: dict[str, Any], overrides: dict[str, dict[str, Any]], fil
     tables = _judged_within_its_epochs(tables, overrides)
     space, faults, wrong = checked_fields(SearchSpace, tables, origin)
     faults += broken_rules(space, wrong, origin) + _misplaced(space, origin)
-    unusable = {str(place[1]) for place in wrong if place[0] == "space" and len(place) > 1}
+    unusable = {str(place[4] if place[1] == "when" else place[1]) for place in wrong if _speaks_of_a_range(place)}
     unusable |= {name for name, domain in space.space.items() if broken_rules(domain, set(), origin)}
+    for table, name, domain in own_ranges(space.when):
+        broken = broken_rules(domain, wrong, origin, (*table, name))
+        faults += broken
+        unusable |= {name} if broken else set()
+    unusable |= {name for name, known in space.domains().items() if name in CHOICES_ONLY and not _are_choices(known)}
+    usable = _without_parameters(space, unusable)
+    faults += faults_of_when(usable.space, _without_ranges(space.when, unusable), origin)
+    if _num_families(usable) > MOST_FAMILIES:
+        most = f"at most {MOST_FAMILIES}, since each has a memory plan of its own"
+        names = " x ".join(dict.fromkeys(name for name in usable.domains() if name in (*usable.when, *PLANNED)))
+        faults.append(f"{origin.of(('space',))}: there are {_num_families(usable)} combinations of {names}, {most}")
+        raise ConfigError(list(dict.fromkeys(faults)))
     if ("space",) not in wrong:
-        faults += _faults_of_starts(space, unusable, origin) + _faults_of_baseline(space, unusable, origin)
+        searched = list(space.domains())
+        faults += _faults_of_starts(usable, searched, unusable, origin)
+        faults += _faults_of_baseline(usable, searched, unusable, origin)
 
     own = {name: value for name, value in space.trial.items() if name not in OWNED_BY_SEARCH}
     trial, trial_faults, wrong_fixed = checked_fields(TrialConfig, own, origin.inside("trial"))
-    sound = space.model_copy(
-        update={
-            "trial": {name: getattr(trial, name) for name in trial.model_fields_set},
-            "space": {
-                name: domain for name, domain in space.space.items() if name in SEARCHABLE and name not in unusable
-            },
-        }
-    )
+    not_searchable = {name for name in space.domains() if name not in SEARCHABLE}
+    sound = _without_parameters(space, unusable | not_searchable)
+    sound = sound.model_copy(update={"trial": {name: getattr(trial, name) for name in trial.model_fields_set}})
     ends_faults, wrong_ends = _faults_of_ends(sound, origin)
     unknown = {str(place[0]) for place in wrong_fixed} | wrong_ends | unusable
-    faults += trial_faults + ends_faults + _faults_of_rules(sound, unknown, origin)
+    faults += trial_faults + ends_faults + _faults_of_rules(_without_parameters(sound, wrong_ends), unknown, origin)
     if not faults:
         sound = _judged_in_time(sound)
         faults += _faults_of_grace(sound, origin)
     if faults:
         raise ConfigError(list(dict.fromkeys(faults)))
-    return sound
+    return _with_whole_names(sound)
+
+
+def _with_whole_names(space: SearchSpace) -> SearchSpace:
+    """Returns `space` with each network of a user's own in it under the whole path of its file, as in [trial]."""
+    models = [str(value) for domain in space.domains().get("model", ()) for value in domain.ends]
+    return with_choices_called("model", {name: check_model_name(name) for name in models}, space)
+
+
+def with_choices_called(name: str, called: Mapping[str, str], space: SearchSpace) -> SearchSpace:
+    """Returns `space` with other words for choices of the parameter `name`, {as it was: as it is to be}."""
+    if all(word == new for word, new in called.items()):
+        return space
+
+    def renamed(ranges: Mapping[str, Domain]) -> dict[str, Domain]:
+        if name not in ranges:
+            return dict(ranges)
+        choices = tuple(called.get(value, value) if isinstance(value, str) else value for value in ranges[name].ends)
+        return {**ranges, name: ranges[name].model_copy(update={"choice": choices})}
+
+    def said(values: Mapping[str, Value]) -> dict[str, Value]:
+        return {key: called.get(str(value), value) if key == name else value for key, value in values.items()}
+
+    when = {
+        choice: {
+            called.get(value, value) if choice == name else value: renamed(ranges) for value, ranges in tables.items()
+        }
+        for choice, tables in space.when.items()
+    }
+    return space.model_copy(
+        update={
+            "space": renamed(space.space),
+            "when": when,
+            "start": tuple(said(start) for start in space.start),
+            "baseline": said(space.baseline) if space.baseline is not None else None,
+        }
+    )
+
+
+def _speaks_of_a_range(place: Location) -> bool:
+    """Tells whether a place in a file is that of one range, or inside it."""
+    return place[0] == "space" and len(place) > (4 if place[1:2] == ("when",) else 1)
+
+
+def _are_choices(domains: tuple[Domain, ...]) -> bool:
+    return all(domain.choice is not None for domain in domains)
+
+
+def _without_ranges(when: When, names: set[str]) -> dict[str, dict[str, dict[str, Domain]]]:
+    """Returns `when` without the tables of these choices and the ranges of these parameters."""
+    return {
+        choice: {
+            value: {name: domain for name, domain in ranges.items() if name not in names}
+            for value, ranges in tables.items()
+        }
+        for choice, tables in when.items()
+        if choice not in names
+    }
+
+
+def _without_parameters(space: SearchSpace, names: set[str]) -> SearchSpace:
+    """Returns `space` without these parameters, and without ranges that belong to no value of a choice."""
+    left = {name: domain for name, domain in space.space.items() if name not in names}
+    values = {name: [spelled(value) for value in domain.choice] for name, domain in left.items() if domain.choice}
+    when = {
+        choice: {
+            value: {name: domain for name, domain in ranges.items() if name not in space.when}
+            for value, ranges in tables.items()
+            if value in values[choice]
+        }
+        for choice, tables in _without_ranges(space.when, names).items()
+        if choice in values
+    }
+    return space.model_copy(update={"space": left, "when": when})
+
+
+def _num_families(space: SearchSpace) -> int:
+    """Returns how many combinations `SearchSpace.families` would be, at most."""
+    deciding = {name: known for name, known in space.domains().items() if name in (*space.when, *PLANNED)}
+    return math.prod(max(len(domain.ends) for domain in known) for known in deciding.values())
 
 
 def _judged_within_its_epochs(tables: dict[str, Any], overrides: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -318,24 +549,44 @@ def _misplaced(space: SearchSpace, origin: Origin) -> list[str]:
         for name in ("folds", "fold")
         if name in space.data.model_fields_set and getattr(space.data, name) != DataConfig.model_fields[name].default
     ]
-    for name in space.space:
+    places = [(("space",), name, domain) for name, domain in space.space.items()]
+    for table, name, domain in [*places, *own_ranges(space.when)]:
+        place = origin.of((*table, name))
+        everywhere = table == ("space",) or _is_always_searched(space, name)
         if name not in SEARCHABLE:
             why = "is the same for all trials of a search" if name in FIXED else "cannot be searched"
-            faults.append(f"{origin.of(('space', name))}: {why}; {unknown_name(name, SEARCHABLE)}")
-        elif name in space.trial:
-            faults.append(f"{origin.of(('space', name))}: is set in [trial] too: it is either fixed or searched")
-        elif name in OF_PHOTOGRAPHS and getattr(space.data, name) != DataConfig.model_fields[name].default:
-            faults.append(f"{origin.of(('space', name))}: is set in [data] too: it is either fixed or searched")
+            faults.append(f"{place}: {why}; {unknown_name(name, SEARCHABLE)}")
+        elif name in CHOICES_ONLY and domain.choice is None:
+            faults.append(f"{place}: can only be chosen from a list, like {{choice = {LIKE[name]}}}")
+        elif name in space.trial and everywhere:
+            fixed = origin.of(("trial", name))
+            flag = f" ({fixed})" if fixed.startswith("--") else ""
+            faults.append(f"{place}: is set in [trial] too{flag}: it is either fixed or searched")
+        elif (
+            name in OF_PHOTOGRAPHS and everywhere and getattr(space.data, name) != DataConfig.model_fields[name].default
+        ):
+            faults.append(f"{place}: is set in [data] too: it is either fixed or searched")
+        elif name == "image_size" and "progressive_sizes" in space.trial:
+            faults.append(f"{place}: progressive_sizes in [trial] sets the size of images: leave one of the two out")
     return faults
+
+
+def _is_always_searched(space: SearchSpace, name: str) -> bool:
+    """Tells whether each value of some choice has a range of its own for the parameter `name`."""
+    return name in space.space or any(
+        choice in space.space and all(name in tables.get(spelled(value), {}) for value in space.space[choice].ends)
+        for choice, tables in space.when.items()
+    )
 
 
 def _faults_of_ends(space: SearchSpace, origin: Origin) -> tuple[list[str], set[str]]:
     """Returns which ends of ranges and which choices no trial can be set to, and their parameters."""
     faults, wrong = [], set()
-    for name, domain in space.space.items():
+    places = [(("space",), name, domain) for name, domain in space.space.items()]
+    for table, name, domain in [*places, *own_ranges(space.when)]:
         for value in domain.ends:
             settings = DataConfig if name in OF_PHOTOGRAPHS else TrialConfig
-            _, found, _ = checked_fields(settings, {name: value}, origin.inside("space"))
+            _, found, _ = checked_fields(settings, {name: value}, origin.inside(*table))
             if found:
                 faults += found
                 wrong.add(name)
@@ -343,7 +594,24 @@ def _faults_of_ends(space: SearchSpace, origin: Origin) -> tuple[list[str], set[
 
 
 def _faults_of_rules(space: SearchSpace, wrong: set[str], origin: Origin) -> list[str]:
-    """Returns the rules between settings that some combination of the searched values would break."""
+    """Returns the rules between settings that some combination of the searched values would break.
+
+    A rule that only some of the families break is told once, with the first that does.
+    """
+    families = space.families
+    broken: dict[str, list[Mapping[str, Value]]] = {}
+    for family in families:
+        for fault, fields in _faults_of_rules_in(space.narrowed(family), wrong, origin):
+            spoken_of = {name: value for name, value in family.items() if name in fields}
+            broken.setdefault(fault, []).append(spoken_of or family)
+    return [
+        fault if len(at_fault) == len(families) else f"{fault} (where {where(at_fault[0])})"
+        for fault, at_fault in broken.items()
+    ]
+
+
+def _faults_of_rules_in(space: SearchSpace, wrong: set[str], origin: Origin) -> list[tuple[str, frozenset[str]]]:
+    """Returns the same of a space of one family, each with the settings that its rule speaks of."""
     faults = []
     for rule in TrialConfig.rules:
         if rule.fields & wrong:
@@ -359,7 +627,7 @@ def _faults_of_rules(space: SearchSpace, wrong: set[str], origin: Origin) -> lis
                 space._trial_values(dict(zip(searched, values, strict=True))), context=FIELDS_ONLY
             )
             if (fault := rule.fault(trial)) is not None:
-                faults.append(f"{table}: {fault}")
+                faults.append((f"{table}: {fault}", rule.fields))
                 break
     return faults
 
@@ -371,40 +639,70 @@ def _samples(domain: Domain) -> Iterator[Value]:
         yield domain.integer[0] + 1
 
 
-def _faults_of_starts(space: SearchSpace, unusable: set[str], origin: Origin) -> list[str]:
-    faults = []
+def _faults_of_starts(space: SearchSpace, searched: list[str], unusable: set[str], origin: Origin) -> list[str]:
+    faults, domains = [], space.domains()
     for number, start in enumerate(space.start):
-        for name, value in start.items():
+        found, usable = [], {name: value for name, value in start.items() if name not in unusable}
+        for name, value in usable.items():
             place = origin.of(("start", number, name))
-            if name in unusable:
-                continue
-            if name not in space.space:
-                meant = did_you_mean(name, space.space)
-                faults.append(f"{place}: is not searched; {meant}searched here: {', '.join(space.space) or 'nothing'}")
-            elif not space.space[name].holds(value):
-                faults.append(f"{place}: {shown(value)} is not in the space ({space.space[name].describe()})")
+            if name not in domains:
+                meant = did_you_mean(name, searched)
+                found.append(f"{place}: is not searched; {meant}searched here: {', '.join(searched) or 'nothing'}")
+            elif not any(domain.holds(value) for domain in domains[name]):
+                found.append(f"{place}: {shown(value)} is not in the space ({_described(domains[name])})")
+        if not found and space.family_of(usable) is None:
+            found = [
+                f"{origin.of(('start', number))}: no trial can be so: {why}" for why in _in_no_family(space, usable)
+            ]
+        faults += found
     return faults
 
 
-def _faults_of_baseline(space: SearchSpace, unusable: set[str], origin: Origin) -> list[str]:
+def _in_no_family(space: SearchSpace, start: Mapping[str, Value]) -> list[str]:
+    """Returns why no family has all values of `start`, by the first that has what it says of the choices."""
+    said = {name: value for name, value in start.items() if name in (*space.when, *PLANNED)}
+    family = space.family_of(said)
+    if family is None:
+        return [f"{where(said)} do not go together"]
+    domains, found = space.domains_of(family), []
+    for name, value in start.items():
+        if name not in domains:
+            found.append(f"{name} is not searched where {where(family)}")
+        elif name not in family and not domains[name].holds(value):
+            found.append(
+                f"{name} = {shown(value)} is not in the space where {where(family)} ({domains[name].describe()})"
+            )
+    return found
+
+
+def _described(domains: tuple[Domain, ...]) -> str:
+    return " or ".join(dict.fromkeys(domain.describe() for domain in domains))
+
+
+def _faults_of_baseline(space: SearchSpace, searched: list[str], unusable: set[str], origin: Origin) -> list[str]:
     """Returns what of [baseline] no trial can be; what is not searched may stand there with the value that all have."""
-    faults = []
-    defaults = {name: field.default for name, field in TrialConfig.model_fields.items()}
-    fixed = defaults | {name: getattr(space.data, name) for name in OF_PHOTOGRAPHS} | space.trial
-    for name, value in (space.baseline or {}).items():
+    faults: list[str] = []
+    if space.baseline is None:
+        return faults
+    family, fixed = space.family_of_baseline(), space.fixed()
+    domains = space.domains_of(family)
+    only = f" where {where(family)}" if family else ""
+    for name, value in space.baseline.items():
         place = origin.of(("baseline", name))
         if name in unusable:
             continue
-        if name in space.space:
-            if not space.space[name].holds(value):
-                told = f"{shown(value)} is not in the space ({space.space[name].describe()}): widen it, or change the"
-                faults.append(f"{place}: {told} baseline")
+        if name in domains:
+            if not domains[name].holds(value) or (name in family and not _same(family[name], value)):
+                here = "" if name in family else only
+                told = f"{shown(value)} is not in the space{here} ({domains[name].describe()})"
+                faults.append(f"{place}: {told}: widen it, or change the baseline")
         elif name in OWNED_BY_SEARCH:
             faults.append(f"{place}: is set by {OWNED_BY_SEARCH[name]}")
         elif name not in fixed:
-            faults.append(f"{place}: is no setting; {did_you_mean(name, fixed)}searched here: {', '.join(space.space)}")
-        elif fixed[name] != value or isinstance(value, bool) != isinstance(fixed[name], bool):
-            faults.append(f"{place}: is not searched, and all trials have {shown(fixed[name])}, but got {shown(value)}")
+            faults.append(f"{place}: is no setting; {did_you_mean(name, fixed)}searched here: {', '.join(searched)}")
+        elif not _same(fixed[name], value):
+            told = f"all trials{only} have {shown(fixed[name])}, but got {shown(value)}"
+            faults.append(f"{place}: is not searched{only and ' there'}, and {told}")
     return faults
 
 
@@ -418,7 +716,8 @@ def _judged_in_time(space: SearchSpace) -> SearchSpace:
 
 def _longest_warm_up(space: SearchSpace) -> float:
     """Returns the epochs that a trial warms up at most, no more than it has."""
-    return min(max(float(value) for value in _values_of("warmup_epochs", space)), space.search.epochs)
+    values = [value for family in space.families for value in _values_of("warmup_epochs", space.narrowed(family))]
+    return min(max(map(float, values)), space.search.epochs)
 
 
 def _first_whole_epoch(space: SearchSpace) -> int:

@@ -59,7 +59,22 @@ def family_starts(optimizer: str, fine_tuned: bool) -> tuple[Setting, ...]:
 
 
 def usual_starts(space: SearchSpace) -> tuple[dict[str, Value], ...]:
-    """Returns the settings to try first with the optimizer of `space`, in terms of it; those whose lr it holds."""
+    """Returns the settings to try first with the optimizer of `space`, in terms of it; those whose lr it holds.
+
+    Where several networks, or optimizers with ranges of their own, are searched, it is the best one of each.
+    """
+    families = space.families
+    if len(families) == 1:
+        return _usual_starts_of_one(space.narrowed(families[0]))
+    found: dict[tuple[str, str], dict[str, Value]] = {}
+    for family in families:
+        ours = space.narrowed(family)
+        for start in _usual_starts_of_one(ours)[:1]:
+            found.setdefault((ours.trial_config().model, ours.trial_config().optimizer), {**family, **start})
+    return tuple(found.values())
+
+
+def _usual_starts_of_one(space: SearchSpace) -> tuple[dict[str, Value], ...]:
     trial, lr = space.trial_config(), space.space.get("lr")
     fine_tuned = bool(trial.pretrained) or trial.freeze_backbone
     optimizers = space.space["optimizer"].ends if "optimizer" in space.space else (trial.optimizer,)

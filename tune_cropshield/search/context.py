@@ -41,11 +41,12 @@ from tune_cropshield.search.pruning import build_pruning
 from tune_cropshield.search.resources import Resources
 from tune_cropshield.search.same_search import check_journal, check_same
 from tune_cropshield.search.samplers import build_sampler
+from tune_cropshield.search.searched import searched_in
 from tune_cropshield.search.start_points import known_trials, start_points
 from tune_cropshield.search.steering import Steering
 from tune_cropshield.search.stop_requests import StopRequests
 from tune_cropshield.search.time_budget import TimeBudget
-from tune_cropshield.search.trial_settings import as_begun, distributions, pair_of, trial_config
+from tune_cropshield.search.trial_settings import pair_of, trial_config
 from tune_cropshield.search.views.view import SearchView, TrialLine
 from tune_cropshield.training.run_folder import best_so_far, has_checkpoint, read_metrics
 
@@ -196,7 +197,7 @@ def begin_search(
     if not space.search.baseline and NO_BASELINE not in study.user_attrs:
         study.set_user_attr(NO_BASELINE, True)
     num_existing = num_started(study)
-    searched = as_begun(distributions(space, plan), study)
+    searched = searched_in(space, plan).begun(study)
     build_sampler(space.search.sampler, space.search.seed, num_existing, space.search.trials)  # faults come first
     sampler_for = partial(build_sampler, space.search.sampler, space.search.seed, num_trials=space.search.trials)
     study.sampler = OwnStudySampler(sampler_for, searched, partial(known_trials, space, plan, knowledge))

@@ -33,7 +33,7 @@ from tune_cropshield.shell import command
 
 RECORD = "learned_from.json"  # in a search's folder: what it knew when it began
 MOST_SEARCHES = 10  # that are found without being named, the newest: reading one takes some 50 ms
-SAME_NETWORK = ("model", "pretrained", "freeze_backbone")
+Network = tuple[str, bool, bool]  # model, whether it begins with trained weights, whether its backbone is frozen
 
 
 def learn(
@@ -88,26 +88,34 @@ def _shown(folder: str) -> str:
 
 def _found(space: SearchSpace, places: Iterable[Path]) -> list[Path]:
     """Returns the searches in `places` of the same network and optimizer, the newest first."""
-    wanted, found = _network(space), {}
+    wanted, found = _networks(space), {}
     for place in places:
         for settings in place.glob(f"*/{SETTINGS}"):
             folder = settings.parent
             try:
                 other = load_space(settings)
-                if _network(other) == wanted and _optimizers(other) & _optimizers(space):
+                if _networks(other) & wanted and _optimizers(other) & _optimizers(space):
                     found[folder.resolve()] = ((folder / JOURNAL).stat().st_mtime, folder)
             except (UserError, OSError):  # of another version, with own code that is gone, or without a journal
                 continue
     return [folder for _, folder in sorted(found.values(), key=lambda entry: (-entry[0], str(entry[1])))]
 
 
-def _network(space: SearchSpace) -> tuple[Any, ...]:
-    trial = space.trial_config()
-    return trial.model, bool(trial.pretrained), trial.freeze_backbone
+def _networks(space: SearchSpace) -> set[Network]:
+    """Returns the networks that trials of `space` train, and how they begin."""
+    found = set()
+    for family in space.families:
+        ours = space.narrowed(family)
+        trial = ours.trial_config()
+        weights = ours.space["pretrained"].ends if "pretrained" in ours.space else (trial.pretrained,)
+        found |= {(trial.model, bool(one), trial.freeze_backbone) for one in weights}
+    return found
 
 
 def _optimizers(space: SearchSpace) -> set[Any]:
-    return set(space.space["optimizer"].ends) if "optimizer" in space.space else {space.trial_config().optimizer}
+    searched = {value for domain in space.domains().get("optimizer", ()) for value in domain.ends}
+    always = "optimizer" in space.space
+    return searched if always else searched | {space.trial_config().optimizer}
 
 
 def _named(folder: Path, space: SearchSpace) -> Past:
@@ -134,7 +142,7 @@ def _named(folder: Path, space: SearchSpace) -> Past:
 
 
 def _searched(space: SearchSpace) -> set[str]:
-    return set(space.space) | ({EFFECTIVE_BATCH} if space.search.pairs == "all" else set())
+    return set(space.domains()) | ({EFFECTIVE_BATCH} if space.search.pairs == "all" else set())
 
 
 def _taught(past: Past) -> bool:
@@ -150,16 +158,22 @@ def read_past(folder: Path, space: SearchSpace) -> Past:
 
     Raises UserError where there is no search, or it is damaged.
     """
-    return _past(str(folder.absolute()), read_study(folder), load_space(folder / SETTINGS), _optimizers(space))
+    return _past(str(folder.absolute()), read_study(folder), load_space(folder / SETTINGS), space)
 
 
 def starts_of_next(study: optuna.Study, space: SearchSpace) -> list[dict[str, Any]]:
     """Returns what a next search in the same `space` would try first for what was found in `study`."""
-    return starting_settings([_past("", study, space, _optimizers(space))], space)
+    return starting_settings([_past("", study, space, space)], space)
 
 
-def _past(name: str, study: optuna.Study, settings: SearchSpace, optimizers: set[Any]) -> Past:
-    """Returns what a search with these settings found with these optimizers."""
+def _past(name: str, study: optuna.Study, settings: SearchSpace, space: SearchSpace) -> Past:
+    """Returns what a search with these settings found with the optimizers of `space`.
+
+    Where it trained several networks, it is what it found with those of `space`, if any.
+    """
+    optimizers, networks = _optimizers(space), _networks(settings) & _networks(space)
+    if len(_networks(settings)) == 1 or not networks:  # one that was named tells of another network as a whole
+        networks = _networks(settings)
     trial = settings.trial_config()
     fixed = trial.model_dump() | {name: getattr(settings.data, name) for name in OF_PHOTOGRAPHS}
     part_epochs = study.user_attrs.get(PART_EPOCHS)
@@ -167,13 +181,23 @@ def _past(name: str, study: optuna.Study, settings: SearchSpace, optimizers: set
     read = [
         (frozen, past)
         for frozen, past in read
-        if _is_telling(frozen) and past.parameters.get("optimizer", trial.optimizer) in optimizers
+        if _is_telling(frozen)
+        and past.parameters.get("optimizer", trial.optimizer) in optimizers
+        and _network_of(settings, past.parameters) in networks
     ]
     ended = [past.worth for frozen, past in read if _has_ended(frozen)]
     kept = [
         past for frozen, past in read if _has_ended(frozen) or (ended and past.worth > statistics.median_low(ended))
     ]
     return Past(name, tuple(kept), fixed)
+
+
+def _network_of(space: SearchSpace, parameters: dict[str, Any]) -> Network:
+    trial = space.trial_config()
+    model, weights, frozen = (
+        parameters.get(name, getattr(trial, name)) for name in ("model", "pretrained", "freeze_backbone")
+    )
+    return model, bool(weights), frozen
 
 
 def _has_ended(frozen: FrozenTrial) -> bool:

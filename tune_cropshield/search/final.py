@@ -133,7 +133,8 @@ def _as_in_trials(search: Search) -> tuple[RunConfig, int | None]:
         starts = start_points(search.space, search.plan, search.knowledge)
         behind = starts[1:] if search.space.search.baseline else starts  # trial 0 is no starting point
         first = next(iter([*behind, *starts]), {})
-        parameters, number = {**reference_point(search.space), **first}, None
+        rest = search.space.fitted({**reference_point(search.space), **first})
+        parameters, number = {**rest, **first}, None
     return search.run_config(parameters), number
 
 
@@ -212,7 +213,8 @@ def measured_epoch_s(search: Search) -> float | None:
     config, _ = _as_in_trials(search)
     count = len(search.data.split.train)
     if search.resources.device == "cuda":
-        figures = search.plan.figures.get(Pair(*config.trial.pair))
+        values = config.trial.model_dump()
+        figures = search.plan.of(values).figures.get(Pair(*config.trial.pair))
         return count / figures.images_per_s if figures is not None and figures.images_per_s else None
     import torch
 

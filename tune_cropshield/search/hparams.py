@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tune_cropshield.config.domain import Domain
+from tune_cropshield.config.domain import Domain, covering
 from tune_cropshield.config.space import SEARCHABLE, SearchSpace
 from tune_cropshield.memory.choose.pairs import Plan
 from tune_cropshield.search.endings import DIVERGED, FAILED, OUT_OF_MEMORY, PRUNED, STOPPED_BY_HAND
@@ -57,7 +57,14 @@ METRICS = {  # tag -> what TensorBoard shows as its description
     PRUNED_METRIC: "1 if the trial was stopped early by the pruning rule, 2 if by hand, else 0",
 }
 # Names of parameters in the names of folders, where they are shorter.
-SHORT = {"max_norm": "norm", "weight_decay": "wd", "effective_batch": "batch", "label_smoothing": "smooth", PAIR: ""}
+SHORT = {
+    "max_norm": "norm",
+    "weight_decay": "wd",
+    "effective_batch": "batch",
+    "label_smoothing": "smooth",
+    PAIR: "",
+    "image_size": "px",
+}
 LONGEST_NAME = 48  # paths are short on Windows
 
 
@@ -69,8 +76,8 @@ class HParams:
 
     def __init__(self, search_dir: Path, space: SearchSpace, plan: Plan) -> None:
         self._search_dir = search_dir
-        self._domains = _domains(space, plan)
-        self._searched = [name for name in space.space if name != EFFECTIVE_BATCH or space.search.pairs != "all"]
+        self._space, self._domains = space, _domains(space, plan)
+        self._searched = [name for name in space.domains() if name != EFFECTIVE_BATCH or space.search.pairs != "all"]
         if space.search.pairs == "all":
             self._searched.append(PAIR)
 
@@ -106,7 +113,10 @@ class HParams:
         settings = {**trial, PAIR: f"{trial['micro_batch']}x{trial['accumulation']}"}
         # Without a name for its group of sessions, which would put trials of several searches together.
         start = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
+        absent = self._space.domains().keys() - self._space.domains_of(trial).keys()
         for name, domain in self._domains.items():
+            if name in absent:  # the table's cell stays empty
+                continue
             value = _value(settings[name], as_text=_is_text(domain))
             if isinstance(value, bool):
                 start.hparams[name].bool_value = value
@@ -115,7 +125,7 @@ class HParams:
             else:
                 start.hparams[name].number_value = value
         data = plugin_data_pb2.HParamsPluginData(session_start_info=start)
-        name = setting_name({name: settings[name] for name in self._searched})
+        name = setting_name({name: settings[name] for name in self._searched if name not in absent})
         _write(run_dir / name / START, _record(SESSION_START_INFO_TAG, data))
 
     def trial_stopped(self, number: int) -> None:
@@ -170,13 +180,17 @@ def _domains(space: SearchSpace, plan: Plan) -> dict[str, Domain | tuple[Any, ..
     Searched parameters come first, then the pair's parts, then constants.
     """
     domains: dict[str, Domain | tuple[Any, ...]] = {
-        name: domain for name, domain in space.space.items() if name != EFFECTIVE_BATCH
+        name: covering(known) for name, known in space.domains().items() if name != EFFECTIVE_BATCH
     }
-    pairs = [
-        pair
-        for batch in plan.effective_batches
-        for pair in (plan.pairs[batch] if space.search.pairs == "all" else plan.pairs[batch][:1])
-    ]
+    plans = [own for _, own in plan.families] or [plan]
+    pairs = list(
+        dict.fromkeys(
+            pair
+            for own in plans
+            for batch in own.effective_batches
+            for pair in (own.pairs[batch] if space.search.pairs == "all" else own.pairs[batch][:1])
+        )
+    )
     if space.search.pairs == "all":
         domains[PAIR] = tuple(str(pair) for pair in pairs)
     domains[EFFECTIVE_BATCH] = tuple(sorted({pair.effective_batch for pair in pairs}))

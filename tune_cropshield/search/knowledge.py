@@ -117,7 +117,9 @@ class Knowledge:
         Args:
             own_values: what this search's own trials were worth so far, those that were stopped early too.
         """
-        whole = [(setting, quality) for setting, quality in self.rows if setting.keys() == space.space.keys()]
+        whole = [
+            (setting, quality) for setting, quality in self.rows if setting.keys() == space.domains_of(setting).keys()
+        ]
         count = min(len(whole), round(MOST_ROWS * max(0.0, 1 - len(own_values) / NO_PRIOR_FROM)))
         whole.sort(key=lambda row: row[1])
         shown = [whole[round((place + 0.5) / count * len(whole) - 0.5)] for place in range(count)]
@@ -175,25 +177,32 @@ def distance(one: Setting, other: Setting, space: SearchSpace) -> float:
     both = one.keys() & other.keys()
     if not both:
         return 1.0
-    squares = [_apart(space.space[name], one[name], other[name]) ** 2 for name in both]
+    first, second = space.domains_of(one), space.domains_of(other)
+    squares = [_apart(first[name], one[name], second[name], other[name]) ** 2 for name in both]
     return math.sqrt(sum(squares) / len(squares))
 
 
-def _apart(domain: Domain, one: Value, other: Value) -> float:
-    """Returns the distance of two values of a domain, from 0 to 1.
+def _apart(domain: Domain, one: Value, domain_of_other: Domain, other: Value) -> float:
+    """Returns the distance of two values, from 0 to 1, each by its place in its own domain.
 
     Numbers among choices are in order, a twofold one as far from the next as any, and "none", a bound that is never
     reached, behind the largest. Words differ or do not.
     """
+    places = _place(domain, one), _place(domain_of_other, other)
+    return float(one != other) if None in places else abs(places[0] - places[1])  # type: ignore[operator]
+
+
+def _place(domain: Domain, value: Value) -> float | None:
+    """Returns where a value lies in its domain, from 0 to 1; None among words."""
     if domain.choice is not None:
         if not all(is_number(choice) or choice == NO_BOUND for choice in domain.choice):
-            return float(one != other)
+            return None
         order = sorted(domain.choice, key=lambda choice: math.inf if choice == NO_BOUND else float(choice))
-        return abs(order.index(one) - order.index(other)) / max(1, len(order) - 1)
+        return order.index(value) / max(1, len(order) - 1)
     low, high = domain.range
     if domain.log is not None:
-        return abs(math.log(float(one) / float(other))) / math.log(high / low)
-    return abs(float(one) - float(other)) / (high - low)
+        return math.log(float(value) / low) / math.log(high / low)
+    return (float(value) - low) / (high - low)
 
 
 def _equal(one: Value, other: Value) -> bool:

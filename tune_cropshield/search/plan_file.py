@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
+from typing import Any
 
 from tune_cropshield.memory.choose.pairs import Figures, Pair, Plan
 from tune_cropshield.training.run_folder import write_json
@@ -15,9 +16,16 @@ PLAN = "plan.json"
 def save_plan(folder: Path, plan: Plan) -> None:
     """Writes plan.json: all of the plan, and its pairs one by one.
 
-    A pair stands with its figures (MiB, images/s; null where unknown).
+    A pair stands with its figures (MiB, images/s; null where unknown). Where trials have several networks or image
+    sizes, the plan of each stands in `families`, with the values that tell it apart.
     """
-    own = {field.name: getattr(plan, field.name) for field in fields(plan) if field.name not in ("pairs", "figures")}
+    families = [{"values": dict(values), "plan": _tables(own)} for values, own in plan.families]
+    write_json(folder / PLAN, _tables(plan) | ({"families": families} if families else {}))
+
+
+def _tables(plan: Plan) -> dict[str, Any]:
+    left_out = ("pairs", "figures", "families")
+    own = {field.name: getattr(plan, field.name) for field in fields(plan) if field.name not in left_out}
     pairs = [
         {
             "effective_batch": batch,
@@ -28,7 +36,7 @@ def save_plan(folder: Path, plan: Plan) -> None:
         for batch in sorted(plan.pairs)
         for pair in plan.pairs[batch]
     ]
-    write_json(folder / PLAN, {**own, "pairs": pairs})
+    return {**own, "pairs": pairs}
 
 
 def load_plan(folder: Path) -> Plan | None:
@@ -38,13 +46,18 @@ def load_plan(folder: Path) -> Plan | None:
     """
     try:
         kept = json.loads((folder / PLAN).read_text(encoding="utf-8"))
-        pairs: dict[int, tuple[Pair, ...]] = {}
-        figures = {}
-        for line in kept.pop("pairs"):
-            pair = Pair(line.pop("micro_batch"), line.pop("accumulation"))
-            batch = line.pop("effective_batch")
-            pairs[batch] = (*pairs.get(batch, ()), pair)
-            figures[pair] = Figures(**line)
-        return Plan(pairs=pairs, figures=figures, **{**kept, "notes": tuple(kept["notes"])})
+        families = tuple((family["values"], _plan(family["plan"])) for family in kept.pop("families", []))
+        return replace(_plan(kept), families=families)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
+
+
+def _plan(kept: dict[str, Any]) -> Plan:
+    pairs: dict[int, tuple[Pair, ...]] = {}
+    figures = {}
+    for line in kept.pop("pairs"):
+        pair = Pair(line.pop("micro_batch"), line.pop("accumulation"))
+        batch = line.pop("effective_batch")
+        pairs[batch] = (*pairs.get(batch, ()), pair)
+        figures[pair] = Figures(**line)
+    return Plan(pairs=pairs, figures=figures, **{**kept, "notes": tuple(kept["notes"])})

@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from tune_cropshield.config.branches import where
 from tune_cropshield.config.reference import REFERENCE_CLASSES
-from tune_cropshield.config.settings import RunConfig
+from tune_cropshield.config.settings import RunConfig, TrialConfig
 from tune_cropshield.config.space import SearchSpace
 from tune_cropshield.config.units import counted, describe_bytes, parse_budget
 from tune_cropshield.device import find_device
+from tune_cropshield.memory.choose.pairs import plan_of_families
 from tune_cropshield.search.resources import Resources, divide
 from tune_cropshield.shell import command
 
@@ -65,9 +67,10 @@ def prepare(space: SearchSpace, cache_dir: Path, view: SearchView, kept: Sequenc
     from tune_cropshield.search.trial_settings import most_expensive
     from tune_cropshield.training.model_checks import check_network, check_pretrained
 
-    trial = space.trial_config()
-    check_network(most_expensive(space)[0])
-    check_losses(space)
+    ours = [space.narrowed(family) for family in space.families]
+    for one in ours:
+        check_network(most_expensive(one)[0])
+        check_losses(one)
     device, card = device_and_card(space)
     resources = divide(device, space.search.trials_per_gpu, space.search.trials)
     if not space.data.dir:
@@ -76,10 +79,12 @@ def prepare(space: SearchSpace, cache_dir: Path, view: SearchView, kept: Sequenc
         view.note(f"no --data given: searching on a synthetic data set in {leaves}")
         space = space.model_copy(update={"data": space.data.model_copy(update={"dir": str(leaves)})})
     with view.steps("decoding photographs") as progress:
-        sizes = {trial.image_size, *trial.progressive_sizes.values()}
-        data = open_data(space.data, sizes, cache_dir, progress, space.fits, kept, space.search.folds)
-    check_pretrained(trial, len(data.classes))
-    check_losses(space, len(data.classes))
+        data = open_data(space.data, space.image_sizes, cache_dir, progress, space.fits, kept, space.search.folds)
+    for trial in pretrained_trials(space):
+        check_pretrained(trial, len(data.classes))
+    for one in ours:
+        check_losses(one, len(data.classes))
+    trial = ours[0].trial_config()
     parts = [data.as_said(part.data) for part in space.search.parts_of(RunConfig(data=space.data, trial=trial))]
     for line in remarks(parts[0]):
         view.note(line)
@@ -88,8 +93,8 @@ def prepare(space: SearchSpace, cache_dir: Path, view: SearchView, kept: Sequenc
     used = used_photographs([part.split for part in parts], space)
     count = resources.concurrent_trials
     view.note(
-        f"{len(data.store)} photographs, {len(data.classes)} classes: {used}; {trial.model} at {trial.image_size} px "
-        f"on {device}" + (f", {count} trial{'s' if count > 1 else ''} at once" if device == "cpu" else "")
+        f"{len(data.store)} photographs, {len(data.classes)} classes: {used}; {networks_in_words(space)} on {device}"
+        + (f", {count} trial{'s' if count > 1 else ''} at once" if device == "cpu" else "")
     )
     view.note(to_beat(parts[0].split, data.classes, data.store.labels.tolist()))
     for note in reference_notes(space):
@@ -101,7 +106,10 @@ def prepare(space: SearchSpace, cache_dir: Path, view: SearchView, kept: Sequenc
 
 
 def check_losses(space: SearchSpace, num_classes: int | None = None) -> None:
-    """Raises ConfigError when a loss that trials of `space` may have cannot be trained with; see `check_loss`."""
+    """Raises ConfigError when a loss that trials of `space`, of one family, may have cannot be trained with.
+
+    See `check_loss`.
+    """
     from tune_cropshield.search.trial_settings import most_expensive
     from tune_cropshield.training.loss_checks import check_loss
 
@@ -109,6 +117,26 @@ def check_losses(space: SearchSpace, num_classes: int | None = None) -> None:
     losses = space.space["loss"].ends if "loss" in space.space else (trial.loss,)
     for loss in losses:
         check_loss(trial.model_copy(update={"loss": loss}), num_classes)
+
+
+def pretrained_trials(space: SearchSpace) -> list[TrialConfig]:
+    """Returns the settings of one trial for each network and weights that trials of `space` begin with."""
+    found: dict[tuple[str, object], TrialConfig] = {}
+    for family in space.families:
+        ours = space.narrowed(family)
+        for weights in ours.space["pretrained"].ends if "pretrained" in ours.space else (None,):
+            trial = ours.trial_config({} if weights is None else {"pretrained": weights})
+            found.setdefault((trial.model, trial.pretrained), trial)
+    return list(found.values())
+
+
+def networks_in_words(space: SearchSpace) -> str:
+    """Returns which networks are trained at which sizes: "tiny_cnn at 48 or 64 px, resnet18 at 64 px"."""
+    sizes: dict[str, list[int]] = {}
+    for family in space.families:
+        trial = space.narrowed(family).trial_config()
+        sizes[trial.model] = sorted({*sizes.get(trial.model, []), trial.image_size})
+    return ", ".join(f"{model} at {' or '.join(map(str, sides))} px" for model, sides in sizes.items())
 
 
 def _unused_stores(cache_dir: Path) -> str | None:
@@ -154,13 +182,34 @@ def plan_for(
     view: SearchView,
     cache_dir: Path | None = None,
 ) -> Plan:
-    """Returns the pairs that trials may take on this device.
+    """Returns the pairs that trials may take on this device: those of each family, where there are several.
 
     Args:
         card: the GPU, None on a CPU, where everything fits.
         num_classes: of the photographs. None where they are not known yet: a GPU's pairs are then only estimated.
         cache_dir: keeps what was measured; needed where `num_classes` is given.
     """
+    plans = [
+        (family, _plan_for_one(space.narrowed(family), resources, card, num_classes, view, cache_dir, where(family)))
+        for family in space.families
+    ]
+    plan = plan_of_families(plans)
+    if num_classes is not None:
+        for note in plan.notes:
+            view.note(note)
+    return plan
+
+
+def _plan_for_one(
+    space: SearchSpace,
+    resources: Resources,
+    card: Card | None,
+    num_classes: int | None,
+    view: SearchView,
+    cache_dir: Path | None,
+    family: str,
+) -> Plan:
+    """Returns the pairs of the trials of one family, described by `family`; see `plan_for`."""
     from tune_cropshield.memory.choose.for_gpu import allowed_micro_batches, estimate_for, plan_for_gpu
     from tune_cropshield.memory.choose.pairs import plan_for_cpu
     from tune_cropshield.search.trial_settings import effective_batches, most_expensive
@@ -174,8 +223,6 @@ def plan_for(
                 f"--vram {space.search.vram} has no effect: it bounds a GPU's memory, and trials run on the CPU here"
             )
             plan = replace(plan, notes=(*plan.notes, no_effect))
-        for note in plan.notes:
-            view.note(note)
         return plan
     from tune_cropshield.memory.choose.budget import resolve_budget
     from tune_cropshield.memory.choose.plans import plan_from_estimate
@@ -192,7 +239,7 @@ def plan_for(
         )
         return replace(plan, notes=(*planned_for, *plan.notes))
     assert cache_dir is not None
-    with view.steps("measuring which batch sizes fit the GPU") as measuring:
+    with view.steps(f"measuring which batch sizes fit the GPU{family and f' with {family}'}") as measuring:
         plan = plan_for_gpu(
             trial,
             num_classes,
@@ -204,7 +251,4 @@ def plan_for(
             trust_ample_memory=True,
             measuring=measuring,
         )
-    plan = replace(plan, notes=(*planned_for, *plan.notes))
-    for note in plan.notes:
-        view.note(note)
-    return plan
+    return replace(plan, notes=(*planned_for, *plan.notes))

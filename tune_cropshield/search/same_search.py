@@ -17,7 +17,7 @@ from tune_cropshield.data.split_file import read_split, what_changed
 from tune_cropshield.data.store import Store
 from tune_cropshield.errors import UserError
 from tune_cropshield.search.journal import JOURNAL, num_started
-from tune_cropshield.search.trial_settings import comparable_settings, own_names, settings_mark
+from tune_cropshield.search.trial_settings import OWN_CODE, comparable_settings, own_names, settings_mark
 
 FORMAT = "4"  # of trials' settings, checkpoints and metrics: raised when an older search can no longer be continued
 SPELLED = "spelled_settings"  # user attribute of the study
@@ -45,8 +45,9 @@ def check_same(study: optuna.Study, folder: Path, space: SearchSpace, store: Sto
     """
     check_trials(study, folder)
     marks = {"format": FORMAT, "data": store.fingerprint[:16], "settings": settings_mark(space)}
-    if isinstance(weights := space.trial_config().pretrained, str) and (content := file_digest(Path(weights))):
-        marks["weights"] = content
+    contents = {weights: file_digest(Path(weights)) for weights in own_weights(space)}
+    if any(contents.values()):
+        marks["weights"] = " ".join(content for content in contents.values() if content)
     for name, mark in marks.items():
         before = study.user_attrs.get(name)
         if before is None:
@@ -69,18 +70,25 @@ def check_trials(study: optuna.Study, folder: Path) -> None:
         )
 
 
+def own_weights(space: SearchSpace) -> list[str]:
+    """Returns the files of weights that trials of `space` begin with."""
+    searched = [value for domain in space.domains().get("pretrained", ()) for value in domain.ends]
+    return list(dict.fromkeys(file for file in (space.trial_config().pretrained, *searched) if isinstance(file, str)))
+
+
 def _why(name: str, study: optuna.Study, folder: Path, space: SearchSpace, store: Store) -> str:
     """Returns a sentence on what differs, and how it could be the same again; "" where only the spelling does."""
     if name == "format":
         return "another version of tune_cropshield, whose trials differ, began this search: continue it with that one"
     if name == "weights":
-        return f"since this search was begun, {space.trial_config().pretrained} has changed: put it back as it was"
+        return f"since this search was begun, {' or '.join(own_weights(space))} has changed: put it back as it was"
     if name == "data":
         return f"{store.root}: {_photographs_differ(folder, store)}"
     if (spelled := spelled_settings(study)) is not None:
         differ = settings_differ(spelled, space)
         return f"this search was begun with other settings: {'; '.join(differ)}. Set them back" if differ else ""
-    own = [value for value in own_names(space).values() if is_own(value)]
+    searched = [str(value) for name in OWN_CODE for domain in space.domains().get(name, ()) for value in domain.ends]
+    own = [value for value in (*own_names(space).values(), *searched) if is_own(value)]
     also = f" ({', '.join(own)} may have changed)" if own else ""
     told = "this search was begun with other settings, or by a version in which they meant something else"
     return f"{told}{also}: set them back"
@@ -100,12 +108,15 @@ def settings_differ(before: Mapping[str, Any], space: SearchSpace) -> list[str]:
 
 def own_files_differ(before: Mapping[str, Any], space: SearchSpace) -> list[str]:
     """Returns which files of a user's own hold something else than they did in settings of `comparable_settings`."""
-    now = comparable_settings(space)["code"]
-    return [
-        f"{name} has changed"
-        for name, old, new in zip(own_names(space).values(), before["code"], now, strict=True)
+    now = comparable_settings(space)
+    changed = [
+        name
+        for name, old, new in zip(own_names(space).values(), before["code"], now["code"], strict=True)
         if old != new
     ]
+    then, searched = before.get("searched_code", {}), now.get("searched_code", {})
+    changed += [name for name, digest in searched.items() if name in then and then[name] != digest]
+    return [f"{name} has changed" for name in changed]
 
 
 def _by_name(spelled: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,6 +127,7 @@ def _by_name(spelled: Mapping[str, Any]) -> dict[str, Any]:
         **TrialConfig().model_dump(mode="json"),
         **spelled["trial"],
         **spelled["space"],
+        **spelled.get("when", {}),
         **dict(zip(OF_SEARCH, [*spelled["search"], *spelled.get("parts", [1, 1])], strict=True)),
     }
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from tune_cropshield.config.domain import NO_BOUND
-from tune_cropshield.config.reference import BASELINE, FIRST_TRIAL, REFERENCE_SETTING, recommended
+from tune_cropshield.config.reference import BASELINE, FIRST_TRIAL, REFERENCE_SETTING, recommended, reference_family
 from tune_cropshield.config.settings import TrialConfig
-from tune_cropshield.config.space import OF_PHOTOGRAPHS, SearchSpace
+from tune_cropshield.config.space import OF_PHOTOGRAPHS, SearchSpace, nearest_in
 from tune_cropshield.memory.choose.pairs import Plan
 from tune_cropshield.search.knowledge import Knowledge
 from tune_cropshield.search.trial_settings import EFFECTIVE_BATCH, PAIR
@@ -29,7 +29,7 @@ def start_points(space: SearchSpace, plan: Plan, knowledge: Knowledge | None = N
     starts: list[dict[str, Any]] = []
     reference = [reference_point(space)] if space.search.baseline else []
     for start in (*reference, *knowledge.starts, *named):
-        fitting = with_fitting_pair(start, space, plan)
+        fitting = with_fitting_pair({**(space.family_of(start) or {}), **start}, space, plan)
         if fitting not in starts:
             starts.append(fitting)
     return starts
@@ -46,10 +46,12 @@ def reference_point(space: SearchSpace) -> dict[str, Any]:
     """Returns the baseline, or without one the reference setting for this model, in terms of what is searched.
 
     What it does not speak of takes our default. A value outside the space becomes the nearest one inside:
-    see `reference_differs`.
+    see `reference_differs`. Where several networks are searched, it is of the first that has a reference setting.
     """
-    advice = _advice(space)
-    return {name: space.nearest(name, advice[name]) for name in space.space}
+    family = reference_family(space)
+    ours = space.narrowed(family)
+    advice = _advice(ours)
+    return {**family, **{name: nearest_in(name, domain, advice[name]) for name, domain in ours.space.items()}}
 
 
 def _advice(space: SearchSpace) -> dict[str, Any]:
@@ -67,8 +69,9 @@ def reference_differs(space: SearchSpace) -> dict[str, tuple[Any, Any]]:
     """
     if space.baseline is not None:
         return {}  # the space holds it
-    trial, point, advice = space.trial_config(), reference_point(space), _advice(space)
-    names = [*recommended(trial), *(name for name in UNSAID if name in space.space)]
+    ours, point = space.narrowed(reference_family(space)), reference_point(space)
+    trial, advice = ours.trial_config(), _advice(ours)
+    names = [*recommended(trial), *(name for name in UNSAID if name in ours.space)]
     taken = {name: point.get(name, getattr(trial, name)) for name in names}
     return {name: (advice[name], taken[name]) for name in names if taken[name] != advice[name]}
 
@@ -101,6 +104,7 @@ def with_fitting_pair(start: dict[str, Any], space: SearchSpace, plan: Plan) -> 
     batch = start.get(EFFECTIVE_BATCH)
     if batch is None:
         return start
+    plan = plan.of(start)
     rest = {name: value for name, value in start.items() if name != EFFECTIVE_BATCH}
     fitting = min(plan.effective_batches, key=lambda known: abs(known - batch))
     return (

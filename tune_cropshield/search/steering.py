@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Mapping
 
 import optuna
-from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
 from tune_cropshield.config.reference import REFERENCE, ends_reference
@@ -19,6 +18,7 @@ from tune_cropshield.search.endings import go_on_with
 from tune_cropshield.search.journal import best_first, num_started, quiet_optuna, stopped, unfinished
 from tune_cropshield.search.optuna_private import reopened
 from tune_cropshield.search.pruning import PruningRule
+from tune_cropshield.search.searched import Searched
 from tune_cropshield.search.trial_settings import suggest
 
 
@@ -34,7 +34,7 @@ class Steering:
     def __init__(
         self,
         study: optuna.Study,
-        distributions: Mapping[str, BaseDistribution],
+        searched: Searched,
         rule: PruningRule,
         num_trials: int,
         *,
@@ -46,7 +46,7 @@ class Steering:
         reference_epochs: trial 0 is the reference setting, and has so many epochs; None where it is one like others.
         rule_name: what a user calls the rule, for messages where it is their own.
         """
-        self._study, self._distributions = study, dict(distributions)
+        self._study, self._searched = study, searched
         self._rule, self._rule_name, self._reference_epochs = rule, rule_name, reference_epochs
         self._unfinished = deque(unfinished(study))
         self._num_new = num_trials - num_started(study)
@@ -87,7 +87,7 @@ class Steering:
         if self._num_new > 0:
             self._num_new -= 1
             with quiet_optuna():
-                return self._study.ask(self._distributions)
+                return self._with_all_parameters(self._study.ask())
         if waiting and (ranked := best_first(self._study)):
             number = self._asked("goes_on_at_the_end", waiting, ranked[0].number)
             if number is not None:
@@ -117,10 +117,16 @@ class Steering:
     def _again(self, frozen: FrozenTrial) -> optuna.Trial:
         """Returns an unfinished trial with all its parameters: a kill may have come between two of them."""
         with quiet_optuna():
-            trial = reopened(self._study, frozen)
-            for name, distribution in self._distributions.items():
-                suggest(trial, name, distribution)
-        return trial
+            return self._with_all_parameters(reopened(self._study, frozen))
+
+    def _with_all_parameters(self, trial: optuna.Trial) -> optuna.Trial:
+        """Returns `trial` with a value for each parameter of its branch, which its first ones decide on."""
+        while True:
+            kept = self._searched.of(trial.params).kept
+            name = next((name for name in kept if name not in trial.params), None)
+            if name is None:
+                return trial
+            suggest(trial, name, kept[name])
 
     def _further(self, frozen: FrozenTrial) -> optuna.Trial:
         """Returns a trial that was stopped, as one that is trained again."""

@@ -21,6 +21,8 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy.special import ndtr
 
 VARIANCE = "variance"  # user attribute of a trial: of its value, 0 where it is not there
+# User attribute of a study: [(values that tell a branch, {parameter that its trials do not have: what stands for it})].
+ABSENT = "absent"
 NUM_KERNELS = 48  # length scales drawn; the likeliest few of them are averaged
 NUM_LIKELY = 8
 NUM_RANDOM, NUM_NEAR = 256, 128  # settings that a proposal is chosen from: anywhere, and near the best
@@ -127,6 +129,7 @@ class SurrogateSampler(BaseSampler):
         near = [ended[place].params for place in np.argsort(-values)[:NUM_BEST]]
         candidates = [space.anywhere(rng) for _ in range(NUM_RANDOM)]
         candidates += [space.near(near[place % len(near)], rng) for place in range(NUM_NEAR)]
+        candidates = [_neutral(setting, study.user_attrs.get(ABSENT, [])) for setting in candidates]
         improvement = model.expected_improvement(space.points(candidates), best)
         return candidates[int(np.argmax(improvement))]
 
@@ -135,6 +138,14 @@ class SurrogateSampler(BaseSampler):
     ) -> Any:
         """Returns a random value."""
         return self._random.sample_independent(study, trial, param_name, param_distribution)
+
+
+def _neutral(setting: dict[str, Any], absent: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, Any]:
+    """Returns `setting` with what its branch does not have where it stands in all trials of the branch."""
+    for values, missing in absent:
+        if all(setting.get(name, value) == value for name, value in values.items()):
+            return {name: missing.get(name, value) for name, value in setting.items()}
+    return setting
 
 
 def _without_a_tail(values_N: Matrix) -> Matrix:

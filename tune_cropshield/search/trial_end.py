@@ -8,6 +8,7 @@ from tune_cropshield.search.context import Search
 from tune_cropshield.search.endings import REASON, RETIRED, STOPPED_BY_HAND
 from tune_cropshield.search.flat import end_if_flat
 from tune_cropshield.search.journal import is_stopped
+from tune_cropshield.search.trial_settings import family_of
 from tune_cropshield.training.run_folder import read_events
 
 
@@ -47,20 +48,22 @@ def _learn_from_events(search: Search, number: int) -> None:
     """Remembers which micro-batches ran out of memory in the trial, and says when its worker was replaced."""
     for event in read_events(search.trial_folder(number)):
         if event.get("part") == "training":
-            _remember_too_large(search, event["before"], event["reason"])
+            _remember_too_large(search, number, event["before"], event["reason"])
         if event.get("event") == RETIRED:
             search.view.note(f"before t{number:03d}, {event[REASON]}")
 
 
-def _remember_too_large(search: Search, micro_batch: int, reason: str) -> None:
-    """Lowers the measurements that are kept of this model: no later plan proposes this micro-batch again."""
-    if search.plan.source != "probe" or search.card is None:
+def _remember_too_large(search: Search, number: int, micro_batch: int, reason: str) -> None:
+    """Lowers what is kept of the measurements of a trial's model: no later plan proposes this micro-batch again."""
+    parameters = search.study.get_trials(deepcopy=False)[number].params
+    plan, space = search.plan.of(parameters), search.space.narrowed(family_of(parameters, search.space))
+    if plan.source != "probe" or search.card is None:
         return
     from tune_cropshield.memory.choose.for_gpu import at_largest_size, gpu_precision
     from tune_cropshield.memory.measure.cache import ProbeCache, identity
     from tune_cropshield.search.trial_settings import most_expensive
 
-    assert search.plan.share_mib is not None
-    trial = at_largest_size(most_expensive(search.space)[0])  # what the plan was made for
+    assert plan.share_mib is not None
+    trial = at_largest_size(most_expensive(space)[0])  # what the plan was made for
     model = identity(trial, len(search.data.classes), gpu_precision(trial), search.card)
-    ProbeCache(search.cache_dir, model).lower(micro_batch, search.plan.share_mib, reason)
+    ProbeCache(search.cache_dir, model).lower(micro_batch, plan.share_mib, reason)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
+from tune_cropshield.config.branches import own_ranges
+from tune_cropshield.config.domain import Value
 from tune_cropshield.config.faults import Settings
 from tune_cropshield.config.registry import is_own, source_digest
 from tune_cropshield.config.settings import TrialConfig
@@ -31,10 +33,11 @@ OF_EVERY_IDENTITY = frozenset({
     "val_share", "test_share", "split_seed", "group", "max_bad_share", "fit", "class_depth", "merge",
 })
 # fmt: on
+OWN_CODE = ("model", "loss", "optimizer", "schedule")  # settings that may name a user's own code
 
 
 def distributions(space: SearchSpace, plan: Plan) -> dict[str, BaseDistribution]:
-    """Returns what Optuna samples from: the space's domains.
+    """Returns what Optuna samples from in a space of one family: the space's domains.
 
     Of effective batches (or pairs) they hold only those that the plan says fit.
     """
@@ -60,6 +63,8 @@ def comparable_settings(space: SearchSpace) -> dict[str, Any]:
         "trial": _identifying(trial),
         "code": [source_digest(name) for name in own_names(space).values()],
         "space": {name: domain.describe() for name, domain in space.space.items()},
+        **({"when": ranges_of_their_own(space)} if space.when else {}),
+        **({"searched_code": code} if (code := _searched_code(space)) else {}),
         "data": _identifying(space.data, but={"dir", "folds", "fold"}),
         **({"parts": [search.folds, search.replicates]} if search.num_parts > 1 else {}),
         "search": [search.epochs, search.grace_epochs, search.reduction_factor, search.pairs, search.pruning],
@@ -74,6 +79,17 @@ def _identifying(settings: Settings, but: Collection[str] = ()) -> dict[str, Any
         for name, value in everything.items()
         if name not in but and (name in OF_EVERY_IDENTITY or name in not_default)
     }
+
+
+def ranges_of_their_own(space: SearchSpace) -> dict[str, str]:
+    """Returns {table and parameter, like "when.optimizer.sgd.lr": its range} of every range of a choice's own."""
+    return {".".join((*table[1:], name)): domain.describe() for table, name, domain in own_ranges(space.when)}
+
+
+def _searched_code(space: SearchSpace) -> dict[str, str | None]:
+    """Returns {name of a user's own code that is searched: a digest of what stands in its file}."""
+    choices = [value for name in OWN_CODE for domain in space.domains().get(name, ()) for value in domain.ends]
+    return {str(name): source_digest(str(name)) for name in choices if is_own(str(name))}
 
 
 def own_names(space: SearchSpace) -> dict[str, str]:
@@ -93,21 +109,6 @@ def settings_mark(space: SearchSpace) -> str:
     return hashlib.sha256(json.dumps(comparable_settings(space), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def as_begun(found: dict[str, BaseDistribution], study: optuna.Study) -> dict[str, BaseDistribution]:
-    """Returns `found` with the choices that a resumed search's own trials were sampled from, in their order.
-
-    Optuna knows no others any more.
-
-    What fits may have changed since: other memory is free, or a micro-batch ran out of it. A pair that does not fit
-    is halved when its memory runs out.
-    """
-    begun = {name: known for trial in study.get_trials(deepcopy=False) for name, known in trial.distributions.items()}
-    return {
-        name: begun[name] if isinstance(begun.get(name), CategoricalDistribution) else own
-        for name, own in found.items()
-    }
-
-
 def suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> None:
     """Draws a parameter of a trial, as `study.ask` does; one that it has already stays."""
     match distribution:
@@ -119,10 +120,18 @@ def suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> N
             trial.suggest_int(name, low, high, step=step, log=log)
 
 
+def family_of(parameters: Mapping[str, Any], space: SearchSpace) -> dict[str, Value]:
+    """Returns the first of the families of `space` that agrees with these parameters, else the first of all."""
+    families = space.families
+    agreeing = (one for one in families if all(parameters.get(name, value) == value for name, value in one.items()))
+    return next(agreeing, families[0])
+
+
 def pair_of(parameters: dict[str, Any], space: SearchSpace, plan: Plan) -> Pair:
     """Returns the micro-batch and accumulation of a trial with these parameters."""
     if PAIR in parameters:
         return parse_pair(parameters[PAIR])
+    space, plan = space.narrowed(family_of(parameters, space)), plan.of(parameters)
     batch = parameters.get(EFFECTIVE_BATCH, space.trial_config().effective_batch)
     if EFFECTIVE_BATCH in parameters and not plan.pairs.get(batch):  # it fitted when the search was begun
         from tune_cropshield.memory.choose.for_gpu import allowed_micro_batches
@@ -149,7 +158,7 @@ def trial_config(space: SearchSpace, parameters: dict[str, Any], plan: Plan, res
 
 
 def effective_batches(space: SearchSpace) -> tuple[int, ...]:
-    """Returns the effective batches that trials of `space` may have."""
+    """Returns the effective batches that trials of `space`, of one family, may have."""
     if EFFECTIVE_BATCH in space.space:
         ends = space.space[EFFECTIVE_BATCH].ends
         if space.space[EFFECTIVE_BATCH].choice is None:
@@ -183,7 +192,7 @@ FINE_TUNING: dict[str, Callable[[Any], Any]] = {"unfreeze_epochs": max, "backbon
 
 
 def most_expensive(space: SearchSpace) -> tuple[TrialConfig, dict[str, Any]]:
-    """Returns the settings that the memory plan is made for, and what is searched among them.
+    """Returns the settings that the memory plan of a space of one family is made for, and what is searched among them.
 
     Every searched setting that changes what a step takes stands at its most expensive value; the second result holds
     those ({name: value}) whose values differ in that.

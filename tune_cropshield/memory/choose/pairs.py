@@ -5,10 +5,11 @@ Nothing here needs PyTorch: on a CPU a plan is made without it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
+from tune_cropshield.config.branches import where
 from tune_cropshield.errors import ConfigError
 
 EFFECTIVE_BATCHES = (16, 32, 64, 128, 256)  # planned for where none are named
@@ -101,7 +102,8 @@ class Plan:
     The first of each is the one to take when only one is wanted.
 
     share_mib: what the allocator of one trial may reserve, None on a CPU. fixed_mib, per_image_mib: of the line that
-    large batches follow.
+    large batches follow. families: where trials have several networks or image sizes, the values that tell them apart,
+    each with its own plan.
     """
 
     pairs: dict[int, tuple[Pair, ...]]
@@ -112,6 +114,11 @@ class Plan:
     per_image_mib: float | None = None
     figures: dict[Pair, Figures] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    families: tuple[tuple[Mapping[str, Any], Plan], ...] = ()
+
+    def of(self, parameters: Mapping[str, Any]) -> Plan:
+        """Returns the plan of trials with these parameters: the first of the families' that agrees with them."""
+        return next((plan for family, plan in self.families if _agree(family, parameters)), self)
 
     def best(self, effective_batch: int) -> Pair:
         """Returns the pair for `effective_batch`; raises ConfigError when none fits."""
@@ -135,12 +142,43 @@ class Plan:
 
         every_pair: trials take any of the pairs, and not only the first of each effective batch.
         """
+        if self.families:
+            return min(plan.spare_mib(every_pair) for _, plan in self.families)
         taken = [pairs if every_pair else pairs[:1] for pairs in self.pairs.values()]
         needs = [self.figures[pair].reserved_mib if pair in self.figures else None for pairs in taken for pair in pairs]
         known = [need for need in needs if need is not None]
         if self.share_mib is None or not known or len(known) < len(needs):
             return 0.0
         return max(PLANNED_SHARE * self.share_mib - max(known), 0.0)
+
+
+def _agree(family: Mapping[str, Any], parameters: Mapping[str, Any]) -> bool:
+    return all(parameters.get(name, value) == value for name, value in family.items())
+
+
+def plan_of_families(plans: Sequence[tuple[Mapping[str, Any], Plan]]) -> Plan:
+    """Returns the plan of a search whose trials have several networks or image sizes, given that of each family.
+
+    Its pairs are those of any family, and its share of memory is what every trial may reserve.
+    """
+    every = [plan for _, plan in plans]
+    if len(every) == 1 and not plans[0][0]:
+        return every[0]
+    batches = sorted({batch for plan in every for batch in plan.pairs})
+    shares = [plan.share_mib for plan in every if plan.share_mib is not None]
+    return Plan(
+        {batch: tuple(dict.fromkeys(p for plan in every for p in plan.pairs.get(batch, ()))) for batch in batches},
+        "probe" if any(plan.source == "probe" for plan in every) else every[0].source,
+        min(shares, default=None),
+        max(plan.context_mib for plan in every),
+        notes=tuple(dict.fromkeys(_note(note, family, plans) for family, plan in plans for note in plan.notes)),
+        families=tuple(plans),
+    )
+
+
+def _note(note: str, family: Mapping[str, Any], plans: Sequence[tuple[Mapping[str, Any], Plan]]) -> str:
+    """Returns a note on the plan of one family, with the family's values where it is not true of all."""
+    return note if all(note in plan.notes for _, plan in plans) else f"{where(family)}: {note}"
 
 
 def plan_for_cpu(effective_batches: Iterable[int], allowed: Allowed = ANY) -> Plan:
