@@ -46,6 +46,8 @@ def words_for(kind: Any, limits: tuple[Any, ...] = ()) -> str:
     if origin is dict:
         key, value = get_args(kind)
         return f"table: {words_for(key)} = {words_for(value)}"
+    if origin is list:
+        return f"list of {words_for(get_args(kind)[0])}"
     if origin is tuple:
         parts = get_args(kind)
         if Ellipsis in parts:

@@ -192,15 +192,19 @@ def check_can_be_made(folder: Path, flag: str) -> None:
         raise UserError(f"{folder} cannot be used: {place} {why}; give another folder ({flag})")
 
 
-def check_apart(photographs: Path, cache: Path, out: Path) -> None:
-    """Raises UserError when one of our folders lies among the photographs: its pictures would be taken for more."""
-    inside = photographs.resolve()
-    for folder, remedy in (
-        (out, "give a folder elsewhere (--out)"),
-        (cache, "set XDG_CACHE_HOME to a folder elsewhere"),
-    ):
-        if folder.resolve().is_relative_to(inside):
-            raise UserError(f"{folder} lies inside the folder of photographs, {photographs}: {remedy}")
+def check_apart(photographs: Sequence[str], cache: Path, out: Path) -> None:
+    """Raises UserError when one of our folders lies among the photographs: its pictures would be taken for more.
+
+    photographs: the folders that are looked through for them.
+    """
+    for place in photographs:
+        inside = Path(place).resolve()
+        for folder, remedy in (
+            (out, "give a folder elsewhere (--out)"),
+            (cache, "set XDG_CACHE_HOME to a folder elsewhere"),
+        ):
+            if folder.resolve().is_relative_to(inside):
+                raise UserError(f"{folder} lies inside the folder of photographs, {place}: {remedy}")
 
 
 def make_free_folder(folder: Path) -> Path:

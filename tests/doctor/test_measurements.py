@@ -120,13 +120,13 @@ def test_photographs_are_read_as_a_configuration_or_a_space_says(
     (tmp_path / "config.toml").write_text(said)
     (tmp_path / "space.toml").write_text(said + '[space]\nfit = {choice = ["crop", "pad"]}\n')
 
-    of_config, fits = chosen_photographs(root, tmp_path / "config.toml", None)
+    of_config, fits = chosen_photographs({"data": root}, tmp_path / "config.toml", None)
     found = examine_photographs(of_config, 30, 2, fits)
     assert found.classes == {"apple/healthy": 2, "apple/rust": 1, "corn/rust": 1}
     assert len(found.long) == 1
     assert measure_loading(of_config, 32, CPU, seconds=0.5).images == 4
     assert examine_photographs(of_config.model_copy(update={"fit": "pad"}), 30, 2).long == ()
-    of_space, fits = chosen_photographs(root, None, tmp_path / "space.toml")
+    of_space, fits = chosen_photographs({"data": root}, None, tmp_path / "space.toml")
     assert fits == ("crop", "pad")
     assert examine_photographs(of_space, 30, 2, fits).long == ()
 

@@ -153,7 +153,7 @@ def test_the_photographs_are_looked_for_where_the_search_was_gone_on_with_last(
 
     assert [each.config.data.dir for each in candidates(folder, read_study(folder), 3)] == [str(moved)] * 2
     assert f'dir = "{moved}"' in exported(folder / "t000", "toml")[1]
-    assert chosen_photographs(None, folder / "t000" / "config.toml", None)[0].dir == str(moved)
+    assert chosen_photographs({}, folder / "t000" / "config.toml", None)[0].dir == str(moved)
 
     again = shutil.copytree(folder / "t000", folder / "retrained")  # it may have been trained on others
     assert read_config(again).data.dir == str(drawn_leaves)

@@ -220,14 +220,14 @@ def test_the_photograph_is_prepared_as_pillow_does_it_to_the_last_level(fit: str
 
 
 def test_synthetic_leaves_take_the_place_of_photographs_that_are_gone(tmp_path: Path) -> None:
-    photographs = photographs_to_check(str(tmp_path / "gone"))
+    photographs = photographs_to_check(DataConfig(dir=str(tmp_path / "gone")))
 
     assert len(photographs) == 16
     assert len({photograph.tobytes() for photograph in photographs}) == 16
 
 
 def test_a_file_that_gives_other_logits_is_refused(tiny: Export, drawn_leaves: Path) -> None:
-    photographs = photographs_to_check(str(drawn_leaves))
+    photographs = photographs_to_check(DataConfig(dir=str(drawn_leaves)))
     model = load_run(tiny.run_dir, "tiny_cnn")
     content = tiny.file.read_bytes()
     assert checked_difference(content, photographs, model, Preparation(32)) <= 1e-3

@@ -34,7 +34,7 @@ OPTIMIZERS_SHOWN = {"adamw": "AdamW", "sgd": "SGD"}
 
 def follows_time(given: Mapping[str, Any]) -> bool:
     """Tells whether as many trials are searched as the time budget holds: there is one, and nothing says how many."""
-    chosen = "data" in given and "space" not in given
+    chosen = names_photographs(given) and "space" not in given
     return chosen and "time_budget" in given and "trials" not in given and not given.get("quick")
 
 
@@ -77,7 +77,7 @@ def _what_was_chosen(given: Mapping[str, Any], space: SearchSpace) -> str:
     ranges = f"ranges and starting points of {family.space}" if starts else f"ranges of {family.space}"
     ranges += "" if starts else f", and starting points that are usual for {OPTIMIZERS_SHOWN[trial.optimizer]}"
     ranges += " (--space FILE takes others)"
-    if "data" not in given:
+    if not names_photographs(given):
         return f"no --data given: a short demonstration with {trial.model} from scratch {length}; {ranges}"
     how = f"fine-tuned from ImageNet weights with {OPTIMIZERS_SHOWN[trial.optimizer]}"
     if not trial.pretrained:
@@ -116,7 +116,7 @@ def chosen_tables(given: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     if family.trial.get("model", model := tables["trial"]["model"]) != model:
         tables.pop("start", None)  # what is tried first there was chosen for that network
     tables |= {"trial": {**tables["trial"], **family.trial}, "search": {**tables["search"], **family.search}}
-    if "data" not in given:
+    if not names_photographs(given):
         demo = read_toml(find_space("demo"))
         if not has_fixed_size(given["model"]):
             tables["trial"]["image_size"] = demo["trial"]["image_size"]
@@ -126,7 +126,12 @@ def chosen_tables(given: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
 
 def is_demo(given: Mapping[str, Any]) -> bool:
     """Tells whether a search without photographs and a space is the demonstration as it stands in demo.toml."""
-    return "space" not in given and "data" not in given and given.get("model") in (None, ON_CPU)
+    return "space" not in given and not names_photographs(given) and given.get("model") in (None, ON_CPU)
+
+
+def names_photographs(given: Mapping[str, Any]) -> bool:
+    """Tells whether the arguments of `search` say where photographs come from."""
+    return any(name in given for name in ("data", "labels", "train"))
 
 
 def _is_known(model: object) -> bool:
@@ -147,7 +152,8 @@ def _family(given: Mapping[str, Any]) -> Family:
     device = _device(given)
     model = given.get("model", default_network(device))
     weights = False
-    if "data" in given and os.path.isdir(str(given["data"])) and has_weights(model):
+    there = (given.get(name) for name in ("data", "labels", "train"))
+    if any(os.path.exists(str(place)) for place in there if place is not None) and has_weights(model):
         from tune_cropshield.training.published_weights import weights_can_be_had
 
         weights = weights_can_be_had(model)

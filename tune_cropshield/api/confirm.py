@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from tune_cropshield.api.arguments import (
     DEVICES,
+    AnyColumns,
     AnyPath,
     DeviceChoice,
     Progress,
     check_choice,
+    columns_as_flag,
     command_line,
-    path_of,
+    moved_to,
     view_of,
 )
 from tune_cropshield.api.names import search_named
@@ -71,6 +73,11 @@ def confirm(
     top: int = 3,
     seeds: int = 3,
     data: AnyPath | None = None,
+    labels: AnyPath | None = None,
+    columns: AnyColumns | None = None,
+    train: AnyPath | None = None,
+    val: AnyPath | None = None,
+    test: AnyPath | None = None,
     device: DeviceChoice | None = None,
     progress: Progress = True,
 ) -> ConfirmResult:
@@ -83,6 +90,7 @@ def confirm(
         top: How many of the best trials are trained again.
         seeds: With how many new seeds each; the split stays the same.
         data: The folder of photographs, where it has moved.
+        labels, columns, train, val, test: The table or the folders, where these have; see `tune_cropshield.search`.
         device: "cpu", "cuda" or "auto", instead of the search's.
         progress: Shown while it trains; see `tune_cropshield.search`.
 
@@ -118,11 +126,12 @@ def confirm(
     chosen = candidates(folder, study, top, name_of_trial_0(space))
     new_seeds = fresh_seeds(chosen[0], seeds, space.search.replicates)
     table = read_table(folder)  # a damaged one is told about at once
-    photographs = chosen[0].config.data
-    if data is not None:
-        photographs = photographs.model_copy(update={"dir": str(path_of(data, "--data").absolute())})
+    known = chosen[0].config.data
+    places = {"data": data, "labels": labels, "columns": columns, "train": train, "val": val, "test": test}
+    photographs = moved_to(known, places) or known
     used = find_device(device or space.search.device)
-    again = command_line("confirm", search_dir, top=top, seeds=seeds, data=data, device=device)
+    said = {**places, "columns": columns_as_flag(columns) if columns is not None else None}
+    again = command_line("confirm", search_dir, top=top, seeds=seeds, **said, device=device)
     import torch
 
     from tune_cropshield.data.dataset import DeviceData
@@ -140,7 +149,7 @@ def confirm(
             f"{chosen[0].name} and {labels}, each with the seeds {', '.join(map(str, new_seeds))}; the same split for "
             f"all, {words.counted(num_judged, 'validation photograph')}"
         )
-        moved = [_with_photographs(candidate, photographs.dir) for candidate in chosen]
+        moved = [_with_photographs(candidate, photographs) for candidate in chosen]
         on_device, threads = DeviceData(opened, torch.device(used)), divide(used, 1, 1).threads
         conditions = conditions_of(on_device, threads)
         for others, count in under_other_conditions(table, conditions).items():
@@ -251,7 +260,7 @@ def _train_all(
     return runs
 
 
-def _with_photographs(candidate: Candidate, folder: str) -> Candidate:
-    """Returns `candidate` trained on a folder that may have moved."""
-    data = candidate.config.data.model_copy(update={"dir": folder})
+def _with_photographs(candidate: Candidate, photographs: DataConfig) -> Candidate:
+    """Returns `candidate` trained on photographs that may have moved."""
+    data = candidate.config.data.at({**photographs.places, "columns": photographs.columns})
     return replace(candidate, config=candidate.config.model_copy(update={"data": data}))

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
-from tune_cropshield.api.arguments import AnyPath, path_of
+from tune_cropshield.api.arguments import AnyColumns, AnyPath, path_of, places_of
 from tune_cropshield.api.space import new_space
 from tune_cropshield.config.faults import command_line, validated
 from tune_cropshield.config.places import cache_dir
 from tune_cropshield.config.settings import DataConfig, Fit, TrialConfig, load_config
-from tune_cropshield.data.folder import check_folder
 from tune_cropshield.data.generated import generated_leaves
+from tune_cropshield.data.sources import check_photographs
 from tune_cropshield.device import find_device, num_cores
 from tune_cropshield.errors import UserError
 from tune_cropshield.outcome.trained import where_they_lie_now
@@ -25,6 +24,11 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import: faulty arguments are told 
 def examine(
     *,
     data: AnyPath | None = None,
+    labels: AnyPath | None = None,
+    columns: AnyColumns | None = None,
+    train: AnyPath | None = None,
+    val: AnyPath | None = None,
+    test: AnyPath | None = None,
     config: AnyPath | None = None,
     space: AnyPath | None = None,
     model: str | None = None,
@@ -35,6 +39,7 @@ def examine(
     Args:
         data: One sub-folder of photographs per class; left out, that of `config` or `space`, or a small synthetic data
             set.
+        labels, columns, train, val, test: Where photographs and labels come from, as in `tune_cropshield.search`.
         config: A config.toml whose [data] says how the photographs are read, as `train` does.
         space: A search space whose [data] does, as `search` does; one of the two at most.
         model: The network to measure with; left out, those that the rules speak of.
@@ -46,11 +51,12 @@ def examine(
     """
     if model is not None:
         validated(TrialConfig, {"model": model}, command_line("trial", {"model": model}))
-    photographs, fits = chosen_photographs(data, config, space)
-    drawn = not photographs.dir
+    given = {"data": data, "labels": labels, "columns": columns, "train": train, "val": val, "test": test}
+    photographs, fits = chosen_photographs(given, config, space)
+    drawn = not photographs.given
     if drawn:
         photographs = photographs.model_copy(update={"dir": str(generated_leaves(cache_dir()))})
-    check_folder(Path(photographs.dir), photographs.class_depth, photographs.merge)  # before heavy imports
+    check_photographs(photographs)  # before heavy imports
     device = find_device("auto")
     import torch
 
@@ -61,22 +67,21 @@ def examine(
 
 
 def chosen_photographs(
-    data: AnyPath | None, config: AnyPath | None, space: AnyPath | None
+    given: Mapping[str, Any], config: AnyPath | None, space: AnyPath | None
 ) -> tuple[DataConfig, tuple[Fit, ...]]:
     """Returns which photographs and how they are split, and how they may become squares.
 
-    Raises as `examine` does.
+    given: the arguments that say where photographs come from. Raises as `examine` does.
     """
     if config is not None and space is not None:
         raise UserError("--config and --space both say how photographs are read: give one of them")
     if space is not None:
-        searched = new_space({"space": space} | ({"data": data} if data is not None else {}))
+        searched = new_space({"space": space} | {name: value for name, value in given.items() if value is not None})
         return searched.data, searched.fits
-    folder = str(path_of(data, "--data").absolute()) if data is not None else ""
+    places = places_of(given)
     if config is None:
-        given = {"dir": folder}
-        return validated(DataConfig, given, command_line("data", given)), ("crop",)
+        return validated(DataConfig, places, command_line("data", places)), ("crop",)
     file = path_of(config, "--config")
-    whole = load_config(file, {"data": {"dir": folder} if folder else {}})
-    found = (whole if folder or file.name != CONFIG else where_they_lie_now(whole, file.parent)).data
+    whole = load_config(file, {"data": places})
+    found = (whole if places or file.name != CONFIG else where_they_lie_now(whole, file.parent)).data
     return found, (found.fit,)

@@ -10,7 +10,7 @@ from tune_cropshield.api.choice import choice_notes, follows_time
 from tune_cropshield.api.space import RUNS, known_before, new_space
 from tune_cropshield.config.places import cache_dir
 from tune_cropshield.config.space import SearchSpace
-from tune_cropshield.data.folder import check_folder
+from tune_cropshield.data.sources import check_photographs
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import: a faulty space is told about before
     from tune_cropshield.api.expectation import Expectation
@@ -52,8 +52,8 @@ def dry_run(given: dict[str, Any], out: Path | None = None, *, resume: bool = Fa
         space = resumed.space
     else:
         space = new_space(given)
-    if space.data.dir:  # before anything heavy is imported
-        check_folder(Path(space.data.dir), space.data.class_depth, space.data.merge, folds=space.search.folds)
+    if space.data.given:  # before anything heavy is imported
+        check_photographs(space.data, folds=space.search.folds)
     from tune_cropshield.search.earlier import read_knowledge
     from tune_cropshield.search.prepare import check_losses, device_and_card, plan_for
     from tune_cropshield.search.resources import divide
@@ -80,7 +80,7 @@ def dry_run(given: dict[str, Any], out: Path | None = None, *, resume: bool = Fa
         notes = [*choice_notes(given, space), *notes]
     starts = start_points(space, plan, knowledge)
     expected = None
-    if space.data.dir:
+    if space.data.given:
         from tune_cropshield.api.expectation import expect
 
         timed = []

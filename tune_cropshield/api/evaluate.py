@@ -9,10 +9,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tune_cropshield.api.arguments import AnyPath, check_choice, path_of
+from tune_cropshield.api.arguments import AnyColumns, AnyPath, check_choice, path_of, places_of
 from tune_cropshield.api.names import run_named
 from tune_cropshield.api.report import write_again
+from tune_cropshield.config.faults import command_line as command_words
+from tune_cropshield.config.faults import validated
 from tune_cropshield.config.places import cache_dir
+from tune_cropshield.config.settings import DataConfig
 from tune_cropshield.data.split import TEST
 from tune_cropshield.errors import UserError
 from tune_cropshield.files import as_utf8, check_can_be_made
@@ -160,6 +163,8 @@ def evaluate(
     run_dir: AnyPath,
     *,
     data: AnyPath | None = None,
+    labels: AnyPath | None = None,
+    columns: AnyColumns | None = None,
     split: Literal["val", "test", "all"] | None = None,
     to: AnyPath | None = None,
 ) -> EvaluationResult:
@@ -168,7 +173,8 @@ def evaluate(
     Args:
         run_dir: A folder with config.toml, classes.json and model.safetensors: OUT/best, OUT/t000 or `train`'s; of a
             search's folder, its best/. In results/runs, the name is enough.
-        data: The folder of photographs; left out, the one it was trained on. Classes are compared by name.
+        data: The folder of photographs; left out, those it was trained on. Classes are compared by name.
+        labels, columns: A table of labels, as in `tune_cropshield.search`; its paths begin in `data`, or in its folder.
         split: "val" and "test" are the photographs that it was validated on and those that no training used, wherever
             they have moved; "test" is meant to be read once, for the winner. "all" is a whole folder. Left out, "val"
             for the folder it was trained on, and "all" for another one.
@@ -185,11 +191,12 @@ def evaluate(
     if split is not None:
         check_choice("--split", split, JUDGED_PARTS)
     config, classes, weights = read_run(run_dir)
-    given = path_of(data, "--data").absolute() if data is not None else None
-    if given is None and not config.data.dir:
+    given = _places(data, labels, columns)
+    if not given and not config.data.given:
         raise UserError(f"{run_dir / CONFIG} names no photographs: give --data DIR")
     folder = path_of(to, "--to") if to is not None else run_dir
     check_can_be_made(folder, "--to")
+    validated(DataConfig, given, command_words("data", given))
     from tune_cropshield.outcome.evaluation import choose_photographs, evaluate_on, remarks
     from tune_cropshield.outcome.trained import earlier_preparation
 
@@ -217,6 +224,12 @@ def evaluate(
     except OSError as error:
         raise UserError(f"{folder} cannot be written to ({error.strerror}): give another folder (--to)") from None
     return replace(result, report=_report_again(result, run_dir, folder, weights)) if part == TEST else result
+
+
+def _places(data: AnyPath | None, labels: AnyPath | None, columns: AnyColumns | None) -> dict[str, Any]:
+    """Returns what was given in [data]; nothing where the network's own photographs are meant."""
+    given = {"data": data, "labels": labels, "columns": columns}
+    return {name: value for name, value in places_of(given).items() if value}
 
 
 def _write(result: EvaluationResult, folder: Path, weights: Path, name: str) -> None:

@@ -65,21 +65,22 @@ def expect(
     Raises DataError where a search could not train on the photographs.
     """
     from tune_cropshield.config.settings import RunConfig
-    from tune_cropshield.data.dataset import folded, split_together
-    from tune_cropshield.data.folder import scan_folder
+    from tune_cropshield.data.dataset import folded, given_folds, split_together
     from tune_cropshield.data.groups import grouping_of
     from tune_cropshield.data.remarks import remarks_before_decoding, to_beat
+    from tune_cropshield.data.sources import scan_photographs
     from tune_cropshield.search.prepare import used_photographs
     from tune_cropshield.search.time_budget import TimeBudget
 
     config = space.data
-    folder = scan_folder(Path(config.dir), cache_dir / "digests.json", config.class_depth, config.merge)
+    folder = scan_photographs(config, cache_dir / "digests.json")
     labels, digests = [file.label for file in folder.files], [file.digest for file in folder.files]
     given = [file.side for file in folder.files if file.side is not None]
     parts = space.search.parts_of(RunConfig(data=config, trial=space.trial_config()))
-    found = grouping_of(config.group, [file.path for file in folder.files], folder.layout, digests, [])
-    keys, split = split_together(config, folder.classes, labels, digests, found, given, space.search.folds)
-    splits = [folded(part.data, split, folder.classes, labels, keys, given) for part in parts]
+    paths = [file.path for file in folder.files]
+    found, dealt = grouping_of(config.group, paths, folder.layout, digests, [], folder.said), given_folds(folder, paths)
+    keys, split = split_together(config, folder.classes, labels, digests, found, given, space.search.folds, dealt)
+    splits = [folded(part.data, split, folder.classes, labels, keys, given, dealt) for part in parts]
     try:
         families = _of_other_speed(timed)
         speeds = [images_per_s(one, resources, pair) for one, pair in families]

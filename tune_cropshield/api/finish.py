@@ -130,7 +130,7 @@ def train_winner_on(search: Search, write_results: Callable[[], object]) -> Fini
 def _begun(search: Search, final: FinalTraining) -> RunConfig:
     """Returns the settings of a final training that is continued, with the photographs where they lie now."""
     config = load_config(final.folder / CONFIG)
-    return config.model_copy(update={"data": config.data.model_copy(update={"dir": search.space.data.dir})})
+    return config.model_copy(update={"data": config.data.at(search.space.data.places)})
 
 
 def _is_worth_another(search: Search, last: FinalTraining, ends: float | None, now: float) -> bool:

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tune_cropshield.api.arguments import path_of
+from tune_cropshield.api.arguments import OF_PHOTOGRAPHS, moved_to, path_of, places_of, with_whole_paths
 from tune_cropshield.api.choice import follows_time
-from tune_cropshield.api.photographs import Photographs, same_place
+from tune_cropshield.api.photographs import Photographs, gone, same_places
 from tune_cropshield.api.space import OF_SEARCH, OF_TRIAL, RUNS, AnySpace, new_space
 from tune_cropshield.config.differences import difference, differences, is_same, said, settings_by_name
 from tune_cropshield.config.places import cache_dir, find_space, shipped_spaces
@@ -106,8 +106,9 @@ def resumed_search(out: Path | None, given: Mapping[str, Any], view: SearchView)
         begun = _last_of_same(given, photographs)
         check_not_running(begun.folder)
     space = _with_what_may_change(begun, given)
-    if "data" not in given and (changed := photographs.changed(begun.folder, begun.space.data, space.data.dir)):
-        raise UserError(_refusal(begun, Differences(photographs=changed, place=space.data.dir)))
+    moved = places_of(given)
+    if not moved and (changed := photographs.changed(begun.folder, space.data, begun.space.data)):
+        raise UserError(_refusal(begun, Differences(photographs=changed, place=space.data.place)))
     return Resumed(begun.folder, space, _note(begun, space))
 
 
@@ -141,7 +142,7 @@ def _differences(begun: Begun, given: Mapping[str, Any], photographs: Photograph
         if not _is_shipped(given["space"]) and (table := differences(begun.space.baseline or {}, now.baseline or {})):
             told["baseline table"] = f"[baseline]: {', '.join(table)}"
     for name, value in given.items():
-        if name in (*MAY_CHANGE, "data", "space"):
+        if name in (*MAY_CHANGE, *OF_PHOTOGRAPHS, "space"):
             continue
         if name in then:
             if not _is_same(name, then[name], value):
@@ -152,8 +153,10 @@ def _differences(begun: Begun, given: Mapping[str, Any], photographs: Photograph
     flags = ["--space", *flags] if told.keys() - given.keys() else flags
     if given.get("baseline") is False:
         flags = ["--no-baseline" if flag == "--baseline" else flag for flag in flags]
-    place = str(path_of(given["data"], "--data").absolute()) if "data" in given else ""
-    changed = photographs.changed(begun.folder, begun.space.data, place) if photographs is not None else ""
+    moved = moved_to(begun.space.data, given)
+    changed, place = "", moved.place if moved is not None else ""
+    if photographs is not None and moved is not None:
+        changed = photographs.changed(begun.folder, moved, begun.space.data)
     return Differences([*_own_files(begun), *told.values()], flags, changed, place)
 
 
@@ -240,24 +243,25 @@ def _with_what_may_change(begun: Begun, given: Mapping[str, Any]) -> SearchSpace
     What a start has been told by an argument stays before what the space's file says.
     """
     anew = {name: given[name] for name in MAY_CHANGE if name in given}
-    place = str(path_of(given["data"], "--data").absolute()) if "data" in given else ""
+    moved = moved_to(begun.space.data, given)
     if "space" in given:
         now = _said_by_space(begun, given)
         told = begun.given_later | (begun.given if begun.given is not None else frozenset(MAY_CHANGE))
         of_file = now.search.model_fields_set - told
         anew = {name: getattr(now.search, name) for name in MAY_CHANGE if name in of_file} | anew
-        if not place and now.data.dir and Path(now.data.dir).is_dir():
-            place = str(Path(now.data.dir).absolute())
+        if moved is None and now.data.is_there:
+            moved = with_whole_paths(now.data)
     if "trials" not in anew and (longer := _longer(begun, anew.get("time_budget", ""))) > 1:
         anew["trials"] = math.ceil(begun.space.search.trials * longer)
-    if place and same_place(place, begun.space.data.dir):
-        place = ""  # as it was written
-    space = load_space(begun.folder / SETTINGS, {"search": anew, "data": {"dir": place} if place else {}})
-    if Path(space.data.dir).is_dir() or place:
+    if moved is not None and same_places(moved, begun.space.data) and moved.columns == begun.space.data.columns:
+        moved = None  # as it was written
+    places = {**moved.places, "columns": moved.columns} if moved is not None else {}
+    space = load_space(begun.folder / SETTINGS, {"search": anew, "data": places})
+    if space.data.is_there or places:
         return space
     if Path(space.data.dir).name == drawn_leaves_folder(cache_dir()).name:  # drawn anew where the cache was emptied
         return space.model_copy(update={"data": space.data.model_copy(update={"dir": ""})})
-    raise UserError(f"the photographs of this search are no longer in {space.data.dir}: say where (--data DIR)")
+    raise UserError(gone("search", space.data))
 
 
 def _longer(begun: Begun, time_budget: str) -> float:
@@ -347,7 +351,7 @@ def is_finished(folder: Path, space: SearchSpace) -> bool:
         now.time_budget != then.time_budget and _seconds(now.time_budget) > _seconds(then.time_budget),
         now.finishes and not then.finishes,
         then.stop_when_flat and not now.stop_when_flat,
-        not same_place(space.data.dir, before.data.dir),
+        not same_places(space.data, before.data),
     )
     return not any(more) and state_of(folder, study, then.model_dump()).name == FINISHED
 

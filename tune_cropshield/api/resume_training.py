@@ -9,11 +9,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tune_cropshield.api.photographs import Photographs
+from tune_cropshield.api.photographs import Photographs, gone
 from tune_cropshield.api.space import RUNS
 from tune_cropshield.config.differences import difference, is_same
 from tune_cropshield.config.registry import file_digest, is_own, source_digest
-from tune_cropshield.config.settings import OF_LENGTH, RunConfig, load_config, stops_early
+from tune_cropshield.config.settings import NOT_COMPARED, OF_LENGTH, DataConfig, RunConfig, load_config, stops_early
 from tune_cropshield.config.space import SETTINGS
 from tune_cropshield.errors import UserError
 from tune_cropshield.training.clock import PARTS, read_times
@@ -88,25 +88,26 @@ def resumed_training(
     photographs = Photographs(view)
     begun = _read(out) if out is not None else _last_of_same(run, photographs, moved=moved, fitted=fitted)
     check_not_running(begun.folder, "training")
-    run = run.model_copy(update={"data": run.data.model_copy(update={"dir": _place(begun, run, moved)})})
-    if not run.data.dir:
+    run = run.model_copy(update={"data": _place(begun, run, moved)})
+    if not run.data.given:
         raise UserError(f"{begun.folder} names no photographs: give --data DIR")
     differ = _differences(begun.run, run, (*OF_LENGTH, "threads") if fitted else ())
     files = _changed_files(begun)
-    changed = photographs.changed(begun.folder, run.data, run.data.dir) if Path(run.data.dir).is_dir() or moved else ""
+    looks = run.data.is_there or moved
+    changed = photographs.changed(begun.folder, run.data, begun.run.data) if looks else ""
     if differ or files:
-        told = "; ".join([*differ.values(), *files, *([f"{changed} (in {run.data.dir})"] if changed else [])])
+        told = "; ".join([*differ.values(), *files, *([f"{changed} (in {run.data.place})"] if changed else [])])
         raise UserError(
             f"{begun.folder} was trained with other settings: {told}. To continue it, "
             f"{_remedy(begun.run, differ, files, changed)}; or start a new training with another --out"
         )
     if changed:
         raise UserError(
-            f"{run.data.dir}: since this training was begun, {changed}. Put them back as they were, or start a new "
+            f"{run.data.place}: since this training was begun, {changed}. Put them back as they were, or start a new "
             "training with another --out"
         )
-    if not Path(run.data.dir).is_dir():
-        raise UserError(f"the photographs of this training are no longer in {run.data.dir}: say where (--data DIR)")
+    if not run.data.is_there:
+        raise UserError(gone("training", run.data))
     planned = "" if fitted else f" of {begun.run.trial.epochs}"
     note = f"continuing {begun}: {begun.epochs}{planned} {'epoch is' if begun.epochs == 1 else 'epochs are'} done"
     return ResumedTraining(begun.folder, run, note)
@@ -128,16 +129,21 @@ def _read(folder: Path) -> _Begun:
     return _Begun(folder, run, last, began, ended)
 
 
-def _place(begun: _Begun, run: RunConfig, moved: bool) -> str:
-    """Returns where the photographs lie: as was said now, else where the training knows them, if they are there."""
-    known = begun.run.data.dir
-    return known if not moved and (Path(known).is_dir() or not run.data.dir) else run.data.dir
+def _place(begun: _Begun, run: RunConfig, moved: bool) -> DataConfig:
+    """Returns [data] of `run` with where the photographs come from.
+
+    That is as was said now, else as the training knows it, if they are there.
+    """
+    known = begun.run.data
+    if moved or not (known.is_there or not run.data.given):
+        return run.data
+    return run.data.at({**known.places, "columns": known.columns})
 
 
 def _differences(then: RunConfig, now: RunConfig, may_differ: Sequence[str]) -> dict[str, str]:
-    """Returns {setting: what differs, in words}; where the photographs lie is left out."""
-    before = {**then.data.model_dump(exclude={"dir"}), **then.trial.model_dump()}
-    after = {**now.data.model_dump(exclude={"dir"}), **now.trial.model_dump()}
+    """Returns {setting: what differs, in words}; where the photographs come from is left out."""
+    before = {**then.data.model_dump(exclude={*NOT_COMPARED} - {"folds", "fold"}), **then.trial.model_dump()}
+    after = {**now.data.model_dump(exclude={*NOT_COMPARED} - {"folds", "fold"}), **now.trial.model_dump()}
     return {
         name: difference(name, before[name], value)
         for name, value in after.items()
@@ -186,15 +192,15 @@ def _last_of_same(run: RunConfig, photographs: Photographs, *, moved: bool, fitt
         # A training that was fitted to a time has its threads from there; another one is not meant by --time.
         differ = _differences(begun.run, run, OF_LENGTH if fitted else ())
         changed = ""
-        if not differ and (place := _place(begun, run, moved)) and (Path(place).is_dir() or moved):
-            changed = photographs.changed(begun.folder, run.data, place)
+        if not differ and (place := _place(begun, run, moved)).given and (place.is_there or moved):
+            changed = photographs.changed(begun.folder, place, begun.run.data)
         compared.append((begun, differ, changed))
     same = [begun for begun, differ, changed in compared if not differ and not changed]
     if same:
         return next((begun for begun in same if not begun.ended), same[0])
     nearest, differ, changed = min(compared, key=lambda one: len(one[1]) + bool(one[2]))  # of equals, the newest
-    place = _place(nearest, run, moved)
-    told = "; ".join([*differ.values(), *([f"{changed} (in {place})"] if changed else [])])
+    where = _place(nearest, run, moved).place
+    told = "; ".join([*differ.values(), *([f"{changed} (in {where})"] if changed else [])])
     raise UserError(
         f"--resume: no training in {RUNS} has these settings. The nearest is {nearest}: {told}. To continue it, "
         f"{_remedy(nearest.run, differ, (), changed)}; for a new training, leave out --resume"

@@ -9,14 +9,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tune_cropshield.api.arguments import AnyPath, DeviceChoice, Progress, command_line, path_of, view_of
+from tune_cropshield.api.arguments import (
+    AnyColumns,
+    AnyPath,
+    DeviceChoice,
+    Progress,
+    columns_as_flag,
+    command_line,
+    path_of,
+    view_of,
+    with_whole_paths,
+)
 from tune_cropshield.api.choice import choice_notes, follows_time
 from tune_cropshield.api.results import SearchResults, read_results
 from tune_cropshield.api.space import RUNS, AnySpace, known_before, new_space
 from tune_cropshield.config.places import cache_dir
 from tune_cropshield.config.space import SearchSpace, with_choices_called
 from tune_cropshield.config.timm_names import PREFIX
-from tune_cropshield.data.folder import check_folder
+from tune_cropshield.data.sources import check_photographs
 from tune_cropshield.device import find_device, gpus_free_mib
 from tune_cropshield.errors import UserError
 from tune_cropshield.files import check_apart, check_can_be_made, make_free_folder, raising_disk_full
@@ -34,6 +44,11 @@ if TYPE_CHECKING:  # half a second to import: a faulty space is told about befor
 def search(
     *,
     data: AnyPath | None = None,
+    labels: AnyPath | None = None,
+    columns: AnyColumns | None = None,
+    train: AnyPath | None = None,
+    val: AnyPath | None = None,
+    test: AnyPath | None = None,
     space: AnySpace | None = None,
     model: str | None = None,
     image_size: int | None = None,
@@ -63,7 +78,14 @@ def search(
     line, and messages name them so.
 
     Args:
-        data: One sub-folder of photographs per class; left out, a small synthetic data set.
+        data: One sub-folder of photographs per class; with `labels`, the folder that its paths begin in. Left out
+            without a table too, a small synthetic data set.
+        labels: A table (.csv, .parquet, .jsonl) with a row per photograph: path, label, and if you like split, group,
+            fold and weight.
+        columns: Which columns of the table these are, where they have other names: {"path": "image_id"}, or as the
+            command line has it, "path=image_id,label=disease".
+        train, val, test: The folders of your own split, with one sub-folder per class each, instead of `data`; `test`
+            may be left out.
         space: A search space: a path, the name of a shipped one, a dict with a file's tables, or a SearchSpace like
             `results.settings`. Left out, one is chosen for the photographs, the machine and `model`.
         model: tiny_cnn, cropshield_cnn, a classifier of torchvision, timm:NAME, or your own as file.py:name.
@@ -91,7 +113,7 @@ def search(
         ray_address: A running Ray cluster to join, which shares the folders.
         resume: Continue the search in `out`; left out, with the last one below results/runs of the same settings.
             The arguments may be those that it was begun with. Only `trials`, `time_budget`, `finish`, `trials_per_gpu`
-            and `stop_when_flat` may be others, and `data` where the photographs have moved.
+            and `stop_when_flat` may be others, and `data`, `labels` and so on where the photographs have moved.
         progress: True shows a live table on a terminal and in Jupyter (with ipywidgets), and lines elsewhere; False
             shows nothing; a SearchView shows it in another way.
 
@@ -106,6 +128,11 @@ def search(
     began = time.monotonic()
     settings = {
         "data": data,
+        "labels": labels,
+        "columns": columns,
+        "train": train,
+        "val": val,
+        "test": test,
         "space": space,
         "model": model,
         "image_size": image_size,
@@ -148,6 +175,8 @@ def search(
         for note in [*choice_notes(given, found), *notes]:
             view.note(note)
     said = {**given, "space": space if isinstance(space, str | Path) else None}
+    if columns is not None:
+        said["columns"] = columns_as_flag(columns)
     for name in ("finish", "stop_when_flat", "baseline"):
         if given.get(name) is False:
             said[f"no_{name}"] = True
@@ -159,9 +188,8 @@ def search(
 
 def _with_whole_paths(space: SearchSpace) -> SearchSpace:
     """Returns `space` with its photographs and weights as seen from the root: it may be continued from elsewhere."""
-    place, weights = space.data.dir, space.trial.get("pretrained")
-    if place:
-        space = space.model_copy(update={"data": space.data.model_copy(update={"dir": str(Path(place).absolute())})})
+    weights = space.trial.get("pretrained")
+    space = space.model_copy(update={"data": with_whole_paths(space.data)})
     if isinstance(weights, str):
         space = space.model_copy(update={"trial": {**space.trial, "pretrained": str(Path(weights).absolute())}})
     files = [value for domain in space.domains().get("pretrained", ()) for value in domain.ends]
@@ -179,14 +207,13 @@ def _check_before_anything_starts(space: SearchSpace, folder: Path, resume: bool
     """Raises UserError for a folder, photographs or a device that cannot be used."""
     from tune_cropshield.search.folder import check_new
 
-    if space.data.dir:
-        check_apart(Path(space.data.dir), cache_dir(), folder)
+    check_apart(space.data.folders, cache_dir(), folder)
     if not resume:
         if named:
             check_new(folder)
         check_can_be_made(folder, "--out")
-    if space.data.dir:
-        check_folder(Path(space.data.dir), space.data.class_depth, space.data.merge, folds=space.search.folds)
+    if space.data.given:
+        check_photographs(space.data, folds=space.search.folds)
     if space.search.device == "cuda" and not gpus_free_mib():
         find_device("cuda")  # says why not
 
@@ -260,7 +287,7 @@ def _search(
         budget = time_budget(prepared.space, folder, began)
         if resume and budget is not None:
             view.note(budget.told())
-        if space.data.dir and not resume:
+        if space.data.given and not resume:
             planned, estimate = told_before(prepared, budget if by_time else None)
             prepared = replace(prepared, space=planned)
             view.note(estimate)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tune_cropshield.api.arguments import AnyPath, path_of
+from tune_cropshield.api.arguments import AnyPath, path_of, places_of
 from tune_cropshield.api.choice import chosen_tables, no_reference, quick_search
 from tune_cropshield.config.places import find_space
 from tune_cropshield.config.reference import has_reference
@@ -34,18 +34,18 @@ def new_space(given: Mapping[str, Any]) -> SearchSpace:
     without either, demo.toml.
 
     Args:
-        given: The arguments of `search` that were given: `space`, `data`, `quick`, and settings that go before the
+        given: The arguments of `search` that were given: `space`, `data` and `labels` and
+            so on, `quick`, and settings that go before the
             space's own.
 
     Raises:
         ConfigError: With every fault of the space and the arguments.
     """
     space = given.get("space")
-    data = {"dir": str(path_of(given["data"], "--data").absolute())} if "data" in given else {}
     over: dict[str, dict[str, Any]] = {
         "search": {name: given[name] for name in OF_SEARCH if name in given},
         "trial": {name: given[name] for name in OF_TRIAL if name in given},
-        "data": data,
+        "data": places_of(given),
     }
     if isinstance(space, SearchSpace):
         tables, name = without_none(space.model_dump(by_alias=True)), "space"

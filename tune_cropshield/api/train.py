@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from tune_cropshield.api.arguments import (
     DEVICES,
+    AnyColumns,
     AnyPath,
     DeviceChoice,
     Progress,
     check_choice,
     command_line,
     path_of,
+    places_of,
     view_of,
 )
 from tune_cropshield.api.resume_training import note_own_files, resumed_training
@@ -65,6 +67,11 @@ def train(
     config: AnyPath | RunConfig | Mapping[str, Any],
     *,
     data: AnyPath | None = None,
+    labels: AnyPath | None = None,
+    columns: AnyColumns | None = None,
+    train: AnyPath | None = None,
+    val: AnyPath | None = None,
+    test: AnyPath | None = None,
     epochs: int | None = None,
     time: str | None = None,
     early_stopping: int | None = None,
@@ -79,6 +86,7 @@ def train(
     Args:
         config: The path of a config.toml, its tables as a dict, or a RunConfig like `results.best.config`.
         data: The folder of photographs, instead of the configuration's.
+        labels, columns, train, val, test: Where photographs and labels come from, as in `tune_cropshield.search`.
         epochs: Instead of the configuration's.
         time: Train for this time, like "20m", on all cores: the number of epochs, and with it the schedule, is fitted
             to it while it runs. With `resume`, the time of all starts together.
@@ -99,8 +107,9 @@ def train(
     began = monotonic()
     check_choice("--device", device, DEVICES)
     seconds = _seconds(time, epochs, profile)
-    run = _config(config, data, {"epochs": epochs, "early_stopping": early_stopping})
-    if not run.data.dir and not resume:
+    places = places_of({"data": data, "labels": labels, "columns": columns, "train": train, "val": val, "test": test})
+    run = _config(config, places, {"epochs": epochs, "early_stopping": early_stopping})
+    if not run.data.given and not resume:
         name = config if isinstance(config, str | Path) else "the configuration"
         raise UserError(f"{name} names no photographs: give --data DIR")
     if profile and resume:
@@ -111,10 +120,10 @@ def train(
     view = view_of(progress)
     if resume:
         resumed = resumed_training(
-            folder if out is not None else None, run, view, moved=data is not None, fitted=seconds is not None
+            folder if out is not None else None, run, view, moved=bool(places), fitted=seconds is not None
         )
         folder, run = resumed.folder, resumed.run
-        check_apart(Path(run.data.dir), cache_dir(), folder)
+        check_apart(run.data.folders, cache_dir(), folder)
         view.note(resumed.note)
     else:
         _check_new(folder, out is not None, run)
@@ -141,16 +150,15 @@ def _seconds(time: str | None, epochs: int | None, profile: bool) -> float | Non
 
 
 def _config(
-    config: AnyPath | RunConfig | Mapping[str, Any], data: AnyPath | None, wishes: Mapping[str, int | None]
+    config: AnyPath | RunConfig | Mapping[str, Any], places: Mapping[str, Any], wishes: Mapping[str, int | None]
 ) -> RunConfig:
     """Returns the configuration with what was asked for over it."""
-    data_table = {"dir": str(path_of(data, "--data").absolute())} if data is not None else {}
     wished = {name: value for name, value in wishes.items() if value is not None}
-    over: dict[str, dict[str, Any]] = {"data": data_table, "trial": wished}
+    over: dict[str, dict[str, Any]] = {"data": dict(places), "trial": wished}
     if isinstance(config, str | Path):
         file = path_of(config, "--config")
         found = load_config(file, over)
-        return found if data is not None or file.name != CONFIG else where_they_lie_now(found, file.parent)
+        return found if places or file.name != CONFIG else where_they_lie_now(found, file.parent)
     if not isinstance(config, RunConfig | Mapping):
         raise UserError(f"--config: must be a path, a RunConfig or a dict, but got {config!r}")
     tables = config.model_dump() if isinstance(config, RunConfig) else dict(config)
@@ -238,17 +246,20 @@ def _train_in(
 
     from tune_cropshield.data.dataset import DeviceData
     from tune_cropshield.data.left_out import write_left_out
-    from tune_cropshield.data.split_file import SPLIT_TABLE, read_split, split_rows, what_changed, write_split
+    from tune_cropshield.data.split_file import (
+        SPLIT_TABLE,
+        read_split,
+        split_rows,
+        stored_now,
+        what_changed,
+        write_split,
+    )
     from tune_cropshield.training.fitted import train_until
     from tune_cropshield.training.loop import run_trial
     from tune_cropshield.training.orderly_end import OrderlyEnd, orderly_end
 
     trial = config.trial
-    if resume and (
-        changed := what_changed(
-            read_split(out) or split_rows(data), dict(zip(data.store.paths, data.store.digests, strict=True))
-        )
-    ):
+    if resume and (changed := what_changed(read_split(out) or split_rows(data), stored_now(data.store))):
         raise UserError(
             f"{data.store.root}: since this training was begun, {changed}. Put them back as they were, or start a new "
             "training with another --out"
@@ -320,7 +331,7 @@ def _train_in(
 
 def _check_new(out: Path, named: bool, config: RunConfig) -> None:
     """Raises UserError when `out` cannot take a new training. One that is not `named` by the user may be taken."""
-    check_apart(Path(config.data.dir), cache_dir(), out)
+    check_apart(config.data.folders, cache_dir(), out)
     check_can_be_made(out, "--out")
     if not named:
         return

@@ -35,9 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="how many new random seeds for each (default: %(default)s)",
     )
-    parser.add_argument(
-        "--data", type=arguments.path, metavar="DIR", help="folder of the photographs, if they have moved"
-    )
+    arguments.add_photographs(parser, "where the search had them; give it if they have moved")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="what to train on (default: as the search)")
 
 
@@ -45,5 +43,5 @@ def run(args: argparse.Namespace) -> int:
     """Trains the best trials and the reference setting again over several seeds, and says what that shows."""
     from tune_cropshield.api.confirm import confirm
 
-    found = confirm(args.search_dir, top=args.top, seeds=args.seeds, data=args.data, device=args.device)
+    found = confirm(args.search_dir, top=args.top, seeds=args.seeds, device=args.device, **arguments.photographs(args))
     return 0 if found.any_finished else 1

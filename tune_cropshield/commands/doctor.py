@@ -20,12 +20,7 @@ DESCRIPTION = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments. A default of None means "as the file says"."""
-    parser.add_argument(
-        "--data",
-        type=arguments.path,
-        metavar="DIR",
-        help="folder with one sub-folder of photographs per class (default: that of the file, or a synthetic data set)",
-    )
+    arguments.add_photographs(parser, "that of the file, or a synthetic data set")
     parser.add_argument(
         "--config",
         type=arguments.path,
@@ -50,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
     with Console(stderr=True).status("looking at the machine") as status:
         found = examine(
-            data=args.data,
+            **arguments.photographs(args),
             config=args.config,
             space=args.space,
             model=args.model,

@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder with one sub-folder of photographs per class (default: the one it was trained on)",
     )
+    arguments.add_labels(parser)
     parser.add_argument(
         "--split",
         choices=("val", "test", "all"),
@@ -62,7 +63,9 @@ def run(args: argparse.Namespace) -> int:
     """Prints accuracy, macro F1 and a table of the classes; writes the confusion matrix and all predictions."""
     from tune_cropshield.api.evaluate import evaluate
 
-    result = evaluate(args.run_dir, data=args.data, split=args.split, to=args.to)
+    result = evaluate(
+        args.run_dir, data=args.data, labels=args.labels, columns=args.columns, split=args.split, to=args.to
+    )
     if args.json:
         print(json.dumps(result.as_dict(), indent=2))
     else:

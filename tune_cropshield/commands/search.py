@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from tune_cropshield.api.arguments import OF_PHOTOGRAPHS
 from tune_cropshield.commands import arguments
 from tune_cropshield.config.registry import SAMPLERS
 from tune_cropshield.errors import UserError
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 # The flags that become arguments of `tune_cropshield.search` under the same name, where they are given.
 SETTINGS = (
-    "data",
+    *OF_PHOTOGRAPHS,
     "space",
     "model",
     "image_size",
@@ -47,12 +48,7 @@ DESCRIPTION = "Searches for the best setting and writes it to OUT/best."
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments. A default of None means "as the file says"."""
-    parser.add_argument(
-        "--data",
-        type=arguments.path,
-        metavar="DIR",
-        help="folder with one sub-folder of photographs per class (default: a synthetic data set)",
-    )
+    arguments.add_photographs(parser, "a synthetic data set")
     parser.add_argument(
         "--space",
         metavar="FILE.toml",

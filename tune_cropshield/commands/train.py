@@ -19,12 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE.toml",
         help="settings, for example OUT/best/config.toml",
     )
-    parser.add_argument(
-        "--data",
-        type=arguments.path,
-        metavar="DIR",
-        help="folder with one sub-folder of photographs per class (default: that of the file)",
-    )
+    arguments.add_photographs(parser, "that of the file")
     parser.add_argument(
         "--epochs", type=arguments.whole_number, metavar="N", help="number of epochs (default: that of the file)"
     )
@@ -57,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
     train(
         args.config,
-        data=args.data,
+        **arguments.photographs(args),
         epochs=args.epochs,
         time=args.time,
         early_stopping=args.early_stopping,

@@ -11,6 +11,7 @@ from typing import Any
 
 from tune_cropshield.config.branches import own_ranges
 from tune_cropshield.config.domain import Domain
+from tune_cropshield.config.settings import NOT_COMPARED
 from tune_cropshield.config.space import SearchSpace
 from tune_cropshield.config.units import parse_budget, parse_duration
 from tune_cropshield.errors import ConfigError
@@ -22,10 +23,10 @@ PATHS = ("pretrained", "model", "loss", "optimizer", "schedule", "sampler", "pru
 def settings_by_name(space: SearchSpace) -> dict[str, Any]:
     """Returns every setting of a search under its own name, a searched one as its `Domain`.
 
-    Where the photographs lie is left out, and so are the folds, which [search] sets.
+    Where the photographs come from is left out, and so are the folds, which [search] sets.
     """
     return {
-        **space.data.model_dump(exclude={"dir", "folds", "fold"}),
+        **space.data.model_dump(exclude={*NOT_COMPARED}),
         **space.trial_config().model_dump(),
         **space.search.model_dump(),
         **space.space,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -93,14 +94,63 @@ def _no_such_fold(data: DataConfig) -> str | None:
     return None if data.fold < data.folds else f"`fold < folds` must hold, but got {data.fold} and {data.folds}"
 
 
+def _two_places(data: DataConfig) -> str | None:
+    sides = [name for name in SIDE_FOLDERS if getattr(data, name)]
+    others = [name for name in ("dir", "labels") if getattr(data, name)]
+    if sides and others:
+        return f"photographs come from {' and '.join(others)} or from {', '.join(sides)}, but got both: leave out one"
+    missing = [name for name in ("train", "val") if not getattr(data, name)]
+    if sides and missing:
+        return f"`train` and `val` must be given together, but got {', '.join(sides)} alone: give {missing[0]} too"
+    return None
+
+
+def _unknown_column(data: DataConfig) -> str | None:
+    unknown = sorted(data.columns.keys() - set(TABLE_COLUMNS))
+    if not unknown:
+        return None
+    return (
+        f"`columns` says which column of a table holds {', '.join(TABLE_COLUMNS)}, but {shown(unknown[0])} is none "
+        'of them: write {path = "image_id", label = "disease"}'
+    )
+
+
+def _folders_of_no_class(data: DataConfig) -> str | None:
+    if not data.labels or data.class_depth is None:
+        return None
+    return f"`class_depth` is only used with folders of classes, but the labels come from {data.labels}: leave it out"
+
+
 FOUND_COPIES, BY_FOLDER, IDENTICAL_FILES = GROUP_RULES = ("found", "folder", "none")
+PLACES = ("dir", "labels", "train", "val", "test")  # of [data]: where photographs and their labels come from
+SIDE_FOLDERS = ("train", "val", "test")  # those that give a split
+# What a table of labels may say of a photograph, under these names or those in `columns`.
+TABLE_COLUMNS = ("path", "label", "split", "group", "fold", "weight")
+# What does not tell searches apart: where photographs lie, what their table is like (its content counts), which fold.
+NOT_COMPARED = (*PLACES, "columns", "folds", "fold")
 
 
 class DataConfig(Settings):
     """Which photographs, and how they are split."""
 
     dir: str = Field("", examples=["leaves"])
-    """The photographs' folder, with one sub-folder per class. A search space leaves it out: --data gives it."""
+    """The photographs' folder, with one sub-folder per class; with `labels`, the folder that its paths begin in. A
+    search space leaves it out: --data gives it."""
+    labels: str = Field("", examples=["labels.csv"])
+    """A table (.csv, .parquet, .jsonl) with a row per photograph: its path and its label, and if you like its split,
+    group, fold and weight. Paths begin in `dir`, or else in the table's folder."""
+    columns: dict[str, str] = Field({}, examples=[{"path": "image_id", "label": "disease"}])
+    """Which columns of the table hold path, label, split, group, fold and weight, where they have other names. One that
+    is "" is not used."""
+    train: str = Field("", examples=["photos/2024"])
+    """A folder of training photographs with one sub-folder per class, where your own split lies in folders of any name;
+    together with `val`."""
+    val: str = Field("", examples=["photos/2025"])
+    """With `train`: the folder of validation photographs, with the same classes."""
+    test: str = Field("", examples=["photos/other_farm"])
+    """With `train`: the folder of test photographs, if there is one."""
+    exclude: list[str] = Field([], examples=[["*/blurred/*", "rust/IMG_00*"]])
+    """Photographs that are left out, by their paths below the folder: * stands for any text, ? for one letter."""
     val_share: float = Field(0.1, gt=0, lt=1)
     """Share of the photographs that validate: they choose the best epoch and the best trial."""
     test_share: float = Field(0.1, gt=0, lt=1)
@@ -133,12 +183,47 @@ class DataConfig(Settings):
         Rule(frozenset({"group"}), _no_group),
         Rule(frozenset({"merge"}), _merged_twice),
         Rule(frozenset({"merge"}), _merged_into_nothing),
+        Rule(frozenset(PLACES), _two_places),
+        Rule(frozenset({"columns"}), _unknown_column),
+        Rule(frozenset({"labels", "class_depth"}), _folders_of_no_class),
     )
 
-    @field_validator("dir")
+    @field_validator(*PLACES)
     @classmethod
-    def _dir_is_a_path(cls, text: str) -> str:
+    def _places_are_paths(cls, text: str) -> str:
         return _path(text)
+
+    @property
+    def given(self) -> bool:
+        """Whether it says where photographs come from."""
+        return any(getattr(self, name) for name in PLACES)
+
+    @property
+    def place(self) -> str:
+        """Where the photographs come from, in messages: the table, the folder, or the folders of a split."""
+        return self.labels or self.dir or ", ".join(filter(None, (self.train, self.val, self.test)))
+
+    @property
+    def is_there(self) -> bool:
+        """Whether something lies where the photographs come from."""
+        if self.labels:
+            return os.path.isfile(self.labels) and (not self.dir or os.path.isdir(self.dir))
+        folders = self.folders
+        return bool(folders) and all(os.path.isdir(folder) for folder in folders)
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The folders that are looked through for photographs; none where a table names them."""
+        return () if self.labels else tuple(filter(None, (self.dir, self.train, self.val, self.test)))
+
+    def at(self, places: Mapping[str, Any]) -> DataConfig:
+        """Returns the same settings for photographs that come from elsewhere. places: some of `PLACES`, or columns."""
+        return self.model_copy(update=dict(places))
+
+    @property
+    def places(self) -> dict[str, str]:
+        """{setting: path} of where the photographs come from."""
+        return {name: getattr(self, name) for name in PLACES}
 
 
 # A setting that would be silently ignored is an error: option -> the setting that switches it on, and at which value.

@@ -12,14 +12,25 @@ import torch
 from torch import Tensor
 
 from tune_cropshield.config.faults import shown
-from tune_cropshield.config.settings import FOUND_COPIES, IDENTICAL_FILES, DataConfig, Fit
+from tune_cropshield.config.settings import FOUND_COPIES, DataConfig, Fit
 from tune_cropshield.config.units import counted
 from tune_cropshield.data.feed import ImageFeed
-from tune_cropshield.data.folder import ImageFolder, scan_folder
+from tune_cropshield.data.folder import SAYS_NOTHING, THE_FOLDERS, ImageFolder
 from tune_cropshield.data.groups import Grouping, grouping_of, parted
 from tune_cropshield.data.left_out import LeftOut
 from tune_cropshield.data.preparation import Preparation
-from tune_cropshield.data.split import Split, check_folds, fold_of, split_as_given, split_by_content, split_of
+from tune_cropshield.data.sources import scan_photographs
+from tune_cropshield.data.split import (
+    TEST,
+    Split,
+    check_folds,
+    check_given_folds,
+    fold_of,
+    given_folds_of,
+    split_as_given,
+    split_by_content,
+    split_of,
+)
 from tune_cropshield.data.split_file import SplitRow
 from tune_cropshield.data.store import Store, open_store
 from tune_cropshield.errors import DataError
@@ -31,11 +42,14 @@ class LeafData:
     """The stores, one for each preparation, and the split. Pickles as paths: cheap to send to a worker.
 
     All stores hold the same photographs in the same order. left_out: everything in the folder that is not used,
-    unreadable photographs among it. given_sides: the sides of the split that the folders name, none where it was made
-    here. fit: of the stores that `store_for` gives, where there are several. keys: of each photograph; the split keeps
-    those with equal keys together. copies: groups of photographs that are one (see `groups`), as sorted indices. named:
-    how many groups their folders or paths make; None where nobody asked for such. weights_N: fp32, how much each
-    photograph counts in training; None where all count alike.
+    unreadable photographs among it. given_sides: the sides of the split that are given, none where it was made here;
+    given_by: what gives them, in words. fit: of the stores that `store_for` gives, where there are several. keys: of
+    each photograph; the split keeps those with equal keys together. copies: groups of photographs that are one (see
+    `groups`), as sorted indices. named: how many groups their folders, their paths or a table make; None where nobody
+    asked for such; of_table: whether it is a table. folds_N: the fold of each photograph as a table has it, from 0,
+    None for those of the test; empty where none does. groups_N: the name of its group in a table, as `folds_N`.
+    weights_N: (N,) fp32, what each counts for in the loss, as a table has it; None where none does. notes: on how
+    labels were read.
     """
 
     stores: dict[Preparation, Store]
@@ -46,7 +60,12 @@ class LeafData:
     keys: tuple[str, ...] = ()
     copies: tuple[tuple[int, ...], ...] = ()
     named: int | None = None
+    given_by: str = THE_FOLDERS
+    of_table: bool = False
+    folds_N: tuple[int | None, ...] = ()
+    groups_N: tuple[str, ...] = ()
     weights_N: Tensor | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def store(self) -> Store:
@@ -67,7 +86,8 @@ class LeafData:
         Raises DataError where there is no such fold.
         """
         store = self.store
-        split = folded(config, self.split, store.classes, store.labels.tolist(), self.keys, self.given_sides)
+        labels = store.labels.tolist()
+        split = folded(config, self.split, store.classes, labels, self.keys, self.given_sides, self.folds_N)
         return replace(self, fit=config.fit, split=split)
 
 
@@ -93,7 +113,7 @@ def open_data(
     Raises DataError when they cannot be trained on, or a file became unreadable while they were decoded.
     """
     fits = sorted(set(fits)) or [config.fit]
-    folder = scan_folder(Path(config.dir), cache_dir / "digests.json", config.class_depth, config.merge)
+    folder = scan_photographs(config, cache_dir / "digests.json")
     stores = {
         preparation: open_store(folder, preparation, cache_dir, max_bad_share=config.max_bad_share, progress=progress)
         for preparation in [Preparation(*each) for each in product(sorted(set(image_sizes)), fits)]
@@ -103,16 +123,41 @@ def open_data(
     sides = {file.path: file.side for file in folder.files}
     given = [side for path in store.paths if (side := sides.get(path)) is not None]
     labels = store.labels.tolist()
-    found = grouping_of(config.group, store.paths, folder.layout, store.digests, store.groups_by_look())
+    found = grouping_of(config.group, store.paths, folder.layout, store.digests, store.groups_by_look(), folder.said)
+    dealt = given_folds(folder, store.paths)
+    check_folds(max(folds, config.folds), given, config.place, folder.given_by)
+    check_given_folds(max(folds, config.folds), dealt, config.place)
     if kept is not None and [(row.photograph, row.digest) for row in kept] == [
         *zip(store.paths, store.digests, strict=True)
     ]:
         keys = tuple(row.key for row in kept)
-        split = folded(config, split_of([row.side for row in kept]), store.classes, labels, keys, given)
+        split = folded(config, split_of([row.side for row in kept]), store.classes, labels, keys, given, dealt)
     else:
-        keys, split = split_together(config, store.classes, labels, store.digests, found, given, folds)
-    left_out = (*folder.left_out, *unreadable(folder, store))
-    return LeafData(stores, split, left_out, frozenset(given), fits[0], keys, found.copies, found.named)
+        keys, split = split_together(config, store.classes, labels, store.digests, found, given, folds, dealt)
+    said = [folder.said.get(path, SAYS_NOTHING) for path in store.paths]
+    weighted = any(each.weight is not None for each in said)
+    return LeafData(
+        stores,
+        split,
+        left_out=(*folder.left_out, *unreadable(folder, store)),
+        given_sides=frozenset(given),
+        fit=fits[0],
+        keys=keys,
+        copies=found.copies,
+        named=found.named,
+        given_by=folder.given_by,
+        of_table=found.of_table,
+        folds_N=dealt,
+        groups_N=tuple(each.group for each in said) if any(each.group for each in said) else (),
+        weights_N=torch.tensor([each.weight for each in said], dtype=torch.float32) if weighted else None,
+        notes=folder.notes,
+    )
+
+
+def given_folds(folder: ImageFolder, paths: Sequence[str]) -> tuple[int | None, ...]:
+    """Returns the fold of each photograph as a table has it, None for those of the test; empty where none does."""
+    folds = tuple(folder.said.get(path, SAYS_NOTHING).fold for path in paths)
+    return folds if any(fold is not None for fold in folds) else ()
 
 
 def split_together(
@@ -123,6 +168,7 @@ def split_together(
     found: Grouping,
     given: Sequence[str],
     folds: int = 1,
+    given_folds: Sequence[int | None] = (),
 ) -> tuple[tuple[str, ...], Split]:
     """Returns what the split goes by, a key for each photograph, and the split; see `split_photographs`.
 
@@ -132,20 +178,27 @@ def split_together(
 
     Args:
         folds: into how many the photographs are dealt later, where `config` does not say so.
+        given_folds: the fold of each, where a table says so. All are used then, so that there is no test unless the
+            table names one.
 
     Raises DataError where a class has too few photographs; those that were named as belonging together count as one.
     """
     folds = max(folds, config.folds)
+    if folds > 1 and given_folds and TEST not in given:  # else some folds would lack what the test takes
+        config = config.model_copy(update={"test_share": 0.0})
     dealt = [config, *(config.model_copy(update={"folds": folds, "fold": fold}) for fold in range(folds) if folds > 1)]
 
     def by(keys: Sequence[str]) -> list[Split]:
-        return [split_photographs(each, classes, labels, keys, given) for each in dealt]
+        return [split_photographs(each, classes, labels, keys, given, given_folds) for each in dealt]
 
-    if config.group not in (FOUND_COPIES, IDENTICAL_FILES):
+    if found.named is not None:
         try:
             return found.keys, by(found.keys)[0]
         except DataError as error:
-            raise DataError(f"{error}{_groups_count_as_one(config.group, found.keys, digests, labels)}") from None
+            rule = (
+                "The groups of the table make" if found.of_table else f"group = {shown(config.group)} in [data] makes"
+            )
+            raise DataError(f"{error}{_groups_count_as_one(rule, found.keys, digests, labels)}") from None
     plain = by(digests)
     if config.group == FOUND_COPIES and any(parted(found.copies, split) for split in plain):
         try:
@@ -156,7 +209,10 @@ def split_together(
 
 
 def _groups_count_as_one(rule: str, keys: Sequence[str], digests: Sequence[str], labels: Sequence[int]) -> str:
-    """Returns what a rule for groups makes of the photographs, to be said where they are too few; "" if nothing."""
+    """Returns what a rule for groups makes of the photographs, to be said where they are too few; "" if nothing.
+
+    rule: in words, up to "makes".
+    """
     groups, contents = len(set(keys)), len(set(digests))
     if groups == contents:
         return ""
@@ -167,17 +223,23 @@ def _groups_count_as_one(rule: str, keys: Sequence[str], digests: Sequence[str],
     told = (
         f"; {across} of them in several classes, which a pattern like '^(.*plant\\d+)_' keeps apart" if across else ""
     )
-    return f". group = {shown(rule)} in [data] makes {counted(groups, 'group')} of {contents} photographs{told}"
+    return f". {rule} {counted(groups, 'group')} of {contents} photographs{told}"
 
 
 def split_photographs(
-    config: DataConfig, classes: Sequence[str], labels: Sequence[int], keys: Sequence[str], given: Sequence[str]
+    config: DataConfig,
+    classes: Sequence[str],
+    labels: Sequence[int],
+    keys: Sequence[str],
+    given: Sequence[str],
+    given_folds: Sequence[int | None] = (),
 ) -> Split:
     """Returns the split of photographs: the given one, by content where none is given; or a fold of it.
 
     Args:
         labels, keys: one per photograph; those with equal keys stay together.
-        given: its side, "train", "val" or "test"; empty where the folders name none.
+        given: its side, "train", "val" or "test"; empty where none is given.
+        given_folds: its fold; empty where none is given.
 
     Raises:
         DataError: a class has too few photographs, or folds are asked for beside given validation photographs.
@@ -186,7 +248,7 @@ def split_photographs(
         split = split_as_given(labels, keys, classes, given, config.split_seed, config.val_share)
     else:
         split = split_by_content(labels, keys, classes, config.split_seed, config.val_share, config.test_share)
-    return folded(config, split, classes, labels, keys, given)
+    return folded(config, split, classes, labels, keys, given, given_folds)
 
 
 def folded(
@@ -196,14 +258,19 @@ def folded(
     labels: Sequence[int],
     keys: Sequence[str],
     given: Collection[str],
+    given_folds: Sequence[int | None] = (),
 ) -> Split:
     """Returns the fold of `split` that `config` asks for; `split` itself where it asks for none.
 
-    Raises DataError where the folders name the validation photographs (`given` holds the sides that they name).
+    given_folds: the fold of each photograph, where a table says so: it is used then.
+
+    Raises DataError where the validation photographs are given (`given` holds the sides that are).
     """
     if config.folds == 1:
         return split
-    check_folds(config.folds, given, config.dir)
+    check_folds(config.folds, given, config.place)
+    if given_folds:
+        return given_folds_of(split, given_folds, classes, labels, config.fold)
     return fold_of(split, labels, keys, classes, config.split_seed, config.folds, config.fold)
 
 

@@ -72,7 +72,7 @@ def instead_of_content(root: Path, path: str) -> str:
 
 
 def _absolute(root: Path, path: str) -> str:
-    return os.path.join(root, *path.split("/"))
+    return path if os.path.isabs(path) else os.path.join(root, *path.split("/"))
 
 
 def _of_unreadable(path: str) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import translate
 from pathlib import Path
 from types import MappingProxyType
 
@@ -13,11 +15,29 @@ from tune_cropshield.data.digests import file_digests
 from tune_cropshield.data.layout import EXPECTED, Layout, deeper, find_layout
 from tune_cropshield.data.left_out import LeftOut, left_out_lines
 from tune_cropshield.data.listing import ListedImage, Listing, follow, list_below, list_file, sorted_entries
-from tune_cropshield.data.split import check_folds, check_given_split
+from tune_cropshield.data.split import check_given_split
 from tune_cropshield.errors import DataError
 from tune_cropshield.files import printable
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
+THE_FOLDERS = "the folders"  # what gives a split, in messages
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a table says of a photograph beside its class and its side of the split.
+
+    group: of photographs that belong together. fold: its number, from 0. weight: what it counts for in the loss, above
+    0. "" and None where the table does not say.
+    """
+
+    group: str = ""
+    fold: int | None = None
+    weight: float | None = None
+
+
+SAYS_NOTHING = Said()
+NOTHING_SAID: Mapping[str, Said] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -40,6 +60,9 @@ class ImageFolder:
 
     `classes` and `files` are sorted by name and path, so equal folders compare equal on every machine. `layout` says
     which folders name the classes. `left_out` names everything else that lies in the folder, with the reason.
+
+    given_by: what gives the split, in words, where one is given. said: {path: what a table says of it}. notes:
+    sentences on how labels were read, where a table holds them.
     """
 
     root: Path
@@ -47,6 +70,9 @@ class ImageFolder:
     files: tuple[ImageFile, ...]
     layout: Layout
     left_out: tuple[LeftOut, ...] = ()
+    given_by: str = THE_FOLDERS
+    said: Mapping[str, Said] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,6 +84,9 @@ class ListedFolder:
     images: tuple[tuple[ListedImage, int, str | None], ...]
     layout: Layout
     left_out: tuple[LeftOut, ...]
+    given_by: str = THE_FOLDERS
+    said: Mapping[str, Said] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def of_class(self, label: int) -> list[ListedImage]:
         """Returns the images of the class `label`."""
@@ -70,6 +99,7 @@ def scan_folder(
     class_depth: int | None = None,
     merge: Mapping[str, str] = NOTHING,
     *,
+    exclude: Sequence[str] = (),
     for_training: bool = True,
 ) -> ImageFolder:
     """Returns every photograph below `root` that the decoder knows how to read, whatever its name.
@@ -82,35 +112,30 @@ def scan_folder(
         digest_cache: see `file_digests`.
         class_depth: how many folders make a class's name, 1 or 2, where it was said; those of a split do not count.
         merge: {class folder: the class that it belongs to}.
+        exclude: patterns of the paths of photographs that are left out; see `DataConfig`.
         for_training: False for a folder that a trained network is judged on: it may have one class, lack classes that
             are merged, and its split need not be whole.
 
     Raises:
         DataError: the folder is missing, no folder, not readable, without images, with one class, or of a layout that
-            is no classes; or `merge` names no class of it.
+            is no classes; or `merge` names no class of it, or `exclude` no photograph.
     """
-    listed = list_folder(root, class_depth, merge, for_training=for_training)
+    return read_listed(list_folder(root, class_depth, merge, exclude=exclude, for_training=for_training), digest_cache)
+
+
+def read_listed(listed: ListedFolder, digest_cache: Path | None) -> ImageFolder:
+    """Returns listed photographs with their digests, without those that are gone by now; see `scan_folder`."""
     try:
         digests = file_digests(listed.root, [image for image, _, _ in listed.images], digest_cache)
     except PermissionError as error:
-        raise DataError(f"no permission to read {str(error.filename or root)!r}") from error
+        raise DataError(f"no permission to read {str(error.filename or listed.root)!r}") from error
     files = tuple(
         ImageFile(image.path, label, digests[image.path], side)
         for image, label, side in listed.images
         if image.path in digests  # deleted since it was listed: as if it had never been there
     )
-    return ImageFolder(listed.root, listed.classes, files, listed.layout, listed.left_out)
-
-
-def check_folder(
-    root: Path, class_depth: int | None = None, merge: Mapping[str, str] = NOTHING, *, folds: int = 1
-) -> None:
-    """Raises DataError as `scan_folder` would, in an instant: the files are listed, but not read.
-
-    folds: more than one are refused where the folders name the validation photographs.
-    """
-    listed = list_folder(root, class_depth, merge)
-    check_folds(folds, {side for _, _, side in listed.images if side is not None}, str(root))
+    of_table = listed.given_by, listed.said, listed.notes
+    return ImageFolder(listed.root, listed.classes, files, listed.layout, listed.left_out, *of_table)
 
 
 def list_folder(
@@ -118,6 +143,7 @@ def list_folder(
     class_depth: int | None = None,
     merge: Mapping[str, str] = NOTHING,
     *,
+    exclude: Sequence[str] = (),
     for_training: bool = True,
 ) -> ListedFolder:
     """Returns the photographs of each class without reading any; raises DataError as `scan_folder` would."""
@@ -127,12 +153,13 @@ def list_folder(
     except PermissionError as error:
         raise DataError(f"no permission to read {str(error.filename or root)!r}") from error
     _check_there_are_photographs(root, tops, outside)
+    excluded = _take_out(exclude, tops, str(root), for_training=for_training)
     paths = [image.path for listing in tops.values() for image in listing.photographs]
     layout = find_layout(root, paths, class_depth)
 
     images: list[tuple[ListedImage, str, str | None]] = []
     folders: set[str] = set()  # the classes before they are merged
-    left_out = list(outside.left_out)
+    left_out = [*outside.left_out, *excluded]
     for name, listing in tops.items():
         for image in listing.photographs:
             place = layout.place(image.path)
@@ -150,7 +177,7 @@ def list_folder(
     _check_there_are_classes(root, layout, tops)
     classes = tuple(sorted({name for _, name, _ in images}))
     if for_training:
-        _check_merged(root, merge, folders)
+        check_merged(str(root), merge, folders)
         _check_there_are_two(root, classes, images, folders)
     labels = {name: label for label, name in enumerate(classes)}
     placed = sorted(((image, labels[name], side) for image, name, side in images), key=lambda placed: placed[0].path)
@@ -158,6 +185,51 @@ def list_folder(
         check_given_split(classes, [label for _, label, _ in placed], [side or "" for _, _, side in placed])
     left_out.sort(key=lambda thing: thing.path)
     return ListedFolder(root, classes, tuple(placed), layout, tuple(left_out))
+
+
+def matching(exclude: Sequence[str], paths: Iterable[str], where: str, *, for_training: bool) -> dict[str, str]:
+    """Returns {path: the pattern of `exclude` that it matches} of those that match one.
+
+    Raises DataError where a pattern matches none, `for_training`, or all are excluded; where: names them.
+    """
+    listed = list(paths)
+    patterns = {pattern: re.compile(translate(pattern)) for pattern in exclude}
+    found: dict[str, str] = {}
+    unused = []
+    for pattern, compiled in patterns.items():
+        hits = [path for path in listed if compiled.match(path)]
+        if not hits:
+            unused.append(pattern)
+        for path in hits:
+            found.setdefault(path, pattern)
+    if unused and for_training:
+        raise DataError(
+            f"exclude in [data] names {', '.join(map(repr, unused))}, which no photograph of {where!r} matches (they "
+            f"are called like {printable(listed[0])!r}; * stands for any text): mend it, or leave it out"
+        )
+    if listed and len(found) == len(listed):
+        raise DataError(f"exclude in [data] leaves out all {len(listed)} photographs of {where!r}")
+    return found
+
+
+def excluded(path: str, pattern: str, class_name: str = "") -> LeftOut:
+    """Returns a photograph that `exclude` leaves out."""
+    return LeftOut(path, "excluded", f"exclude = {pattern}", class_name)
+
+
+def _take_out(exclude: Sequence[str], tops: dict[str, Listing], where: str, *, for_training: bool) -> list[LeftOut]:
+    """Takes the photographs that `exclude` names out of `tops`, and folders of which none is left; returns them."""
+    if not exclude:
+        return []
+    photographs = [image.path for listing in tops.values() for image in listing.photographs]
+    found = matching(exclude, photographs, where, for_training=for_training)
+    for name, listing in list(tops.items()):
+        left = [image for image in listing.photographs if image.path not in found]
+        if listing.photographs and not left:
+            del tops[name]
+        else:
+            tops[name] = replace(listing, photographs=left)
+    return [excluded(path, pattern) for path, pattern in found.items()]
 
 
 def _list_tops(root: Path) -> tuple[dict[str, Listing], Listing]:
@@ -221,11 +293,12 @@ def _empty_class_folders(tops: Mapping[str, Listing], layout: Layout) -> list[Le
     return empty
 
 
-def _check_merged(root: Path, merge: Mapping[str, str], folders: set[str]) -> None:
+def check_merged(where: str, merge: Mapping[str, str], folders: set[str]) -> None:
+    """Raises DataError where `merge` names a class that is none of `folders`; where: what holds these."""
     unknown = sorted(merge.keys() - folders)
     if unknown:
         raise DataError(
-            f"merge in [data] names {', '.join(map(repr, unknown))}, which is not a class of {str(root)!r}; its "
+            f"merge in [data] names {', '.join(map(repr, unknown))}, which is not a class of {where!r}; its "
             f"classes are {', '.join(map(repr, sorted(folders)))}"
         )
 

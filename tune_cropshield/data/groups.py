@@ -16,6 +16,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from tune_cropshield.config.settings import BY_FOLDER, FOUND_COPIES, IDENTICAL_FILES
+from tune_cropshield.data.folder import NOTHING_SAID, Said
 from tune_cropshield.data.layout import Layout
 from tune_cropshield.data.near_copies import groups_of_near_copies, joined
 from tune_cropshield.data.split import Split
@@ -26,12 +27,14 @@ class Grouping:
     """Which photographs belong together.
 
     keys: of each photograph. copies: groups of two or more that are copies of one photograph, as sorted indices. named:
-    how many groups of two or more the folders or the paths make; None where nobody asked for such.
+    how many groups of two or more the folders, the paths or a table make; None where nobody asked for such. of_table:
+    whether it is a table.
     """
 
     keys: tuple[str, ...]
     copies: tuple[tuple[int, ...], ...] = ()
     named: int | None = None
+    of_table: bool = False
 
 
 def grouping_of(
@@ -40,21 +43,27 @@ def grouping_of(
     layout: Layout,
     digests: Sequence[str],
     by_look: Sequence[Sequence[int]],
+    said: Mapping[str, Said] = NOTHING_SAID,
 ) -> Grouping:
     """Returns which photographs belong together.
+
+    The groups that a table names count unless `rule` asks for others.
 
     Args:
         rule: `[data] group`.
         paths, digests: one per photograph; paths lie below the data's folder.
         layout: what the folders in those paths mean.
         by_look: groups of photographs that look alike; none before they are decoded.
+        said: {path: what a table says of a photograph}.
     """
     plain = [layout.without_side(path) for path in paths]
     found = groups_of_near_copies(by_look, plain)
     copies = tuple(tuple(group) for group in found if len({digests[index] for index in group}) > 1)
     if rule == IDENTICAL_FILES:
         return Grouping(tuple(digests), copies)
-    named = _named(rule, plain, len(layout.class_parts))
+    of_table = {index: name for index, path in enumerate(paths) if path in said and (name := said[path].group)}
+    uses_table = rule == FOUND_COPIES and bool(of_table)
+    named = of_table if uses_table else _named(rule, plain, len(layout.class_parts))
     by_name: dict[str, list[int]] = defaultdict(list)
     for index, name in named.items():
         by_name[name].append(index)
@@ -65,7 +74,8 @@ def grouping_of(
         for index in group:
             keys[index] = key
     num_named = sum(len(group) > 1 for group in by_name.values())
-    return Grouping(tuple(keys), copies, None if rule == FOUND_COPIES else num_named)
+    asked_for = uses_table or rule != FOUND_COPIES
+    return Grouping(tuple(keys), copies, num_named if asked_for else None, uses_table)
 
 
 def parted(groups: Sequence[Sequence[int]], split: Split) -> list[tuple[int, ...]]:

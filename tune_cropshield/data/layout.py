@@ -46,10 +46,14 @@ OFFERED_AT_MOST = 5  # choices in a message
 
 @dataclass(frozen=True)
 class Layout:
-    """Which parts of a photograph's path name its class, and which names its side of a given split, if any."""
+    """Which parts of a photograph's path name its class, and which names its side of a given split, if any.
+
+    side_folders: where the sides lie in folders of any name, how the paths of each begin, as in "photos/2024/".
+    """
 
     class_parts: tuple[int, ...]
     side_part: int | None = None
+    side_folders: tuple[str, ...] = ()
 
     def place(self, path: str) -> tuple[str, str | None] | None:
         """Returns the class and the side of a photograph; None where it lies in no class folder.
@@ -66,8 +70,14 @@ class Layout:
 
     def without_side(self, path: str) -> str:
         """Returns a path without the folder that names its side of a given split: CLASS/..."""
+        for folder in self.side_folders:
+            if path.startswith(folder):
+                return path.removeprefix(folder)
         parts = path.split("/")
         return "/".join(name for part, name in enumerate(parts) if part != self.side_part)
+
+
+NO_FOLDERS = Layout(())  # of photographs whose labels stand in a table: no folder means anything
 
 
 def side_of(name: str) -> str | None:

@@ -20,8 +20,8 @@ NAMED_AT_MOST = 5
 # unreadable: looks like a photograph, but cannot be decoded. format: a picture of a format that is not read.
 # no class: a photograph in no class folder. empty: a class folder without photographs. link: leads nowhere, or to what
 # is read already. no file: a pipe, a socket or a device. system: hidden, or of an operating system or a file server.
-# other: no photograph.
-Kind = Literal["unreadable", "format", "no class", "empty", "link", "no file", "system", "other"]
+# no row: a photograph that the table of labels does not name. excluded: by `exclude`. other: no photograph.
+Kind = Literal["unreadable", "format", "no class", "empty", "link", "no file", "system", "no row", "excluded", "other"]
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,17 @@ def left_out_lines(left_out: Iterable[LeftOut]) -> list[str]:
         ("no class", "photograph", "in no class folder"),
         ("empty", "folder", "without photographs"),
         ("no file", "special file", "(a pipe, a socket or a device)"),
+        ("no row", "photograph", "beside the others that no row of the table names"),
     ):
         if things := of_kind.get(kind):
             lines.append(f"left out: {counted(len(things), noun)} {what}: {_named([it.path for it in things])}")
+    patterns: dict[str, list[LeftOut]] = {}
+    for thing in of_kind.get("excluded", []):
+        patterns.setdefault(thing.reason, []).append(thing)
+    lines += [
+        f"left out: {counted(len(things), 'photograph')} ({reason}): {_named([it.path for it in things])}"
+        for reason, things in patterns.items()
+    ]
     links: dict[str, list[LeftOut]] = {}
     for thing in of_kind.get("link", []):
         links.setdefault(thing.reason, []).append(thing)

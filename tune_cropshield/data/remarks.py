@@ -19,7 +19,7 @@ from tune_cropshield.data.class_sizes import (
 )
 from tune_cropshield.data.dataset import LeafData
 from tune_cropshield.data.decode import size_in_header
-from tune_cropshield.data.folder import ImageFolder
+from tune_cropshield.data.folder import THE_FOLDERS, ImageFolder
 from tune_cropshield.data.groups import Grouping, parted
 from tune_cropshield.data.left_out import left_out_lines
 from tune_cropshield.data.long_photographs import long_photographs_lines
@@ -39,12 +39,13 @@ def remarks(data: LeafData) -> list[str]:
     of one photograph on two sides.
     """
     store = data.store
-    known = _known(data.classes, store.labels.tolist(), store.paths, store.digests, data.split, data.given_sides)
+    labels, given = store.labels.tolist(), (data.given_sides, data.given_by)
+    known = _known(data.classes, labels, store.paths, store.digests, data.split, *given)
     fits = {preparation.fit for preparation in data.stores}
     long = long_photographs_lines(store.sizes) if fits == {"crop"} else []
-    copies = _Copies(store.paths, store.digests, data.keys, data.copies, data.named)
+    copies = _Copies(store.paths, store.digests, data.keys, data.copies, data.named, data.of_table)
     together = [*_kept_together(copies, data.split), *_copies_on_both_sides(copies, data.split, data.given_sides)]
-    return [*left_out_lines(data.left_out), *known, *long, *together]
+    return [*data.notes, *left_out_lines(data.left_out), *known, *long, *together]
 
 
 def to_beat(split: Split, classes: Sequence[str], labels: Sequence[int]) -> str:
@@ -72,12 +73,12 @@ def remarks_before_decoding(
         [file.digest for file in files],
     )
     given = {file.side for file in files if file.side is not None}
-    known = _known(folder.classes, labels, paths, digests, split, given)
+    known = _known(folder.classes, labels, paths, digests, split, given, folder.given_by)
     sizes = [size_in_header(folder.root / path) for path in paths] if set(fits) == {"crop"} else []
     long = long_photographs_lines([size for size in sizes if size is not None])
-    copies = _Copies(paths, digests, keys, found.copies, found.named)
+    copies = _Copies(paths, digests, keys, found.copies, found.named, found.of_table)
     together = [*_kept_together(copies, split), *_copies_on_both_sides(copies, split, given)]
-    return [*left_out_lines(folder.left_out), *known, *long, *together]
+    return [*folder.notes, *left_out_lines(folder.left_out), *known, *long, *together]
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ class _Copies:
     keys: Sequence[str]
     groups: Sequence[Sequence[int]]
     named: int | None
+    of_table: bool
 
 
 def _known(
@@ -98,6 +100,7 @@ def _known(
     digests: Sequence[str],
     split: Split,
     given_sides: Collection[str],
+    given_by: str,
 ) -> list[str]:
     """Returns the remarks that classes, files and the split give rise to."""
     classes = _counts(names, labels)
@@ -109,7 +112,7 @@ def _known(
         lines.append(validation_line(validation))
     lines += _identical_in_two_classes(labels, paths, digests)
     if given_sides:
-        lines += [_given(split, given_sides), *_identical_on_both_sides(split, paths, digests)]
+        lines += [_given(split, given_sides, given_by), *_identical_on_both_sides(split, paths, digests)]
     return lines
 
 
@@ -119,12 +122,16 @@ def _counts(names: Sequence[str], labels: Sequence[int]) -> dict[str, int]:
     return {name: counts[label] for label, name in enumerate(names)}
 
 
-def _given(split: Split, given_sides: Collection[str]) -> str:
+def _given(split: Split, given_sides: Collection[str], given_by: str) -> str:
+    several = given_by == THE_FOLDERS
     has_test = "" if len(split.test) else "; it has no test photographs"
     if VAL not in given_sides:
         drawn = counted(len(split.val), "photograph")
-        return f"the folders contain no validation photographs: {drawn} of train, chosen by content, are used{has_test}"
-    return f"the split is used as the folders give it{has_test}"
+        contain = "contain" if several else "contains"
+        return (
+            f"{given_by} {contain} no validation photographs: {drawn} of train, chosen by content, are used{has_test}"
+        )
+    return f"the split is used as {given_by} {'give' if several else 'gives'} it{has_test}"
 
 
 def _identical_in_two_classes(labels: Sequence[int], paths: Sequence[str], digests: Sequence[str]) -> list[str]:
@@ -167,7 +174,10 @@ def _kept_together(copies: _Copies, split: Split) -> list[str]:
     A given split may part what their folders or paths join, which is said too.
     """
     lines = []
-    if copies.named == 0:
+    by = "the table says" if copies.of_table else "their folders or paths say"
+    if copies.named == 0 and copies.of_table:
+        lines.append("the groups of the table join no photographs: no two of them have the same one")
+    elif copies.named == 0:
         lines.append("group in [data] joins no photographs: no two of them belong together by their folders or paths")
     elif copies.named is not None:
         groups = counted(copies.named, "group")
@@ -177,7 +187,7 @@ def _kept_together(copies: _Copies, split: Split) -> list[str]:
             if across
             else "the split keeps each together"
         )
-        lines.append(f"{groups} of photographs, as their folders or paths say: {told}")
+        lines.append(f"{groups} of photographs, as {by}: {told}")
     apart = set(parted(copies.groups, split))
     whole = [group for group in copies.groups if tuple(group) not in apart]
     kept = [group for group in whole if len({copies.keys[index] for index in group}) == 1]

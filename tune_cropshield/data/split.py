@@ -168,7 +168,11 @@ def fold_of(
                 fold_of_digest[digest] = place % folds
                 place += 1
     validates = np.array([fold_of_digest[digests[index]] == fold for index in dealt.tolist()], dtype=bool)
-    chosen = Split(dealt[~validates], dealt[validates], split.test)
+    return _with_all_classes(Split(dealt[~validates], dealt[validates], split.test), classes, labels, fold, folds)
+
+
+def _with_all_classes(chosen: Split, classes: Sequence[str], labels: Sequence[int], fold: int, folds: int) -> Split:
+    """Returns a fold; raises DataError where a class has no images on one of its sides."""
     for name, side in (("train on", chosen.train), ("validate on", chosen.val)):
         there = {labels[index] for index in side.tolist()}
         if lacking := [repr(of) for label, of in enumerate(classes) if label not in there]:
@@ -176,15 +180,45 @@ def fold_of(
     return chosen
 
 
-def check_folds(folds: int, given: Collection[str], folder: str) -> None:
-    """Raises DataError where there are to be several folds although the folders name the validation photographs.
+def given_folds_of(
+    split: Split, numbers: Sequence[int | None], classes: Sequence[str], labels: Sequence[int], fold: int
+) -> Split:
+    """Returns the split that validates on fold `fold` of the training and validation images, as a table deals them.
 
-    given: the sides that they name.
+    numbers: the fold of each image of the whole data set, None for test images.
+
+    Raises:
+        DataError: a class has no images to train on, or none to validate on.
+    """
+    dealt = np.sort(np.concatenate([split.train, split.val]))
+    validates = np.array([numbers[index] == fold for index in dealt.tolist()], dtype=bool)
+    folds = 1 + max(number for number in numbers if number is not None)
+    return _with_all_classes(Split(dealt[~validates], dealt[validates], split.test), classes, labels, fold, folds)
+
+
+def check_given_folds(folds: int, numbers: Sequence[int | None], place: str) -> None:
+    """Raises DataError where there are to be several folds, and a table deals the images into another number of them.
+
+    numbers: the fold of each image, None where the table names none. place: the table.
+    """
+    given = 1 + max((number for number in numbers if number is not None), default=-1)
+    if given and folds not in (1, given):
+        raise DataError(
+            f"{place} deals the photographs into {given} folds, but `folds = {folds}`: set folds = {given}, or leave "
+            'its column unused (columns = {fold = ""} in [data])'
+        )
+
+
+def check_folds(folds: int, given: Collection[str], folder: str, given_by: str = "the folders") -> None:
+    """Raises DataError where there are to be several folds although the validation photographs are given.
+
+    given: the sides that are. given_by: what names them.
     """
     if folds > 1 and VAL in given:
         raise DataError(
-            f"{folder}: `folds = {folds}` splits training and validation photographs again, but the folders name the "
-            f"validation photographs ({VAL}): leave folds out, or use replicates"
+            f"{folder}: `folds = {folds}` splits training and validation photographs again, but {given_by} "
+            f"{'name' if given_by == 'the folders' else 'names'} the validation photographs ({VAL}): leave folds out, "
+            "or use replicates"
         )
 
 
@@ -194,6 +228,13 @@ def _order(seed: int, digest: str) -> bytes:
 
 def check_given_split(classes: Sequence[str], labels: Sequence[int], sides: Sequence[str]) -> None:
     """Raises DataError where a class of a given split has no images in train, or none in val although val is there."""
+    if faults := given_split_faults(classes, labels, sides):
+        raise DataError(faults[0])  # a class that two sides spell in two ways is at fault on both
+
+
+def given_split_faults(classes: Sequence[str], labels: Sequence[int], sides: Sequence[str]) -> list[str]:
+    """Returns a sentence for each side, train and val, of a given split that lacks a class; there may be no val."""
+    faults = []
     for side in (TRAIN, VAL):
         there = {label for label, of in zip(labels, sides, strict=True) if of == side}
         lacking = [name for label, name in enumerate(classes) if label not in there]
@@ -201,10 +242,11 @@ def check_given_split(classes: Sequence[str], labels: Sequence[int], sides: Sequ
             counts = Counter(classes[label] for label in labels)
             one = [pair for pair in look_alikes(counts) if pair.rarer in lacking or pair.other in lacking]
             joined = f" (are {one[0].rarer!r} and {one[0].other!r} one class? {joined_by(one, counts)})" if one else ""
-            raise DataError(
+            faults.append(
                 f"the given split has no {side} photographs of {', '.join(map(repr, lacking))}: each class must be in "
                 f"train and in val{joined}"
             )
+    return faults
 
 
 def _side_of_shared(hash_bytes: bytes, shares: dict[str, float]) -> str:

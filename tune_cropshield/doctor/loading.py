@@ -21,8 +21,8 @@ from torchvision import transforms
 from tune_cropshield.config.settings import DataConfig
 from tune_cropshield.data.decode import DecodeError
 from tune_cropshield.data.feed import ImageFeed
-from tune_cropshield.data.folder import list_folder
 from tune_cropshield.data.preparation import IMAGENET_MEAN, IMAGENET_STD, Preparation
+from tune_cropshield.data.sources import list_photographs
 from tune_cropshield.data.windows import Window, WindowSettings, training_windows
 from tune_cropshield.errors import DataError
 from tune_cropshield.memory.measure.step_driver import seconds_of
@@ -81,7 +81,7 @@ def measure_loading(data: DataConfig, image_size: int, device: torch.device, sec
 
     Files that cannot be decoded are passed over.
     """
-    listed = list_folder(Path(data.dir), data.class_depth, data.merge)
+    listed = list_photographs(data)
     paths = [listed.root / image.path for image, _, _ in listed.images]
     random.Random(0).shuffle(paths)
     started = time.perf_counter()
@@ -95,7 +95,7 @@ def measure_loading(data: DataConfig, image_size: int, device: torch.device, sec
         if len(sound) >= BATCH and time.perf_counter() - started > seconds / 4:
             break
     if not sound:
-        raise DataError(f"none of {min(len(paths), SAMPLE)} photographs in {data.dir!r} can be read")
+        raise DataError(f"none of {min(len(paths), SAMPLE)} photographs in {data.place!r} can be read")
     decode = len(sound) / (time.perf_counter() - started)
     stock = _stock(sound, image_size, seconds / 2)
     store = _store(torch.from_numpy(np.stack(pictures)), image_size, device, seconds / 4)

@@ -17,10 +17,11 @@ import numpy.typing as npt
 
 from tune_cropshield.config.settings import DataConfig, Fit
 from tune_cropshield.data.decode import DecodeError, decode_rgb
-from tune_cropshield.data.folder import ListedFolder, list_folder
+from tune_cropshield.data.folder import ListedFolder
 from tune_cropshield.data.left_out import LeftOut
 from tune_cropshield.data.long_photographs import long_photographs_lines
 from tune_cropshield.data.near_copies import groups_by_look, groups_of_near_copies, thumbnail
+from tune_cropshield.data.sources import list_photographs
 from tune_cropshield.data.split import TRAIN, VAL
 from tune_cropshield.errors import DataError
 
@@ -54,7 +55,8 @@ class Photographs:
     near_copies: tuple[tuple[str, ...], ...]  # groups of paths of one photograph, turned, mirrored, rescaled ...
     left_out: tuple[LeftOut, ...]  # what lies in the folder and is not used
     validation: dict[str, int]  # class -> photographs that a search would validate on
-    given_split: bool  # the folders name the validation photographs
+    given_split: bool  # the validation photographs are given
+    notes: tuple[str, ...] = ()  # how labels were read, where a table holds them
 
     @property
     def imbalance(self) -> float:
@@ -71,8 +73,8 @@ def examine_photographs(data: DataConfig, seconds: float, threads: int, fits: It
     Raises:
         DataError: a search would not train on them.
     """
-    root = Path(data.dir)
-    listed = list_folder(root, data.class_depth, data.merge)
+    listed = list_photographs(data)
+    root = listed.root
     sizes = [(image.path, image.size) for image, _, _ in listed.images]
     class_of = {image.path: label for image, label, _ in listed.images}
     until = time.perf_counter() + seconds / 3
@@ -96,7 +98,7 @@ def examine_photographs(data: DataConfig, seconds: float, threads: int, fits: It
     near = groups_of_near_copies(groups_by_look(np.stack(thumbnails)), names) if sound else []
     groups = [tuple(sound[index] for index in group) for group in near]
     return Photographs(
-        folder=str(root),
+        folder=data.place,
         classes=classes,
         files=len(sizes),
         looked_at=len(looks),
@@ -114,6 +116,7 @@ def examine_photographs(data: DataConfig, seconds: float, threads: int, fits: It
         left_out=listed.left_out,
         validation=_validation(listed, broken, data.val_share),
         given_split=any(side == VAL for _, _, side in listed.images),
+        notes=listed.notes,
     )
 
 

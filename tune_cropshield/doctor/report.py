@@ -91,9 +91,11 @@ def _photographs(photographs: Photographs, drawn: bool) -> list[tuple[str, str]]
     copies += "" if photographs.files_compared else ", as far as there was time to compare"
     near = f"groups of turned, mirrored, rescaled or compressed ones, or copies by name: {len(photographs.near_copies)}"
     near += "" if photographs.looked_at == photographs.files else f" among the {photographs.looked_at} decoded"
-    split = "the folders' own split: " if photographs.given_split else ""
+    split = "your own split: " if photographs.given_split and photographs.notes else ""
+    split = split or ("the folders' own split: " if photographs.given_split else "")
     rows = [
         ("folder", photographs.folder + (" (synthetic: no --data was given)" if drawn else "")),
+        *(("labels", line) for line in photographs.notes),
         ("classes", f"{len(classes)} of {sum(classes.values())} files; {sizes_line(classes)}"),
         ("to beat", always_the_largest_line(classes)),
         ("validation", split + validation_line(photographs.validation)),

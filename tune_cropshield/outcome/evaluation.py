@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tune_cropshield.config.settings import DataConfig, RunConfig
-from tune_cropshield.data.folder import scan_folder
 from tune_cropshield.data.left_out import LeftOut, left_out_lines
+from tune_cropshield.data.sources import scan_photographs
 from tune_cropshield.data.split import TEST, TRAIN, VAL
 from tune_cropshield.data.split_file import SplitRow, find_split, rows_of_fold, split_rows
 from tune_cropshield.errors import UserError
@@ -105,14 +105,19 @@ class _Sides:
 
 
 def choose_photographs(
-    run_dir: Path, config: RunConfig, classes: Sequence[str], given: Path | None, part: str | None, cache_dir: Path
+    run_dir: Path,
+    config: RunConfig,
+    classes: Sequence[str],
+    given: Mapping[str, Any],
+    part: str | None,
+    cache_dir: Path,
 ) -> Photographs:
     """Returns the photographs to judge the network in `run_dir` on.
 
     Args:
-        given: the folder; None for the one it was trained on.
+        given: settings of [data] that say where they come from; empty for those it was trained on.
         part: "val" and "test" are the network's own validation and test photographs, found by content; "all" is the
-            whole folder. None is "val" for the folder it was trained on and "all" for another one.
+            whole folder or table. None is "val" for the photographs it was trained on and "all" for others.
 
     Raises:
         UserError: there are no such photographs.
@@ -121,17 +126,18 @@ def choose_photographs(
     from tune_cropshield.data.preparation import judged_on
     from tune_cropshield.data.store import open_store
 
-    folder = given if given is not None else Path(config.data.dir)
-    rows = _trained_on(run_dir, config, cache_dir)
     named = config.data
-    # What the folders of its own photographs mean was settled when it was trained.
-    class_depth = named.class_depth or (1 if folder == Path(named.dir) else None)
-    scanned = scan_folder(folder, cache_dir / "digests.json", class_depth, named.merge, for_training=False)
+    judged_data = _of_others(named, given) if given else named
+    rows = _trained_on(run_dir, config, cache_dir)
+    if judged_data.dir == named.dir and not judged_data.labels and named.class_depth is None:
+        # What the folders of its own photographs mean was settled when it was trained.
+        judged_data = judged_data.model_copy(update={"class_depth": 1})
+    scanned = scan_photographs(judged_data, cache_dir / "digests.json", for_training=False)
     store = open_store(scanned, judged_on(config), cache_dir, max_bad_share=1.0)
-    own = _Sides(rows).are_all(store.digests) if rows is not None else given is None
-    part = part or (VAL if own or given is None else ALL)
+    own = _Sides(rows).are_all(store.digests) if rows is not None else not given
+    part = part or (VAL if own or not given else ALL)
     if rows is None and part != ALL:  # a run of an earlier version, whose folder has moved
-        rows = _split_of(config.data.model_copy(update={"dir": str(folder)}), config.trial.final_size, cache_dir)
+        rows = _split_of(named.at(judged_data.places), config.trial.final_size, cache_dir)
     sides = _Sides(rows or [])
 
     names = [store.classes[label] for label in store.labels.tolist()]
@@ -143,13 +149,13 @@ def choose_photographs(
         if part == ALL or sides.holds(part, path, digest)
     ]
     if not chosen:
-        raise UserError(_none_of_part(folder, part, sides, len(store)))
+        raise UserError(_none_of_part(judged_data.place, part, sides, len(store)))
     indices = [index for index in chosen if labels[index] != UNKNOWN_CLASS]
     unknown = Counter(names[index] for index in chosen if labels[index] == UNKNOWN_CLASS)
     if not indices:
         raise UserError(
-            f"{folder} holds none of the network's classes: it knows {', '.join(classes)}, and the folders are "
-            f"{', '.join(sorted(unknown))}"
+            f"{judged_data.place} holds none of the network's classes: it knows {', '.join(classes)}, and "
+            f"{'its labels' if judged_data.labels else 'the folders'} are {', '.join(sorted(unknown))}"
         )
     met = [sides.of_content(store.digests[index]) for index in indices]
     return Photographs(
@@ -166,6 +172,13 @@ def choose_photographs(
     )
 
 
+def _of_others(named: DataConfig, given: Mapping[str, Any]) -> DataConfig:
+    """Returns [data] of photographs that a network was not trained on, or of its own where these are named again."""
+    if given == {"dir": named.dir} and not named.labels:
+        return named
+    return DataConfig(**given, class_depth=None if "labels" in given else named.class_depth, merge=named.merge)
+
+
 def _trained_on(run_dir: Path, config: RunConfig, cache_dir: Path) -> list[SplitRow] | None:
     """Returns what the network was trained on; None where that is not known.
 
@@ -174,7 +187,7 @@ def _trained_on(run_dir: Path, config: RunConfig, cache_dir: Path) -> list[Split
     rows = find_split(run_dir)
     if rows is not None:
         return rows_of_fold(rows, config.data)
-    if not (config.data.dir and Path(config.data.dir).is_dir()):
+    if not config.data.is_there:
         return None
     return _split_of(config.data, config.trial.final_size, cache_dir)
 
@@ -185,7 +198,7 @@ def _split_of(config: DataConfig, image_size: int, cache_dir: Path) -> list[Spli
     return split_rows(open_data(config, {image_size}, cache_dir))
 
 
-def _none_of_part(folder: Path, part: str, sides: _Sides, count: int) -> str:
+def _none_of_part(folder: str, part: str, sides: _Sides, count: int) -> str:
     if not sides.count(part):
         return f"the network has no {part} photographs: that part of its split is empty; give another --split"
     return (

@@ -20,11 +20,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from tune_cropshield.config.settings import DataConfig
 from tune_cropshield.data.decode import DecodeError, decode_rgb
 from tune_cropshield.data.generated import draw_leaves
 from tune_cropshield.data.listing import photographs_below
 from tune_cropshield.data.preparation import Preparation, judged_on
-from tune_cropshield.errors import RunFailure, UserError
+from tune_cropshield.data.sources import list_photographs
+from tune_cropshield.errors import DataError, RunFailure, UserError
 from tune_cropshield.files import write_atomically
 from tune_cropshield.outcome.onnx_preparation import Prepared
 from tune_cropshield.outcome.trained import load_trained, read_run
@@ -84,7 +86,7 @@ def write_onnx(run_dir: Path, target: Path) -> float:
         "preparation": json.dumps(preparation.as_dict()),
     }
     content = _exported(FromPhotographs(model, preparation).eval(), metadata, config.trial.model)
-    difference = checked_difference(content, photographs_to_check(config.data.dir), model, preparation)
+    difference = checked_difference(content, photographs_to_check(config.data), model, preparation)
     target.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(target, lambda file: file.write(content))
     return difference
@@ -168,9 +170,13 @@ def _silence() -> Iterator[None]:
         logging.disable(level)
 
 
-def photographs_to_check(folder: str) -> list[Image.Image]:
-    """Returns up to 16 whole photographs from all over `folder`, synthetic ones where none can be read."""
-    paths = photographs_below(Path(folder))[0] if folder and Path(folder).is_dir() else []
+def photographs_to_check(config: DataConfig) -> list[Image.Image]:
+    """Returns up to 16 whole photographs from all over those of `config`, synthetic ones where none can be read."""
+    paths: list[Path] = []
+    with contextlib.suppress(DataError):
+        if config.given:
+            listed = list_photographs(config, for_training=False)
+            paths = [listed.root / image.path for image, _, _ in listed.images]
     found = _decoded(paths[:: max(len(paths) // NUM_CHECKED, 1)])
     if found:
         return found

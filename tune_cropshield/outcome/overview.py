@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -106,7 +106,7 @@ def _of_search(folder: Path) -> Overview:
     search, trial, data = (_table(tables, name) for name in ("search", "trial", "data"))
     about: dict[str, Any] = {
         "model": trial.get("model", TrialConfig.model_fields["model"].default),
-        "data": data.get("dir", ""),
+        "data": _place(data),
         "begun": _begun(folder, SETTINGS),
     }
     if not (folder / JOURNAL).exists():
@@ -128,6 +128,11 @@ def _of_search(folder: Path) -> Overview:
     )
 
 
+def _place(data: Mapping[str, Any]) -> str:
+    """Returns where the photographs of [data] come from: a table, a folder, or the folder to train on."""
+    return str(next((data[name] for name in ("labels", "dir", "train") if data.get(name)), ""))
+
+
 def _of_training(folder: Path) -> Overview:
     tables = read_toml(folder / CONFIG)
     trial, data = _table(tables, "trial"), _table(tables, "data")
@@ -142,7 +147,7 @@ def _of_training(folder: Path) -> Overview:
         "training",
         FINISHED if ended else RUNNING if is_running(folder) else INTERRUPTED,
         model=trial.get("model", TrialConfig.model_fields["model"].default),
-        data=data.get("dir", ""),
+        data=_place(data),
         done=len(lines),
         of=epochs,
         best_val_acc=float(best["val_acc"]) if best is not None else None,

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tune_cropshield.config.settings import RunConfig, TrialConfig, load_config
+from tune_cropshield.config.settings import PLACES, RunConfig, TrialConfig, load_config
 from tune_cropshield.config.space import SETTINGS
 from tune_cropshield.config.toml_files import read_toml
 from tune_cropshield.errors import ConfigError, UserError
@@ -55,12 +55,13 @@ def where_they_lie_now(config: RunConfig, run_dir: Path) -> RunConfig:
     if not re.fullmatch(rf"{BEST}|{FINAL}(-\d+)?|t\d{{3,}}", whole.name):  # what else lies there has its own
         return config
     try:
-        now = read_toml(whole.parent / SETTINGS)["data"]["dir"]
-    except (ConfigError, KeyError, TypeError):
+        table = read_toml(whole.parent / SETTINGS)["data"]
+        now = {name: table.get(name, "") for name in PLACES}
+    except (ConfigError, KeyError, TypeError, AttributeError):
         return config
-    if not (isinstance(now, str) and now):
+    if not (any(now.values()) and all(isinstance(place, str) for place in now.values())):
         return config
-    return config.model_copy(update={"data": config.data.model_copy(update={"dir": now})})
+    return config.model_copy(update={"data": config.data.at(now)})
 
 
 def earlier_preparation(run_dir: Path) -> list[str]:

@@ -31,7 +31,7 @@ class Prepared:
     """What a search runs on: settings with everything decided that was left to us, photographs, pairs that fit.
 
     Attributes:
-        space: its `data.dir` is never "".
+        space: its `data` says where the photographs come from.
         data: the photographs, decoded.
         plan: the pairs of micro-batch and accumulation that fit.
         resources: how the machine is divided among trials.
@@ -51,7 +51,7 @@ def prepare(space: SearchSpace, cache_dir: Path, view: SearchView, kept: Sequenc
     """Returns what a search of `space` runs on, and says through `view` what was found.
 
     Args:
-        space: where its `data.dir` is "", a synthetic data set is made and searched on.
+        space: where its `data` does not say where photographs come from, a synthetic data set is searched on.
         cache_dir: keeps decoded photographs, the synthetic data set and measurements of memory between runs.
         kept: the split of a search that is resumed.
 
@@ -73,7 +73,7 @@ def prepare(space: SearchSpace, cache_dir: Path, view: SearchView, kept: Sequenc
         check_losses(one)
     device, card = device_and_card(space)
     resources = divide(device, space.search.trials_per_gpu, space.search.trials)
-    if not space.data.dir:
+    if not space.data.given:
         with view.steps("making a synthetic data set (no --data given)"):
             leaves = generated_leaves(cache_dir)
         view.note(f"no --data given: searching on a synthetic data set in {leaves}")

@@ -11,9 +11,9 @@ import optuna
 
 from tune_cropshield.config.differences import differences
 from tune_cropshield.config.registry import file_digest, is_own
-from tune_cropshield.config.settings import DataConfig, TrialConfig
+from tune_cropshield.config.settings import NOT_COMPARED, DataConfig, TrialConfig
 from tune_cropshield.config.space import SearchSpace
-from tune_cropshield.data.split_file import read_split, what_changed
+from tune_cropshield.data.split_file import read_split, stored_now, what_changed
 from tune_cropshield.data.store import Store
 from tune_cropshield.errors import UserError
 from tune_cropshield.search.journal import JOURNAL, num_started
@@ -122,7 +122,7 @@ def own_files_differ(before: Mapping[str, Any], space: SearchSpace) -> list[str]
 def _by_name(spelled: Mapping[str, Any]) -> dict[str, Any]:
     """Returns `comparable_settings` by name. What an earlier version did not know has its default."""
     return {
-        **DataConfig().model_dump(mode="json", exclude={"dir", "folds", "fold"}),
+        **DataConfig().model_dump(mode="json", exclude={*NOT_COMPARED}),
         **spelled["data"],
         **TrialConfig().model_dump(mode="json"),
         **spelled["trial"],
@@ -136,7 +136,7 @@ def _photographs_differ(folder: Path, store: Store) -> str:
     rows = read_split(folder)
     if rows is None:
         return "the photographs are not those that this search was begun on. Put them back"
-    told = what_changed(rows, dict(zip(store.paths, store.digests, strict=True)))
+    told = what_changed(rows, stored_now(store))
     if not told:
         return (
             "the photographs are the same, but this version of tune_cropshield or Pillow reads them differently: "

@@ -14,7 +14,7 @@ from tune_cropshield.config.branches import own_ranges
 from tune_cropshield.config.domain import Value
 from tune_cropshield.config.faults import Settings
 from tune_cropshield.config.registry import is_own, source_digest
-from tune_cropshield.config.settings import TrialConfig
+from tune_cropshield.config.settings import NOT_COMPARED, TrialConfig
 from tune_cropshield.config.space import SearchSpace
 from tune_cropshield.memory.choose.pairs import SMALLEST_FOR_BATCH_NORM, Pair, Plan, parse_pair
 from tune_cropshield.search.resources import Resources
@@ -65,7 +65,7 @@ def comparable_settings(space: SearchSpace) -> dict[str, Any]:
         "space": {name: domain.describe() for name, domain in space.space.items()},
         **({"when": ranges_of_their_own(space)} if space.when else {}),
         **({"searched_code": code} if (code := _searched_code(space)) else {}),
-        "data": _identifying(space.data, but={"dir", "folds", "fold"}),
+        "data": _identifying(space.data, but=NOT_COMPARED),
         **({"parts": [search.folds, search.replicates]} if search.num_parts > 1 else {}),
         "search": [search.epochs, search.grace_epochs, search.reduction_factor, search.pairs, search.pruning],
     }

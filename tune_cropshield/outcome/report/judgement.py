@@ -104,7 +104,7 @@ def judge(run_dir: Path, data: LeafData | None, device_name: Literal["auto", "cp
         if data is None:
             raise UserError("neither its predictions nor the photographs are there")
         if list(data.classes) != classes:
-            raise UserError(f"the classes of {config.data.dir} are no longer those it was trained on")
+            raise UserError(f"the classes of {config.data.place} are no longer those it was trained on")
         rows = _predictions_now(config, classes, weights, data, device_name)
     wrong = sorted((row for row in rows if not row.right), key=lambda row: -row.probability)[:MOST_MISTAKES]
     pictures = _pictures(run_dir, [row.photograph for row in wrong], data, config.trial.final_size)

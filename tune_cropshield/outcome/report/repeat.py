@@ -117,7 +117,7 @@ def _environment(record: SearchRecord, start: dict[str, Any]) -> list[tuple[str,
 
 
 def _photographs(record: SearchRecord, start: dict[str, Any]) -> str:
-    where = next((trial.config.data.dir for trial in record.trials if trial.config is not None), "")
+    where = next((trial.config.data.place for trial in record.trials if trial.config is not None), "")
     counts = ", ".join(
         f"{start[name]} for {use}"
         for name, use in (("train", "training"), ("val", "validation"), ("test", "the test"))

@@ -1,0 +1,432 @@
+"""Tables of labels: what is read from them, and one text with everything that is wrong with one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from tune_cropshield.cli import main
+from tune_cropshield.config.settings import DataConfig
+from tune_cropshield.data.dataset import open_data
+from tune_cropshield.data.folder import Said
+from tune_cropshield.data.remarks import remarks
+from tune_cropshield.data.sources import check_photographs, list_photographs
+from tune_cropshield.errors import DataError
+
+NAMES = [f"{number}.jpg" for number in range(12)]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder of twelve photographs, 0.jpg to 11.jpg, of different colours."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number, name in enumerate(NAMES):
+        Image.new("RGB", (20, 20), (20 * number, 255 - 20 * number, 40)).save(folder / name)
+    return folder
+
+
+def table(photos: Path, *lines: str, name: str = "labels.csv", encoding: str = "utf-8") -> DataConfig:
+    """Returns [data] with a table of these lines beside the folder of photographs."""
+    path = photos.parent / name
+    path.write_bytes("\n".join(lines).encode(encoding))
+    return DataConfig(labels=str(path), dir=str(photos))
+
+
+def placed(config: DataConfig) -> dict[str, tuple[str, str | None]]:
+    """Returns {path: (class, side)}."""
+    listed = list_photographs(config)
+    return {image.path: (listed.classes[label], side) for image, label, side in listed.images}
+
+
+def fault(config: DataConfig) -> str:
+    """Returns what is wrong, with the place shortened."""
+    with pytest.raises(DataError) as caught:
+        check_photographs(config)
+    return str(caught.value).replace(config.labels, "TABLE").replace(config.dir, "DIR")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "lines"),
+    [
+        (
+            "utf-8",
+            [
+                "path,label,split",
+                "0.jpg,Blatt-ü,train",
+                "1.jpg,healthy,train",
+                "2.jpg,Blatt-ü,val",
+                "3.jpg,healthy,val",
+            ],
+        ),
+        (
+            "utf-8-sig",
+            [
+                "path;label;split",
+                "0.jpg;Blatt-ü;Training",
+                "1.jpg;healthy;TRAIN",
+                "2.jpg;Blatt-ü;valid",
+                "3.jpg;healthy;validation",
+            ],
+        ),
+        (
+            "utf-16",
+            [
+                "path\tlabel\tsplit",
+                "0.jpg\tBlatt-ü\ttrain",
+                "1.jpg\thealthy\ttrain",
+                "2.jpg\tBlatt-ü\tval",
+                "3.jpg\thealthy\tval",
+            ],
+        ),
+        (
+            "utf-8",
+            [
+                "sep=;",
+                "Path; Label; Split",
+                '"0.jpg"; "Blatt-ü"; "train"',
+                "1.jpg; healthy; train",
+                "",
+                "./2.jpg; Blatt-ü; val",
+                ";;",
+                "3; healthy; dev",
+            ],
+        ),
+        (
+            "utf-8",
+            [
+                "id,path,label,split\r",
+                "a,0.jpg,Blatt-ü,train\r",
+                "b,1.jpg,healthy,train\r",
+                "c,2.jpg,Blatt-ü,val\r",
+                "d,3.jpg,healthy,val\r",
+            ],
+        ),
+    ],
+)
+def test_a_csv_is_read_in_whatever_form_programs_write_it(photos: Path, encoding: str, lines: list[str]) -> None:
+    assert placed(table(photos, *lines, encoding=encoding)) == {
+        "0.jpg": ("Blatt-ü", "train"),
+        "1.jpg": ("healthy", "train"),
+        "2.jpg": ("Blatt-ü", "val"),
+        "3.jpg": ("healthy", "val"),
+    }
+
+
+def test_paths_begin_in_the_tables_folder_and_may_have_backslashes_or_no_suffix(photos: Path) -> None:
+    config = table(
+        photos, "path,label", r"photos\0.jpg,a", "photos/1,b", f"{photos / '2.jpg'},b", "./photos/../photos/3.jpg,a"
+    )
+    listed = list_photographs(config.model_copy(update={"dir": ""}))
+    assert [image.path for image, _, _ in listed.images] == [
+        "photos/0.jpg",
+        "photos/1.jpg",
+        "photos/2.jpg",
+        "photos/3.jpg",
+    ]
+    assert listed.root == photos.parent
+
+
+def test_columns_of_other_names_are_read(photos: Path) -> None:
+    config = table(photos, "image_id,disease,label,plant", "0,rust,9,p1", "1,healthy,9,p2")
+    named = config.model_copy(update={"columns": {"path": "image_id", "label": "disease", "group": "plant"}})
+    assert placed(named) == {"0.jpg": ("rust", None), "1.jpg": ("healthy", None)}
+    assert list_photographs(named).said == {"0.jpg": Said(group="p1"), "1.jpg": Said(group="p2")}
+    assert list_photographs(named).notes == (
+        "labels of 2 photographs from labels.csv (columns image_id, disease, plant; not used: label)",
+    )
+
+
+def test_labels_stay_what_a_person_reads(photos: Path) -> None:
+    assert list_photographs(table(photos, "path,label", "0.jpg,1", "1.jpg,001", "2.jpg,1.0")).classes == (
+        "001",
+        "1",
+        "1.0",
+    )
+    notes = list_photographs(table(photos, "path,label", "0.jpg,1", "1.jpg,001", "2.jpg,2")).notes
+    assert notes[1:] == (
+        "labels '001' and '1' are the same number written in two ways: if they are one class, join them (merge)",
+    )
+    notes = list_photographs(table(photos, "path,label", "0.jpg,NA", "1.jpg,7", "2.jpg,rust")).notes
+    assert notes[1:] == ("'7' looks like a number among the labels: a class of its own, as it is written",)
+
+
+def test_a_parquet_table_is_read_as_a_csv_is(photos: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    path = photos.parent / "labels.parquet"
+    columns = {
+        "path": ["0.jpg", "1.jpg", "2.jpg"],
+        "label": [1.0, 2.0, 1.0],
+        "weight": pyarrow.array([0.1, 1, 2], pyarrow.float32()),
+    }
+    parquet.write_table(pyarrow.table({**columns, "picture": [b"x", b"y", b"z"]}), path)
+    config = DataConfig(labels=str(path), dir=str(photos))
+    assert placed(config) == {"0.jpg": ("1.0", None), "1.jpg": ("2.0", None), "2.jpg": ("1.0", None)}
+    assert [said.weight for said in list_photographs(config).said.values()] == [0.1, 1.0, 2.0]
+
+    parquet.write_table(pyarrow.table({"path": ["0.jpg", "1.jpg"], "label": ["a", None]}), path)
+    assert fault(config) == "TABLE: 1 row has no label: row 2 (1.jpg)"
+    path.write_bytes(b"no parquet")
+    assert fault(config).startswith("TABLE: cannot be read as Parquet: ")
+
+
+def test_json_lines_are_read_as_a_csv_is(photos: Path) -> None:
+    config = table(
+        photos, '{"path": "0.jpg", "label": "ü", "box": [1]}', "", '{"label": 3, "path": "1.jpg"}', name="labels.jsonl"
+    )
+    assert placed(config) == {"0.jpg": ("ü", None), "1.jpg": ("3", None)}
+    assert fault(table(photos, "{", "[1]", name="labels.jsonl")) == (
+        "TABLE: each line must be a JSON object, but got line 1 (Expecting property name enclosed in "
+        "double quotes: line 1 "
+        "column 2 (char 1)), line 2 ([1])"
+    )
+
+
+def test_everything_that_is_wrong_with_a_table_is_told_at_once(photos: Path) -> None:
+    config = table(
+        photos,
+        "path,label,split,group,fold,weight",
+        "0.jpg,rust,train,p1,0,1",
+        "1.jpg,rust,val,p1,1,1",
+        "gone.jpg,rust,train,p2,0,1",
+        "2.jpg,,train,p3,one,1",
+        "3.jpg,rust,train,p4,0,-1",
+        "0.jpg,healthy,train,p1,0,1",
+        ",healthy,val,p5,1,1",
+        "4.jpg,healthy,val,p5,,nought",
+    )
+    assert fault(config).splitlines() == [
+        "TABLE: 1 row has no path: line 8",
+        "TABLE: 1 row names a photograph that is not in 'DIR': line 4 (gone.jpg); say in which folder the paths begin "
+        "(--data DIR), or mend them",
+        "TABLE: 1 row has no label: line 5 (2.jpg)",
+        'TABLE: 1 row has another fold: "one" in line 5; it must be a whole number from 0',
+        'TABLE: 1 row has no fold: line 9; give each one, or leave the column unused (columns = {fold = ""} in [data])',
+        'TABLE: 2 rows have another weight: "-1" in line 6, "nought" in line 9; it must be a number above 0',
+        "TABLE: 1 photograph stands in rows that contradict each other: 0.jpg (rust in line 2, healthy "
+        "in line 7); keep one row "
+        "of each",
+        "TABLE: the given split has no train photographs of 'healthy': each class must be in train and in val",
+        "TABLE: 1 group lies in more than one part of the split, so the accuracy would be too high: "
+        '"p1" (train: 0.jpg, val: '
+        '1.jpg); put each into one, or leave the column unused (columns = {group = ""} in [data])',
+        'TABLE: 1 group lies in more than one fold, so the accuracy would be too high: "p1" (fold 0: '
+        "0.jpg, fold 1: 1.jpg); put "
+        'each into one, or leave the column unused (columns = {group = ""} in [data])',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        (
+            ["file,class", "0.jpg,a"],
+            (
+                'TABLE: there is no column path and no column label; its columns are "file", "class": say which '
+                "one it is (--columns path=NAME,label=NAME)"
+            ),
+        ),
+        (["path,label,label", "0.jpg,a,b"], 'TABLE: the header names "label" twice: give each column its own name'),
+        (
+            ["path,label", "0.jpg;a", "1.jpg;b"],
+            (
+                "TABLE: the header has 2 cells, separated by commas, but 2 rows have more or fewer (line 2 has "
+                '1 cell: "0.jpg;a"; line 3 has 1 cell: "1.jpg;b"); is it separated by semicolons, unlike the '
+                "header?"
+            ),
+        ),
+        (
+            ["path,label", "0.jpg,a,b"],
+            (
+                "TABLE: the header has 2 cells, separated by commas, but 1 row has more or fewer (line 2 has 3 "
+                'cells: "0.jpg,a,b"); a cell that holds the separator itself must stand between quotation marks'
+            ),
+        ),
+        (
+            ["path,label", '0.jpg,"a', "1.jpg,b"],
+            "TABLE: line 2 cannot be read: unexpected end of data; is a quotation mark missing?",
+        ),
+        (["path,label"], "TABLE: holds no rows: a row per photograph is needed, below a header like path,label"),
+        (["", " "], "TABLE: is empty: a row per photograph is needed, below a header like path,label"),
+        (["path,label", "0.jpg,a", "1.jpg,a"], "TABLE: at least two classes are needed, but all 2 photographs are a"),
+        (
+            ["path,label", "0.JPG,a", "1.jpg,b"],
+            (
+                "TABLE: 1 row differs from a file's name in upper and lower case alone: line 2 (0.JPG); write "
+                "them as the files are called"
+            ),
+        ),
+        (
+            ["path,label", r"C:\leaves\0.jpg,a", "1.jpg,b"],
+            (
+                "TABLE: 1 row names a photograph that is not in 'DIR': line 2 (C:/leaves/0.jpg); write them "
+                "without the folders of another machine, as they lie below --data DIR"
+            ),
+        ),
+        (
+            ["path,label", "../photos,a", "1.jpg,b"],
+            "TABLE: 1 row names a folder: line 2 (../photos); a photograph is needed",
+        ),
+        (
+            ["path,label", "twins,a", "1.jpg,b"],
+            (
+                "TABLE: 1 row names several photographs: line 2 (twins may be twins.jpg or twins.png); write "
+                "the whole name"
+            ),
+        ),
+        (
+            ["path,label,split", "0.jpg,a,train", "1.jpg,b,train", "2.jpg,a,"],
+            (
+                "TABLE: 1 row names no part of the split: line 4; give each one, or leave the column unused "
+                '(columns = {split = ""} in [data])'
+            ),
+        ),
+        (
+            ["path,label,split", "0.jpg,a,trian", "1.jpg,b,train", "2.jpg,a,later", "3.jpg,b,later"],
+            (
+                "TABLE: the split must be train, val or test (training, valid, validation and the like are "
+                'understood), but got "later" (2 rows), "trian" (1 row)'
+            ),
+        ),
+        (
+            ["path,label,fold", "0.jpg,a,1", "1.jpg,b,1.0"],
+            "TABLE: all rows are in fold 1, but folds are for training on the others: two are needed",
+        ),
+        (["path,label", "0.jpg,NaN", "1.jpg,b", "2.jpg,c"], "TABLE: 1 row has no label: line 2 (0.jpg)"),
+    ],
+)
+def test_a_faulty_table_is_answered_with_the_rule_the_value_and_the_remedy(
+    photos: Path, lines: list[str], told: str
+) -> None:
+    for name in ("twins.jpg", "twins.png"):
+        (photos / name).write_bytes(b"")
+    assert fault(table(photos, *lines)) == told
+
+
+def test_a_table_of_another_encoding_or_kind_is_refused(photos: Path) -> None:
+    config = table(photos, "path,label", "0.jpg,Blatt-ü", encoding="latin-1")
+    assert fault(config) == (
+        'TABLE: is not UTF-8 (line 2 has the byte 0xfc): save it as UTF-8, which Excel calls "CSV UTF-8"'
+    )
+    assert fault(table(photos, "PK", name="labels.xlsx")) == "TABLE: spreadsheets are not read: save it as CSV (UTF-8)"
+    gone = config.model_copy(update={"labels": str(photos / "gone.csv")})
+    assert fault(gone) == "TABLE: there is no such table of labels (.csv, .parquet or .jsonl)"
+
+
+def test_photographs_in_another_folder_than_said_are_pointed_at(photos: Path) -> None:
+    config = table(photos, "path,label", "0,a", "1,b").model_copy(update={"dir": str(photos.parent)})
+    assert fault(config) == (
+        "TABLE: 2 rows name photographs that are not in 'DIR': line 2 (0), line 3 (1); are those in "
+        "'DIR/photos' meant (--data "
+        "DIR/photos)?"
+    )
+
+
+def test_rows_that_repeat_another_one_count_once(photos: Path) -> None:
+    config = table(photos, "path,label", "0.jpg,a", "1.jpg,b", "./0.jpg,a", "0,a")
+    listed = list_photographs(config)
+    assert [image.path for image, _, _ in listed.images] == ["0.jpg", "1.jpg"]
+    assert listed.notes[1:] == ("labels.csv: 2 rows repeat another one, and each photograph counts once",)
+
+
+def test_what_no_row_names_what_is_excluded_and_what_is_no_photograph_are_left_out(photos: Path) -> None:
+    (photos / "raw.cr2").write_bytes(b"raw")
+    lines = [f"{number}.jpg,{'ab'[number % 2]}" for number in range(10)]
+    config = table(photos, "path,label", *lines, "raw.cr2,a").model_copy(update={"exclude": ["[23].jpg", "0*"]})
+    listed = list_photographs(config)
+    assert [(it.path, it.kind, it.reason) for it in listed.left_out] == [
+        ("0.jpg", "excluded", "exclude = 0*"),
+        ("10.jpg", "no row", "no row of the table names it"),
+        ("11.jpg", "no row", "no row of the table names it"),
+        ("2.jpg", "excluded", "exclude = [23].jpg"),
+        ("3.jpg", "excluded", "exclude = [23].jpg"),
+        ("raw.cr2", "format", "this format is not read: convert them to JPEG or PNG"),
+    ]
+    assert len(listed.images) == 7
+
+
+def test_merge_joins_labels_and_names_those_that_are_none(photos: Path) -> None:
+    config = table(photos, "path,label", "0.jpg,a", "1.jpg,b", "2.jpg,c")
+    assert list_photographs(config.model_copy(update={"merge": {"a": "c"}})).classes == ("b", "c")
+    assert fault(config.model_copy(update={"merge": {"x": "c"}})) == (
+        "TABLE: merge in [data] names 'x', which is no label of it; its labels are a, b, c"
+    )
+
+
+def test_groups_folds_and_weights_of_a_table_reach_the_split(photos: Path, tmp_path: Path) -> None:
+    rows = [f"{n}.jpg,{'ab'[n % 2]},g{n // 4}{n % 2},{n // 4},{0.5 + n}" for n in range(12)]
+    config = table(photos, "path,label,group,fold,weight", *rows)
+    data = open_data(config.model_copy(update={"folds": 3, "fold": 1}), {16}, tmp_path / "cache", folds=3)
+    assert [data.store.paths[index] for index in data.split.val] == ["4.jpg", "5.jpg", "6.jpg", "7.jpg"]
+    assert (len(data.split.train), len(data.split.test)) == (8, 0)
+    assert data.weights_N is not None
+    assert data.weights_N.dtype == torch.float32
+    assert dict(zip(data.store.paths, data.weights_N.tolist(), strict=True))["3.jpg"] == 3.5
+    assert len(set(data.keys)) == 6
+    assert "6 groups of photographs, as the table says: the split keeps each together" in remarks(data)
+
+
+def test_groups_of_a_table_give_way_to_another_rule(photos: Path, tmp_path: Path) -> None:
+    rows = [f"{n}.jpg,{'ab'[n % 2]},g{n // 4}{n % 2}" for n in range(12)]
+    config = table(photos, "path,label,group", *rows).model_copy(update={"group": "none"})
+    assert len(set(open_data(config, {16}, tmp_path / "cache").keys)) == 12
+
+
+def test_another_number_of_folds_than_the_table_has_is_refused(photos: Path) -> None:
+    config = table(photos, "path,label,fold", *(f"{n}.jpg,{'ab'[n % 2]},{n // 4}" for n in range(12)))
+    check_photographs(config, folds=3)
+    with pytest.raises(DataError) as caught:
+        check_photographs(config, folds=5)
+    assert str(caught.value).removeprefix(config.labels) == (
+        " deals the photographs into 3 folds, but `folds = 5`: set folds = 3, or leave its column "
+        'unused (columns = {fold = ""} '
+        "in [data])"
+    )
+
+
+def test_a_faulty_table_ends_a_command_with_2_and_writes_nothing(
+    photos: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = table(photos, "path,label", "0.jpg,", "gone.jpg,b")
+    out = home / "out"
+    assert main(["search", "--labels", config.labels, "--data", config.dir, "--out", str(out)]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert [line.partition(": ")[0] for line in told] == ["error", "error"]
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (
+            ["--labels", "a.csv", "--train", "b"],
+            (
+                "error: --labels and --train both say where photographs come from: give one folder or table, or "
+                "--train, --val and --test"
+            ),
+        ),
+        (["--val", "b"], "error: --val needs --train beside it: the folders of a split are given together"),
+        (
+            ["--labels", "a.csv", "--columns", "path"],
+            "error: --columns: must be like path=image_id,label=disease, but got 'path'",
+        ),
+        (
+            ["--labels", "a.csv", "--columns", "name=x"],
+            (
+                "error: command line: data with --columns: `columns` says which column of a table holds path, "
+                'label, split, group, fold, weight, but "name" is none of them: write {path = "image_id", label '
+                '= "disease"}'
+            ),
+        ),
+    ],
+)
+def test_flags_that_contradict_each_other_are_refused(
+    flags: list[str], told: str, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["doctor", *flags]) == 2
+    assert capsys.readouterr().err.strip() == told

@@ -1,0 +1,54 @@
+"""Where photographs come from, with their classes and their sides of a given split, whichever [data] names.
+
+A folder of classes (folder.py), folders of a split under any names (side_folders.py), or a table of labels (labels.py):
+everything behind this module works alike for all of them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tune_cropshield.config.settings import DataConfig
+from tune_cropshield.data.folder import ImageFolder, ListedFolder, list_folder, read_listed
+from tune_cropshield.data.labels import list_labelled
+from tune_cropshield.data.side_folders import list_side_folders
+from tune_cropshield.data.split import check_folds, check_given_folds
+from tune_cropshield.errors import DataError
+
+
+def list_photographs(config: DataConfig, *, for_training: bool = True) -> ListedFolder:
+    """Returns the photographs that `config` names, without reading any.
+
+    Args:
+        for_training: False for photographs that a trained network is judged on; see `scan_folder`.
+
+    Raises:
+        DataError: they cannot be trained on, with everything that is wrong.
+    """
+    if config.labels:
+        return list_labelled(config, for_training=for_training)
+    if config.columns:
+        raise DataError("columns in [data] is only used with a table of labels: give one (--labels), or leave it out")
+    if config.train:
+        return list_side_folders(config, for_training=for_training)
+    return list_folder(
+        Path(config.dir), config.class_depth, config.merge, exclude=config.exclude, for_training=for_training
+    )
+
+
+def scan_photographs(config: DataConfig, digest_cache: Path | None, *, for_training: bool = True) -> ImageFolder:
+    """Returns the photographs that `config` names with the digests of their files; raises as `list_photographs` does.
+
+    digest_cache: see `file_digests`.
+    """
+    return read_listed(list_photographs(config, for_training=for_training), digest_cache)
+
+
+def check_photographs(config: DataConfig, *, folds: int = 1) -> None:
+    """Raises DataError as `scan_photographs` would, in an instant: the files are listed, but not read.
+
+    folds: more than one are refused where the validation photographs are given, or another number of folds is.
+    """
+    listed = list_photographs(config)
+    check_folds(folds, {side for _, _, side in listed.images if side is not None}, config.place, listed.given_by)
+    check_given_folds(folds, [said.fold for said in listed.said.values()], config.place)
