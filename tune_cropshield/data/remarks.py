@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from tune_cropshield.config.settings import Fit
 from tune_cropshield.config.units import counted
+from tune_cropshield.data.background import background_in
 from tune_cropshield.data.class_sizes import (
     always_the_largest_line,
     is_imbalanced,
@@ -35,8 +36,8 @@ def remarks(data: LeafData) -> list[str]:
     """Returns what is noteworthy, a sentence each.
 
     That is what was left out, class names that look alike, classes of unequal size, few validation photographs, long
-    photographs that are cropped, identical files in two classes, a given split with what its sides share, and copies
-    of one photograph on two sides.
+    photographs that are cropped, identical files in two classes, a given split with what its sides share, copies
+    of one photograph on two sides, and a background that gives the class away.
     """
     store = data.store
     labels, given = store.labels.tolist(), (data.given_sides, data.given_by)
@@ -45,7 +46,13 @@ def remarks(data: LeafData) -> list[str]:
     long = long_photographs_lines(store.sizes) if fits == {"crop"} else []
     copies = _Copies(store.paths, store.digests, data.keys, data.copies, data.named, data.of_table)
     together = [*_kept_together(copies, data.split), *_copies_on_both_sides(copies, data.split, data.given_sides)]
-    return [*data.notes, *left_out_lines(data.left_out), *known, *long, *together]
+    return [*data.notes, *left_out_lines(data.left_out), *known, *long, *together, *_background(data)]
+
+
+def _background(data: LeafData) -> list[str]:
+    """Returns a sentence where the borders of the photographs tell their classes."""
+    found = background_in(data)
+    return [found.told] if found is not None and found.tells_too_much else []
 
 
 def to_beat(split: Split, classes: Sequence[str], labels: Sequence[int]) -> str:

@@ -16,11 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from tune_cropshield.config.settings import DataConfig, Fit
+from tune_cropshield.data.background import Background, background_of
 from tune_cropshield.data.decode import DecodeError, decode_rgb
 from tune_cropshield.data.folder import ListedFolder
+from tune_cropshield.data.groups import grouping_of
 from tune_cropshield.data.left_out import LeftOut
 from tune_cropshield.data.long_photographs import long_photographs_lines
-from tune_cropshield.data.near_copies import groups_by_look, groups_of_near_copies, thumbnail
+from tune_cropshield.data.near_copies import THUMBNAIL_SIDE, groups_by_look, groups_of_near_copies, thumbnail
 from tune_cropshield.data.sources import list_photographs
 from tune_cropshield.data.split import TRAIN, VAL
 from tune_cropshield.errors import DataError
@@ -57,6 +59,7 @@ class Photographs:
     validation: dict[str, int]  # class -> photographs that a search would validate on
     given_split: bool  # the validation photographs are given
     notes: tuple[str, ...] = ()  # how labels were read, where a table holds them
+    background: Background | None = None  # what the borders of those looked at tell; None where they are too few
 
     @property
     def imbalance(self) -> float:
@@ -93,9 +96,12 @@ def examine_photographs(data: DataConfig, seconds: float, threads: int, fits: It
             f"no photograph of {', '.join(map(repr, emptied))} in {str(root)!r} can be read: {first} ({broken[first]})"
         )
     identical = {path: group[0] for group in copies for path in group}
-    thumbnails = [look.thumbnail for path in sound if isinstance(look := looks[path], Look)]
+    small = [look.thumbnail for path in sound if isinstance(look := looks[path], Look)]
+    thumbnails = np.array(small, dtype=np.uint8).reshape(-1, THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3)
     names = [listed.layout.without_side(path) for path in sound]
-    near = groups_of_near_copies(groups_by_look(np.stack(thumbnails)), names) if sound else []
+    by_look = groups_by_look(thumbnails)
+    near = groups_of_near_copies(by_look, names)
+    keys = grouping_of(data.group, sound, listed.layout, sound, by_look, listed.said).keys
     groups = [tuple(sound[index] for index in group) for group in near]
     return Photographs(
         folder=data.place,
@@ -117,6 +123,7 @@ def examine_photographs(data: DataConfig, seconds: float, threads: int, fits: It
         validation=_validation(listed, broken, data.val_share),
         given_split=any(side == VAL for _, _, side in listed.images),
         notes=listed.notes,
+        background=background_of(thumbnails, [class_of[path] for path in sound], keys, near),
     )
 
 

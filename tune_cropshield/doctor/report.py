@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tune_cropshield.config.units import counted
+from tune_cropshield.data.background import WARNING
 from tune_cropshield.data.class_sizes import always_the_largest_line, is_imbalanced, sizes_line, validation_line
 from tune_cropshield.data.left_out import left_out_lines
 from tune_cropshield.data.look_alikes import look_alike_lines
@@ -103,10 +104,13 @@ def _photographs(photographs: Photographs, drawn: bool) -> list[tuple[str, str]]
         ("broken", broken),
         ("copies", copies + _named([" = ".join(group) for group in photographs.copies])),
         ("near-copies", near + _named([" ~ ".join(group) for group in photographs.near_copies])),
+        *((("background", photographs.background.line),) if photographs.background is not None else ()),
         *(("names", line) for line in look_alike_lines(classes)),
         *(("folder", line) for line in left_out_lines(photographs.left_out)),
     ]
     rows += [("advice", line) for line in photographs.long]
+    if photographs.background is not None and photographs.background.tells_too_much:
+        rows.append(("advice", WARNING))
     if is_imbalanced(classes):
         rows.append(
             (

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tune_cropshield.config.settings import DataConfig
+from tune_cropshield.data.background import background_in
 from tune_cropshield.data.class_sizes import always_the_largest, validation_is_small, validation_line
 from tune_cropshield.data.dataset import LeafData
 from tune_cropshield.data.left_out import Kind, LeftOut, left_out_lines, read_left_out
@@ -63,6 +64,8 @@ def section(record: SearchRecord, data: LeafData | str) -> Section:
     if left_out:
         blocks.append(_left_out_table(left_out))
     if isinstance(data, LeafData):
+        if (background := background_in(data)) is not None:
+            blocks.append(_sentence(background.told))
         blocks.append(_examples(classes, rows, data))
     return Section("photographs", TITLE, blocks)
 
