@@ -82,7 +82,7 @@ def test_of_several_final_trainings_the_best_is_the_result(search_dir: Path) -> 
     second = add_final(search_dir, [0.8, 0.85, 0.8])
 
     assert second.name == "final-2"
-    assert [(final.folder.name, final.val_acc) for final in final_trainings(search_dir)] == [
+    assert [(final.folder.name, final.value) for final in final_trainings(search_dir)] == [
         ("final", 0.9),
         ("final-2", 0.85),
     ]

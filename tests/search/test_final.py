@@ -58,7 +58,7 @@ def test_a_final_training_is_the_result_where_it_compares_and_is_no_worse(
     found = delivered(tmp_path, study)
 
     assert (found is not None) == is_result
-    assert found is None or found.val_acc == accuracy
+    assert found is None or found.value == accuracy
 
 
 def test_whether_trials_fit_is_timed_with_the_threads_of_a_trial_and_the_final_training_has_all_cores(

@@ -75,7 +75,7 @@ def test_a_trials_files_are_on_the_disk_before_the_journal_calls_it_ended_and_it
     data = DeviceData(search.data, torch.device("cpu"))
     epochs = trial_epochs(run, data, out / "t000", checkpoint_every_s=0)
     reports = list(epochs) if outcome == "finished" else [next(epochs), next(epochs)]
-    told = [{"epoch": report.metrics.epoch, "best_val_acc": report.best_val_acc} for report in reports]
+    told = [{"epoch": report.metrics.epoch, "best_value": report.best_value} for report in reports]
     for result in told[:-1]:
         searcher.on_trial_result("a", result)
     assert (out / "t000" / "last.pt").exists()

@@ -42,7 +42,14 @@ class Course:
     def result(self, number: int, epoch: int) -> dict[str, Any]:
         accuracy = self.quality[number] * (1 - 0.8**epoch)
         metrics = {**dict.fromkeys(METRIC_NAMES, 1.0), "epoch": epoch, "val_acc": accuracy}
-        return {**metrics, "best_val_acc": accuracy, "best_epoch": epoch, "images_per_s": 1.0, "peak_vram_mib": 0.0}
+        return {
+            **metrics,
+            "best_val_acc": accuracy,
+            "best_value": accuracy,
+            "best_epoch": epoch,
+            "images_per_s": 1.0,
+            "peak_vram_mib": 0.0,
+        }
 
     def play(self, view: SearchView, told: Callable[[float], None], until_s: float = 1e9) -> list[tuple[int, int]]:
         """Plays it, calling `told` with the clock after each result; returns the trials under way at `until_s`."""
@@ -70,7 +77,7 @@ class Course:
             self.now, number, epoch = heapq.heappop(under_way)
             result = self.result(number, epoch + 1)
             view.epoch_done(number, result)
-            stop = self.rule.judge(number, epoch + 1, result["best_val_acc"], 1.0) and number not in to_the_end
+            stop = self.rule.judge(number, epoch + 1, result["best_value"], 1.0) and number not in to_the_end
             if stop or epoch + 1 == self.epochs:
                 if stop:
                     self.stopped[number] = epoch + 1

@@ -154,8 +154,8 @@ def test_a_view_tells_the_part_and_which_trial_is_the_best() -> None:
     for line, epoch, value in ((first, 1, 0.9), (first, 2, 0.9), (second, 1, 0.95), (first, 4, 0.8), (second, 2, 0.95)):
         if line.number not in view.running:
             view.trial_started(line)
-        view.epoch_done(line.number, {**metrics, "epoch": epoch, "best_val_acc": value})
-        told.append((line.part, view.best.number if view.best is not None else None, view.best_val_acc))
+        view.epoch_done(line.number, {**metrics, "epoch": epoch, "best_val_acc": value, "best_value": value})
+        told.append((line.part, view.best.number if view.best is not None else None, view.best_value))
 
     assert told == [
         ("part 1 of 3", 0, 0.9),
@@ -168,7 +168,7 @@ def test_a_view_tells_the_part_and_which_trial_is_the_best() -> None:
 
 
 def test_a_log_and_a_terminal_tell_the_part(capsys: pytest.CaptureFixture[str]) -> None:
-    metrics = dict.fromkeys(METRIC_NAMES, 0.5) | {"epoch": 3, "best_epoch": 3, "best_val_acc": 0.5}
+    metrics = dict.fromkeys(METRIC_NAMES, 0.5) | {"epoch": 3, "best_epoch": 3, "best_val_acc": 0.5, "best_value": 0.5}
     console = Console(file=io.StringIO(), width=100)
     for view in (PlainView(), live := LiveView(console)):
         view.begin(2, 0)
@@ -207,7 +207,7 @@ def played(photographs: Photographs, tmp_path: Path) -> Iterator[Search]:
         while True:
             result = worker.step()
             number = config["number"]
-            stop = search.steering.judge(number, result["epoch"], result["best_val_acc"], result["val_loss"])
+            stop = search.steering.judge(number, result["epoch"], result["best_value"], result["val_loss"])
             if result["done"] or stop:
                 break
             searcher.on_trial_result(name, result)
@@ -289,7 +289,7 @@ def test_a_search_in_parts_that_goes_on_knows_them(played: Search, photographs: 
     assert again.study.user_attrs["part_epochs"] == 2
     best = best_first(again.study)[0].number
     line = again.trial_line(best)
-    assert (line.epochs, line.parts, line.epoch, line.best_val_acc) == (6, 3, 6, before[best][6])
+    assert (line.epochs, line.parts, line.epoch, line.best_value) == (6, 3, 6, before[best][6])
 
 
 def test_a_dry_run_counts_the_parts_and_refuses_folds_of_a_given_split(

@@ -41,6 +41,7 @@ def epoch(number: int, val_acc: float, best: float, vram_mib: float = 0.0) -> di
         "epoch": number,
         "val_acc": val_acc,
         "best_val_acc": best,
+        "best_value": best,
         "best_epoch": number if val_acc == best else 1,
         "images_per_s": 12345.6,
         "peak_vram_mib": vram_mib,
@@ -209,7 +210,7 @@ def test_the_status_counts_how_trials_ended_and_estimates_the_time_left() -> Non
 def test_a_resumed_search_knows_its_best_before_a_trial_has_run() -> None:
     view = SearchView()
     view.begin(4, 2)
-    view.recall(TrialLine(0, {"lr": 0.1}, "32x1", 8, best_val_acc=0.5), "finished")
+    view.recall(TrialLine(0, {"lr": 0.1}, "32x1", 8, best_value=0.5), "finished")
     view.recall(TrialLine(1, {"lr": 0.2}, "32x1", 8), "failed")
     view.trial_started(line(2))
     view.epoch_done(2, epoch(1, 0.4, 0.4))
@@ -221,7 +222,7 @@ def test_a_resumed_search_knows_its_best_before_a_trial_has_run() -> None:
 def test_a_trial_that_goes_on_is_not_told_as_the_best_again(capsys: pytest.CaptureFixture[str]) -> None:
     view = JsonLinesView()
     view.begin(4, 0)
-    known = {"epoch": 50, "best_val_acc": 0.5}
+    known = {"epoch": 50, "best_value": 0.5}
     view.recall(TrialLine(0, {"lr": 0.1}, "", 100, **known), None)
     view.trial_started(TrialLine(1, {"lr": 0.2}, "32x1", 100))
     view.epoch_done(1, epoch(1, 0.4, 0.4))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tune_cropshield.api.arguments import AnyPath, path_of
 from tune_cropshield.api.names import search_named
+from tune_cropshield.config.goals import VAL_ACC
 from tune_cropshield.errors import RunFailure, UserError
 from tune_cropshield.files import check_can_be_made
 
@@ -136,11 +137,16 @@ def _results(sides: list[Side]) -> list[tuple[str, ...]]:
         number = "a starting point" if side.best_trial is None else f"trial {side.best_trial}"
         return f"final training of {number}" if side.final else number
 
+    goals = {side.goal for side in sides}
+    of_goals = []
+    if goals != {VAL_ACC}:
+        of_goals.append(row("went by", lambda side: side.goal.named(side.value) + side.spread))
     return [
         row("state", lambda side: side.overview.state),
         row("trials that ended", lambda side: f"{side.overview.done} of {side.overview.of}"),
         row("result", result),
-        row("val_acc", lambda side: words.accuracy(side.val_acc) + side.spread),
+        *of_goals,
+        row("val_acc", lambda side: words.accuracy(side.val_acc) + (side.spread if side.goal.is_accuracy else "")),
         row("95 % interval", lambda side: words.share_interval(side.interval) if side.interval is not None else "–"),
         row("validated on", lambda side: str(len(side.judged)) if isinstance(side.judged, list) else "–"),
         row("test_acc", lambda side: words.accuracy(side.test_acc)),

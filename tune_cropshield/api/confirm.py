@@ -247,8 +247,8 @@ def _train_all(
         try:
             for done in confirm(folder, chosen, seeds, threads, data, started):
                 runs.append(done)
-                known = done.best_val_acc is not None
-                value = f"best val_acc {words.accuracy(done.best_val_acc)}" if known else "no result"
+                goal = chosen[0].goal
+                value = f"best {goal.named(done.value)}" if done.value is not None else "no result"
                 shown(len(runs) * epochs, num_runs * epochs)
                 view.note(
                     f"t{done.trial:03d} seed {done.seed} {done.outcome} after {words.counted(done.epochs, 'epoch')}, "

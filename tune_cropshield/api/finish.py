@@ -120,7 +120,7 @@ def train_winner_on(search: Search, write_results: Callable[[], object]) -> Fini
         "trial": number,
         "outcome": final.outcome,
         "epochs": len(final.lines),
-        "best_val_acc": final.val_acc if final.best is not None else None,
+        **_worth(final),
         "is_result": _is_result(search, final),
     }
     finish.lines.append(f"final training: {whose}, {_told(search, final)}")
@@ -163,6 +163,12 @@ def _trained(search: Search, folder: Path, config: RunConfig, number: int | None
             return final_trainings(search.folder)[-1]
 
 
+def _worth(final: FinalTraining) -> dict[str, Any]:
+    if final.best is None:
+        return {"best_val_acc": None}
+    return {"best_val_acc": final.best["val_acc"], f"best_{final.goal.name}": final.value}
+
+
 def _is_result(search: Search, final: FinalTraining) -> bool:
     found = delivered(search.folder, search.study)
     return found is not None and found.folder == final.folder
@@ -175,8 +181,8 @@ def _told(search: Search, final: FinalTraining) -> str:
         return f"{final.outcome} ({final.reason}); the winner of the trials stays the result"
     how = "" if not final.reason else f" ({final.reason})"
     return (
-        f"{final.outcome} after {words.counted(len(final.lines), 'epoch')}{how}: val_acc "
-        f"{words.accuracy(final.val_acc)} in epoch {final.best['epoch']}; "
+        f"{final.outcome} after {words.counted(len(final.lines), 'epoch')}{how}: "
+        f"{words.named_values(final.goal, final.best)} in epoch {final.best['epoch']}; "
         + (
             "it is the result"
             if _is_result(search, final)

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tune_cropshield.api.arguments import AnyPath
 from tune_cropshield.api.names import search_named
+from tune_cropshield.config.goals import Goal
 from tune_cropshield.config.settings import RunConfig
 from tune_cropshield.config.space import SETTINGS, SearchSpace, load_space
 from tune_cropshield.errors import UserError
 from tune_cropshield.outcome.trained import read_config
-from tune_cropshield.training.run_folder import read_metrics
+from tune_cropshield.training.run_folder import best_epoch, read_metrics
 
 
 @dataclass(frozen=True)
 class BestTrial:
-    """The trial with the highest validation accuracy, or the final training where it is no worse.
+    """The trial that is best by the search's metric, or the final training where it is no worse.
 
     number: None where a starting point was trained without a search. parameters: what was searched. val_acc: of its
     best epoch. config: all its settings; None where they were written by a version whose settings were others. folder:
     holds config.toml, classes.json and model.safetensors, the weights of its best epoch; `evaluate` and `predict` take
-    it.
+    it. metric, value: what the search went by, and what it comes to in that epoch.
     """
 
     number: int | None
@@ -30,6 +32,8 @@ class BestTrial:
     val_acc: float
     config: RunConfig | None = field(repr=False)
     folder: Path
+    metric: str = "val_acc"
+    value: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ def read_results(
     """
     from tune_cropshield.search.final import delivered
     from tune_cropshield.search.folder import trial_folder, trial_rows
-    from tune_cropshield.search.journal import best_trial, best_value, read_study
+    from tune_cropshield.search.journal import best_trial, best_value, read_study, study_goal
     from tune_cropshield.search.state import is_under_way
 
     study = read_study(folder)
@@ -100,18 +104,21 @@ def read_results(
     try:
         if final is not None:
             parameters = dict(rows[final.trial].params) if final.trial is not None else {}
-            best: BestTrial | None = _best(final.folder, final.trial, parameters, final.val_acc)
+            best: BestTrial | None = _best(final.folder, final.trial, parameters, final.goal, final.value)
             return SearchResults(folder, trials, curves, best, settings, stopped, interrupted, failed)
         winner = best_trial(study)
-        best = _best(trial_folder(folder, winner.number), winner.number, dict(winner.params), best_value(winner))
+        run_dir, goal = trial_folder(folder, winner.number), study_goal(study)
+        best = _best(run_dir, winner.number, dict(winner.params), goal, best_value(winner))
     except UserError:  # no trial has a result yet
         best = None
     return SearchResults(folder, trials, curves, best, settings, stopped, interrupted, failed)
 
 
-def _best(folder: Path, number: int | None, parameters: dict[str, Any], val_acc: float) -> BestTrial:
+def _best(folder: Path, number: int | None, parameters: dict[str, Any], goal: Goal, value: float) -> BestTrial:
     try:
         config = read_config(folder)
     except UserError:
         config = None
-    return BestTrial(number, parameters, val_acc, config, folder)
+    best = best_epoch(read_metrics(folder))
+    val_acc = value if goal.is_accuracy else float(best["val_acc"]) if best is not None else math.nan
+    return BestTrial(number, parameters, val_acc, config, folder, goal.name, value)

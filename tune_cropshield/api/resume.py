@@ -364,14 +364,13 @@ def finished_line(folder: Path, space: SearchSpace) -> str:
     """Returns what is said of a search that nothing is left to do for, and how it is extended."""
     from tune_cropshield.api.finish import time_budget
     from tune_cropshield.api.results import read_results
-    from tune_cropshield.outcome import words
     from tune_cropshield.search.early_end import BUDGET_USED_UP
-    from tune_cropshield.search.journal import num_started, read_study
+    from tune_cropshield.search.journal import num_started, read_study, study_goal
     from tune_cropshield.search.state import state_of
 
     best, study = read_results(folder).best, read_study(folder)
     started, why = num_started(study), state_of(folder, study, space.search.model_dump()).why
-    reached = f", best val_acc {words.accuracy(best.val_acc)}" if best is not None else ""
+    reached = f", best {best.metric} {study_goal(study).text(best.value)}" if best is not None else ""
     fewer = f" (no fewer than the {space.search.trials} asked for)" if space.search.trials < started else ""
     told = f"{folder} is finished: {counted(started, 'trial')}{fewer}{reached}" + (f"; {why}" if why else "")
     budget = time_budget(space, folder, time.monotonic())

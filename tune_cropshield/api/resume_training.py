@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # half a second to import: faulty arguments are told about be
 
 AS_FLAGS = ("epochs", "early_stopping")  # may have been given on the command line
 OWN_FILES = "own_files.json"  # in a training's folder: {file of the user's own: SHA-256}
-NAMES = ("model", "loss", "optimizer", "schedule")  # that may stand for code of the user's own
+NAMES = ("model", "loss", "optimizer", "schedule", "metric")  # that may stand for code of the user's own
 
 
 def note_own_files(folder: Path, run: RunConfig) -> None:

@@ -62,6 +62,7 @@ def search(
     device: DeviceChoice | None = None,
     trials_per_gpu: int | Literal["auto"] | None = None,
     sampler: str | None = None,
+    metric: str | None = None,
     stop_when_flat: bool | None = None,
     learn_from: AnyPath | Sequence[AnyPath] | None = None,
     from_scratch: bool = False,
@@ -71,7 +72,7 @@ def search(
     resume: bool = False,
     progress: Progress = True,
 ) -> SearchResults:
-    """Searches for the setting with the best validation accuracy, and writes it, its weights and a report to `out`.
+    """Searches for the setting that is best on the validation photographs; writes it, weights and a report to `out`.
 
     Ctrl-C, SIGTERM or the hang-up of the terminal ends the search within 10 s with what it has; the results are
     returned with `interrupted` set. What is left out is as the space says. The arguments are the flags of the command
@@ -102,6 +103,8 @@ def search(
         device: "cpu", "cuda" or "auto".
         trials_per_gpu: How many trials at once on each GPU (on the CPU, when there is none), or "auto".
         sampler: What proposes the settings: "tpe", "random", "gp", or your own as "file.py:name".
+        metric: What is searched for: "val_acc", "val_macro_f1", "val_balanced_acc", "val_loss", "val_auc", or your own
+            as "file.py:name". The best epoch, pruning, the sampler and the winner all go by it.
         stop_when_flat: End when more trials are not expected to gain more than the noise of the validation accuracy.
         learn_from: Earlier searches' folders: their best settings are tried first, and all of them guide the sampler.
             Left out, those of the same network and optimizer in results/runs and beside `out`.
@@ -145,6 +148,7 @@ def search(
         "device": device,
         "trials_per_gpu": trials_per_gpu,
         "sampler": sampler,
+        "metric": metric,
         "stop_when_flat": stop_when_flat,
         "learn_from": learn_from,
         "from_scratch": from_scratch or None,

@@ -164,7 +164,7 @@ def _search(folder: Path) -> ShownSearch:
         lines = [line for line in lines if str(folder / BEST) not in line]
     if (final := delivered(folder, study)) is not None:
         after = words.counted(len(final.lines), "epoch")
-        lines.append(f"the result is the final training: val_acc {words.accuracy(final.val_acc)} after {after}")
+        lines.append(f"the result is the final training: {final.goal.named(final.value)} after {after}")
     return ShownSearch(about, counts, len(starts), spent_s(folder)[0], searched(tables), rows, lines)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # half a second to import: a faulty space is told about befor
 AnySpace = AnyPath | Mapping[str, Any] | SearchSpace
 OF_SEARCH = (
     *("trials", "epochs", "time_budget", "finish", "seed", "device", "sampler", "vram", "trials_per_gpu"),
-    *("stop_when_flat", "baseline"),
+    *("stop_when_flat", "baseline", "metric"),
 )
 OF_TRIAL = ("model", "image_size")
 RUNS = Path("results/runs")  # where searches go that are not told where

@@ -173,16 +173,17 @@ def _end_of_confirm(folder: Path, taken: bool) -> str:
 
 
 def _end_of_search(folder: Path, taken: bool) -> str:
-    from tune_cropshield.outcome import words
-    from tune_cropshield.search.journal import best_first, best_value, read_study
+    from tune_cropshield.config.goals import VAL_ACC
+    from tune_cropshield.search.journal import best_first, best_value, read_study, study_goal
 
     how = "stopped" if taken else "ended of itself before it could be stopped"
     try:
-        ranked = best_first(read_study(folder))
+        study = read_study(folder)
+        ranked, goal = best_first(study), study_goal(study)
     except UserError:  # it had not begun yet
-        ranked = []
+        ranked, goal = [], VAL_ACC
     again = command("search", "--out", folder, "--resume")
-    best = f"trial {ranked[0].number}, val_acc {words.accuracy(best_value(ranked[0]))}" if ranked else "no result yet"
+    best = f"trial {ranked[0].number}, {goal.named(best_value(ranked[0]))}" if ranked else "no result yet"
     return f"the search in {folder} {how}; best so far: {best}" + (f". To continue:  {again}" if taken else "")
 
 

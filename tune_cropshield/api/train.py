@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ class TrainResult:
 
     folder: config.toml, metrics.jsonl (a line per epoch), TensorBoard events and model.safetensors, the best epoch's
     weights. last: the last epoch's metrics by name. best_val_acc: of `best_epoch`, counted from 1.
-    stopped_early: whether early stopping ended it.
+    stopped_early: whether early stopping ended it. metric: what the best epoch was chosen by; best_value: its value.
     """
 
     folder: Path
@@ -56,6 +57,8 @@ class TrainResult:
     best_epoch: int
     best_val_acc: float
     stopped_early: bool
+    metric: str = "val_acc"
+    best_value: float = math.nan
 
     @property
     def weights(self) -> Path:
@@ -75,6 +78,7 @@ def train(
     epochs: int | None = None,
     time: str | None = None,
     early_stopping: int | None = None,
+    metric: str | None = None,
     out: AnyPath | None = None,
     resume: bool = False,
     profile: bool = False,
@@ -90,7 +94,9 @@ def train(
         epochs: Instead of the configuration's.
         time: Train for this time, like "20m", on all cores: the number of epochs, and with it the schedule, is fitted
             to it while it runs. With `resume`, the time of all starts together.
-        early_stopping: Stop after so many epochs without a better val_acc.
+        early_stopping: Stop after so many epochs without a better `metric`.
+        metric: What decides which epoch is the best: "val_acc", "val_macro_f1", "val_balanced_acc", "val_loss",
+            "val_auc", or your own as "file.py:name".
         out: The folder for its files; left out, results/runs/train-TIME.
         resume: Continue from the last checkpoint in `out`; left out, of the last training below results/runs with the
             same settings. The arguments are those that it was begun with; `data` may be where the photographs have
@@ -108,7 +114,7 @@ def train(
     check_choice("--device", device, DEVICES)
     seconds = _seconds(time, epochs, profile)
     places = places_of({"data": data, "labels": labels, "columns": columns, "train": train, "val": val, "test": test})
-    run = _config(config, places, {"epochs": epochs, "early_stopping": early_stopping})
+    run = _config(config, places, {"epochs": epochs, "early_stopping": early_stopping, "metric": metric})
     if not run.data.given and not resume:
         name = config if isinstance(config, str | Path) else "the configuration"
         raise UserError(f"{name} names no photographs: give --data DIR")
@@ -150,7 +156,7 @@ def _seconds(time: str | None, epochs: int | None, profile: bool) -> float | Non
 
 
 def _config(
-    config: AnyPath | RunConfig | Mapping[str, Any], places: Mapping[str, Any], wishes: Mapping[str, int | None]
+    config: AnyPath | RunConfig | Mapping[str, Any], places: Mapping[str, Any], wishes: Mapping[str, int | str | None]
 ) -> RunConfig:
     """Returns the configuration with what was asked for over it."""
     wished = {name: value for name, value in wishes.items() if value is not None}
@@ -193,6 +199,7 @@ def _train(
     from tune_cropshield.training.fitted import trained_s
     from tune_cropshield.training.loss_checks import check_loss
     from tune_cropshield.training.model_checks import check_pretrained
+    from tune_cropshield.training.own_metric import check_own_metric
 
     trial = config.trial
     with ExitStack() as stack:
@@ -203,6 +210,7 @@ def _train(
             data = open_data(config.data, sizes, cache_dir(), progress, kept=kept)
         check_pretrained(trial, len(data.classes))
         check_loss(trial, len(data.classes))
+        check_own_metric(trial.metric, data.store.labels[data.split.val].tolist(), len(data.classes))
         for line in remarks(data):
             view.note(line)
         if deadline is not None and resume:
@@ -281,11 +289,13 @@ def _train_in(
         metrics = done.metrics
         if traced is not None:
             traced.epoch_ended(metrics.epoch)
+        goal = metrics.goal
+        own = "" if goal.name in ("val_acc", "val_loss") else f"  {goal.named(goal.value(metrics.as_dict()))}"
         best = " (best)" if done.best_epoch == metrics.epoch else ""
         progress(metrics.epoch, epochs)
         view.note(
             f"epoch {metrics.epoch:3}/{epochs}  train_loss {metrics.train_loss:.4f}  "
-            f"val_loss {metrics.val_loss:.4f}  val_acc {words.accuracy(metrics.val_acc)}{best}  "
+            f"val_loss {metrics.val_loss:.4f}  val_acc {words.accuracy(metrics.val_acc)}{own}{best}  "
             f"{metrics.images_per_s:.0f} images/s  {metrics.epoch_s:.1f} s"
         )
         if not done.finished:
@@ -317,16 +327,19 @@ def _train_in(
             view.note(line)
         eager = " (steps eager, not as CUDA graphs)" if device == "cuda" else ""
         view.note(f"trace, for ui.perfetto.dev: {out / TRACE}{eager}")
-    stopped_early = last.metrics.epoch < trial.epochs
+    stopped_early, goal = last.metrics.epoch < trial.epochs, last.metrics.goal
     if stopped_early:
-        view.note(f"ended early: no better val_acc in {words.counted(trial.early_stopping, 'epoch')}")
+        view.note(f"ended early: no better {goal.name} in {words.counted(trial.early_stopping, 'epoch')}")
+    ended_with = goal.value(last.metrics.as_dict())
     lines = [
-        f"best: val_acc {words.accuracy(last.best_val_acc)} in epoch {last.best_epoch}, the last one (epoch "
-        f"{last.metrics.epoch}) has {words.accuracy(last.metrics.val_acc)}",
+        f"best: {words.named_values(goal, last.best)} in epoch {last.best_epoch}, the last one (epoch "
+        f"{last.metrics.epoch}) has {goal.text(ended_with)}",
         f"the best epoch's weights: {out / WEIGHTS}",
     ]
     view.result(lines, {})
-    return TrainResult(out, last.metrics.as_dict(), last.best_epoch, last.best_val_acc, stopped_early)
+    return TrainResult(
+        out, last.metrics.as_dict(), last.best_epoch, last.best_val_acc, stopped_early, goal.name, last.best_value
+    )
 
 
 def _check_new(out: Path, named: bool, config: RunConfig) -> None:

@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tune_cropshield.api.arguments import OF_PHOTOGRAPHS
+from tune_cropshield.config.registry import METRICS as KNOWN
 from tune_cropshield.shell import command
+
+METRIC = f"what decides what is best: {', '.join(KNOWN)}, or your own as FILE.py:NAME (default: val_acc)"
 
 
 def path(text: str) -> Path:

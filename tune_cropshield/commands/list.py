@@ -54,6 +54,8 @@ def _print(found: Sequence[Overview], root: Path) -> None:
     where = console()
     if not found:
         return print_lines(where, [f"no searches in {root}"])
+    others = any(one.metric is not None for one in found)
+    of_others: list[tuple[str, Kind]] = [("metric", "whole")] if others else []
     columns: list[tuple[str, Kind]] = [
         ("name", "name"),
         ("model", "word"),
@@ -61,6 +63,7 @@ def _print(found: Sequence[Overview], root: Path) -> None:
         ("state", "whole"),
         ("trials", "number"),
         ("val_acc", "number"),
+        *of_others,
         ("begun", "whole"),
     ]
     now = datetime.now().astimezone()
@@ -72,12 +75,20 @@ def _print(found: Sequence[Overview], root: Path) -> None:
             one.state,
             _done(one),
             words.accuracy(one.best_val_acc),
+            *([_goal(one)] if others else []),
             _when(one.begun, now),
         )
         for one in found
     ]
     print_table(where, columns, rows)
     print_lines(where, [f"{name_of(one, root)}: {one.why}" for one in found if one.why])
+
+
+def _goal(one: Overview) -> str:
+    """Returns what a search goes by that is not val_acc, with its best value."""
+    if one.metric is None:
+        return "val_acc"
+    return one.metric if one.best_value is None else f"{one.metric} {one.best_value:.4f}"
 
 
 def _done(one: Overview) -> str:

@@ -34,6 +34,7 @@ SETTINGS = (
     "device",
     "trials_per_gpu",
     "sampler",
+    "metric",
     "stop_when_flat",
     "learn_from",
     "from_scratch",
@@ -114,6 +115,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"what proposes the settings: {', '.join(SAMPLERS)}, or your own as FILE.py:NAME",
     )
+    parser.add_argument("--metric", metavar="NAME", help=arguments.METRIC)
     parser.add_argument(
         "--stop-when-flat",
         action=argparse.BooleanOptionalAction,
@@ -225,6 +227,7 @@ def _print(planned: DryRun, console: Console) -> None:
         say(console, f"  trial {number}: " + ", ".join(f"{name} {short(value)}" for name, value in start.items()))
     for note in planned.reference:
         say(console, f"  ({note})")
+    say(console, f"searched for: the best {space.goal.name}")
     say(console, _pruning(settings))
     if settings.num_parts > 1:
         kind = "folds" if settings.folds > 1 else "seeds"

@@ -17,10 +17,10 @@ DESCRIPTION = (
     "ended, the metrics of each epoch, where its files are, and the command that trains it again."
 )
 MOST_SHOWN = 10  # of the best trials
-FIRST = ("trial", "outcome", "best_val_acc", "best_epoch", "epochs")  # columns of the table of trials
 # Of the table of epochs, in the order in which they are given up where the terminal is narrow, the last first.
 METRICS = (
     *("val_acc", "val_macro_f1", "val_loss", "train_loss", "lr", "epoch_s", "images_per_s", "clip_rate"),
+    *("val_balanced_acc", "val_auc"),
     *("grad_norm_p50", "grad_norm_p95", "skipped_steps", "data_wait_s", "peak_vram_mib", "updates", "loss_scale"),
 )
 
@@ -76,12 +76,14 @@ def _print_search(found: ShownSearch) -> None:
     if not found.trials:
         return
     shown = found.trials[:MOST_SHOWN]
+    goal = about.metric or "val_acc"
+    first = [*dict.fromkeys(["trial", "outcome", f"best_{goal}", "best_val_acc", "best_epoch", "epochs"])]
     columns: list[tuple[str, Kind]] = [
-        (name.removeprefix("best_"), "whole" if name == "outcome" else "number") for name in FIRST
+        (name.removeprefix("best_"), "whole" if name == "outcome" else "number") for name in first
     ]
-    names = [name for name in shown[0] if name not in FIRST and name in found.searched | {"pair": ""}]
+    names = [name for name in shown[0] if name not in first and name in found.searched | {"pair": ""}]
     columns += [(name, "number") for name in names]
-    rows = [[_cell(name, row[name]) for name in (*FIRST, *names)] for row in shown]
+    rows = [[_cell(name, row[name]) for name in (*first, *names)] for row in shown]
     where.print()
     left_out = print_table(where, columns, rows, drop=True)
     more = [f"the best {len(shown)} of {len(found.trials)} trials"] if len(found.trials) > len(shown) else []
@@ -97,18 +99,22 @@ def _print_search(found: ShownSearch) -> None:
 
 def _print_trial(found: ShownTrial) -> None:
     from tune_cropshield.commands.tables import Kind, console, print_lines, print_table
+    from tune_cropshield.config.goals import goal_of
     from tune_cropshield.outcome import words
 
     where, best = console(), found.best
     lines = [f"{found.folder}: {found.ended}"]
     if best is not None:
         spread = words.over_parts(found.epochs)
-        lines.append(f"best: val_acc {words.accuracy(best['val_acc'])}{spread} in epoch {best['epoch']}")
+        goal = goal_of(found.epochs)
+        beside = "" if goal.is_accuracy else f", val_acc {words.accuracy(best['val_acc'])}"
+        lines.append(f"best: {goal.named(goal.value(best))}{spread}{beside} in epoch {best['epoch']}")
     print_lines(where, lines)
     if found.parameters:
         print_table(where, [("parameter", "whole"), ("value", "name")], [*_spelled(found.parameters)])
     if found.epochs:
-        names = [name for name in ("part", *METRICS) if name in found.epochs[0]]
+        wanted = dict.fromkeys(["part", goal_of(found.epochs).name, *METRICS])
+        names = [name for name in wanted if name in found.epochs[0]]
         columns: list[tuple[str, Kind]] = [("epoch", "number"), ("", "whole"), *((name, "number") for name in names)]
         rows = [
             [
@@ -134,8 +140,9 @@ def _spelled(parameters: dict[str, Any]) -> Sequence[tuple[str, str]]:
 
 
 def _cell(name: str, value: Any) -> str:
+    from tune_cropshield.config.goals import SHARES
     from tune_cropshield.outcome import words
 
-    if name in ("best_val_acc", "val_acc", "val_macro_f1"):
+    if name.removeprefix("best_") in SHARES:
         return words.accuracy(value)
     return words.setting(value)

@@ -30,8 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--early-stopping",
         type=arguments.whole_number,
         metavar="N",
-        help="stop after so many epochs without a better val_acc",
+        help="stop after so many epochs without a better --metric",
     )
+    parser.add_argument("--metric", metavar="NAME", help=arguments.METRIC)
     parser.add_argument(
         "--out", type=arguments.path, metavar="DIR", help="folder for the results (default: results/runs/train-TIME)"
     )
@@ -56,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
         epochs=args.epochs,
         time=args.time,
         early_stopping=args.early_stopping,
+        metric=args.metric,
         out=args.out,
         resume=args.resume,
         profile=args.profile,

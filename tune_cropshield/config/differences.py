@@ -17,7 +17,16 @@ from tune_cropshield.config.units import parse_budget, parse_duration
 from tune_cropshield.errors import ConfigError
 
 AMOUNTS: dict[str, Callable[[str], object]] = {"vram": parse_budget, "time_budget": parse_duration}  # name -> its value
-PATHS = ("pretrained", "model", "loss", "optimizer", "schedule", "sampler", "pruning")  # may name a file of one's own
+PATHS = (
+    "pretrained",
+    "model",
+    "loss",
+    "optimizer",
+    "schedule",
+    "sampler",
+    "pruning",
+    "metric",
+)  # may name a file of one's own
 
 
 def settings_by_name(space: SearchSpace) -> dict[str, Any]:

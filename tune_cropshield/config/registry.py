@@ -1,11 +1,11 @@
-"""Names in a settings file that stand for code: a network, a loss, an optimizer, a schedule, a sampler, a pruning rule.
+"""Names in a settings file that stand for code: networks, losses, optimizers, schedules, samplers, pruning, metrics.
 
 Each registry is a dictionary from a name to "package.module:attribute". Wherever such a name may stand, a user's own
 "package.module:attribute" or "file.py:attribute" may stand too. Nothing is imported before it is asked for: a faulty
 file is told about at once.
 
 What an entry must be is said where it is used: training/models.py, losses.py, optimizers.py and schedules.py,
-search/samplers.py and search/pruning.py.
+own_metric.py, search/samplers.py and search/pruning.py.
 """
 
 from __future__ import annotations
@@ -58,6 +58,10 @@ PRUNING = {
     "ray-asha": "tune_cropshield.search.pruning:ray_asha",
     "none": "tune_cropshield.search.pruning:none",
 }
+METRICS = {  # all of them are known after each epoch
+    name: "tune_cropshield.training.metrics:EpochMetrics"
+    for name in ("val_acc", "val_macro_f1", "val_balanced_acc", "val_loss", "val_auc")
+}
 REGISTRIES = {
     "model": MODELS,
     "loss": LOSSES,
@@ -65,6 +69,7 @@ REGISTRIES = {
     "schedule": SCHEDULES,
     "sampler": SAMPLERS,
     "pruning": PRUNING,
+    "metric": METRICS,
 }
 
 

@@ -417,7 +417,9 @@ class TrialConfig(Settings):
     epochs: Epochs = Field(25, ge=1)
     """Times that all training photographs are seen."""
     early_stopping: Epochs = Field(0, ge=0)
-    """Stop after so many epochs without a better val_acc; 0 never stops early."""
+    """Stop after so many epochs without a better `metric`; 0 never stops early."""
+    metric: str = "val_acc"
+    """What decides which epoch is the best, so that its weights are kept; in a search it is set in `[search]`."""
     ema: float = Field(0.0, ge=0, lt=1)
     """Decay of a moving average of the weights, which is then what is validated and kept; 0 is off."""
     precision: PrecisionChoice = "auto"
@@ -463,7 +465,7 @@ class TrialConfig(Settings):
     def _model_is_known(cls, name: str) -> str:
         return check_model_name(name)
 
-    @field_validator("loss", "optimizer", "schedule")
+    @field_validator("loss", "optimizer", "schedule", "metric")
     @classmethod
     def _name_is_known(cls, name: str, info: ValidationInfo) -> str:
         assert info.field_name is not None

@@ -38,6 +38,7 @@ from tune_cropshield.config.faults import (
     shown,
     unknown_name,
 )
+from tune_cropshield.config.goals import OF_CLASSES, Goal, goal_named
 from tune_cropshield.config.model_names import check_model_name
 from tune_cropshield.config.registry import checked_name
 from tune_cropshield.config.settings import MOST_EPOCHS, DataConfig, Epochs, Fit, Parts, RunConfig, Seed, TrialConfig
@@ -57,6 +58,7 @@ MOST_FAMILIES = 64  # combinations; each is checked, planned for and, on a GPU, 
 OWNED_BY_SEARCH = {
     "epochs": "[search] epochs",
     "seed": "[search] seed",
+    "metric": "[search] metric",
     "threads": "the search",
     "micro_batch": "the plan",
     "accumulation": "the plan",
@@ -86,6 +88,15 @@ def _parts_of_two_kinds(search: SearchSettings) -> str | None:
     return f"at most one of `folds` and `replicates` can be above 1, but got {search.folds} and {search.replicates}"
 
 
+def _noise_is_not_known(search: SearchSettings) -> str | None:
+    if not search.stop_when_flat or search.metric in OF_CLASSES:
+        return None
+    return (
+        f"`stop_when_flat` needs a metric whose noise is known ({', '.join(OF_CLASSES)}), but got "
+        f"{search.metric}: leave it out"
+    )
+
+
 class SearchSettings(Settings):
     """How long is searched, how, and on what."""
 
@@ -93,6 +104,9 @@ class SearchSettings(Settings):
     """Trainings with different settings, in all."""
     epochs: Epochs = Field(25, ge=1)
     """Epochs of a trial that is not stopped early."""
+    metric: str = "val_acc"
+    """What is searched for: it decides the best epoch and the kept weights, early stopping, pruning, what the sampler
+    learns from, and the winner. Lower is better for "val_loss", and for your own where it says so."""
     # "auto" is a quarter of the epochs: before, an accuracy says little of the last one (the best of what was played on
     # recorded trainings, results/replay_2026-11).
     grace_epochs: Grace = "auto"
@@ -121,7 +135,7 @@ class SearchSettings(Settings):
     finish: bool | None = None
     """Train the winner again, longer, after the trials. Left out: if there is a time budget, in the rest of it."""
     stop_when_flat: bool = False
-    """End when more trials are not expected to gain more than the noise of the validation accuracy."""
+    """End when more trials are not expected to gain more than the noise of the validation photographs."""
     vram: str = Field("auto", examples=["8GB", "4GiB", "rtx4060-laptop"])
     """GPU memory that a trial may use; "auto" is what is free when the search starts."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -132,9 +146,10 @@ class SearchSettings(Settings):
     rules = (
         Rule(frozenset({"grace_epochs", "epochs"}), _grace_is_too_long),
         Rule(frozenset({"folds", "replicates"}), _parts_of_two_kinds),
+        Rule(frozenset({"stop_when_flat", "metric"}), _noise_is_not_known),
     )
 
-    @field_validator("sampler", "pruning")
+    @field_validator("sampler", "pruning", "metric")
     @classmethod
     def _can_be_found(cls, name: str, info: ValidationInfo) -> str:
         assert info.field_name is not None
@@ -346,7 +361,8 @@ class SearchSpace(Settings):
 
     def _trial_values(self, values: dict[str, Any]) -> dict[str, Any]:
         own = {name: value for name, value in values.items() if name not in OF_PHOTOGRAPHS}
-        return {**self.trial, "epochs": self.search.epochs, "seed": self.search.seed, **own}
+        of_search = {"epochs": self.search.epochs, "seed": self.search.seed, "metric": self.search.metric}
+        return {**self.trial, **of_search, **own}
 
     def data_config(self, values: dict[str, Any]) -> DataConfig:
         """Returns which photographs a trial is trained on, and how they are prepared, with the searched `values`."""
@@ -372,6 +388,11 @@ class SearchSpace(Settings):
             for name, domain in domains.items()
             if name in setting and domain.compares(setting[name])
         }
+
+    @property
+    def goal(self) -> Goal:
+        """What the search goes by. Raises ConfigError where it is an own metric that cannot be loaded."""
+        return goal_named(self.search.metric)
 
     @property
     def fits(self) -> tuple[Fit, ...]:

@@ -101,3 +101,10 @@ def parse_budget(text: str) -> Amount | None:
             [f"{text!r} is not an amount of GPU memory: write 8, 8GB, 8GiB, 8000MB, auto or {', '.join(NAMED_BUDGETS)}"]
         ) from None
     return Amount(mib, mib)
+
+
+def four_digits(share: float | None) -> str:
+    """Returns an accuracy, or another share, with four digits, a dash for None and NaN. Only all is 1.0000."""
+    if share is None or math.isnan(share):
+        return "–"
+    return f"{share:.4f}" if share == 1 or share < 0.99995 else "> 0.9999"

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tune_cropshield.config.goals import VAL_ACC, Goal, goal_of
 from tune_cropshield.search.endings import FINISHED
 from tune_cropshield.training.run_folder import best_so_far
 
@@ -19,18 +20,19 @@ class AgainstReference:
     """What the winner gains.
 
     Attributes:
-        winner, reference: what each was worth: its best validation accuracy.
+        winner, reference: what each was worth: the best value of the goal.
         epoch: by this epoch, the last one of a reference setting that did not run to its end; None for both in all.
     """
 
     winner: float
     reference: float
     epoch: int | None
+    goal: Goal = VAL_ACC
 
     @property
     def gain(self) -> float:
-        """By which share of the photographs the winner is better."""
-        return self.winner - self.reference
+        """By how much the winner is better, in the goal's unit."""
+        return self.goal.gain(self.winner, self.reference)
 
 
 def against_reference(
@@ -39,8 +41,8 @@ def against_reference(
     """Returns the comparison of two trials from the lines of their metrics, None where either has none."""
     if not winner or not reference:
         return None
-    own, theirs = best_so_far(winner), best_so_far(reference)
+    own, theirs, goal = best_so_far(winner), best_so_far(reference), goal_of(winner)
     last = max(theirs)
     if reference_outcome == FINISHED:
-        return AgainstReference(own[max(own)], theirs[last], None)
-    return AgainstReference(own[max(epoch for epoch in own if epoch <= last)], theirs[last], last)
+        return AgainstReference(own[max(own)], theirs[last], None, goal)
+    return AgainstReference(own[max(epoch for epoch in own if epoch <= last)], theirs[last], last, goal)

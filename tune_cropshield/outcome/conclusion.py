@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from tune_cropshield.config.goals import Goal
 from tune_cropshield.config.reference import BASELINE, FIRST_TRIAL, REFERENCE, REFERENCE_SETTING
 from tune_cropshield.outcome import words
 from tune_cropshield.outcome.confirm import Candidate, Conditions, ConfirmedRun
@@ -37,8 +39,8 @@ class Confirmed:
 
     @property
     def values(self) -> list[float]:
-        """The best val_acc of each run that was trained to its end."""
-        return [run.best_val_acc for run in self.runs if run.outcome == FINISHED and run.best_val_acc is not None]
+        """The goal's best value of each run that was trained to its end."""
+        return [run.value for run in self.runs if run.outcome == FINISHED and run.value is not None]
 
     @property
     def label(self) -> str:
@@ -59,12 +61,9 @@ def judge(chosen: Sequence[Candidate], runs: Sequence[ConfirmedRun], num_judged:
     Args:
         num_judged: photographs of the validation split; an accuracy comes in steps of one of them.
     """
+    goal = chosen[0].goal
     own = {candidate.trial: tuple(run for run in runs if run.trial == candidate.trial) for candidate in chosen}
-    ended = {
-        (run.trial, run.seed): run.best_val_acc
-        for run in runs
-        if run.outcome == FINISHED and run.best_val_acc is not None
-    }
+    ended = {(run.trial, run.seed): run.value for run in runs if run.outcome == FINISHED and run.value is not None}
     comparisons: list[Comparison | None] = []
     for candidate in chosen[1:]:
         seeds = [
@@ -72,8 +71,8 @@ def judge(chosen: Sequence[Candidate], runs: Sequence[ConfirmedRun], num_judged:
             for run in own[candidate.trial]
             if (candidate.trial, run.seed) in ended and (REFERENCE, run.seed) in ended
         ]
-        values, baseline = ([ended[trial, seed] for seed in seeds] for trial in (candidate.trial, REFERENCE))
-        comparisons.append(compare(values, baseline, 1 / num_judged))
+        values, baseline = ([goal.rank(ended[trial, seed]) for seed in seeds] for trial in (candidate.trial, REFERENCE))
+        comparisons.append(compare(values, baseline, goal.step(num_judged), bound=1.0 if goal.is_share else math.inf))
     in_order = iter(in_sequence([comparison.p_value for comparison in comparisons if comparison is not None]))
     judged = [Confirmed(chosen[0], own[REFERENCE])]
     for candidate, comparison in zip(chosen[1:], comparisons, strict=True):
@@ -85,21 +84,25 @@ def judge(chosen: Sequence[Candidate], runs: Sequence[ConfirmedRun], num_judged:
 
 def conclusion_lines(judged: Sequence[Confirmed], num_judged: int) -> list[str]:
     """Returns the table of means and spreads, and the conclusion, for people."""
-    lines = [f"{'val_acc':15}{'mean ± spread':>16}{'gain':>7}{'95 % interval':>17}{'p':>8}"]
+    goal = judged[0].candidate.goal
+    lines = [f"{goal.name:15}{'mean ± spread':>16}{'gain':>7}{'95 % interval':>17}{'p':>8}"]
     for number, confirmed in enumerate(judged):
         name = f"{confirmed.label} " + (SHORT[confirmed.candidate.name] if number == 0 else f"no. {number}")
         line = f"{name:15}{_spread_text(confirmed.values):>16}"
         if confirmed.comparison is not None:
             found = confirmed.comparison
             shown = SHOWN.get(confirmed.finding, confirmed.finding)
-            line += f"{words.points(found.gain):>7}{_interval(found):>17}{words.p_value(confirmed.p_value):>8}  {shown}"
+            line += f"{words.difference(goal, found.gain):>7}{_interval(found, goal):>17}"
+            line += f"{words.p_value(confirmed.p_value):>8}  {shown}"
         lines.append(line)
         lines += [
             f"{'':4}seed {run.seed}: {run.outcome} ({run.reason})" for run in confirmed.runs if run.outcome != FINISHED
         ]
+    unit = f"points of {goal.name}" if goal.is_share else goal.name
+    one = f" (one is {words.one_in(num_judged)} points)" if goal.is_accuracy else ""
     lines.append(
-        f"gains in points of val_acc on the same {words.counted(num_judged, 'validation photograph')} (one is "
-        f"{words.one_in(num_judged)} points); {TEST.format(name=judged[0].candidate.name)}"
+        f"gains in {unit} on the same {words.counted(num_judged, 'validation photograph')}{one}; "
+        f"{TEST.format(name=judged[0].candidate.name)}"
     )
     return [*lines, conclusion(judged)]
 
@@ -113,7 +116,9 @@ def conclusion(judged: Sequence[Confirmed]) -> str:
         return f"conclusion: none, because no candidate and {name} were both trained to the end with the same two seeds"
     winner = next(confirmed for confirmed in others if confirmed.label in tested)
     found = tested[winner.label]
-    size = f"{words.points(found.gain)} points of val_acc, 95 % interval {_interval(found)}, {_p_equals(winner)}"
+    goal = reference.candidate.goal
+    gained = f"{words.difference(goal, found.gain)}{' points' if goal.is_share else ''} of {goal.name}"
+    size = f"{gained}, 95 % interval {_interval(found, goal)}, {_p_equals(winner)}"
     if winner.finding == MORE:
         said = f"{winner.label} is better than {name} ({size})."
     elif winner.finding == LESS:
@@ -123,7 +128,7 @@ def conclusion(judged: Sequence[Confirmed]) -> str:
             f"{winner.label}'s difference from {name} could be chance ({size}). With {found.num_pairs} "
             "seeds that differ as much as these, "
         )
-        room = 1 - fmean(reference.values)  # above the reference setting
+        room = 1 - fmean(reference.values) if goal.is_share else math.inf  # above the reference setting
         if found.smallest_gain_shown > room:
             said += (
                 f"no gain could have been detected: it would have had to be {_unsigned(found.smallest_gain_shown)} "
@@ -131,14 +136,15 @@ def conclusion(judged: Sequence[Confirmed]) -> str:
             )
         else:
             said += (
-                f"a gain of {_unsigned(found.smallest_gain_shown)} points would have been detectable; more seeds "
+                f"a gain of {words.better_by(goal, found.smallest_gain_shown)} would have been detectable; more seeds "
                 "(--seeds) detect smaller ones."
             )
-    promised = winner.candidate.searched - reference.candidate.searched
-    said += f" In the search the difference was {words.points(promised)}{_pruned_there(reference, winner)}."
+    promised = goal.gain(winner.candidate.searched, reference.candidate.searched)
+    said += f" In the search the difference was {words.difference(goal, promised)}{_pruned_there(reference, winner)}."
     highest = max(tested, key=lambda label: tested[label].gain)
     if highest != winner.label:
-        said += f" {highest} has a higher mean over the seeds ({words.points(tested[highest].gain)} points)."
+        gain = words.difference(goal, tested[highest].gain) + (" points" if goal.is_share else "")
+        said += f" {highest} has a {'higher' if goal.is_accuracy else 'better'} mean over the seeds ({gain})."
     if lost := [confirmed for confirmed in judged if len(confirmed.values) < len(confirmed.runs)]:
         said += (
             " Some runs did not finish: "
@@ -162,10 +168,10 @@ def write_conclusion(
 ) -> None:
     """Writes confirm.json: everything that `conclusion_lines` tells, for programs.
 
-    Shares, not points: 0.01 is one point.
+    Shares, not points: 0.01 is one point. Gains are above 0 where a trial is better, whatever the metric.
     """
     content = {
-        "metric": "best_val_acc",
+        "metric": f"best_{judged[0].candidate.goal.name}",
         "photographs": num_judged,
         "seeds": list(seeds),
         "conditions": asdict(conditions),
@@ -198,7 +204,7 @@ def _as_dict(confirmed: Confirmed) -> dict[str, Any]:
     comparison = asdict(found) if found is not None else None
     return {
         "trial": confirmed.candidate.trial,
-        "searched_val_acc": confirmed.candidate.searched,
+        f"searched_{confirmed.candidate.goal.name}": confirmed.candidate.searched,
         "mean": fmean(values) if values else None,
         "spread": stdev(values) if len(values) > 1 else None,
         "against_reference": comparison,
@@ -217,8 +223,8 @@ def _unsigned(gain: float) -> str:
     return words.points(gain).removeprefix("+")
 
 
-def _interval(found: Comparison) -> str:
-    return f"{words.points(found.low)} to {words.points(found.high)}"
+def _interval(found: Comparison, goal: Goal) -> str:
+    return f"{words.difference(goal, found.low)} to {words.difference(goal, found.high)}"
 
 
 def _spread_text(values: Sequence[float]) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 import optuna
 import torch
 
+from tune_cropshield.config.goals import VAL_ACC, Goal, goal_of
 from tune_cropshield.config.reference import FIRST_TRIAL, REFERENCE, REFERENCE_SETTING
 from tune_cropshield.config.settings import RunConfig
 from tune_cropshield.data.dataset import DeviceData
@@ -22,7 +23,7 @@ from tune_cropshield.files import write_text_atomically
 from tune_cropshield.outcome.trained import read_config
 from tune_cropshield.search.endings import DIVERGED, FINISHED, OUT_OF_MEMORY
 from tune_cropshield.search.folder import trial_folder
-from tune_cropshield.search.journal import NO_BASELINE, best_first, best_value
+from tune_cropshield.search.journal import NO_BASELINE, best_first, best_value, study_goal
 from tune_cropshield.training.loop import run_trial
 from tune_cropshield.training.progress import TrialReport
 from tune_cropshield.training.run_folder import RunFolder, best_epoch, read_metrics, write_json
@@ -36,8 +37,8 @@ CONDITIONS = "conditions.json"  # of a run, in its folder
 class Candidate:
     """A trial of the search that is trained again.
 
-    searched: its best val_acc there. name: what it is called, where the others are compared with it. pruned_after: the
-    epochs that it had there, where it was stopped early.
+    searched: the goal's best value there. name: what it is called, where the others are compared with it. pruned_after:
+    the epochs that it had there, where it was stopped early. goal: what the search went by.
     """
 
     trial: int
@@ -45,6 +46,7 @@ class Candidate:
     searched: float
     name: str = REFERENCE_SETTING
     pruned_after: int | None = None
+    goal: Goal = VAL_ACC
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,8 @@ def conditions_of(data: DeviceData, threads: int) -> Conditions:
 class ConfirmedRun:
     """One training: a row of confirm.csv, which has the conditions as columns of their own.
 
-    The figures are the best epoch's; a run that diverged before its first epoch has none.
+    The figures are the best epoch's; a run that diverged before its first epoch has none. best_value: of the search's
+    metric, where that is another than val_acc; else None.
     """
 
     trial: int
@@ -91,6 +94,12 @@ class ConfirmedRun:
     folder: str
     reason: str = ""
     conditions: Conditions = Conditions()
+    best_value: float | None = None
+
+    @property
+    def value(self) -> float | None:
+        """The goal's best value."""
+        return self.best_val_acc if self.best_value is None else self.best_value
 
 
 def candidates(search_dir: Path, study: optuna.Study, top: int, name: str = REFERENCE_SETTING) -> list[Candidate]:
@@ -113,7 +122,7 @@ def candidates(search_dir: Path, study: optuna.Study, top: int, name: str = REFE
         if all(config.trial != other.config.trial for other in chosen):
             ended = trial.state == optuna.trial.TrialState.COMPLETE
             pruned_after = None if ended else max(trial.intermediate_values)
-            chosen.append(Candidate(trial.number, config, best_value(trial), name, pruned_after))
+            chosen.append(Candidate(trial.number, config, best_value(trial), name, pruned_after, study_goal(study)))
     if len(chosen) < 2:
         raise UserError(f"{search_dir} has no trial with a result besides {name}")
     return chosen[: top + 1]
@@ -204,7 +213,7 @@ def _train(
     except OutOfMemory as error:
         outcome, reason = OUT_OF_MEMORY, str(error)
     lines = read_metrics(search_dir / folder)
-    best = best_epoch(lines) or {}
+    best, goal = best_epoch(lines) or {}, goal_of(lines)
     return ConfirmedRun(
         trial=trial,
         seed=config.trial.seed,
@@ -217,6 +226,7 @@ def _train(
         folder=folder.as_posix(),
         reason=reason,
         conditions=conditions,
+        best_value=goal.value(best) if best and not goal.is_accuracy else None,
     )
 
 
@@ -263,4 +273,5 @@ def _run(row: dict[str, str]) -> ConfirmedRun:
         conditions=Conditions(row["device"], int(row["threads"]), row["torch"], row["photographs"])
         if "device" in row
         else Conditions(),
+        best_value=float(row["best_value"]) if row.get("best_value") else None,
     )

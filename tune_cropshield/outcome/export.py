@@ -7,6 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from tune_cropshield.config.goals import goal_of
 from tune_cropshield.config.reference import is_recommended, train_py_command
 from tune_cropshield.config.settings import RunConfig, config_text, save_config
 from tune_cropshield.data.split_file import SPLIT_TABLE, read_split, rows_of_fold, write_rows
@@ -116,7 +117,9 @@ def _tell_the_part(best: Path, run_dir: Path, network: Path) -> None:
     assert trial is not None
     metrics = json.loads((best / BEST_METRICS).read_text(encoding="utf-8"))
     parts = {"part": trial[PART], "parts": len(best_of_parts(lines))}
-    worth = {"mean_val_acc": trial["val_acc"], "val_acc_std": spread_of_parts(lines)}
+    goal = goal_of(lines)
+    means = {f"mean_{name}": trial[name] for name in dict.fromkeys(["val_acc", goal.name])}
+    worth = {**means, f"{goal.name}_std": spread_of_parts(lines)}
     write_json(best / BEST_METRICS, {**metrics, **parts, **worth})
 
 

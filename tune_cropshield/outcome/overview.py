@@ -9,14 +9,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from tune_cropshield.config.goals import Goal, goal_of
 from tune_cropshield.config.settings import TrialConfig, stops_early
 from tune_cropshield.config.space import SETTINGS
 from tune_cropshield.config.toml_files import read_toml
 from tune_cropshield.errors import UserError
 from tune_cropshield.search.endings import FINISHED, RUNNING
 from tune_cropshield.search.final import delivered
-from tune_cropshield.search.folder import LOCK, holds_search, is_running, reached
-from tune_cropshield.search.journal import JOURNAL, best_first, num_started, read_study
+from tune_cropshield.search.folder import LOCK, holds_search, is_running, reached, trial_folder
+from tune_cropshield.search.journal import JOURNAL, best_first, num_started, read_study, study_goal
 from tune_cropshield.search.launches import TIME_FORMAT, read_starts
 from tune_cropshield.search.state import INTERRUPTED, num_ended, state_of
 from tune_cropshield.training.run_folder import CONFIG, METRICS, best_epoch, read_metrics
@@ -37,7 +38,8 @@ class Overview:
         model: the network; None where it is not known.
         data: the folder of photographs; "" for drawn ones, None where it is not known.
         done, of: a search's trials that have ended, and all that were asked for; a training's epochs.
-        best_val_acc: None before the first epoch.
+        best_val_acc: of the best epoch; None before the first.
+        metric, best_value: what it goes by, where that is another than val_acc, and its best value; else None.
         begun: with the zone of the machine that it was begun on; None where it is not known.
     """
 
@@ -50,6 +52,8 @@ class Overview:
     done: int | None = None
     of: int | None = None
     best_val_acc: float | None = None
+    metric: str | None = None
+    best_value: float | None = None
     begun: datetime | None = None
 
     def as_dict(self) -> dict[str, Any]:
@@ -115,7 +119,13 @@ def _of_search(folder: Path) -> Overview:
     study = read_study(folder)
     state = state_of(folder, study, search)
     final, ranked = delivered(folder, study), best_first(study)
-    best = final.val_acc if final is not None else reached(folder, ranked[0]) if ranked else None
+    best: Mapping[str, Any] | None
+    value: float | None
+    if final is not None:
+        best, value = final.best, final.value
+    else:
+        best = best_epoch(read_metrics(trial_folder(folder, ranked[0].number))) if ranked else None
+        value = reached(folder, ranked[0]) if ranked else None
     return Overview(
         folder,
         "search",
@@ -123,7 +133,7 @@ def _of_search(folder: Path) -> Overview:
         state.why,
         done=num_ended(study),
         of=max(search.get("trials", 0), num_started(study)),
-        best_val_acc=best,
+        **_worth(study_goal(study), best, value),
         **about,
     )
 
@@ -150,9 +160,17 @@ def _of_training(folder: Path) -> Overview:
         data=_place(data),
         done=len(lines),
         of=epochs,
-        best_val_acc=float(best["val_acc"]) if best is not None else None,
+        **_worth(goal := goal_of(lines), best, goal.value(best) if best is not None else None),
         begun=_begun(folder, CONFIG),
     )
+
+
+def _worth(goal: Goal, best: Mapping[str, Any] | None, value: float | None) -> dict[str, Any]:
+    """Returns what the overview says of a best epoch, given its line of metrics, None where that is gone."""
+    if goal.is_accuracy:
+        return {"best_val_acc": value}
+    known = float(best["val_acc"]) if best is not None else None
+    return {"best_val_acc": known, "metric": goal.name, "best_value": value}
 
 
 def _table(tables: dict[str, Any], name: str) -> dict[str, Any]:

@@ -37,7 +37,9 @@ class Comparison:
     smallest_gain_shown: float
 
 
-def compare(values: Sequence[float], baseline: Sequence[float], step: float) -> Comparison | None:
+def compare(
+    values: Sequence[float], baseline: Sequence[float], step: float, *, bound: float = 1.0
+) -> Comparison | None:
     """Returns the paired t-test of `values` against `baseline`; None with fewer than two pairs.
 
     Number i of both comes from the same seed.
@@ -45,6 +47,8 @@ def compare(values: Sequence[float], baseline: Sequence[float], step: float) -> 
     step: the smallest difference that a value can show, 1 / photographs for an accuracy. The spread is never taken to
     be smaller than what rounding to such steps makes of it: three seeds with equal gains would otherwise prove
     anything.
+
+    bound: how far apart two values can be at most, 1 for shares.
     """
     differences = [value - base for value, base in zip(values, baseline, strict=True)]
     if len(differences) < 2:
@@ -54,7 +58,7 @@ def compare(values: Sequence[float], baseline: Sequence[float], step: float) -> 
     freedom = len(differences) - 1
     reach = float(stats.t.ppf(1 - ALPHA / 2, freedom)) * error
     p_value = float(2 * stats.t.sf(abs(gain) / error, freedom))
-    low, high = max(gain - reach, -1.0), min(gain + reach, 1.0)
+    low, high = max(gain - reach, -bound), min(gain + reach, bound)
     return Comparison(len(differences), gain, spread, low, high, p_value, reach)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,6 +10,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from tune_cropshield.config.goals import VAL_ACC, Goal
 from tune_cropshield.config.space import OWNED_BY_SEARCH, SETTINGS
 from tune_cropshield.config.toml_files import read_toml
 from tune_cropshield.data.split import VAL
@@ -24,10 +26,18 @@ from tune_cropshield.outcome.shares import interval, on_same_photographs
 from tune_cropshield.outcome.trained import BEST, read_config
 from tune_cropshield.search.final import delivered, final_trainings
 from tune_cropshield.search.folder import reached, trial_folder
-from tune_cropshield.search.journal import JOURNAL, best_first, read_study, started
+from tune_cropshield.search.journal import JOURNAL, best_first, read_study, started, study_goal
 from tune_cropshield.training.clock import read_times
 from tune_cropshield.training.predictions import PREDICTIONS, Judged, read_judged
-from tune_cropshield.training.run_folder import PART, PART_ENDED, best_so_far, network_folder, read_digest, read_metrics
+from tune_cropshield.training.run_folder import (
+    PART,
+    PART_ENDED,
+    best_epoch,
+    best_so_far,
+    network_folder,
+    read_digest,
+    read_metrics,
+)
 
 MOST_PAIRED = 4  # searches that are held against each other, each against each; of more, each against the best
 
@@ -43,15 +53,17 @@ class Side:
         best_trial: whose setting the result has; None before the first result, and where no trial was searched.
         final: whether the result is the final training.
         best_setting: {name: value, in words} of the result.
+        goal: what it went by.
+        value: the goal's, of the result.
         val_acc: of the result.
         interval: Wilson's 95 % interval of it; None where it is a mean over parts, or its photographs are not known.
-        spread: what follows the accuracy of a trial in parts; "" for one that is one training.
+        spread: what follows the value of a trial in parts; "" for one that is one training.
         judged: the validation photographs, by content, with what the result's network takes them for; or why they are
             not known, a sentence.
         test_acc: on the test photographs; None where it was not looked at.
         epochs: that all trials and final trainings have trained.
         seconds: that all starts have taken.
-        curve: {epochs trained: the best val_acc by then}, where it rises, and at its end.
+        curve: {epochs trained: the best value by then}, where it gets better, and at its end.
     """
 
     name: str
@@ -60,6 +72,8 @@ class Side:
     best_trial: int | None
     final: bool
     best_setting: dict[str, str]
+    goal: Goal
+    value: float | None
     val_acc: float | None
     interval: tuple[float, float] | None
     spread: str
@@ -74,8 +88,10 @@ def read_side(folder: Path, name: str, about: Overview) -> Side:
     """Returns what a search has found so far. Raises UserError where it is damaged."""
     settings = in_words(read_toml(folder / SETTINGS))
     if not (folder / JOURNAL).exists():
-        return Side(name, about, settings, None, False, {}, None, None, "", "no trial has begun", None, 0, 0.0, {})
+        nothing = "no trial has begun"
+        return Side(name, about, settings, None, False, {}, VAL_ACC, None, None, None, "", nothing, None, 0, 0.0, {})
     study = read_study(folder)
+    goal = study_goal(study)
     final, ranked = delivered(folder, study), best_first(study)
     run_dirs = [trial_folder(folder, trial.number) for trial in started(study)]
     all_runs = [*run_dirs, *(training.folder for training in final_trainings(folder))]
@@ -83,14 +99,15 @@ def read_side(folder: Path, name: str, about: Overview) -> Side:
     of_worth = [trial_folder(folder, trial.number) for trial in ranked] + all_runs[len(run_dirs) :]
     common: dict[str, Any] = {
         "name": name,
+        "goal": goal,
         "overview": about,
         "settings": settings,
         "epochs": epochs,
         "seconds": spent_s(folder)[0],
-        "curve": _curve(of_worth),
+        "curve": _curve(of_worth, goal),
     }
     if final is not None:
-        run_dir, number, value = final.folder, final.trial, final.val_acc
+        run_dir, number, value = final.folder, final.trial, final.value
     elif ranked:
         run_dir, number, value = trial_folder(folder, ranked[0].number), ranked[0].number, reached(folder, ranked[0])
     else:
@@ -98,6 +115,7 @@ def read_side(folder: Path, name: str, about: Overview) -> Side:
             best_trial=None,
             final=False,
             best_setting={},
+            value=None,
             val_acc=None,
             interval=None,
             spread="",
@@ -105,7 +123,10 @@ def read_side(folder: Path, name: str, about: Overview) -> Side:
             test_acc=None,
             **common,
         )
-    spread = words.over_parts(read_metrics(run_dir))
+    lines = read_metrics(run_dir)
+    spread = words.over_parts(lines)
+    best = best_epoch(lines)
+    val_acc = float(best["val_acc"]) if best is not None else value if goal.is_accuracy else None
     parameters = study.get_trials(deepcopy=False)[number].params if number is not None else {}
     network = network_folder(run_dir)
     rows = read_judged(network / PREDICTIONS) or []
@@ -115,8 +136,9 @@ def read_side(folder: Path, name: str, about: Overview) -> Side:
         best_trial=number,
         final=final is not None,
         best_setting=_setting(run_dir, parameters),
-        val_acc=value,
-        interval=interval(round(value * count), count) if count and not spread else None,
+        value=value,
+        val_acc=val_acc,
+        interval=interval(round(val_acc * count), count) if count and not spread and val_acc is not None else None,
         spread=spread,
         judged=judged,
         test_acc=_on_test(folder, network),
@@ -160,8 +182,8 @@ def _by_content(network: Path, rows: Sequence[Judged]) -> list[Judged] | str:
     return named
 
 
-def _curve(run_dirs: Sequence[Path]) -> dict[int, float]:
-    """Returns {epochs trained: best val_acc so far}, epochs in the order in which they ended.
+def _curve(run_dirs: Sequence[Path], goal: Goal) -> dict[int, float]:
+    """Returns {epochs trained: the goal's best value so far}, epochs in the order in which they ended.
 
     Of trials in parts the ends of parts count. Epochs of versions that kept no times come first.
     """
@@ -175,9 +197,9 @@ def _curve(run_dirs: Sequence[Path]) -> dict[int, float]:
             counts = PART not in line or line.get(PART_ENDED)
             epochs.append((ended, worth[line["epoch"]] if counts else None))
     curve: dict[int, float] = {}
-    best = -1.0
+    best = math.nan
     for number, (_, value) in enumerate(sorted(epochs, key=lambda epoch: epoch[0]), 1):
-        if value is not None and value > best:
+        if value is not None and goal.rank(value) > goal.rank(best):
             best = value
             curve[number] = best
     if curve:
@@ -200,7 +222,9 @@ def verdicts(sides: Sequence[Side]) -> list[str]:
     """Returns sentences on whether the winners differ by more than chance gives, two searches at a time."""
     pairs = list(combinations(sides, 2))
     if len(sides) > MOST_PAIRED:
-        best = max(sides, key=lambda side: side.val_acc if side.val_acc is not None else -1.0)
+        same = len({side.goal for side in sides}) == 1  # values of different metrics do not compare
+        rank = sides[0].goal.rank if same else VAL_ACC.rank
+        best = max(sides, key=lambda side: rank(_number(side.value if same else side.val_acc)))
         pairs = [(best, side) for side in sides if side is not best]
     told = [_verdict(first, second) for first, second in pairs]
     if sum(side.val_acc is not None for side in sides) > 1:
@@ -210,6 +234,10 @@ def verdicts(sides: Sequence[Side]) -> list[str]:
             "seen"
         )
     return told
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _verdict(first: Side, second: Side) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from tune_cropshield.config.goals import Goal
 from tune_cropshield.config.space import SETTINGS, load_space
 from tune_cropshield.data.split import VAL
 from tune_cropshield.errors import UserError
@@ -21,10 +22,11 @@ from tune_cropshield.outcome.trained import BEST
 from tune_cropshield.search.earlier import starts_of_next
 from tune_cropshield.search.endings import STOPPED_BY_HAND, outcome_now, shown_outcome, was_stopped_by_hand
 from tune_cropshield.search.folder import TABLE, reached, trial_folder
-from tune_cropshield.search.journal import best_trial, reference_trial
+from tune_cropshield.search.journal import best_trial, reference_trial, study_goal
 from tune_cropshield.training.predictions import PREDICTIONS, read_judged
 from tune_cropshield.training.run_folder import (
     PART,
+    best_epoch,
     best_of_parts,
     is_part,
     network_folder,
@@ -64,9 +66,11 @@ def summary_lines(
     if not any(trial.intermediate_values for trial in trials):
         return [*lines, "no trial has a result"]
     best, reference = best_trial(study), reference_trial(study)
-    accuracy = reached(search_dir, best)
+    goal, of_best = study_goal(study), best_epoch(lines_of[best.number]) or {}
     spread = words.over_parts(lines_of[best.number])
-    lines.append(f"best: trial {best.number}, val_acc {words.accuracy(accuracy)}{spread} ({_spelled(best.params)})")
+    beside = "" if goal.is_accuracy or not of_best else f", val_acc {words.accuracy(of_best['val_acc'])}"
+    told = f"{goal.named(reached(search_dir, best))}{spread}{beside}"
+    lines.append(f"best: trial {best.number}, {told} ({_spelled(best.params)})")
     if reference is not None:
         lines += _reference_lines(best, reference, lines_of, reference_name, running)
     if (lead := lead_of_winner(study, search_dir)) is not None:
@@ -75,9 +79,9 @@ def summary_lines(
     if (line := one_answer_line(pairs_of(read_judged(network / PREDICTIONS) or []), VAL)) is not None:
         lines.append(line)
     if is_part(network):
-        own = max(line["val_acc"] for line in best_of_parts(lines_of[best.number]))
+        own = max(best_of_parts(lines_of[best.number]), key=goal.rank_of)
         lines.append(
-            f"the network in {BEST} is that of its best part, {network.name}: val_acc {words.accuracy(own)} there"
+            f"the network in {BEST} is that of its best part, {network.name}: {words.named_values(goal, own)} there"
         )
     lines.append(f"best configuration and weights: {shown_dir / BEST}    all trials: {shown_dir / TABLE}")
     if next_time := _next_starts(study, search_dir):
@@ -97,21 +101,23 @@ def _reference_lines(
     found = against_reference(lines_of[best.number], own, outcome)
     if found is None:
         return []
-    state = outcome_now(reference, running=running)
+    state, goal = outcome_now(reference, running=running), found.goal
     told = f"{name} (trial {reference.number}, {state} after {words.counted(len(own), 'epoch')})"
-    told += f": val_acc {words.accuracy(found.reference)}{words.over_parts(own)}; "
+    told += f": {goal.named(found.reference)}{words.over_parts(own)}; "
     if best.number == reference.number:
         return [told + "it is the winner"]
-    gain = words.points(found.gain).removeprefix("+")
+    gain = words.better_by(goal, found.gain)
     if found.epoch is None:
-        return [f"{told}the winner is {gain} points better"]
-    return [f"{told}after as many epochs the winner had {words.accuracy(found.winner)}, {gain} points more"]
+        return [f"{told}the winner is {gain} better"]
+    more = "more" if goal.higher_is_better else "less"
+    return [f"{told}after as many epochs the winner had {goal.text(found.winner)}, {gain} {more}"]
 
 
 def summary_facts(study: optuna.Study, search_dir: Path) -> dict[str, Any]:
     """Returns the result for a program: counts of the trials by their end, the winner and trial 0.
 
-    "best" and "reference" (trial 0) are None where there is no result, or no reference setting was tried.
+    "metric" is there where the search goes by another than val_acc. "best" and "reference" (trial 0) are None where
+    there is no result, or no reference setting was tried.
     "runner_up" says what the winner's lead is worth, see `Lead.as_dict`; None where there is nothing to compare. "next"
     are the settings that the next search of the network tries first.
     """
@@ -120,13 +126,14 @@ def summary_facts(study: optuna.Study, search_dir: Path) -> dict[str, Any]:
     reference = reference_trial(study)
     if reference is not None and not reference.intermediate_values:
         reference = None
-    lead = lead_of_winner(study, search_dir)
+    lead, goal = lead_of_winner(study, search_dir), study_goal(study)
     return {
         "dir": str(search_dir),
         "trials": len(trials),
         "outcomes": dict(Counter(outcome_now(trial, running=False) for trial in trials)),
-        "best": _facts(search_dir, best_trial(study)) if worked else None,
-        "reference": _facts(search_dir, reference) if reference is not None else None,
+        **({} if goal.is_accuracy else {"metric": goal.name}),
+        "best": _facts(search_dir, best_trial(study), goal) if worked else None,
+        "reference": _facts(search_dir, reference, goal) if reference is not None else None,
         "runner_up": lead.as_dict() if lead is not None else None,
         "next": _next_starts(study, search_dir),
     }
@@ -143,9 +150,10 @@ def _spelled(setting: dict[str, Any]) -> str:
     return ", ".join(f"{name} {words.setting(value)}" for name, value in setting.items())
 
 
-def _facts(search_dir: Path, trial: FrozenTrial) -> dict[str, Any]:
-    facts = {"trial": trial.number, "best_val_acc": reached(search_dir, trial), "parameters": trial.params}
+def _facts(search_dir: Path, trial: FrozenTrial, goal: Goal) -> dict[str, Any]:
     lines = read_metrics(trial_folder(search_dir, trial.number))
+    known = {"best_val_acc": (best_epoch(lines) or {}).get("val_acc"), f"best_{goal.name}": reached(search_dir, trial)}
+    facts = {"trial": trial.number, **known, "parameters": trial.params}
     if not lines or PART not in lines[0]:
         return facts
-    return {**facts, "parts": len(best_of_parts(lines)), "val_acc_std": spread_of_parts(lines)}
+    return {**facts, "parts": len(best_of_parts(lines)), f"{goal.name}_std": spread_of_parts(lines)}

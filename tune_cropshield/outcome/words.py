@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from tune_cropshield.config.goals import Goal
 from tune_cropshield.config.units import counted as counted  # with the other words of a report
-from tune_cropshield.config.units import describe_seconds
+from tune_cropshield.config.units import describe_seconds, four_digits
 from tune_cropshield.training.run_folder import PART, best_of_parts, spread_of_parts
 
+accuracy = four_digits
 
-def accuracy(value: float | None) -> str:
-    """Returns an accuracy with four digits, a dash for None and NaN. Only all is 1.0000."""
-    if value is None or math.isnan(value):
-        return "–"
-    return f"{value:.4f}" if value == 1 or value < 0.99995 else "> 0.9999"
+
+def better_by(goal: Goal, gain: float) -> str:
+    """Returns by how much something is better, without a sign: "12.5 points", "0.1234" of what is no share."""
+    return f"{points(gain).removeprefix('+')} points" if goal.is_share else f"{gain:.4f}"
+
+
+def difference(goal: Goal, gain: float) -> str:
+    """Returns a gain with its sign, as a table holds it: in points, or as a number."""
+    return points(gain) if goal.is_share else f"{gain:+.4f}"
+
+
+def named_values(goal: Goal, line: Mapping[str, Any]) -> str:
+    """Returns what a line of metrics says of its goal, and beside another the accuracy: "val_loss 0.5, val_acc 0.9"."""
+    told = goal.named(goal.value(line))
+    return told if goal.is_accuracy or "val_acc" not in line else f"{told}, val_acc {accuracy(line['val_acc'])}"
 
 
 def over_parts(lines: Sequence[dict[str, Any]]) -> str:

@@ -28,6 +28,7 @@ from tune_cropshield.search.journal import (
     NO_BASELINE,
     PART_EPOCHS,
     best_value,
+    note_goal,
     num_started,
     open_study,
     quiet_optuna,
@@ -122,7 +123,7 @@ class Search:
             number, known.params, str(pair), search.trial_epochs, trial.lr, trial.max_norm, search.num_parts
         )
         if values := known.intermediate_values:
-            line.epoch, line.best_val_acc = max(values), best_value(known)
+            line.epoch, line.best_value = max(values), best_value(known)
         return line
 
     def line_at_start(self, number: int) -> TrialLine:
@@ -166,6 +167,7 @@ def begin_search(
         DiskFull: something cannot be written.
     """
     space, plan = prepared.space, prepared.plan
+    view.goal = space.goal
     pruning = build_pruning(space.search)
     requests = StopRequests(folder)
     requests.forget()
@@ -178,7 +180,7 @@ def begin_search(
             remove_leftovers(place)
         if resume:
             check_journal(folder)
-            check_same(open_study(folder), folder, space, prepared.data.store)
+            check_same(open_study(folder, goal=space.goal), folder, space, prepared.data.store)
             knowledge = read_knowledge(folder)
         knowledge = knowledge or Knowledge()
         files.save_settings(folder, space, search_again(folder / SETTINGS, knowledge))
@@ -189,11 +191,12 @@ def begin_search(
             write_split(folder, prepared.data)
         named = space.data.model_fields_set | space.search.model_fields_set
         note_start(folder, command, prepared.data, prepared.resources, prepared.card, named)
-        study = open_study(folder)
+        study = open_study(folder, goal=space.goal)
         check_same(study, folder, space, prepared.data.store)
 
     if space.search.num_parts > 1 and PART_EPOCHS not in study.user_attrs:
         study.set_user_attr(PART_EPOCHS, space.search.epochs)
+    note_goal(study, space.goal)
     if not space.search.baseline and NO_BASELINE not in study.user_attrs:
         study.set_user_attr(NO_BASELINE, True)
     num_existing = num_started(study)
@@ -205,13 +208,21 @@ def begin_search(
         with quiet_optuna():
             for start in start_points(space, plan, knowledge):
                 study.enqueue_trial(start, skip_if_exists=True)
-    complete_endings(study, lambda number: best_so_far(read_metrics(files.trial_folder(folder, number))))
+    complete_endings(study, lambda number: _values_so_far(files.trial_folder(folder, number)))
+    steering = Steering(
+        study,
+        searched,
+        pruning,
+        space.search.trials,
+        reference_epochs=space.search.trial_epochs if space.search.baseline else None,
+        rule_name=space.search.pruning,
+    )
     for trial in study.get_trials(deepcopy=False):
         lines = read_metrics(files.trial_folder(folder, trial.number)) if trial.intermediate_values else []
         losses = {line["epoch"]: line["val_loss"] for line in lines}
         for epoch, value in sorted(trial.intermediate_values.items()):
             with own_code("pruning", space.search.pruning):
-                pruning.judge(trial.number, epoch, value, losses.get(epoch, math.inf))
+                steering.judge(trial.number, epoch, value, losses.get(epoch, math.inf))
     return Search(
         space=space,
         data=prepared.data,
@@ -222,14 +233,7 @@ def begin_search(
         folder=folder,
         study=study,
         view=view,
-        steering=Steering(
-            study,
-            searched,
-            pruning,
-            space.search.trials,
-            reference_epochs=space.search.trial_epochs if space.search.baseline else None,
-            rule_name=space.search.pruning,
-        ),
+        steering=steering,
         early_end=EarlyEnd(),
         hparams=HParams(folder, space, plan),
         stop_requests=requests,
@@ -237,3 +241,8 @@ def begin_search(
         ray_address=ray_address,
         budget=budget,
     )
+
+
+def _values_so_far(run_dir: Path) -> dict[int, float]:
+    """Returns what a trial was worth after each epoch by which it had a finite value."""
+    return {epoch: value for epoch, value in best_so_far(read_metrics(run_dir)).items() if math.isfinite(value)}

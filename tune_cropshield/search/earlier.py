@@ -11,6 +11,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from tune_cropshield.config.goals import Goal
 from tune_cropshield.config.space import OF_PHOTOGRAPHS, SETTINGS, SearchSpace, load_space
 from tune_cropshield.errors import UserError
 from tune_cropshield.files import write_text_atomically
@@ -25,7 +26,7 @@ from tune_cropshield.search.endings import (
     STOPPED_BY_HAND,
     WORKER_DIED,
 )
-from tune_cropshield.search.journal import JOURNAL, PART_EPOCHS, is_stopped, read_study
+from tune_cropshield.search.journal import JOURNAL, PART_EPOCHS, is_stopped, read_study, study_goal
 from tune_cropshield.search.knowledge import Knowledge, Past, PastTrial, knowledge_of, starting_settings
 from tune_cropshield.search.trial_settings import EFFECTIVE_BATCH, PAIR
 from tune_cropshield.search.views.view import short
@@ -45,7 +46,7 @@ def learn(
 
     Args:
         places: folders whose sub-folders may be earlier searches; learnt from are those of the same network (trained
-            from scratch, fine-tuned or frozen alike) and optimizer, the newest first.
+            from scratch, fine-tuned or frozen alike), optimizer and metric, the newest first.
         named: these searches are learnt from instead, whatever their network.
 
     Raises:
@@ -87,14 +88,15 @@ def _shown(folder: str) -> str:
 
 
 def _found(space: SearchSpace, places: Iterable[Path]) -> list[Path]:
-    """Returns the searches in `places` of the same network and optimizer, the newest first."""
+    """Returns the searches in `places` of the same network, optimizer and metric, the newest first."""
     wanted, found = _networks(space), {}
     for place in places:
         for settings in place.glob(f"*/{SETTINGS}"):
             folder = settings.parent
             try:
                 other = load_space(settings)
-                if _networks(other) & wanted and _optimizers(other) & _optimizers(space):
+                alike = _networks(other) & wanted and other.search.metric == space.search.metric
+                if alike and _optimizers(other) & _optimizers(space):
                     found[folder.resolve()] = ((folder / JOURNAL).stat().st_mtime, folder)
             except (UserError, OSError):  # of another version, with own code that is gone, or without a journal
                 continue
@@ -128,6 +130,11 @@ def _named(folder: Path, space: SearchSpace) -> Past:
         raise UserError(
             f"--learn-from {folder}: has nothing in common with this search: it searched "
             f"{', '.join(sorted(searched)) or 'nothing'}, this one searches {', '.join(sorted(now)) or 'nothing'}"
+        )
+    if other.search.metric != space.search.metric:
+        raise UserError(
+            f"--learn-from {folder}: its trials are judged by {other.search.metric}, this search's by "
+            f"{space.search.metric}, and what is best by one need not be by the other: leave it out, or give --metric"
         )
     if not _optimizers(other) & _optimizers(space):
         theirs, ours = (", ".join(sorted(map(str, _optimizers(one)))) for one in (other, space))
@@ -176,8 +183,8 @@ def _past(name: str, study: optuna.Study, settings: SearchSpace, space: SearchSp
         networks = _networks(settings)
     trial = settings.trial_config()
     fixed = trial.model_dump() | {name: getattr(settings.data, name) for name in OF_PHOTOGRAPHS}
-    part_epochs = study.user_attrs.get(PART_EPOCHS)
-    read = [(frozen, _past_trial(frozen, part_epochs)) for frozen in study.get_trials(deepcopy=False)]
+    part_epochs, goal = study.user_attrs.get(PART_EPOCHS), study_goal(study)
+    read = [(frozen, _past_trial(frozen, part_epochs, goal)) for frozen in study.get_trials(deepcopy=False)]
     read = [
         (frozen, past)
         for frozen, past in read
@@ -211,12 +218,12 @@ def _is_telling(frozen: FrozenTrial) -> bool:
     return frozen.state != TrialState.WAITING and not lost and bool(frozen.params)
 
 
-def _past_trial(frozen: FrozenTrial, part_epochs: int | None) -> PastTrial:
+def _past_trial(frozen: FrozenTrial, part_epochs: int | None, goal: Goal) -> PastTrial:
     """part_epochs: the epochs of a part, where trials are in parts."""
     outcome = frozen.user_attrs.get(OUTCOME)
     return PastTrial(
         parameters=in_settings_terms(frozen.params),
-        best_so_far=dict(frozen.intermediate_values),
+        best_so_far={epoch: goal.rank(value) for epoch, value in frozen.intermediate_values.items()},
         finished=outcome == FINISHED,
         failed=outcome in (FAILED, DIVERGED) or frozen.state == TrialState.FAIL,
         parts=max(frozen.intermediate_values, default=0) // part_epochs if part_epochs is not None else 0,

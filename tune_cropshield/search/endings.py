@@ -9,19 +9,20 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from tune_cropshield.config.goals import Goal
+
 if TYPE_CHECKING:  # half a second to import, and who shows a search needs only the words below
     import optuna
     from optuna.trial import FrozenTrial
 
-# Best so far, so that pruning, the sampler and the kept weights agree. Of a trial in parts (folds or replicates): the
-# first part's best so far, from that part's end on the mean of the parts that have ended.
-METRIC = "best_val_acc"
+# In a result: the goal's best value so far, so that pruning, the sampler and the kept weights agree. Of a trial in
+# parts (folds or replicates): the first part's best so far, from that part's end on the mean of the parts that ended.
+METRIC = "best_value"
 OUTCOME = "outcome"  # user attribute of a trial that has ended: one of the values below
 REASON = "reason"  # user attribute: a sentence, for outcomes other than finished and being pruned by a rule
 FINISHED, PRUNED, DIVERGED, OUT_OF_MEMORY, FAILED = "finished", "pruned", "diverged", "out of memory", "failed"
 RUNNING, UNFINISHED = "running", "unfinished"  # without an end: of a search that runs, or was interrupted
 WORKER_DIED = "its worker process died"
-NO_ACCURACY = "it reported no accuracy"
 STOPPED_BY_HAND = "stopped by hand"  # begins the reason of a trial, and is that of a search, that somebody stopped
 RETIRED = "worker retired"  # in a trial's events: the process that was to train it still held memory of the one before
 MEMORY_RETRIES = "memory_retries"  # in a result: how often memory ran out and a smaller micro-batch was taken
@@ -31,12 +32,11 @@ MEMORY_CONSTRAINT = "memory"  # Optuna's name for "the trial fits the memory"
 
 
 def report_epoch(study: optuna.Study, trial: optuna.Trial, epoch: int, value: float) -> None:
-    """Writes the best accuracy up to an epoch, over what the journal says of it.
+    """Writes the goal's best value up to an epoch, over what the journal says of it.
 
     After a kill a GPU may train the epoch again to another value.
 
-    Optuna's own `report` would keep the first, and the study would believe in an accuracy of which there are no
-    weights.
+    Optuna's own `report` would keep the first, and the study would believe in a value of which there are no weights.
     """
     from tune_cropshield.search.optuna_private import overwrite_value
 
@@ -52,17 +52,17 @@ def end_trial(
 ) -> None:
     """Tells the study that a running trial ended.
 
-    Its epochs, {epoch: best accuracy so far}, are reported where the study knows other values or none.
+    Its epochs, {epoch: best value so far}, are reported where the study knows other values or none.
 
     The outcome comes first: `complete_endings` finishes from there. Without it, a pruned trial's last epoch, once
     reported, would count as passed.
     """
     from optuna.trial import TrialState
 
-    from tune_cropshield.search.journal import quiet_optuna
+    from tune_cropshield.search.journal import quiet_optuna, study_goal
 
     if outcome == FINISHED and not (best_so_far and math.isfinite(best_so_far[max(best_so_far)])):
-        outcome, reason = FAILED, NO_ACCURACY
+        outcome, reason = FAILED, no_value(study_goal(study))
     trial.set_user_attr(OUTCOME, outcome)
     if reason:
         trial.set_user_attr(REASON, reason)
@@ -166,7 +166,7 @@ def shown_state(trial: FrozenTrial) -> str:
 def complete_endings(study: optuna.Study, best_so_far: Callable[[int], dict[int, float]]) -> None:
     """Ends, or stops, the trials whose end an earlier run had begun to write.
 
-    best_so_far: (trial number) -> {epoch: best accuracy so far}.
+    best_so_far: (trial number) -> {epoch: best value so far}.
     """
     from tune_cropshield.search.journal import is_stopped, quiet_optuna, stopped, unfinished
     from tune_cropshield.search.optuna_private import reopened
@@ -182,17 +182,22 @@ def complete_endings(study: optuna.Study, best_so_far: Callable[[int], dict[int,
             stop_trial(study, trial, reached)
 
 
-def outcome_of(result: dict[str, Any]) -> tuple[str | None, str | None]:
+def no_value(goal: Goal) -> str:
+    """Returns why a trial has failed that has come to its end without a value of its goal."""
+    return f"it reported no {'accuracy' if goal.is_accuracy else goal.name}"
+
+
+def outcome_of(result: dict[str, Any], goal: Goal) -> tuple[str | None, str | None]:
     """Returns the outcome that a trial's last result tells, None where it tells none, and the reason.
 
-    To finish without an accuracy is to fail.
+    To finish without a value is to fail.
     """
     if result.get(OUTCOME) == FINISHED and not has_metric(result):
-        return FAILED, NO_ACCURACY
+        return FAILED, no_value(goal)
     return result.get(OUTCOME), result.get(REASON)
 
 
 def has_metric(result: dict[str, Any]) -> bool:
-    """Tells whether a result holds an accuracy: None and NaN are none."""
+    """Tells whether a result holds a value of the goal: None and NaN are none."""
     value = result.get(METRIC)
     return isinstance(value, (int, float)) and math.isfinite(value)

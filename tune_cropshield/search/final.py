@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tune_cropshield.config.goals import Goal, goal_of
 from tune_cropshield.config.settings import RunConfig
 from tune_cropshield.config.space import SETTINGS, load_space
 from tune_cropshield.config.units import MIB
@@ -49,9 +51,14 @@ class FinalTraining:
         return best_epoch(self.lines)
 
     @property
-    def val_acc(self) -> float:
-        """The best accuracy so far; -1 before the first epoch."""
-        return float(self.best["val_acc"]) if self.best is not None else -1.0
+    def goal(self) -> Goal:
+        """What its epochs are judged by."""
+        return goal_of(self.lines)
+
+    @property
+    def value(self) -> float:
+        """The goal's best value so far; NaN before the first epoch."""
+        return self.goal.value(self.best) if self.best is not None else math.nan
 
 
 def final_trainings(search_dir: Path) -> list[FinalTraining]:
@@ -90,14 +97,13 @@ def delivered(search_dir: Path, study: optuna.Study) -> FinalTraining | None:
 
     on_folds = _on_folds(search_dir)
     finals = [final for final in final_trainings(search_dir) if not on_folds or final.outcome == FINISHED]
-    best = max(finals, key=lambda final: final.val_acc, default=None)
+    best = max(finals, key=lambda final: final.goal.rank(final.value), default=None)
     if best is None or best.best is None:
         return None
     if on_folds:
         return best
-    trials = best_first(study)
-    reached = best_value(trials[0]) if trials else -1.0
-    return best if best.val_acc >= reached else None
+    rank, trials = best.goal.rank, best_first(study)
+    return best if not trials or rank(best.value) >= rank(best_value(trials[0])) else None
 
 
 def _on_folds(search_dir: Path) -> bool:

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
 
-from tune_cropshield.search.journal import PART_EPOCHS, best_value, is_stopped
+from tune_cropshield.search.journal import PART_EPOCHS, best_first, best_value, is_stopped
+from tune_cropshield.training.bootstrap import standard_error
+from tune_cropshield.training.predictions import PREDICTIONS, read_judged
+from tune_cropshield.training.run_folder import network_folder
 
 if TYPE_CHECKING:
     import optuna
@@ -28,9 +31,9 @@ class Outlook:
 
     Attributes:
         trials: so many more of them.
-        gain: the accuracy that they are expected to add to the best, at most; 0.01 is a point.
-        noise: the standard error of the best accuracy, of which a gain cannot be told apart.
-        photographs: that an accuracy is measured on.
+        gain: what they are expected to add to the best value, at most; 0.01 is a point.
+        noise: the standard error of the best value, of which a gain cannot be told apart.
+        photographs: that a value is measured on.
     """
 
     trials: int
@@ -51,7 +54,7 @@ class Outlook:
         )
 
 
-def outlook(values: Sequence[float], photographs: int) -> Outlook | None:
+def outlook(values: Sequence[float], photographs: int, noise: float | None = None) -> Outlook | None:
     """Returns what half as many trials again may gain, None where there are too few to say it.
 
     The best of n trials rises the more slowly the larger n is. So what the later half of the trials has added to the
@@ -59,15 +62,16 @@ def outlook(values: Sequence[float], photographs: int) -> Outlook | None:
     sampler learns, or in the mean over all orders, whichever is more.
 
     Args:
-        values: of each trial its best accuracy, in the order in which they were begun; a pruned one counts with what
+        values: of each trial its best value, in the order in which they were begun; a pruned one counts with what
             it had reached.
         photographs: how many validate.
+        noise: the standard error of the best value; None where the values are accuracies, of which it is known.
     """
     if len(values) < FEWEST_TRIALS:
         return None
     best, half = max(values), len(values) // 2
     gain = best - min(max(values[: len(values) - half]), _mean_best_of(values, len(values) - half))
-    return Outlook(half, gain, _standard_error(best, photographs), photographs)
+    return Outlook(half, gain, _standard_error(best, photographs) if noise is None else noise, photographs)
 
 
 def _mean_best_of(values: Sequence[float], count: int) -> float:
@@ -89,8 +93,8 @@ def _standard_error(accuracy: float, photographs: int) -> float:
 
 
 def ended_values(study: optuna.Study) -> list[float]:
-    """Returns the best accuracy of each trial that has ended, in the order in which they were begun; failed ones are
-    left out, and one without an accuracy counts as 0. So does one in parts that has not come through all of them: what
+    """Returns the best value of each trial that has ended, in the order in which they were begun; failed ones are
+    left out, and one without a value counts as 0. So does one in parts that has not come through all of them: what
     it reached may be luck, and it cannot win.
     """
     ended = [
@@ -99,7 +103,7 @@ def ended_values(study: optuna.Study) -> list[float]:
         if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) or is_stopped(trial)
     ]
     in_parts = PART_EPOCHS in study.user_attrs
-    return [0.0 if in_parts and trial.state != TrialState.COMPLETE else max(best_value(trial), 0.0) for trial in ended]
+    return [0.0 if in_parts and trial.state != TrialState.COMPLETE else max(0.0, best_value(trial)) for trial in ended]
 
 
 def never_flat(settings: SearchSettings) -> str | None:
@@ -118,8 +122,22 @@ def end_if_flat(search: Search) -> None:
         return
     split, folds = search.data.split, search.space.search.folds
     photographs = len(split.val) + (len(split.train) if folds > 1 else 0)  # each fold validates once
-    expected = outlook(ended_values(search.study), photographs)
+    noise = None
+    if not search.space.goal.is_accuracy and (noise := _noise_of_best(search)) is None:
+        return
+    expected = outlook(ended_values(search.study), photographs, noise)
     if expected is not None and expected.is_flat:
         search.early_end.enough = expected.sentence()
         search.steering.begin_no_more()
         search.view.note(f"no new trial is started: {search.early_end.enough}")
+
+
+def _noise_of_best(search: Search) -> float | None:
+    """Returns the standard error of the best trial's value, by its kept predictions; None where they are gone.
+
+    Of trials on folds, whose value is a mean over different photographs, it is that much smaller.
+    """
+    ranked = best_first(search.study)
+    folder = network_folder(search.trial_folder(ranked[0].number)) if ranked else None
+    error = standard_error(search.space.goal.name, read_judged(folder / PREDICTIONS) or []) if folder else None
+    return error / math.sqrt(search.space.search.folds) if error is not None else None

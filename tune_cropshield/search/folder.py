@@ -15,12 +15,13 @@ import tomli_w
 from filelock import FileLock, Timeout
 from optuna.trial import FrozenTrial, TrialState
 
+from tune_cropshield.config.goals import VAL_ACC, Goal, goal_of
 from tune_cropshield.config.space import SETTINGS, SearchSpace
 from tune_cropshield.config.toml_files import without_none
 from tune_cropshield.errors import UserError
 from tune_cropshield.files import is_leftover, sync_names, sync_tree, write_text_atomically
 from tune_cropshield.search.endings import REASON, outcome_now, shown_state
-from tune_cropshield.search.journal import JOURNAL, PART_EPOCHS, best_first, best_value, is_stopped
+from tune_cropshield.search.journal import JOURNAL, PART_EPOCHS, best_first, best_value, is_stopped, study_goal
 from tune_cropshield.shell import PROGRAM
 from tune_cropshield.training.metrics import METRIC_NAMES
 from tune_cropshield.training.run_folder import (
@@ -56,12 +57,13 @@ def trial_folder(search_dir: Path, number: int) -> Path:
 
 
 def reached(search_dir: Path, trial: FrozenTrial) -> float:
-    """Returns a trial's best accuracy by its metrics.jsonl, as the report has it.
+    """Returns the best that a trial has come to, by the goal and its metrics.jsonl, as the report has it.
 
     Of an interrupted trial the study may lack the last epoch, and of an earlier version's the file may be gone.
     """
-    best = best_epoch(read_metrics(trial_folder(search_dir, trial.number)))
-    return best_value(trial) if best is None else float(best["val_acc"])
+    lines = read_metrics(trial_folder(search_dir, trial.number))
+    best = best_epoch(lines)
+    return best_value(trial) if best is None else goal_of(lines).value(best)
 
 
 def holds_search(folder: Path) -> bool:
@@ -147,31 +149,33 @@ def trial_rows(folder: Path, study: optuna.Study, *, running: bool = False) -> l
 
     None stands for what a trial does not have: a parameter of another branch, the metrics before its first epoch. Where
     trials are in parts, `parts` is how many of them have ended, the metrics are means over these, and `val_acc_std` is
-    the standard deviation of their best val_acc.
+    the standard deviation of their best val_acc. Where trials are judged by another metric, `best_METRIC` comes before
+    best_val_acc, which is then the accuracy of the epoch that is best by that metric, and it is `METRIC_std`.
 
     running: whether the search is under way; the outcome of a trial without an end is else "unfinished".
     """
     trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
-    in_parts = PART_EPOCHS in study.user_attrs
-    columns = _columns(trials, in_parts)
-    return [{column: None for column in columns} | _row(folder, trial, in_parts, running) for trial in trials]
+    in_parts, goal = PART_EPOCHS in study.user_attrs, study_goal(study)
+    columns = _columns(trials, in_parts, goal)
+    return [{column: None for column in columns} | _row(folder, trial, in_parts, goal, running) for trial in trials]
 
 
-def _columns(trials: list[FrozenTrial], in_parts: bool = False) -> list[str]:
+def _columns(trials: list[FrozenTrial], in_parts: bool = False, goal: Goal = VAL_ACC) -> list[str]:
     parameters = list(dict.fromkeys(name for trial in trials for name in trial.params))
-    of_parts = ["parts", "val_acc_std"] if in_parts else []
-    metrics = ["epochs", *of_parts, "best_epoch", "best_val_acc", *COLUMN_OF_METRIC.values()]
+    of_parts = ["parts", f"{goal.name}_std"] if in_parts else []
+    best = dict.fromkeys([f"best_{goal.name}", "best_val_acc"])
+    metrics = ["epochs", *of_parts, "best_epoch", *best, *COLUMN_OF_METRIC.values()]
     return ["trial", "state", *parameters, *metrics, "outcome", "reason"]
 
 
-def _row(folder: Path, trial: FrozenTrial, in_parts: bool, running: bool) -> dict[str, Any]:
+def _row(folder: Path, trial: FrozenTrial, in_parts: bool, goal: Goal, running: bool) -> dict[str, Any]:
     lines = read_metrics(trial_folder(folder, trial.number))
     best = best_epoch(lines)
     row: dict[str, Any] = {"trial": trial.number, "state": shown_state(trial), **trial.params, "epochs": len(lines)}
     if in_parts:
-        row |= {"parts": sum(line.get(PART_ENDED, False) for line in lines), "val_acc_std": spread_of_parts(lines)}
+        row |= {"parts": sum(line.get(PART_ENDED, False) for line in lines), f"{goal.name}_std": spread_of_parts(lines)}
     if best is not None:
-        row |= {"best_epoch": best["epoch"], "best_val_acc": best["val_acc"]}
+        row |= {"best_epoch": best["epoch"], "best_val_acc": best["val_acc"], f"best_{goal.name}": goal.value(best)}
         row |= {column: best.get(name) for name, column in COLUMN_OF_METRIC.items()}  # older searches knew fewer
     return row | {"outcome": outcome_now(trial, running=running), "reason": trial.user_attrs.get(REASON, "")}
 

@@ -12,7 +12,7 @@ from collections.abc import Collection
 
 from tune_cropshield.config.space import pruning_epochs
 
-Score = tuple[float, float]  # the best accuracy so far, and minus the validation loss, which decides between equals
+Score = tuple[float, float]  # the best so far (higher is better), and minus the validation loss, for equals
 
 
 class SuccessiveHalving:
@@ -66,7 +66,7 @@ class SuccessiveHalving:
             (step, self._scores[step][number], -number)
             for number in stopped
             if (step := self._last_step(number)) is not None
-            and self._scores[step][number] > self._scores[step].get(winner, (1.0, 0.0))
+            and self._scores[step][number] > self._scores[step].get(winner, (math.inf, 0.0))
         ]
         return -max(ahead)[2] if ahead else None
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tune_cropshield.config.domain import Domain, covering
+from tune_cropshield.config.goals import Goal
 from tune_cropshield.config.space import SEARCHABLE, SearchSpace
 from tune_cropshield.memory.choose.pairs import Plan
 from tune_cropshield.search.endings import DIVERGED, FAILED, OUT_OF_MEMORY, PRUNED, STOPPED_BY_HAND
@@ -41,7 +42,7 @@ PRUNED_METRIC = "search/pruned"
 FAILURES = (DIVERGED, OUT_OF_MEMORY, FAILED)
 # Worth a column beside what can be searched.
 CONSTANTS = ("model", "image_size", "epochs", "precision", "pretrained", "freeze_backbone", "seed")
-METRICS = {  # tag -> what TensorBoard shows as its description
+METRICS = {  # of a search for val_acc: tag -> what TensorBoard shows as its description
     tag_of("val_acc"): "validation accuracy of the last epoch",
     tag_of("best_val_acc"): "highest validation accuracy of any epoch so far",
     tag_of("best_epoch"): "the epoch with the highest validation accuracy",
@@ -76,7 +77,7 @@ class HParams:
 
     def __init__(self, search_dir: Path, space: SearchSpace, plan: Plan) -> None:
         self._search_dir = search_dir
-        self._space, self._domains = space, _domains(space, plan)
+        self._space, self._domains, self._metrics = space, _domains(space, plan), _metrics(space.goal)
         self._searched = [name for name in space.domains() if name != EFFECTIVE_BATCH or space.search.pairs != "all"]
         if space.search.pairs == "all":
             self._searched.append(PAIR)
@@ -89,7 +90,7 @@ class HParams:
 
         metrics = [
             Metric(tag, description=text, dataset_type=_dataset_type(Metric, tag)).as_proto()
-            for tag, text in METRICS.items()
+            for tag, text in self._metrics.items()
         ]
         hparams = [_hparam_info(name, values) for name, values in self._domains.items()]
         experiment = api_pb2.Experiment(hparam_infos=hparams, metric_infos=metrics, time_created_secs=time.time())
@@ -199,6 +200,19 @@ def _domains(space: SearchSpace, plan: Plan) -> dict[str, Domain | tuple[Any, ..
     settings = {**space.data.model_dump(), **space.trial_config().model_dump()}
     constants = dict.fromkeys([*CONSTANTS, *SEARCHABLE])  # another search, shown beside this one, may search any
     return {**{name: (settings[name],) for name in constants if name not in domains}, **domains}
+
+
+def _metrics(goal: Goal) -> dict[str, str]:
+    """Returns tag -> description of each metric that has a column; those of the search's goal come first."""
+    if goal.is_accuracy:
+        return METRICS
+    own = {
+        tag_of(goal.name): f"{goal.name} of the last epoch",
+        tag_of(f"best_{goal.name}"): f"best {goal.name} of any epoch so far",
+        tag_of("best_epoch"): f"the epoch with the best {goal.name}",
+        tag_of("best_val_acc"): "validation accuracy of the best epoch",
+    }
+    return own | {tag: text for tag, text in METRICS.items() if tag not in own}
 
 
 def _is_text(domain: Domain | tuple[Any, ...]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -13,8 +14,10 @@ import optuna
 from optuna.samplers import BaseSampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from tune_cropshield.config.goals import VAL_ACC, Goal
 from tune_cropshield.config.reference import REFERENCE
 from tune_cropshield.errors import UserError
 from tune_cropshield.files import raising_disk_full
@@ -24,14 +27,17 @@ STUDY_NAME = "search"
 # User attribute of a study whose trials are in parts: the epochs of one. Epoch e of part p (from 0) is then reported as
 # epoch p * part_epochs + e.
 PART_EPOCHS = "part_epochs"
+METRIC = "metric"  # user attribute of a study: the name of what its trials are judged by, where it is not val_acc
 NO_BASELINE = "no_baseline"  # user attribute of a study whose trial 0 is not the reference setting: True
 STOPPED_AFTER = "stopped_after"  # user attribute of a trial: the epoch that a pruning step stopped it after, or None
 
 
-def open_study(search_dir: Path, sampler: BaseSampler | None = None) -> optuna.Study:
+def open_study(search_dir: Path, sampler: BaseSampler | None = None, goal: Goal = VAL_ACC) -> optuna.Study:
     """Returns the study in `search_dir`, created if there is none.
 
     A last line that a kill cut short is removed: it was never in force.
+
+    Of one that is created, lower values are better where `goal` says so; `note_goal` then keeps its name.
 
     The caller holds the search folder's lock, so a journal lock that is still there belongs to a dead process.
     """
@@ -43,7 +49,11 @@ def open_study(search_dir: Path, sampler: BaseSampler | None = None) -> optuna.S
     storage = JournalStorage(_Journal(path))
     with quiet_optuna():
         return optuna.create_study(
-            storage=storage, study_name=STUDY_NAME, direction="maximize", sampler=sampler, load_if_exists=True
+            storage=storage,
+            study_name=STUDY_NAME,
+            direction="maximize" if goal.higher_is_better else "minimize",
+            sampler=sampler,
+            load_if_exists=True,
         )
 
 
@@ -105,6 +115,17 @@ def quiet_optuna() -> Iterator[None]:
         optuna.logging.set_verbosity(verbosity)
 
 
+def note_goal(study: optuna.Study, goal: Goal) -> None:
+    """Writes down what the trials of a study are judged by; a study without a word of it is judged by val_acc."""
+    if goal.name != VAL_ACC.name and METRIC not in study.user_attrs:
+        study.set_user_attr(METRIC, goal.name)
+
+
+def study_goal(study: optuna.Study) -> Goal:
+    """Returns what the trials of a study are judged by."""
+    return Goal(study.user_attrs.get(METRIC, VAL_ACC.name), study.direction != StudyDirection.MINIMIZE)
+
+
 def is_stopped(trial: FrozenTrial) -> bool:
     """Tells whether a pruning step has stopped a trial that may be continued while its search lasts.
 
@@ -150,12 +171,13 @@ def best_trial(study: optuna.Study) -> FrozenTrial:
 
 
 def best_first(study: optuna.Study) -> list[FrozenTrial]:
-    """Returns the trials that have a result, the one with the highest best-so-far accuracy first; equals by number.
+    """Returns the trials that have a result, the one whose best so far is best by the goal first; equals by number.
 
     A trial that was pruned or interrupted counts with what it had reached: its weights are there too. A failed one does
     not count. Where trials are in parts, those come first that have come through the most of them: the first part's
-    accuracy alone may be luck.
+    value alone may be luck.
     """
+    goal = study_goal(study)
     epochs = study.user_attrs.get(PART_EPOCHS)
     with_result = [
         trial
@@ -165,15 +187,15 @@ def best_first(study: optuna.Study) -> list[FrozenTrial]:
 
     def rank(trial: FrozenTrial) -> tuple[int, float, int]:
         parts_ended = max(trial.intermediate_values) // epochs if epochs is not None else 0
-        return -parts_ended, -best_value(trial), trial.number
+        return -parts_ended, -goal.rank(best_value(trial)), trial.number
 
     return sorted(with_result, key=rank)
 
 
 def best_value(trial: FrozenTrial) -> float:
-    """Returns what a trial is worth by its last epoch: its best accuracy so far, -1 before its first epoch.
+    """Returns what a trial is worth by its last epoch: the goal's best value so far, NaN before its first epoch.
 
     Of a trial in parts, it is the mean over the parts that have ended, which may fall from one to the next.
     """
     values = trial.intermediate_values
-    return values[max(values)] if values else -1.0
+    return values[max(values)] if values else math.nan

@@ -35,7 +35,7 @@ class PastTrial:
 
     Attributes:
         parameters: what was searched, as a settings file has it: {"lr": 1e-3, "max_norm": "none", ...}.
-        best_so_far: {epoch: what it was worth by then, its best accuracy so far}, from epoch 1; empty where it came to
+        best_so_far: {epoch: its best value so far, the higher the better}, from epoch 1; empty where it came to
             none. Of a trial in parts, the mean over those that had ended.
         finished: it ran to its end, and was not stopped early.
         failed: it diverged or raised an error. Its setting is then worse than any that worked.

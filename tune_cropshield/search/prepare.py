@@ -66,6 +66,7 @@ def prepare(space: SearchSpace, cache_dir: Path, view: SearchView, kept: Sequenc
     from tune_cropshield.search.start_points import reference_notes
     from tune_cropshield.search.trial_settings import most_expensive
     from tune_cropshield.training.model_checks import check_network, check_pretrained
+    from tune_cropshield.training.own_metric import check_own_metric
 
     ours = [space.narrowed(family) for family in space.families]
     for one in ours:
@@ -84,6 +85,7 @@ def prepare(space: SearchSpace, cache_dir: Path, view: SearchView, kept: Sequenc
         check_pretrained(trial, len(data.classes))
     for one in ours:
         check_losses(one, len(data.classes))
+    check_own_metric(space.search.metric, data.store.labels[data.split.val].tolist(), len(data.classes))
     trial = ours[0].trial_config()
     parts = [data.as_said(part.data) for part in space.search.parts_of(RunConfig(data=space.data, trial=trial))]
     for line in remarks(parts[0]):

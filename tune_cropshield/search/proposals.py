@@ -19,11 +19,12 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from tune_cropshield.config.goals import Goal
 from tune_cropshield.search.axes import axes_of
-from tune_cropshield.search.journal import is_stopped, quiet_optuna
+from tune_cropshield.search.journal import is_stopped, quiet_optuna, study_goal
 from tune_cropshield.search.searched import Searched
 from tune_cropshield.search.surrogate import ABSENT, VARIANCE
-from tune_cropshield.search.worth import worths
+from tune_cropshield.search.worth import UNKNOWN_GAIN, UNKNOWN_SHARE, worths
 
 Prior = Callable[[Sequence[float]], Sequence[tuple[Mapping[str, Any], float]]]
 
@@ -61,7 +62,7 @@ class OwnStudySampler(BaseSampler):
             own = optuna.create_study(direction="maximize", sampler=self._sampler_for(trial.number))
             if absent := self._absent():
                 own.set_user_attr(ABSENT, absent)
-            own.add_trials(self._shown(study.get_trials(deepcopy=False)))
+            own.add_trials(self._shown(study.get_trials(deepcopy=False), study_goal(study)))
             self._proposed = own.ask(self._distributions).params
         return {}
 
@@ -86,15 +87,20 @@ class OwnStudySampler(BaseSampler):
             found += [(values, absent)] if absent else []
         return found
 
-    def _shown(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-        """Returns the trials as the sampler sees them.
+    def _shown(self, trials: Sequence[FrozenTrial], goal: Goal) -> list[FrozenTrial]:
+        """Returns the trials as the sampler sees them: with values of which the higher are the better.
 
         One that diverged, or ran out of memory, is worth what the worst is; one that failed says nothing.
         """
         ended = [
             trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) or is_stopped(trial)
         ]
-        found = worths({trial.number: trial.intermediate_values for trial in ended if trial.intermediate_values})
+        values = {
+            trial.number: {epoch: goal.rank(value) for epoch, value in trial.intermediate_values.items()}
+            for trial in ended
+            if trial.intermediate_values
+        }
+        found = worths(values, UNKNOWN_GAIN if goal.is_share else UNKNOWN_SHARE * _range_of_last(values))
         shown = [
             self._frozen(trial.params)
             for trial in trials
@@ -128,3 +134,9 @@ class OwnStudySampler(BaseSampler):
             distributions=self._distributions,
             user_attrs={VARIANCE: variance},
         )
+
+
+def _range_of_last(values: Mapping[int, Mapping[int, float]]) -> float:
+    """Returns how far apart the last values of trials lie: {number: {epoch: value}}."""
+    last = [of_trial[max(of_trial)] for of_trial in values.values()]
+    return max(last) - min(last) if last else 0.0

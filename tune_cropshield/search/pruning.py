@@ -28,7 +28,8 @@ class PruningRule(Protocol):
         Args:
             number: the trial's number.
             epoch: counted from 1. A trial that was killed may train an epoch again, on a GPU perhaps to another value.
-            value: the trial's highest accuracy up to this epoch; always finite.
+            value: the best that the trial has come to up to this epoch, by the search's metric; the higher the better:
+                where a lower metric is better, it is minus the metric. Always finite.
             loss: the validation loss after this epoch; may be infinite or not a number.
         """
         ...

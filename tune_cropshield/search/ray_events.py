@@ -38,8 +38,8 @@ from tune_cropshield.search.trial_end import after_trial
 class PruningScheduler(FIFOScheduler):
     """Runs trials in their order and stops those that the search's pruning rule stops, or somebody who asks for it.
 
-    A result without a finite accuracy is passed over. The last result of a trial that ends by itself is taken in, and
-    nobody is stopped by it.
+    A result without a finite value of the goal is passed over. The last result of a trial that ends by itself is taken
+    in, and nobody is stopped by it.
     """
 
     def __init__(self, search: Search, searcher: StudySearcher, ray: RayRuntime) -> None:
@@ -143,7 +143,7 @@ class SearchCallback(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         result, number = trial.last_result or {}, trial.config["number"]
-        outcome, reason = outcome_of(result)
+        outcome, reason = outcome_of(result, self._search.space.goal)
         if outcome is None and number in self._search.asked_to_stop:
             outcome, reason = PRUNED, STOPPED_BY_HAND
         elif outcome is None and number in self._search.pruned:

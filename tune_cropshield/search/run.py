@@ -140,7 +140,7 @@ def _recall_trials(search: Search) -> None:
             settings.trial_epochs,
             parts=settings.num_parts,
             epoch=epoch,
-            best_val_acc=best,
+            best_value=best,
         )
         search.view.recall(line, outcome)
 
@@ -221,6 +221,6 @@ def ended_by_signals(search: Search) -> Iterator[None]:
 
 
 def has_result(study: optuna.Study) -> bool:
-    """Tells whether any trial has reported an accuracy."""
+    """Tells whether any trial has reported a value."""
     trials = study.get_trials(deepcopy=False)
     return any(trial.intermediate_values for trial in trials if trial.state != TrialState.WAITING)

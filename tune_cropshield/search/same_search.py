@@ -109,9 +109,9 @@ def settings_differ(before: Mapping[str, Any], space: SearchSpace) -> list[str]:
 def own_files_differ(before: Mapping[str, Any], space: SearchSpace) -> list[str]:
     """Returns which files of a user's own hold something else than they did in settings of `comparable_settings`."""
     now = comparable_settings(space)
-    changed = [
+    changed = [  # the lists differ in length where one search has an own metric and the other has not
         name
-        for name, old, new in zip(own_names(space).values(), before["code"], now["code"], strict=True)
+        for name, old, new in zip(own_names(space).values(), before["code"], now["code"], strict=False)
         if old != new
     ]
     then, searched = before.get("searched_code", {}), now.get("searched_code", {})

@@ -41,7 +41,7 @@ class StudySearcher(Searcher):
     """
 
     def __init__(self, search: Search) -> None:
-        super().__init__(metric=METRIC, mode="max")
+        super().__init__(metric=METRIC, mode="max")  # Ray compares nothing by it
         self._search, self._study = search, search.study
         self._steering = search.steering
         self._trials: dict[str, optuna.Trial] = {}  # by Ray's trial id
@@ -137,7 +137,9 @@ class StudySearcher(Searcher):
         last = self._last_epoch.pop(trial_id, None)
         if last is not None:  # a killed run may have come further, to an accuracy that is gone
             best_so_far = {epoch: value if epoch <= last else best_so_far[last] for epoch, value in best_so_far.items()}
-        outcome, reason = (FAILED, self.worker_error(trial_id)) if error else outcome_of(result)
+        outcome, reason = (
+            (FAILED, self.worker_error(trial_id)) if error else outcome_of(result, self._search.space.goal)
+        )
         by_hand = outcome is None and trial.number in self._search.asked_to_stop
         if outcome is None and trial.number in self._search.pruned:
             outcome = PRUNED

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial
 from tune_cropshield.config.reference import REFERENCE, ends_reference
 from tune_cropshield.config.registry import own_code
 from tune_cropshield.search.endings import go_on_with
-from tune_cropshield.search.journal import best_first, num_started, quiet_optuna, stopped, unfinished
+from tune_cropshield.search.journal import best_first, num_started, quiet_optuna, stopped, study_goal, unfinished
 from tune_cropshield.search.optuna_private import reopened
 from tune_cropshield.search.pruning import PruningRule
 from tune_cropshield.search.searched import Searched
@@ -46,15 +46,15 @@ class Steering:
         reference_epochs: trial 0 is the reference setting, and has so many epochs; None where it is one like others.
         rule_name: what a user calls the rule, for messages where it is their own.
         """
-        self._study, self._searched = study, searched
+        self._study, self._searched, self._goal = study, searched, study_goal(study)
         self._rule, self._rule_name, self._reference_epochs = rule, rule_name, reference_epochs
         self._unfinished = deque(unfinished(study))
         self._num_new = num_trials - num_started(study)
         self._to_the_end: set[int] = set()
 
     def judge(self, number: int, epoch: int, value: float, loss: float) -> bool:
-        """Returns whether a trial that has come to `epoch` stops there; see PruningRule.judge."""
-        stops = self._rule.judge(number, epoch, value, loss)
+        """Returns whether a trial stops at `epoch`, by which its goal has come to `value`; see PruningRule.judge."""
+        stops = self._rule.judge(number, epoch, self._goal.rank(value), loss)
         return stops and number not in self._to_the_end
 
     @property

@@ -101,6 +101,7 @@ def own_names(space: SearchSpace) -> dict[str, str]:
         "optimizer": trial.optimizer,
         "schedule": trial.schedule,
         "pruning": space.search.pruning,
+        **({"metric": trial.metric} if is_own(trial.metric) else {}),  # others of earlier versions had no such place
     }
 
 

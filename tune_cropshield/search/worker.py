@@ -134,7 +134,8 @@ class TrialWorker(tune.Trainable):
                 self._epochs.close()
         result: dict[str, Any] = {
             **report.metrics.as_dict(),
-            METRIC: report.best_val_acc,
+            METRIC: report.best_value,
+            "best_val_acc": report.best_val_acc,
             "best_epoch": report.best_epoch,
             PART: report.part,
             "done": report.finished,

@@ -12,23 +12,25 @@ from itertools import pairwise
 
 import numpy as np
 
-UNKNOWN_GAIN = 0.03  # standard deviation of a gain that fewer than three trials have shown
+UNKNOWN_GAIN = 0.03  # of a share: standard deviation of a gain that fewer than three trials have shown
+UNKNOWN_SHARE = 0.1  # of another metric: the same as a share of the range of all values, which of an accuracy is 0.03
 
 
 @dataclass(frozen=True)
 class Worth:
-    """What a trial would come to: an estimate of its best accuracy, and its variance (0 where it ran to its end)."""
+    """What a trial would come to: an estimate of its best value, and its variance (0 where it ran to its end)."""
 
     value: float
     variance: float
 
 
-def worths(best_so_far: Mapping[int, Mapping[int, float]]) -> dict[int, Worth]:
+def worths(best_so_far: Mapping[int, Mapping[int, float]], unknown_gain: float = UNKNOWN_GAIN) -> dict[int, Worth]:
     """Returns what each trial would come to, compared with the others.
 
     Args:
-        best_so_far: {trial number: {epoch: best accuracy so far}} of trials that were stopped or have ended, each with
-            at least one epoch.
+        best_so_far: {trial number: {epoch: best value so far, the higher the better}} of trials that were stopped or
+            have ended, each with at least one epoch.
+        unknown_gain: the standard deviation of a gain that fewer than three trials have shown.
     """
     last = {number: max(values) for number, values in best_so_far.items()}
     stops = sorted(set(last.values()))
@@ -44,6 +46,6 @@ def worths(best_so_far: Mapping[int, Mapping[int, float]]) -> dict[int, Worth]:
         for (start, _), gained in gains.items():
             if start >= last[number] and gained:
                 value += float(np.mean(gained))
-                variance += float(np.var(gained)) if len(gained) > 2 else UNKNOWN_GAIN**2
+                variance += float(np.var(gained)) if len(gained) > 2 else unknown_gain**2
         found[number] = Worth(value, variance)
     return found

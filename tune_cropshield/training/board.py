@@ -85,7 +85,8 @@ class ScalarEvents:
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        values = metrics.as_dict() | {f"best_{name}": best[name] for name in OF_BEST_EPOCH if name in best}
+        names = dict.fromkeys([*OF_BEST_EPOCH, metrics.goal.name])
+        values = metrics.as_dict() | {f"best_{name}": best[name] for name in names if name in best}
         step = int(values.pop("epoch"))
         tags = {tag_of(name): value for name, value in values.items()}
         tags |= {f"{GROUP_OF['lr']}/{name}": value for name, value in learning_rates.items()}

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from tune_cropshield.config.goals import goal_named
 from tune_cropshield.config.settings import Precision, RunConfig, TrialConfig, save_config
 from tune_cropshield.config.units import MIB
 from tune_cropshield.data.dataset import DeviceData
@@ -29,6 +30,7 @@ from tune_cropshield.training.evaluate import evaluation_batch, split_batches
 from tune_cropshield.training.gpu_errors import gpu_errors_named
 from tune_cropshield.training.metrics import EpochMetrics, Evaluation
 from tune_cropshield.training.model_checks import smallest_micro_batch
+from tune_cropshield.training.own_metric import own_value
 from tune_cropshield.training.precision import DTYPES
 from tune_cropshield.training.predictions import judged
 from tune_cropshield.training.progress import Progress, TrialReport
@@ -191,7 +193,7 @@ def trial_epochs(
                     _note_eager_steps(trainer, run, notes)
                     is_best = progress.add(metrics, evaluation, trainer)
                 clock.enter(REPORT)
-                run.add_metrics(metrics.as_dict())
+                run.add_metrics(metrics.line())
                 events.add(metrics, progress.best_metrics, trainer.backbone_lrs(metrics.lr))
 
                 clock.enter(CHECKPOINT)
@@ -233,7 +235,7 @@ def _train_and_validate(
     data_wait_s = feed.wait_s - waited_before
     clock.trained(data_wait_s)
     evaluation = memory.validate(trainer, lambda batch: split_batches(trial, data, "val", dtype, batch), epoch)
-    updates = trained.updates
+    updates, goal = trained.updates, goal_named(trial.metric)
     metrics = EpochMetrics(
         epoch=epoch,
         updates=int(trainer.step.updates),
@@ -253,6 +255,8 @@ def _train_and_validate(
         data_wait_s=data_wait_s,
         epoch_s=time.perf_counter() - started,
         peak_vram_mib=torch.cuda.max_memory_reserved(data.device) / MIB if data.device.type == "cuda" else 0.0,
+        goal=goal,
+        own=own_value(trial.metric, evaluation.labels_N, evaluation.probabilities_NK),
     )
     return metrics, evaluation
 

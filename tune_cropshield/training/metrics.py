@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tune_cropshield.config.goals import VAL_ACC, Goal, goal_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -12,7 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochMetrics:
-    """One epoch's figures: a line of metrics.jsonl, a point of each TensorBoard scalar, a report to the search."""
+    """One epoch's figures: a line of metrics.jsonl, a point of each TensorBoard scalar, a report to the search.
+
+    goal: what the epoch is judged by. own: its value where that is a user's own metric, NaN elsewhere.
+    """
 
     epoch: int  # 1 after the first
     updates: int  # applied ones since the start
@@ -33,13 +39,27 @@ class EpochMetrics:
     data_wait_s: float  # time the loop stood waiting for training images
     epoch_s: float  # training and evaluation
     peak_vram_mib: float  # largest reserved by the allocator in the epoch; 0 on a CPU
+    goal: Goal = VAL_ACC
+    own: float = math.nan
 
     def as_dict(self) -> dict[str, float | int]:
-        """Returns name -> value, in the order above."""
-        return asdict(self)
+        """Returns name -> value, in the order above, the own metric last."""
+        values = {name: getattr(self, name) for name in METRIC_NAMES}
+        return values if self.goal.name in METRIC_NAMES else values | {self.goal.name: self.own}
+
+    def line(self) -> dict[str, Any]:
+        """Returns its line of metrics.jsonl: the metrics, and what the epoch is judged by."""
+        return self.as_dict() | self.goal.marks()
 
 
-METRIC_NAMES = tuple(EpochMetrics.__dataclass_fields__)
+METRIC_NAMES = tuple(name for name in EpochMetrics.__dataclass_fields__ if name not in ("goal", "own"))
+
+
+def metrics_of(line: Mapping[str, Any]) -> EpochMetrics:
+    """Returns what `EpochMetrics.line` has told; it may be of an earlier version, which knew fewer metrics."""
+    goal = goal_of([line])
+    known = {name: line[name] for name in METRIC_NAMES if name in line}
+    return EpochMetrics(**known, goal=goal, own=math.nan if goal.name in METRIC_NAMES else goal.value(line))
 
 
 @dataclass(frozen=True)

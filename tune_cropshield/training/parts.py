@@ -26,7 +26,6 @@ from tune_cropshield.training.run_folder import (
     WEIGHTS,
     RunFolder,
     best_epoch,
-    best_so_far,
     part_folder,
 )
 
@@ -46,8 +45,8 @@ def part_epochs(
     """Trains the parts of a trial, yielding a report after each epoch of each.
 
     A report is that of `trial_epochs`, but for this: epochs count on over the parts, so that part p (from 0) ends with
-    epoch (p + 1) * `config.trial.epochs`, also where early stopping ends it before; `best_val_acc` is what the trial is
-    worth by then (`best_so_far`), which changes only at a part's end once the first one has ended; `finished` is the
+    epoch (p + 1) * `config.trial.epochs`, also where early stopping ends it before; `best` holds what the trial is
+    worth by then (`best_epoch`), which changes only at a part's end once the first one has ended; `finished` is the
     end of the last part. The trial's folder gets `config` as config.toml, metrics.jsonl with the epochs of all parts
     and TensorBoard events of its own. Of the parts that have ended, the best one keeps its weights.
 
@@ -88,7 +87,7 @@ def part_epochs(
                         lines = [line for line in lines if line["epoch"] < epoch]
                         run.keep_metrics_until(epoch - 1)
                         events = stack.enter_context(closing(ScalarEvents(events_folder(folder), epoch)))
-                    lines.append({**metrics.as_dict(), PART: part, PART_ENDED: own.finished})
+                    lines.append({**metrics.line(), PART: part, PART_ENDED: own.finished})
                     run.add_metrics(lines[-1])
                     best = best_epoch(lines)
                     assert best is not None
@@ -97,8 +96,7 @@ def part_epochs(
                         _keep_weights_of(folder, best[PART], part)
                     report = TrialReport(
                         metrics,
-                        int(best["epoch"]),
-                        best_so_far(lines)[epoch],
+                        best,
                         finished=own.finished and part == len(parts) - 1,
                         oom_retries=(earlier.oom_retries if earlier is not None else ()) + own.oom_retries,
                         notes=(earlier.notes if earlier is not None else ()) + own.notes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from tune_cropshield.config.settings import TrialConfig, stops_early
 from tune_cropshield.training.host_copies import copies_on_host
-from tune_cropshield.training.metrics import EpochMetrics, Evaluation
+from tune_cropshield.training.metrics import EpochMetrics, Evaluation, metrics_of
 from tune_cropshield.training.retries.out_of_memory import OutOfMemoryRetry
 from tune_cropshield.training.run_folder import best_epoch
 from tune_cropshield.training.trainer import Trainer
@@ -20,12 +21,25 @@ class TrialReport:
     """What is known after an epoch."""
 
     metrics: EpochMetrics
-    best_epoch: int
-    best_val_acc: float  # the best so far: what pruning, the sampler and the kept weights all go by
+    best: Mapping[str, Any]  # the line of the best epoch so far (`best_epoch`)
     finished: bool  # the last epoch, or early stopping
     oom_retries: tuple[OutOfMemoryRetry, ...] = ()  # empty in all but accidents
     notes: tuple[str, ...] = ()  # what else a person should know: sentences, each in every report after it
     part: int = 0  # of a trial in parts: which of them was trained, from 0
+
+    @property
+    def best_epoch(self) -> int:
+        return int(self.best["epoch"])
+
+    @property
+    def best_value(self) -> float:
+        """The goal's value there: what pruning, the sampler and the kept weights all go by; NaN where it has none."""
+        return self.metrics.goal.value(self.best)
+
+    @property
+    def best_val_acc(self) -> float:
+        """The accuracy there."""
+        return float(self.best["val_acc"])
 
 
 class Progress:
@@ -41,14 +55,10 @@ class Progress:
     def epochs_done(self) -> int:
         return self.metrics.epoch if self.metrics is not None else 0
 
-    @property
-    def best_val_acc(self) -> float:
-        return float(self.best_metrics["val_acc"]) if self.best_metrics else -1.0
-
     def add(self, metrics: EpochMetrics, evaluation: Evaluation, trainer: Trainer) -> bool:
         """Takes in an epoch and tells whether it is the best so far; then a copy of its weights is kept, on the CPU."""
         self.metrics = metrics
-        line = metrics.as_dict()
+        line = metrics.line()
         if best_epoch([self.best_metrics, line] if self.best_metrics else [line]) is not line:
             return False
         self.best_metrics = line
@@ -65,14 +75,13 @@ class Progress:
     def report(self, trial: TrialConfig, retries: list[OutOfMemoryRetry], notes: list[str]) -> TrialReport:
         """Returns what is known after the last epoch."""
         assert self.metrics is not None
-        best = int(self.best_metrics["epoch"])
-        return TrialReport(self.metrics, best, self.best_val_acc, self.finished(trial), tuple(retries), tuple(notes))
+        return TrialReport(self.metrics, self.best_metrics, self.finished(trial), tuple(retries), tuple(notes))
 
     def state(self) -> dict[str, Any]:
         """Returns what `load_state` needs."""
         assert self.metrics is not None
         return {
-            "metrics": self.metrics.as_dict(),
+            "metrics": self.metrics.line(),
             "best_metrics": self.best_metrics,
             "best_weights": self.best_weights,
             "best_predictions": self.best_predictions,
@@ -80,6 +89,6 @@ class Progress:
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Takes up what `state` returned."""
-        self.metrics = EpochMetrics(**state["metrics"])
+        self.metrics = metrics_of(state["metrics"])
         self.best_metrics, self.best_weights = state["best_metrics"], state["best_weights"]
         self.best_predictions = state["best_predictions"]

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import accumulate, groupby
+from itertools import groupby
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
+from tune_cropshield.config.goals import goal_of
 from tune_cropshield.errors import UserError
 from tune_cropshield.files import append_line, raising_disk_full, write_text_atomically
 from tune_cropshield.training.predictions import PREDICTIONS, Judged, write_judged
@@ -167,51 +169,57 @@ def best_of_parts(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     Of a run without parts, it is that of the run; none before the first epoch.
     """
     found: list[dict[str, Any]] = []
+    goal = goal_of(lines)
     for _, of_part in groupby(lines, key=lambda line: line.get(PART, 0)):
         epochs = list(of_part)
         if not found or epochs[-1][PART_ENDED]:
-            found.append(max(epochs, key=lambda line: line["val_acc"]))  # of equals, max takes the first
+            found.append(max(epochs, key=goal.rank_of))  # of equals, max takes the first
     return found
 
 
 def spread_of_parts(lines: Sequence[dict[str, Any]]) -> float | None:
-    """Returns the standard deviation of the best val_acc over the parts that have ended; None of fewer than two."""
-    values = [line["val_acc"] for line in best_of_parts(lines)]
+    """Returns the standard deviation of the best values of the parts that have ended; None of fewer than two."""
+    values = [goal_of(lines).value(line) for line in best_of_parts(lines)]
     return stdev(values) if len(values) > 1 else None
 
 
 def best_epoch(lines: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """Returns the metrics of a run's best epoch: the first one with the highest val_acc. None before the first epoch.
+    """Returns the metrics of a run's best epoch: the first one that no other is better than by the run's goal.
 
-    The kept weights, the pruning, the tables and the report all mean this epoch. Of a trial in parts, the metrics are
-    the means over its `best_of_parts`; `epoch`, `updates` and `part` are those of the best of these, the first of
-    equals, whose weights are kept.
+    None before the first epoch. One whose value is not finite is never better. The kept weights, the pruning, the
+    tables and the report all mean this epoch. Of a trial in parts, the metrics are the means over its `best_of_parts`;
+    `epoch`, `updates` and `part` are those of the best of these, the first of equals, whose weights are kept.
 
     Args:
         lines: metrics of epochs as `read_metrics` returns them, in the order in which they were trained.
     """
-    parts = best_of_parts(lines)
-    best = max(parts, key=lambda line: line["val_acc"], default=None)
+    parts, goal = best_of_parts(lines), goal_of(lines)
+    best = max(parts, key=goal.rank_of, default=None)
     if best is None or PART not in best:
         return best
-    means = {name: fmean(line[name] for line in parts) for name in best if name not in (PART, PART_ENDED)}
-    return {**means, "epoch": best["epoch"], "updates": best["updates"], PART: best[PART]}
+    # What every part knows: an earlier version, which knew fewer metrics, may have trained the first ones.
+    told = set[str].intersection(*map(set, parts)) - {PART, PART_ENDED, *goal.marks()}
+    means = {name: fmean(line[name] for line in parts) for name in best if name in told}
+    return {**means, **goal.marks(), "epoch": best["epoch"], "updates": best["updates"], PART: best[PART]}
 
 
 def best_so_far(lines: Sequence[dict[str, Any]]) -> dict[int, float]:
-    """Returns {epoch: what the run was worth after it}, in the order of `lines`: its highest val_acc up to then.
+    """Returns {epoch: what the run was worth after it}, in the order of `lines`: its goal's best value up to then.
 
-    Of a trial in parts, it is that of the first part while that one runs; from its end on, the mean over the parts that
-    have ended by then. So it changes at a part's end only, and may fall there.
+    NaN where no epoch has had a finite one. Of a trial in parts, it is that of the first part while that one runs; from
+    its end on, the mean over the parts that have ended by then. So it changes at a part's end only, and may fall there.
     """
     ended: list[float] = []
+    goal = goal_of(lines)
     values: dict[int, float] = {}
     for _, of_part in groupby(lines, key=lambda line: line.get(PART, 0)):
         epochs = list(of_part)
-        for line, highest in zip(epochs, accumulate((line["val_acc"] for line in epochs), max), strict=True):
+        best = math.nan
+        for line in epochs:
+            best = max(best, goal.value(line), key=goal.rank)
             if line.get(PART_ENDED):
-                ended.append(highest)
-            values[line["epoch"]] = fmean(ended) if ended else highest
+                ended.append(best)
+            values[line["epoch"]] = fmean(ended) if ended else best
     return values
 
 

@@ -170,7 +170,7 @@ def _spoken(trials: Sequence[ClippedTrial], name: str) -> str:
 
 
 def _table(trials: Sequence[ClippedTrial], kind: str) -> Table:
-    rows = []
+    rows, goal = [], trials[0].goal
     for label, group in _groups(trials):
         rates, lows, highs = (
             [getattr(trial, name) for trial in group] for name in ("clip_rate", "norm_p50", "norm_p95")
@@ -183,8 +183,8 @@ def _table(trials: Sequence[ClippedTrial], kind: str) -> Table:
                 words.number(statistics.median(lows)),
                 words.number(statistics.median(highs)),
                 str(sum(trial.skipped_steps for trial in group)),
-                words.accuracy(statistics.median(trial.accuracy for trial in group)),
-                words.accuracy(max(trial.accuracy for trial in group)),
+                goal.text(statistics.median(trial.value for trial in group)),
+                goal.text(max((trial.value for trial in group), key=goal.rank)),
             )
         )
     header = (
@@ -194,8 +194,8 @@ def _table(trials: Sequence[ClippedTrial], kind: str) -> Table:
         "grad_norm_p50",
         "grad_norm_p95",
         "skipped_steps",
-        "median val_acc",
-        "best val_acc",
+        f"median {goal.name}",
+        f"best {goal.name}",
     )
     return Table(header, rows, f"By {kind}: medians over the trials; skipped updates are totals")
 

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from tune_cropshield.config.goals import Goal
 from tune_cropshield.outcome import words
 from tune_cropshield.outcome.report.search_record import SearchRecord, TrialRecord
 from tune_cropshield.training.run_folder import best_so_far
@@ -32,8 +33,9 @@ class ClippedTrial:
     norm_p50: float
     norm_p95: float
     skipped_steps: int
-    accuracy: float  # best
-    accuracies: Mapping[int, float]  # {epoch: best so far}
+    goal: Goal
+    value: float  # the goal's best
+    values: Mapping[int, float]  # {epoch: best so far}
     trial: TrialRecord
 
 
@@ -59,8 +61,9 @@ def clipped_trials(record: SearchRecord, kind: str) -> list[ClippedTrial]:
                 norm_p50=_median([line["grad_norm_p50"] for line in trial.lines]),
                 norm_p95=_median([line["grad_norm_p95"] for line in trial.lines]),
                 skipped_steps=sum(line["skipped_steps"] for line in trial.lines),
-                accuracy=trial.accuracy or 0.0,
-                accuracies=best_so_far(trial.lines),
+                goal=record.goal,
+                value=math.nan if trial.value is None else trial.value,
+                values={epoch: value for epoch, value in best_so_far(trial.lines).items() if math.isfinite(value)},
                 trial=trial,
             )
         )
@@ -75,7 +78,7 @@ def _median(values: Sequence[float]) -> float:
 def clipping_result(trials: Sequence[ClippedTrial], kind: str, optimizer: str) -> list[str]:
     """Returns, in plain words, what clipping did.
 
-    Whether it did anything, whether it was only a learning-rate multiplier, and whether accuracy tells.
+    Whether it did anything, whether it was only a learning-rate multiplier, and whether the goal tells.
     """
     clipped = [trial for trial in trials if trial.bound != NONE]
     if not clipped:
@@ -139,39 +142,41 @@ def _multiplier(always: Sequence[ClippedTrial], kind: str, optimizer: str) -> st
 
 
 def _compared(trials: Sequence[ClippedTrial], kind: str) -> str:
-    """Says whether accuracies under different bounds differ by more than chance.
+    """Says whether the goal's values under different bounds differ by more than chance.
 
     They are compared at the last epoch that most trials reached.
     """
     from scipy.stats import kruskal
 
-    epoch = _common_epoch(trials)
+    epoch, goal = _common_epoch(trials), trials[0].goal
+    what = goal.called
     groups: dict[object, list[float]] = defaultdict(list)
     for trial in trials:
-        if epoch in trial.accuracies:
-            groups[trial.bound].append(trial.accuracies[epoch])
+        if epoch in trial.values:
+            groups[trial.bound].append(trial.values[epoch])
     enough = {bound: values for bound, values in groups.items() if len(values) >= FEWEST}
     if len(enough) < 2:
         return (
-            f"Whether {kind} changed the accuracy is not known: fewer than two of its values were tried in "
+            f"Whether {kind} changed the {what} is not known: fewer than two of its values were tried in "
             f"{FEWEST} trials or more."
         )
+    equal = "accurate" if goal.is_accuracy else "good"
     if len({value for values in enough.values() for value in values}) == 1:
-        return f"After epoch {epoch} all trials are equally accurate, whatever their {kind}."
+        return f"After epoch {epoch} all trials are equally {equal}, whatever their {kind}."
     chance = float(kruskal(*enough.values()).pvalue)
     count = sum(map(len, enough.values()))
     test = (
-        f"Kruskal-Wallis {words.p_equals(chance)}, {words.counted(count, 'trial')}, best accuracy up to epoch {epoch}, "
+        f"Kruskal-Wallis {words.p_equals(chance)}, {words.counted(count, 'trial')}, best {what} up to epoch {epoch}, "
         "which they all reached"
     )
     caution = "Other settings varied too, and the sampler does not choose at random, so this is only a hint."
     if chance < CHANCE:
-        best = max(enough, key=lambda bound: statistics.median(enough[bound]))
+        best = max(enough, key=lambda bound: goal.rank(statistics.median(enough[bound])))
         return (
-            f"Accuracy differs between values of {kind} by more than chance ({test}); the median is best with {kind} "
-            f"= {best}. {caution}"
+            f"{'Accuracy' if goal.is_accuracy else what} differs between values of {kind} by more than chance "
+            f"({test}); the median is best with {kind} = {best}. {caution}"
         )
-    return f"Differences in accuracy between values of {kind} could be chance ({test}). {caution}"
+    return f"Differences in {what} between values of {kind} could be chance ({test}). {caution}"
 
 
 def _common_epoch(trials: Sequence[ClippedTrial]) -> int:
@@ -179,5 +184,5 @@ def _common_epoch(trials: Sequence[ClippedTrial]) -> int:
 
     It is a fair point to compare those that were pruned with those that were not.
     """
-    lasts = sorted(max(trial.accuracies) for trial in trials)
+    lasts = sorted(max(trial.values, default=0) for trial in trials)
     return lasts[len(lasts) // 5]

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from tune_cropshield.config.goals import VAL_ACC, Goal
 from tune_cropshield.files import printable, write_text_atomically
 from tune_cropshield.outcome import words
 from tune_cropshield.outcome.report.page import (
+    Block,
     Chart,
     KeyFigure,
     Page,
@@ -39,9 +41,11 @@ def write_compared(
     page = Page(
         title="Searches side by side",
         subtitle=", ".join(names),
-        key_figures=[KeyFigure(words.accuracy(side.val_acc), name) for side, name in zip(sides, names, strict=True)],
+        key_figures=[KeyFigure(side.goal.named(side.value), name) for side, name in zip(sides, names, strict=True)]
+        if {side.goal for side in sides} != {VAL_ACC}
+        else [KeyFigure(words.accuracy(side.val_acc), name) for side, name in zip(sides, names, strict=True)],
         sections=[
-            Section("course", "The best value over the epochs trained", [_chart(sides, names)]),
+            Section("course", "The best value over the epochs trained", [_course(sides, names)]),
             Section("results", "Results", [*told, Table(("", *names), results, "What each search found", alone=True)]),
             Section(
                 "settings",
@@ -55,7 +59,13 @@ def write_compared(
     return path
 
 
-def _chart(sides: Sequence[Side], names: Sequence[str]) -> Chart:
+def _course(sides: Sequence[Side], names: Sequence[str]) -> Block:
+    if len(goals := list(dict.fromkeys(side.goal.name for side in sides))) > 1:
+        return Text(f"The searches went by different metrics ({', '.join(goals)}), which do not compare.")
+    return _chart(sides, names, sides[0].goal)
+
+
+def _chart(sides: Sequence[Side], names: Sequence[str], goal: Goal) -> Chart:
     import plotly.graph_objects as go
 
     figure = go.Figure()
@@ -67,8 +77,10 @@ def _chart(sides: Sequence[Side], names: Sequence[str]) -> Chart:
             mode="lines",
             line={"shape": "hv", "width": 2},
         )
-    figure.update_layout(xaxis_title="epochs trained, of all trials together", yaxis_title="best val_acc so far")
+    figure.update_layout(xaxis_title="epochs trained, of all trials together", yaxis_title=f"best {goal.name} so far")
     figure.update_layout(showlegend=True)
     whole_numbers(figure, max((max(side.curve, default=1) for side in sides), default=1))
-    ends = ", ".join(f"{name}: {words.accuracy(side.val_acc)}" for side, name in zip(sides, names, strict=True))
-    return Chart(figure, "Best val_acc so far", f"Line chart, a line for each search; it ends at {ends}.", wide=True)
+    ends = ", ".join(f"{name}: {goal.text(side.value)}" for side, name in zip(sides, names, strict=True))
+    return Chart(
+        figure, f"Best {goal.name} so far", f"Line chart, a line for each search; it ends at {ends}.", wide=True
+    )

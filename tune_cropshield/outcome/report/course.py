@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import optuna
 
+from tune_cropshield.config.goals import Goal, goal_of
 from tune_cropshield.outcome import words
 from tune_cropshield.outcome.report.page import Block, Chart, Section, Text, chart_text, whole_numbers
 from tune_cropshield.outcome.report.search_record import SearchRecord, TrialRecord
@@ -48,20 +49,22 @@ def _endings(record: SearchRecord) -> str:
 
 def _history(record: SearchRecord) -> Chart:
     with quiet_optuna():
-        figure = optuna.visualization.plot_optimization_history(record.study_of_results, target_name="best val_acc")
+        figure = optuna.visualization.plot_optimization_history(
+            record.study_of_results, target_name=f"best {record.goal.name}"
+        )
     figure.data = [trace for trace in figure.data if trace.mode != "markers"]  # the trials, without their outcomes
     figure.update_traces(line={"color": INK, "width": 1.5, "shape": "hv"}, name="best so far", mode="lines")
     add_trials(
-        figure, record, [trial.number for trial in record.with_result], [trial.accuracy for trial in record.with_result]
+        figure, record, [trial.number for trial in record.with_result], [trial.value for trial in record.with_result]
     )
-    reference = record.reference.accuracy if record.reference is not None else None
+    reference = record.reference.value if record.reference is not None else None
     if reference is not None:
         figure.add_hline(reference, line={"color": BLUE, "width": 1, "dash": "dash"})
-    figure.update_layout(xaxis_title="trial", yaxis_title="best val_acc", showlegend=True)
+    figure.update_layout(xaxis_title="trial", yaxis_title=f"best {record.goal.name}", showlegend=True)
     whole_numbers(figure, record.with_result[-1].number)
-    best = words.accuracy(record.winner.accuracy if record.winner is not None else None)
+    best = record.goal.text(record.winner.value if record.winner is not None else None)
     alt = (
-        "Scatter chart of each trial's best validation accuracy by trial number, with the best so far as a line "
+        f"Scatter chart of each trial's best {_called(record.goal)} by trial number, with the best so far as a line "
         f"that ends at {best}."
     )
     caption = ""
@@ -92,7 +95,12 @@ def hover_text(trial: TrialRecord) -> str:
     ended = f"trial {trial.number}, {trial.outcome} after {words.counted(len(trial.lines), 'epoch')}"
     ended += f" ({trial.reason})" if trial.reason else ""
     settings = [f"{name} {words.setting(value)}" for name, value in trial.parameters.items()]
-    return "<br>".join(chart_text(line) for line in (ended, f"val_acc {words.accuracy(trial.accuracy)}", *settings))
+    worth = words.named_values(goal_of(trial.lines), trial.best or {})
+    return "<br>".join(chart_text(line) for line in (ended, worth, *settings))
+
+
+def _called(goal: Goal) -> str:
+    return "validation accuracy" if goal.is_accuracy else goal.name
 
 
 def _curves(record: SearchRecord) -> Chart:
@@ -128,7 +136,7 @@ def _curves(record: SearchRecord) -> Chart:
         text=[hover_text(trial) for _, trial in ends],
         hovertemplate="%{text}<extra></extra>",
     )
-    figure.update_layout(xaxis_title="epoch", yaxis_title="best val_acc so far", showlegend=True)
+    figure.update_layout(xaxis_title="epoch", yaxis_title=f"best {record.goal.name} so far", showlegend=True)
     whole_numbers(figure, max(line["epoch"] for trial in record.with_result for line in trial.lines))
     steps = record.space.search.pruning_steps if record.space is not None else ()
     for epoch in steps:
@@ -139,7 +147,7 @@ def _curves(record: SearchRecord) -> Chart:
         caption = f"Dotted lines: the pruning steps, after {after}. "
     caption += "Crosses: where trials were pruned, that is, stopped early."
     alt = (
-        f"Line chart of each trial's best validation accuracy so far over epochs; crosses mark the {len(ends)} "
+        f"Line chart of each trial's best {_called(record.goal)} so far over epochs; crosses mark the {len(ends)} "
         "trials that were pruned."
     )
     return Chart(figure, "Intermediate curves", alt, caption)

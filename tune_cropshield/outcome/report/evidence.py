@@ -15,6 +15,7 @@ from tune_cropshield.outcome.report.search_record import SearchRecord
 from tune_cropshield.outcome.shares import OnSamePhotographs, on_same_photographs
 from tune_cropshield.outcome.trained import BEST
 from tune_cropshield.search.endings import FINISHED
+from tune_cropshield.training.bootstrap import interval
 from tune_cropshield.training.run_folder import read_digest
 
 
@@ -24,8 +25,8 @@ class Evidence:
 
     judgement: of the validation photographs, or a sentence that says why there is none. side_by_side: the winner
     (first) and the reference setting on the same photographs. lead: the winner's over the second-best trial. confirmed:
-    confirm.json. tested: the record of `evaluate --split test` of the winner's weights. None stands for what is not
-    known.
+    confirm.json. tested: the record of `evaluate --split test` of the winner's weights. goal_interval: 95 % of the
+    winner's goal, where that is another than the accuracy. None stands for what is not known.
     """
 
     judgement: Judgement | str
@@ -33,6 +34,7 @@ class Evidence:
     lead: Lead | LeadOverParts | None
     confirmed: dict[str, Any] | None
     tested: dict[str, Any] | None
+    goal_interval: tuple[float, float] | None = None
 
     @property
     def num_judged(self) -> int | None:
@@ -63,4 +65,6 @@ def read_evidence(record: SearchRecord, data: LeafData | str) -> Evidence:
     lead = lead_of_winner(record.study, record.folder)
     ran_to_its_end = reference is not None and reference.outcome == FINISHED
     side_by_side = on_same_photographs(*sides) if ran_to_its_end else None
-    return Evidence(judgement, side_by_side, lead, read_conclusion(record.folder), tested)
+    goal = record.goal
+    ends = None if goal.is_accuracy else interval(goal.name, sides[0])
+    return Evidence(judgement, side_by_side, lead, read_conclusion(record.folder), tested, ends)

@@ -16,11 +16,15 @@ EXPLANATION = (
 )
 
 
+SHOWN = ("val_acc", "val_macro_f1", "val_loss")
+
+
 def key_figures(record: SearchRecord) -> list[KeyFigure]:
-    """Returns the accuracy of the final training where it is the result; nothing where it is not."""
+    """Returns the goal's value of the final training where it is the result; nothing where it is not."""
     if record.final is None:
         return []
-    return [KeyFigure(words.accuracy(record.final.val_acc), "val_acc after the final training")]
+    goal = record.final.goal
+    return [KeyFigure(goal.text(record.final.value), f"{goal.name} after the final training")]
 
 
 def section(record: SearchRecord) -> Section | None:
@@ -33,7 +37,8 @@ def section(record: SearchRecord) -> Section | None:
     else:
         told = f"{BEST}/ holds the network of the best trial: the final training was no better."
     rows = [_row(training, record.running) for training in record.final_trainings]
-    header = ("training", "setting of", "outcome", "epochs", "best epoch", "val_acc", "val_macro_f1", "val_loss")
+    own = () if record.goal.name in SHOWN else (record.goal.name,)
+    header = ("training", "setting of", "outcome", "epochs", "best epoch", *own, *SHOWN)
     blocks: list[Block] = [
         Text(told, strong=True),
         Text(EXPLANATION),
@@ -43,7 +48,7 @@ def section(record: SearchRecord) -> Section | None:
 
 
 def _row(training: FinalTraining, running: bool) -> tuple[str, ...]:
-    best = training.best or {}
+    best, goal = training.best or {}, training.goal
     outcome = training.outcome or (RUNNING if running else UNFINISHED)
     return (
         training.folder.name,
@@ -51,6 +56,7 @@ def _row(training: FinalTraining, running: bool) -> tuple[str, ...]:
         outcome if outcome == FINISHED or not training.reason else f"{outcome}: {training.reason}",
         str(len(training.lines)),
         str(best.get("epoch", "–")),
+        *(() if goal.name in SHOWN else (goal.text(training.value),)),
         words.accuracy(best.get("val_acc")),
         words.accuracy(best.get("val_macro_f1")),
         words.number(best.get("val_loss")),

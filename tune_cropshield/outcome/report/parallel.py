@@ -37,9 +37,13 @@ def parallel_coordinates(record: SearchRecord, names: Sequence[str]) -> Chart:
     A line is the darker the more accurate its trial is. The reference setting and the winner stand out, and are drawn
     last.
     """
-    trials = sorted(record.with_result, key=lambda trial: trial.accuracy or 0.0)
+    goal = record.goal
+    trials = sorted(
+        (trial for trial in record.with_result if trial.value is not None and math.isfinite(trial.value)),
+        key=lambda trial: goal.rank(trial.value or 0.0),
+    )
     axes = [
-        numeric_axis("val_acc", [trial.accuracy or 0.0 for trial in trials], log=False),
+        numeric_axis(goal.name, [trial.value or 0.0 for trial in trials], log=False),
         *(_parameter_axis(name, trials) for name in names),
     ]
     special: dict[int, tuple[str, str, str]] = {}
@@ -52,7 +56,8 @@ def parallel_coordinates(record: SearchRecord, names: Sequence[str]) -> Chart:
     standing_out = [index for number in special for index, trial in enumerate(trials) if trial.number == number]
     for index in [*plain, *standing_out]:
         trial = trials[index]
-        shade = sample_colorscale(SEQUENTIAL, PALEST + (1 - PALEST) * axes[0].places[index])[0]
+        good = axes[0].places[index] if goal.higher_is_better else 1 - axes[0].places[index]
+        shade = sample_colorscale(SEQUENTIAL, PALEST + (1 - PALEST) * good)[0]
         name, color, dash = special.get(trial.number, ("", shade, "solid"))
         figure.add_scatter(
             x=list(range(len(axes))),
@@ -66,11 +71,12 @@ def parallel_coordinates(record: SearchRecord, names: Sequence[str]) -> Chart:
             hovertemplate="%{text}<extra></extra>",
         )
     _draw_axes(figure, axes)
+    better = "more accurate" if goal.is_accuracy else "better"
     alt = (
-        f"Parallel coordinates: a line per trial through its accuracy and {', '.join(names)}, the darker the more "
-        "accurate."
+        f"Parallel coordinates: a line per trial through its {goal.called} and "
+        f"{', '.join(names)}, the darker the {better}."
     )
-    caption = "Each line is a trial: the darker, the more accurate."
+    caption = f"Each line is a trial: the darker, the {better}."
     return Chart(figure, "Parallel coordinates", alt, caption, height=380, min_width=110 * len(axes), wide=True)
 
 

@@ -52,7 +52,7 @@ def _importances(record: SearchRecord) -> Block:
         )
     try:
         with quiet_optuna():
-            figure = optuna.visualization.plot_param_importances(record.study, target_name="val_acc")
+            figure = optuna.visualization.plot_param_importances(record.study, target_name=record.goal.name)
     except (ValueError, RuntimeError) as error:  # all equally good, or all parameters alike
         return Text(f"How much each parameter matters cannot be estimated from these trials: {error}.")
     figure.update_traces(marker={"color": GREEN}, cliponaxis=False)
@@ -70,12 +70,13 @@ def _importances(record: SearchRecord) -> Block:
 
 def _slice(record: SearchRecord, name: str) -> Chart:
     with quiet_optuna():
-        figure = optuna.visualization.plot_slice(record.study_of_results, params=[name], target_name="best val_acc")
+        figure = optuna.visualization.plot_slice(
+            record.study_of_results, params=[name], target_name=f"best {record.goal.name}"
+        )
     _split_by_outcome(figure, record, name)
     best = record.winner.parameters.get(name) if record.winner is not None else None
-    alt = (
-        f"Scatter chart of each trial's best validation accuracy against {name}; the winner has {words.setting(best)}."
-    )
+    called = "validation accuracy" if record.goal.is_accuracy else record.goal.name
+    alt = f"Scatter chart of each trial's best {called} against {name}; the winner has {words.setting(best)}."
     return Chart(figure, name, alt)
 
 
@@ -89,7 +90,7 @@ def _split_by_outcome(figure: Figure, record: SearchRecord, name: str) -> None:
         figure.update_xaxes(categoryarray=[chart_text(words.setting(choice)) for choice in words.in_order(choices)])
     elif figure.layout.xaxis.type != "log" and all(isinstance(value, int) for value in values):
         whole_numbers(figure, max(values))
-    add_trials(figure, record, values, [trial.accuracy for trial in record.with_result])
-    figure.update_layout(xaxis_title=name, yaxis_title="best val_acc", showlegend=True)
+    add_trials(figure, record, values, [trial.value for trial in record.with_result])
+    figure.update_layout(xaxis_title=name, yaxis_title=f"best {record.goal.name}", showlegend=True)
     if figure.layout.xaxis.type == "log":
         figure.update_xaxes(dtick=1, minor={"showgrid": True, "gridcolor": "#f1f4f6"}, tickformat="~r")

@@ -16,13 +16,14 @@ def sentences(record: SearchRecord, winner: TrialRecord) -> list[str]:
     if PART_EPOCHS not in record.study.user_attrs:
         return []
     of_parts = best_of_parts(winner.lines)
-    best = max(line["val_acc"] for line in of_parts)
+    goal = record.goal
+    best = max(of_parts, key=goal.rank_of)
     return [
-        f"Its accuracy is the mean over the {words.counted(len(of_parts), 'part')} that it finished, each with its own "
-        "fold of photographs or its own seed. Trials that finished more parts are ranked before all others.",
-        f"The network in best/ is that of its best part, {network_folder(winner.folder).name}: val_acc "
-        f"{words.accuracy(best)} on the validation photographs of that part. As the best of the parts, this is "
-        "probably too high; the mean is not.",
+        f"Its {goal.called} is the mean over the {words.counted(len(of_parts), 'part')} that it finished, each with "
+        "its own fold of photographs or its own seed. Trials that finished more parts are ranked before all others.",
+        f"The network in best/ is that of its best part, {network_folder(winner.folder).name}: "
+        f"{words.named_values(goal, best)} on the validation photographs of that part. As the best of the parts, "
+        f"this is probably too {'high' if goal.is_accuracy else 'good'}; the mean is not.",
     ]
 
 
@@ -30,6 +31,7 @@ def tables(record: SearchRecord) -> list[Table]:
     """Returns the best trials with each part's accuracy, their mean and their spread; none where they have no parts."""
     if PART_EPOCHS not in record.study.user_attrs:
         return []
+    goal = record.goal
     by_number = {trial.number: trial for trial in record.trials}
     shown = [by_number[trial.number] for trial in best_first(record.study)][:MOST_SHOWN]
     reference = record.reference
@@ -38,7 +40,7 @@ def tables(record: SearchRecord) -> list[Table]:
     most = max((len(best_of_parts(trial.lines)) for trial in shown), default=0)
     rows = []
     for trial in shown:
-        values = [words.accuracy(line["val_acc"]) for line in best_of_parts(trial.lines)]
+        values = [goal.text(goal.value(line)) for line in best_of_parts(trial.lines)]
         spread = spread_of_parts(trial.lines)
         name = f"trial {trial.number}" + (f" ({record.reference_name.split()[0]})" if trial is reference else "")
         rows.append(
@@ -46,10 +48,10 @@ def tables(record: SearchRecord) -> list[Table]:
                 name,
                 *values,
                 *["–"] * (most - len(values)),
-                words.accuracy(trial.accuracy),
+                goal.text(trial.value),
                 "–" if spread is None else f"{spread:.4f}",
             )
         )
     header = ("trial", *(f"part {part}" for part in range(most)), "mean", "spread")
-    caption = "Best val_acc of each part of the best trials, their mean, and their standard deviation"
+    caption = f"Best {goal.name} of each part of the best trials, their mean, and their standard deviation"
     return [Table(header, rows, caption)]

@@ -17,11 +17,12 @@ from tune_cropshield.training.run_folder import CONFIG
 
 def trials_section(record: SearchRecord) -> Section:
     """Returns the table of all trials, which the charts are drawn from."""
-    names = record.parameter_names
+    names, goal = record.parameter_names, record.goal
     rows = []
     for trial in record.trials:
         best = trial.best or {}
-        metrics = (words.accuracy(trial.accuracy), str(best.get("epoch", "–")), str(len(trial.lines)))
+        beside = () if goal.is_accuracy else (words.accuracy(trial.accuracy),)
+        metrics = (goal.text(trial.value), *beside, str(best.get("epoch", "–")), str(len(trial.lines)))
         rows.append(
             (
                 str(trial.number),
@@ -36,7 +37,8 @@ def trials_section(record: SearchRecord) -> Section:
         for index, trial in enumerate(record.trials)
         if record.winner is not None and trial.number == record.winner.number
     )
-    header = ("trial", "outcome", *names, "best val_acc", "best epoch", "epochs", "reason")
+    worth = (f"best {goal.name}", *(() if goal.is_accuracy else ("val_acc",)))
+    header = ("trial", "outcome", *names, *worth, "best epoch", "epochs", "reason")
     table = Table(
         header,
         rows,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from tune_cropshield.config.goals import Goal, goal_of
 from tune_cropshield.config.reference import REFERENCE_SETTING
 from tune_cropshield.config.settings import RunConfig
 from tune_cropshield.config.space import OF_PHOTOGRAPHS, SETTINGS, SearchSpace, load_space
@@ -19,7 +21,7 @@ from tune_cropshield.outcome.trained import read_config
 from tune_cropshield.search.endings import FINISHED, PRUNED, REASON, RUNNING, UNFINISHED, outcome_now
 from tune_cropshield.search.final import FinalTraining, delivered, final_trainings
 from tune_cropshield.search.folder import trial_folder
-from tune_cropshield.search.journal import best_trial, quiet_optuna, read_study, reference_trial, unfinished
+from tune_cropshield.search.journal import best_trial, quiet_optuna, read_study, reference_trial, study_goal, unfinished
 from tune_cropshield.search.launches import read_starts
 from tune_cropshield.search.plan_file import load_plan
 from tune_cropshield.search.start_points import name_of_trial_0
@@ -69,8 +71,13 @@ class TrialRecord:
         return best_epoch(self.lines)
 
     @property
+    def value(self) -> float | None:
+        """The goal's best value so far; None before the first epoch."""
+        return goal_of(self.lines).value(self.best) if self.best is not None else None
+
+    @property
     def accuracy(self) -> float | None:
-        """The best accuracy so far; None before the first epoch."""
+        """The accuracy of the best epoch; None before the first."""
         return float(self.best["val_acc"]) if self.best is not None else None
 
     @property
@@ -104,6 +111,11 @@ class SearchRecord:
     final: FinalTraining | None = None  # the final training that is the result; None where a trial is
 
     @property
+    def goal(self) -> Goal:
+        """What the search goes by."""
+        return study_goal(self.study)
+
+    @property
     def reference_name(self) -> str:
         """What trial 0 is called where the winner is compared with it, without "the"."""
         name = name_of_trial_0(self.space) if self.space is not None else REFERENCE_SETTING
@@ -120,15 +132,15 @@ class SearchRecord:
     def network_accuracy(self) -> float | None:
         """The val_acc of that network alone, where a trial's is the mean over its parts; None while there is none."""
         if self.final is not None:
-            return self.final.val_acc
+            return _accuracy(self.final.best)
         lines = best_of_parts(self.winner.lines) if self.winner is not None else []
-        return max((line["val_acc"] for line in lines), default=None)
+        return _accuracy(max(lines, key=self.goal.rank_of, default=None))
 
     @property
     def result_accuracy(self) -> float | None:
         """The val_acc of the final training where it is the result, else of the winner; None while there is none."""
         if self.final is not None:
-            return self.final.val_acc
+            return _accuracy(self.final.best)
         return self.winner.accuracy if self.winner is not None else None
 
     @property
@@ -161,19 +173,23 @@ class SearchRecord:
 
     @cached_property
     def study_of_results(self) -> optuna.Study:
-        """The study with every trial that has a result as complete, at the best accuracy it reached.
+        """The study with every trial that has a result as complete, at the best value it reached.
 
         Optuna's charts leave out pruned trials.
         """
         with quiet_optuna():
-            study = optuna.create_study(direction="maximize")
+            study = optuna.create_study(direction=self.study.direction)
             study.add_trials([_judged(trial) for trial in self.trials])
         return study
 
 
+def _accuracy(best: Mapping[str, Any] | None) -> float | None:
+    return float(best["val_acc"]) if best is not None else None
+
+
 def _judged(trial: TrialRecord) -> FrozenTrial:
     counts = trial.best is not None and trial.frozen.state != TrialState.FAIL  # a failed trial cannot win
-    state, value = (TrialState.COMPLETE, trial.accuracy) if counts else (TrialState.FAIL, None)
+    state, value = (TrialState.COMPLETE, trial.value) if counts else (TrialState.FAIL, None)
     return optuna.trial.create_trial(
         state=state, value=value, params=trial.frozen.params, distributions=trial.frozen.distributions
     )

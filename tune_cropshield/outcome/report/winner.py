@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from tune_cropshield.config.goals import Goal
 from tune_cropshield.config.reference import REFERENCE_SETTING, is_recommended
 from tune_cropshield.data.class_sizes import reached_by_the_largest
 from tune_cropshield.data.split import VAL
@@ -24,7 +26,7 @@ TRIED = (
     "The search tries it as trial 0, and trains it to the end if that takes no more than a tenth of the search's "
     "epochs."
 )
-METRICS = {  # of the best epoch
+METRICS: dict[str, Callable[[Any], str]] = {  # of the best epoch
     "val_acc": words.accuracy,
     "val_macro_f1": words.accuracy,
     "val_balanced_acc": words.accuracy,
@@ -47,7 +49,7 @@ def gained(record: SearchRecord) -> AgainstReference | None:
 
 def key_figures(record: SearchRecord) -> list[KeyFigure]:
     """Returns the numbers at the head of the report."""
-    gain = gained(record)
+    gain, goal = gained(record), record.goal
     epochs = sum(len(trial.lines) for trial in record.trials)
     endings = {
         "finished": len(record.complete),
@@ -59,11 +61,16 @@ def key_figures(record: SearchRecord) -> list[KeyFigure]:
     if record.reference is not None:
         by = f" by epoch {gain.epoch}" if gain is not None and gain.epoch is not None else ""
         compared = [
-            KeyFigure(words.accuracy(record.reference.accuracy), f"{record.reference_name}{by}"),
-            KeyFigure("–" if gain is None else words.points(gain.gain), f"points gained{by}"),
+            KeyFigure(goal.text(record.reference.value), f"{record.reference_name}{by}"),
+            KeyFigure(
+                "–" if gain is None else words.difference(goal, gain.gain),
+                f"points gained{by}" if goal.is_share else f"better by{by}",
+            ),
         ]
+    winner = record.winner
     return [
-        KeyFigure(words.accuracy(record.winner.accuracy if record.winner is not None else None), "best val_acc"),
+        KeyFigure(goal.text(winner.value if winner is not None else None), f"best {goal.name}"),
+        *([] if goal.is_accuracy or winner is None else [KeyFigure(words.accuracy(winner.accuracy), "its val_acc")]),
         *compared,
         KeyFigure(
             str(len(record.trials)),
@@ -93,10 +100,10 @@ def section(record: SearchRecord, evidence: Evidence) -> Section:
         blocks.append(
             Text(f"Part of the reference setting is not in the search space; trial 0 has the nearest values: {named}.")
         )
-    blocks += [_table(record, winner), _curves(winner, reference, record.reference_name)]
+    blocks += [_table(record, winner), _curves(winner, reference, record.reference_name, record.goal)]
     blocks += parts.tables(record)
     if evidence.confirmed is not None:
-        blocks.append(_confirmed_table(evidence.confirmed))
+        blocks.append(_confirmed_table(evidence.confirmed, record.goal))
     return Section("winner", title, blocks)
 
 
@@ -117,10 +124,12 @@ def _origin(record: SearchRecord, reference: TrialRecord) -> str:
 
 
 def _result(record: SearchRecord, winner: TrialRecord) -> str:
-    reference, gain = record.reference, gained(record)
+    reference, gain, goal = record.reference, gained(record), record.goal
     assert winner.best is not None
-    reached = f"Trial {winner.number} reached val_acc {words.accuracy(winner.accuracy)}"
+    reached = f"Trial {winner.number} reached {goal.named(winner.value)}"
     reached += words.over_parts(winner.lines) or f" in epoch {winner.best['epoch']}"
+    if not goal.is_accuracy:
+        reached += f", with val_acc {words.accuracy(winner.accuracy)}"
     if winner.outcome != "finished":
         reached += f" ({winner.outcome} after {words.counted(len(winner.lines), 'epoch')})"
     if reference is None:
@@ -131,26 +140,27 @@ def _result(record: SearchRecord, winner: TrialRecord) -> str:
         return (
             f"{reached}. The {record.reference_name} (trial 0) has no result to compare it with: {reference.outcome}."
         )
-    points = words.points(gain.gain).removeprefix("+")
+    size = words.better_by(goal, gain.gain)
     if gain.epoch is None:
         return (
-            f"{reached}; the {record.reference_name} (trial 0) reached {words.accuracy(gain.reference)}: a gain of "
-            f"{points} points."
+            f"{reached}; the {record.reference_name} (trial 0) reached {goal.text(gain.reference)}: a gain of {size}."
         )
     return (
         f"{reached}. The {record.reference_name} (trial 0, {reference.outcome} after epoch {gain.epoch}) had reached "
-        f"{words.accuracy(gain.reference)}, the winner {words.accuracy(gain.winner)} by the same epoch: a gain of "
-        f"{points} points."
+        f"{goal.text(gain.reference)}, the winner {goal.text(gain.winner)} by the same epoch: a gain of "
+        f"{size}."
     )
 
 
 def _how_sure(record: SearchRecord, winner: TrialRecord, evidence: Evidence) -> list[str]:
     """Returns how exact the accuracy is, whether chance explains the gain, and what confirm and the test split say."""
-    sentences = parts.sentences(record, winner)
+    sentences, goal = parts.sentences(record, winner), record.goal
     in_parts = bool(sentences)
     count = None if in_parts else evidence.num_judged or (record.starts[-1].get("val") if record.starts else None)
     if isinstance(count, int) and count and winner.accuracy is not None:
         right = round(winner.accuracy * count)
+        if not goal.is_accuracy:
+            sentences += _goals_error(evidence, goal)
         sentences.append(
             f"The winner is right on {right} of {count} validation photographs; one photograph is "
             f"{words.one_in(count)} points. From this number of photographs, its accuracy on others of the same kind "
@@ -161,18 +171,33 @@ def _how_sure(record: SearchRecord, winner: TrialRecord, evidence: Evidence) -> 
         sentences.append(_side_by_side(evidence.side_by_side, record.reference_name))
     if evidence.lead is not None and (in_parts or evidence.lead.runner_up != reference):
         sentences.append(f"{evidence.lead.sentence.capitalize()}.")
+    too = "high" if goal.higher_is_better else "good"
     if len(record.with_result) > 1:
         each = "" if in_parts else " with one seed each"
         sentences.append(
             "The winner and its epoch were chosen with these same photographs, as the best of "
-            f"{len(record.with_result)} trials{each}, so its accuracy"
-            f"{' and its gain are' if reference is not None else ' is'} probably too high."
+            f"{len(record.with_result)} trials{each}, so its {goal.called}"
+            f"{' and its gain are' if reference is not None else ' is'} probably too {too}."
         )
     elif len(winner.lines) > 1:
-        sentences.append("Its epoch was chosen with these same photographs, so its accuracy is probably too high.")
+        sentences.append(
+            f"Its epoch was chosen with these same photographs, so its {goal.called} is probably too {too}."
+        )
     if reference is not None:
         sentences.append(_confirmed(winner, evidence.confirmed, record.reference_name))
     return [*sentences, _tested(evidence.tested, record)]
+
+
+def _goals_error(evidence: Evidence, goal: Goal) -> list[str]:
+    """Returns how exact the winner's value of another goal than the accuracy is, where its predictions tell."""
+    ends = evidence.goal_interval
+    if ends is None:
+        return [f"How exact its {goal.name} is cannot be told from what is kept of its predictions."]
+    low, high = ends
+    return [
+        f"From this number of photographs, its {goal.name} on others of the same kind can be estimated as {low:.3f} to "
+        f"{high:.3f} (95 % interval, bootstrap over the validation photographs)."
+    ]
 
 
 def _side_by_side(found: OnSamePhotographs, name: str) -> str:
@@ -217,7 +242,7 @@ def _tested(tested: dict[str, Any] | None, record: SearchRecord) -> str:
     )
 
 
-def _confirmed_table(confirmed: dict[str, Any]) -> Table:
+def _confirmed_table(confirmed: dict[str, Any], goal: Goal) -> Table:
     rows, name = [], confirmed.get("compared_with", REFERENCE_SETTING).removeprefix("the ")
     for each in (confirmed["reference"], *confirmed["candidates"]):
         found = each["against_reference"]
@@ -225,15 +250,18 @@ def _confirmed_table(confirmed: dict[str, Any]) -> Table:
             (
                 f"trial {each['trial']}" + (f" ({name.split()[0]})" if each is confirmed["reference"] else ""),
                 str(sum(run["outcome"] == FINISHED for run in each["runs"])),
-                words.accuracy(each["mean"]),
+                words.accuracy(each["mean"]) if goal.is_share else words.number(each["mean"], 4),
                 words.number(each["spread"], 2),
-                words.points(found["gain"]) if found is not None else "–",
-                f"{words.points(found['low'])} to {words.points(found['high'])}" if found is not None else "–",
+                words.difference(goal, found["gain"]) if found is not None else "–",
+                f"{words.difference(goal, found['low'])} to {words.difference(goal, found['high'])}"
+                if found is not None
+                else "–",
                 words.p_value(each["p_value"]),
             )
         )
-    header = ("trial", "seeds", "mean val_acc", "spread", "gain", "95 % interval", "p")
-    caption = f"Confirmed with other seeds: gains over the {name} in points; {confirmed['test']}"
+    header = ("trial", "seeds", f"mean {goal.name}", "spread", "gain", "95 % interval", "p")
+    unit = " in points" if goal.is_share else ""
+    caption = f"Confirmed with other seeds: gains over the {name}{unit}; {confirmed['test']}"
     return Table(header, rows, caption)
 
 
@@ -251,7 +279,8 @@ def _table(record: SearchRecord, winner: TrialRecord) -> Table:
             highlighted.add(len(rows))
         rows.append((name, *values))
     rows.append(("micro-batch x accumulation", *map(_pair, shown)))
-    for name, said in METRICS.items():
+    own = {} if record.goal.name in METRICS else {record.goal.name: record.goal.text}
+    for name, said in (own | METRICS).items():
         rows.append((name, *(said(trial.best.get(name)) if trial.best is not None else "–" for trial in shown)))
     rows.append(("best epoch", *(str(trial.best["epoch"]) if trial.best is not None else "–" for trial in shown)))
     rows.append(
@@ -274,7 +303,7 @@ def _pair(trial: TrialRecord) -> str:
     return "–" if trial.pair is None else words.pair(trial.pair.micro_batch, trial.pair.accumulation)
 
 
-def _curves(winner: TrialRecord, reference: TrialRecord | None, name: str) -> Chart:
+def _curves(winner: TrialRecord, reference: TrialRecord | None, name: str, goal: Goal) -> Chart:
     import plotly.graph_objects as go
 
     figure = go.Figure()
@@ -282,7 +311,7 @@ def _curves(winner: TrialRecord, reference: TrialRecord | None, name: str) -> Ch
     if reference is not None and reference.number != winner.number:
         shown.insert(0, (reference, f"{name} (trial 0)", BLUE, "dash"))
     for trial, name, color, dash in shown:
-        epochs, values = [line["epoch"] for line in trial.lines], [line["val_acc"] for line in trial.lines]
+        epochs, values = [line["epoch"] for line in trial.lines], [goal.value(line) for line in trial.lines]
         figure.add_scatter(
             x=epochs,
             y=values,
@@ -291,10 +320,12 @@ def _curves(winner: TrialRecord, reference: TrialRecord | None, name: str) -> Ch
             line={"color": color, "dash": dash, "width": 2},
             marker={"size": 6},
         )
-    figure.update_layout(xaxis_title="epoch", yaxis_title="val_acc", showlegend=True)
+    figure.update_layout(xaxis_title="epoch", yaxis_title=goal.name, showlegend=True)
     whole_numbers(figure, max(line["epoch"] for trial, *_ in shown for line in trial.lines))
-    alt = f"Line chart of validation accuracy over epochs. Winner: best {words.accuracy(winner.accuracy)}"
+    called = "validation accuracy" if goal.is_accuracy else goal.name
+    title = called[0].upper() + called[1:] if goal.is_accuracy else called
+    alt = f"Line chart of {called} over epochs. Winner: best {goal.text(winner.value)}"
     if reference is None:
-        return Chart(figure, "Validation accuracy", f"{alt}.")
-    alt += f"; {name.split()[0]}: {words.accuracy(reference.accuracy)}."
-    return Chart(figure, "Validation accuracy of both", alt)
+        return Chart(figure, title, f"{alt}.")
+    alt += f"; {name.split()[0]}: {goal.text(reference.value)}."
+    return Chart(figure, f"{title} of both", alt)

@@ -23,7 +23,8 @@ from tune_cropshield.search.endings import FINISHED, OUT_OF_MEMORY
 from tune_cropshield.search.views.view import SearchView, TrialLine, short
 from tune_cropshield.terminal import say
 
-# name -> width in characters, 76 in all
+METRIC = "metric"  # the column of what the search goes by, whose head is its name
+# name -> width in characters, 76 in all; of a metric with a longer name more
 COLUMNS = {
     "trial": 5,
     "state": 10,
@@ -31,7 +32,7 @@ COLUMNS = {
     "lr": 8,
     "max_norm": 8,
     "epoch": 7,
-    "val_acc": 7,
+    METRIC: 7,
     "images/s": 8,
     "VRAM": 8,
 }
@@ -117,11 +118,13 @@ class LiveView(SearchView):
         Rows that are printed one by one thus stand below each other.
         """
         names = [name for name in COLUMNS if name != "VRAM" or any(line.vram_mib for line, _, _ in rows)]
-        used = sum(COLUMNS[name] + 1 for name in names)
+        widths = {name: max(COLUMNS[name], len(self.goal.name) if name == METRIC else 0) for name in names}
+        used = sum(width + 1 for width in widths.values())
         others = self._console.width - used >= ROOM_FOR_OTHERS
         table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), show_header=header)
         for name in names:
-            table.add_column(name, justify="left" if name in LEFT else "right", width=COLUMNS[name], no_wrap=True)
+            head = self.goal.name if name == METRIC else name
+            table.add_column(head, justify="left" if name in LEFT else "right", width=widths[name], no_wrap=True)
         if others:
             table.add_column("", no_wrap=True, overflow="ellipsis")
         for line, state, style in rows:
@@ -143,7 +146,7 @@ def _cells(line: TrialLine, state: str) -> dict[str, str]:
         "lr": _known(line.lr, "{:.3g}"),
         "max_norm": short(line.max_norm),
         "epoch": f"{line.epoch}/{line.epochs}",
-        "val_acc": _known(line.val_acc if state in ("running", "starting") else line.best_val_acc, "{:.4f}"),
+        METRIC: _known(line.value if state in ("running", "starting") else line.best_value, "{:.4f}"),
         "images/s": _known(line.images_per_s, "{:.0f}"),
         "VRAM": f"{line.vram_mib / 1024:.1f} GB" if line.vram_mib else "-",
     }

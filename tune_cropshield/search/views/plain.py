@@ -36,7 +36,7 @@ class PlainView(QuietView):
         print(
             f"{line.label} {outcome} after {line.epoch} of {line.epochs} epochs"
             + (f", in {line.part}" if line.part else "")
-            + f", best val_acc {line.best_val_acc:.4f}"
+            + f", best {self.goal.name} {line.best_value:.4f}"
             + (f": {reason}" if reason else "")
             + f"; {self.ended} of {self.num_trials} trials"
             + (f", {left}" if left else ""),

@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from tune_cropshield.config.goals import VAL_ACC, Goal
 from tune_cropshield.config.reference import ends_reference
 from tune_cropshield.config.units import describe_seconds
-from tune_cropshield.search.endings import FINISHED, PRUNED
+from tune_cropshield.search.endings import FINISHED, METRIC, PRUNED
 from tune_cropshield.search.views.time_left import Pace, seconds_left, surviving_shares
 
 
@@ -28,9 +29,10 @@ class TrialLine:
     max_norm: float | str = "none"
     parts: int = 1  # the trainings that it is
     epoch: int = 0
-    val_acc: float = math.nan
-    best_val_acc: float = math.nan
-    best_epoch: int = 0  # the epoch of best_val_acc, once this run has reported one
+    value: float = math.nan  # the goal's, of its last epoch
+    best_value: float = math.nan  # the goal's, of its best epoch
+    val_acc: float = math.nan  # of its best epoch
+    best_epoch: int = 0  # the epoch of best_value, once this run has reported one
     images_per_s: float = math.nan
     vram_mib: float = 0.0
 
@@ -70,8 +72,9 @@ class SearchView:
     ended: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
     best: TrialLine | None = None
-    best_val_acc: float = -1.0  # of `best`, when it was found
-    best_parts: int = 0  # of its parts, those that had ended then: more of them count more than a higher accuracy
+    goal: Goal = VAL_ACC
+    best_value: float = math.nan  # of `best`, when it was found
+    best_parts: int = 0  # of its parts, those that had ended then: more of them count more than a better value
     clock: Callable[[], float] = time.monotonic
     started: float = field(default_factory=time.monotonic)
     trials_end: float | None = None  # by `clock`: no trial goes on after it, whatever is left
@@ -107,8 +110,8 @@ class SearchView:
         line = self.running[number]
         if int(metrics["epoch"]) > line.epoch:  # else one that was trained before is told again
             self.pace.epoch(self.clock())
-        line.epoch, line.val_acc, line.best_val_acc = int(metrics["epoch"]), metrics["val_acc"], metrics["best_val_acc"]
-        line.best_epoch = int(metrics["best_epoch"])
+        line.epoch, line.value, line.best_value = int(metrics["epoch"]), self.goal.value(metrics), metrics[METRIC]
+        line.best_epoch, line.val_acc = int(metrics["best_epoch"]), metrics["best_val_acc"]
         line.images_per_s, line.vram_mib = metrics["images_per_s"], metrics["peak_vram_mib"]
         if self._judge(line):
             self.new_best(line)
@@ -117,9 +120,10 @@ class SearchView:
         """Takes in a trial's best so far, and tells whether it is better than everything before."""
         if self.best is not None and line.number == self.best.number:
             self.best = line  # a worker's death may have taken an epoch back
-        if not (line.parts_ended, line.best_val_acc) > (self.best_parts, self.best_val_acc):  # NaN is not
+        ours, known = self.goal.rank(line.best_value), self.goal.rank(self.best_value)
+        if not math.isfinite(ours) or not (line.parts_ended, ours) > (self.best_parts, known):
             return False
-        self.best, self.best_val_acc, self.best_parts = line, line.best_val_acc, line.parts_ended
+        self.best, self.best_value, self.best_parts = line, line.best_value, line.parts_ended
         return True
 
     def new_best(self, line: TrialLine) -> None:
@@ -206,7 +210,7 @@ class SearchView:
         if not self.pace.slots:
             return "starting the worker processes"
         return (
-            f"best so far: {self.best.label} val_acc {self.best_val_acc:.4f} ({self.best.settings()})"
+            f"best so far: {self.best.label} {self.goal.named(self.best_value)} ({self.best.settings()})"
             if self.best
             else "no result yet"
         )

@@ -1,0 +1,59 @@
+"""A user's own metric: score(labels, probabilities) -> a number, of all validation photographs after each epoch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tune_cropshield.config.goals import HIGHER_IS_BETTER, METRIC
+from tune_cropshield.config.registry import is_own, own_code, resolve
+from tune_cropshield.errors import ConfigError
+from tune_cropshield.training.metrics import METRIC_NAMES
+from tune_cropshield.training.run_folder import PART, PART_ENDED
+
+TAKEN = (*METRIC_NAMES, METRIC, HIGHER_IS_BETTER, PART, PART_ENDED)  # names in a line of metrics
+
+
+def own_value(metric: str, labels_N: Tensor, probabilities_NK: Tensor) -> float:
+    """Returns the value of a user's own metric; NaN where `metric` is one of ours, which are known already.
+
+    The function gets NumPy arrays: int64 (N,), and fp32 (N, K) whose rows add up to 1.
+
+    Raises ConfigError where the function cannot be loaded, raises, or returns anything but a number.
+    """
+    if not is_own(metric):
+        return math.nan
+    score = resolve("metric", metric)
+    with own_code("metric", metric):
+        value = score(labels_N.numpy().copy(), probabilities_NK.numpy().copy())  # it may change them
+    number = _as_number(value)
+    if not math.isfinite(number):
+        raise ConfigError([f"metric {metric!r} must return a finite number, but returned {value!r}"])
+    return number
+
+
+def _as_number(value: Any) -> float:
+    """Returns a number, also NumPy's or PyTorch's, as a float; NaN for everything else."""
+    try:
+        return math.nan if isinstance(value, (bool, str)) else float(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        return math.nan
+
+
+def check_own_metric(metric: str, labels: Sequence[int], num_classes: int) -> None:
+    """Raises ConfigError where a user's own metric cannot judge networks; says nothing of ours.
+
+    It is tried on the validation photographs' labels with drawn probabilities.
+    """
+    if not is_own(metric):
+        return
+    name = metric.rpartition(":")[2]
+    if name in TAKEN:
+        raise ConfigError([f"metric {metric!r}: {name} is a metric of its own already; give the function another name"])
+    generator = torch.Generator().manual_seed(0)
+    probabilities_NK = torch.rand(len(labels), num_classes, generator=generator).softmax(dim=1)
+    own_value(metric, torch.tensor(labels, dtype=torch.int64), probabilities_NK)
