@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from tune_cropshield.api.photographs import Photographs, gone
 from tune_cropshield.api.space import RUNS
 from tune_cropshield.config.differences import difference, is_same
-from tune_cropshield.config.registry import file_digest, is_own, source_digest
+from tune_cropshield.config.own_files import file_digest
+from tune_cropshield.config.registry import is_own, is_same_source, source_digest
 from tune_cropshield.config.settings import NOT_COMPARED, OF_LENGTH, DataConfig, RunConfig, load_config, stops_early
 from tune_cropshield.config.space import SETTINGS
 from tune_cropshield.errors import UserError
@@ -157,7 +158,11 @@ def _changed_files(begun: _Begun) -> list[str]:
         before = json.loads((begun.folder / OWN_FILES).read_text(encoding="utf-8"))
     except (OSError, ValueError):  # it uses none, or is of a version that noted none
         return []
-    return [f"{name} has changed" for name, now in _own_files(begun.run).items() if before.get(name, now) != now]
+    return [
+        f"{name} has changed"
+        for name, now in _own_files(begun.run).items()
+        if before.get(name, now) != now and not is_same_source(name, before[name])
+    ]
 
 
 def _remedy(then: RunConfig, differ: dict[str, str], files: Sequence[str], changed: str) -> str:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from tune_cropshield.config.closest import closest
+from tune_cropshield.config.own_files import digest_of, file_digest, files_of, is_installed, root_of
 from tune_cropshield.config.timm_names import is_timms
 from tune_cropshield.errors import ConfigError, RunFailure, UserError
 
@@ -120,7 +121,7 @@ def resolve(kind: str, name: str) -> Any:
         raise
     except AttributeError:
         raise ConfigError([f"{kind} {name!r}: {place} defines no {attribute}"]) from None
-    except Exception as error:  # a user's file can fail in any way
+    except (Exception, SystemExit) as error:  # a user's file can fail in any way
         raise ConfigError([f"{kind} {name!r} cannot be loaded: {type(error).__name__}: {error}"]) from error
 
 
@@ -142,22 +143,24 @@ def own_code(kind: str, name: str) -> Iterator[None]:
 def source_digest(name: str) -> str | None:
     """Returns the SHA-256 (hex) of the file that a user's own code lies in; None for a name of ours or of a library.
 
-    Two trials whose settings have the same name, but another file, were not trained alike.
+    What the file imports from its own folder counts too. Two trials whose settings have the same name, but another
+    file, were not trained alike.
     """
+    path = _file_of(name)
+    return digest_of(path) if path is not None else None
+
+
+def is_same_source(name: str, digest: str | None) -> bool:
+    """Tells whether `digest` is the `source_digest` of `name`, or that of an earlier version: of one file."""
+    path = _file_of(name)
+    return digest == source_digest(name) or (path is not None and digest == file_digest(path))
+
+
+def _file_of(name: str) -> Path | None:
     if not is_own(name):
         return None
     place, _, _ = name.rpartition(":")
-    path = Path(place) if place.endswith(".py") else _source_of(place)
-    return file_digest(path) if path is not None else None
-
-
-def file_digest(path: Path) -> str | None:
-    """Returns the SHA-256 (hex) of a file; None where it cannot be read."""
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return None
+    return Path(place) if place.endswith(".py") else _source_of(place)
 
 
 def _parts(kind: str, name: str) -> tuple[str, str]:
@@ -222,20 +225,34 @@ def _names_in(kind: str, path: Path) -> set[str]:
 def _load_file(path: Path) -> Any:
     """Returns the module in the file `path`, loaded once in each process, and again when the file has changed.
 
+    It finds what lies beside it, as a script does; what it imports from there is loaded again too.
+
     Source: https://docs.python.org/3/library/importlib.html#importing-a-source-file-directly
     """
-    content = path.read_bytes()
-    name = f"{path.stem}_{hashlib.sha256(bytes(path) + content).hexdigest()[:8]}"
+    files = files_of(path)
+    name = f"{path.stem}_{hashlib.sha256(bytes(path) + str(digest_of(path)).encode()).hexdigest()[:8]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ConfigError([f"{path} cannot be loaded"])
     module = importlib.util.module_from_spec(spec)
+    for beside in files[1:]:  # another version of it, or another folder's file of this name
+        parts = beside.relative_to(root_of(path)).with_suffix("").parts
+        imported = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        if not is_installed(getattr(sys.modules.get(imported), "__file__", None)):
+            sys.modules.pop(imported, None)
+    importlib.invalidate_caches()
+    folder = str(root_of(path))
     sys.modules[name] = module  # dataclasses and pickle look their module up there
+    sys.path.insert(0, folder)
     try:
         spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise
+    finally:
+        sys.path.remove(folder)
+    if len(files) > 1 and folder not in sys.path:
+        sys.path.append(folder)  # for what its functions import when they are called
     return module

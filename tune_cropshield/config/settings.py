@@ -20,6 +20,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from tune_cropshield.config import registry
 from tune_cropshield.config.faults import Rule, Settings, described_as, overridden, shown, validated
 from tune_cropshield.config.model_names import check_model_name, has_published_weights
+from tune_cropshield.config.own_files import with_kept
 from tune_cropshield.config.toml_files import SINGLE_QUOTES, read_toml, without_none
 from tune_cropshield.files import as_utf8, write_text_atomically
 from tune_cropshield.shell import PROGRAM, command
@@ -526,9 +527,14 @@ class RunConfig(Settings):
 def load_config(path: Path, overrides: dict[str, dict[str, Any]] | None = None) -> RunConfig:
     """Returns the run described by `path`, with `overrides` ({"trial": {"epochs": 3}}), which came as flags, over it.
 
+    Where a file of the user's own is gone, the copy of it that lies beside `path` takes its place.
+
     Raises ConfigError with every fault at once.
     """
-    return validated(RunConfig, *overridden(read_toml(path), overrides or {}, str(path)))
+    tables = read_toml(path)
+    if isinstance(trial := tables.get("trial"), dict):
+        tables["trial"] = with_kept(trial, path.parent)
+    return validated(RunConfig, *overridden(tables, overrides or {}, str(path)))
 
 
 def save_config(config: RunConfig, path: Path) -> None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from tune_cropshield.config.goals import goal_of
+from tune_cropshield.config.own_files import CODE
 from tune_cropshield.config.reference import is_recommended, train_py_command
 from tune_cropshield.config.settings import RunConfig, config_text, save_config
 from tune_cropshield.data.split_file import SPLIT_TABLE, read_split, rows_of_fold, write_rows
@@ -90,6 +91,8 @@ def write_best(search_dir: Path) -> Path:
             for source in (network / PREPARATION, network / PREDICTIONS, search_dir / SPLIT_TABLE):
                 if source.exists():  # searches of earlier versions hold none
                     shutil.copyfile(source, aside / source.name)
+            if (network / CODE).is_dir():
+                shutil.copytree(network / CODE, aside / CODE)
             if network != run_dir:
                 _tell_the_part(aside, run_dir, network)
             write_json(aside / ORIGIN, {"folder": run_dir.name, "trial": number})

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tune_cropshield.config.own_files import kept
 from tune_cropshield.config.settings import PLACES, RunConfig, TrialConfig, load_config
 from tune_cropshield.config.space import SETTINGS
 from tune_cropshield.config.toml_files import read_toml
@@ -90,6 +91,8 @@ def _read_classes(path: Path) -> list[str]:
 def load_trained(trial: TrialConfig, num_classes: int, weights: Path, device: torch.device) -> nn.Module:
     """Returns the network of `trial` with the weights in `weights`, on `device`, ready to predict.
 
+    A user's own network is built by the copy of its file that lies beside the weights: it was trained so.
+
     Raises UserError when the file is damaged or holds the weights of another network.
     """
     from safetensors.torch import load_file
@@ -97,7 +100,8 @@ def load_trained(trial: TrialConfig, num_classes: int, weights: Path, device: to
     from tune_cropshield.training.build import memory_format
     from tune_cropshield.training.models import build_model, load_weights
 
-    model = build_model(trial.model, num_classes, dropout=trial.dropout, head=trial.head, image_size=trial.final_size)
+    as_trained = kept("model", trial.model, weights.parent)
+    model = build_model(as_trained, num_classes, dropout=trial.dropout, head=trial.head, image_size=trial.final_size)
     try:
         state = load_file(weights)
     except Exception as error:  # safetensors has an error of its own for each kind of damage

@@ -10,7 +10,8 @@ from typing import Any
 import optuna
 
 from tune_cropshield.config.differences import differences
-from tune_cropshield.config.registry import file_digest, is_own
+from tune_cropshield.config.own_files import file_digest
+from tune_cropshield.config.registry import is_own, is_same_source
 from tune_cropshield.config.settings import NOT_COMPARED, DataConfig, TrialConfig
 from tune_cropshield.config.space import SearchSpace
 from tune_cropshield.data.split_file import read_split, stored_now, what_changed
@@ -112,10 +113,10 @@ def own_files_differ(before: Mapping[str, Any], space: SearchSpace) -> list[str]
     changed = [  # the lists differ in length where one search has an own metric and the other has not
         name
         for name, old, new in zip(own_names(space).values(), before["code"], now["code"], strict=False)
-        if old != new
+        if old != new and not is_same_source(name, old)
     ]
     then, searched = before.get("searched_code", {}), now.get("searched_code", {})
-    changed += [name for name, digest in searched.items() if name in then and then[name] != digest]
+    changed += [name for name, digest in searched.items() if name in then and not is_same_source(name, then[name])]
     return [f"{name} has changed" for name in changed]
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from tune_cropshield.config.goals import goal_named
+from tune_cropshield.config.own_files import keep_code
 from tune_cropshield.config.settings import Precision, RunConfig, TrialConfig, save_config
 from tune_cropshield.config.units import MIB
 from tune_cropshield.data.dataset import DeviceData
@@ -110,6 +111,7 @@ def trial_epochs(
         clock = TrialClock(folder)
         remove_leftovers(folder)
         save_config(config, folder / CONFIG)
+        keep_code(config.trial.model_dump(), folder)
         write_json(folder / PREPARATION, judged_on(config).as_dict())
         run, notes = RunFolder(folder), list[str]()
         if trial.threads is not None:
