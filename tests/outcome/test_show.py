@@ -102,6 +102,18 @@ def test_while_the_search_runs_so_does_its_trial(search_dir: Path) -> None:
     assert [row["outcome"] for row in tc.open_search(search_dir).trials][-1] == "unfinished"
 
 
+def test_show_and_the_report_tell_how_the_head_and_the_rest_are_trained_apart(
+    search_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = search_dir / "search.toml"
+    settings.write_text(settings.read_text().replace("[trial]\n", "[trial]\nlayer_decay = 0.5\n"))
+    apart = "each block learns at 0.5 times the rate of the block after it"
+    assert main(["show", "leaves"]) == 0
+    assert f"network: tiny_cnn; {apart}" in capsys.readouterr().out.splitlines()
+    assert main(["report", str(search_dir)]) == 0
+    assert f"In each trial, {apart}." in (search_dir / "report.html").read_text(encoding="utf-8")
+
+
 def test_a_trials_own_folder_and_a_training_are_shown_too(search_dir: Path, tmp_path: Path) -> None:
     assert tc.show("leaves/t002") == tc.show("leaves", 2)
 

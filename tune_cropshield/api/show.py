@@ -35,6 +35,7 @@ class ShownSearch:
         starts: how often it was started.
         seconds: that all starts have taken.
         searched: {name: its range, in words}.
+        fine_tuning: how the head and the rest of the network are trained apart, in words; "" where they are not.
         trials: a row per trial as in trials.csv, the best first; those without a result follow by number.
         summary: sentences on how it went, those of its end.
     """
@@ -44,6 +45,7 @@ class ShownSearch:
     starts: int
     seconds: float
     searched: dict[str, str]
+    fine_tuning: str
     trials: list[dict[str, Any]] = field(repr=False)
     summary: list[str] = field(repr=False)
 
@@ -137,7 +139,7 @@ def _search(folder: Path) -> ShownSearch:
     from tune_cropshield.outcome import words
     from tune_cropshield.outcome.ledger import spent_s
     from tune_cropshield.outcome.overview import overview
-    from tune_cropshield.outcome.settings_in_words import searched
+    from tune_cropshield.outcome.settings_in_words import fine_tuning, searched
     from tune_cropshield.outcome.summary import summary_lines
     from tune_cropshield.outcome.trained import BEST
     from tune_cropshield.search.endings import RUNNING
@@ -152,8 +154,9 @@ def _search(folder: Path) -> ShownSearch:
     last = starts[-1] if starts else {}
     counts = {name: last[name] for name in COUNTS if name in last}
     tables = read_toml(folder / SETTINGS)
+    settings, apart = searched(tables), fine_tuning(tables.get("trial", {}))
     if not (folder / JOURNAL).exists():
-        return ShownSearch(about, counts, len(starts), 0.0, searched(tables), [], [])
+        return ShownSearch(about, counts, len(starts), 0.0, settings, apart, [], [])
     study, running = read_study(folder), about.state == RUNNING
     place = {trial.number: rank for rank, trial in enumerate(best_first(study))}
     rows = sorted(
@@ -165,7 +168,7 @@ def _search(folder: Path) -> ShownSearch:
     if (final := delivered(folder, study)) is not None:
         after = words.counted(len(final.lines), "epoch")
         lines.append(f"the result is the final training: {final.goal.named(final.value)} after {after}")
-    return ShownSearch(about, counts, len(starts), spent_s(folder)[0], searched(tables), rows, lines)
+    return ShownSearch(about, counts, len(starts), spent_s(folder)[0], settings, apart, rows, lines)
 
 
 def _trial(folder: Path, number: int) -> ShownTrial:
@@ -237,12 +240,14 @@ def _after(state: str, lines: list[dict[str, Any]]) -> str:
 
 def _early(run_dir: Path, lines: list[dict[str, Any]]) -> str:
     """Returns the end of a sentence on a training that finished: that it waited in vain for a better epoch, or ""."""
+    from tune_cropshield.outcome import words
+
     trial = _settings(run_dir)
     patience, best = trial.get("early_stopping"), best_epoch(lines)
     if not patience or best is None or len(lines) >= trial.get("epochs", 0):
         return ""
     waited = len(lines) - max(best["epoch"], trial.get("unfreeze_epochs", 0))
-    return f" of {trial['epochs']}: none was better in {waited} epochs"
+    return f" of {trial['epochs']}: none was better in {words.counted(waited, 'epoch')}"
 
 
 def _settings(run_dir: Path) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from tune_cropshield.device import find_device, num_cores
 from tune_cropshield.errors import DivergedError, UserError
 from tune_cropshield.files import check_apart, check_can_be_made, make_free_folder
 from tune_cropshield.outcome import words
+from tune_cropshield.outcome.settings_in_words import fine_tuning
 from tune_cropshield.outcome.trained import where_they_lie_now
 from tune_cropshield.shell import command
 from tune_cropshield.training.run_folder import CHECKPOINT, CONFIG, METRICS, WEIGHTS
@@ -227,6 +228,8 @@ def _train(
             f"training {trial.model} on {device}: {words.counted(len(data.split.train), 'photograph')}, "
             f"{len(data.classes)} classes, {length}"
         )
+        if apart := fine_tuning(trial.model_dump()):
+            view.note(apart)
         view.note(to_beat(data.split, data.classes, data.store.labels.tolist()))
         if not named:
             out = make_free_folder(out)

@@ -195,6 +195,7 @@ def _pairs(plan: Plan, every_pair: bool) -> dict[tuple[str, ...], dict[int, tupl
 
 def _print(planned: DryRun, console: Console) -> None:
     """Prints what would be searched: space, pairs, pruning steps, worst case; and on what, with which disk and time."""
+    from tune_cropshield.outcome.settings_in_words import fine_tuning
     from tune_cropshield.search.prepare import networks_in_words
     from tune_cropshield.search.views.view import short
 
@@ -204,14 +205,18 @@ def _print(planned: DryRun, console: Console) -> None:
         say(console, note)
     at_once = f"{words.counted(resources.concurrent_trials, 'trial')} at once"
     say(console, f"{networks_in_words(space)} on {resources.device}, {at_once}")
+    if apart := fine_tuning(space.trial):
+        say(console, apart)
     say(console, "searched:")
+    nested = [len(name) + 2 for tables in space.when.values() for ranges in tables.values() for name in ranges]
+    width = max([16, *map(len, space.space), *nested])
     for name, domain in space.space.items():
-        say(console, f"  {name:16} {domain.describe()}")
+        say(console, f"  {name:{width}} {domain.describe()}")
     for choice, tables in space.when.items():
         for value, ranges in tables.items():
             say(console, f"  where {choice} = {value}:")
             for name, domain in ranges.items():
-                say(console, f"    {name:14} {domain.describe()}")
+                say(console, f"    {name:{width - 2}} {domain.describe()}")
     for families, pairs in _pairs(plan, settings.pairs == "all").items():
         of_families = f" where {' or '.join(families)}" if len(families) < max(len(plan.families), 1) else ""
         say(console, f"pairs (micro-batch x accumulation){of_families}:")

@@ -58,7 +58,7 @@ def _print_search(found: ShownSearch) -> None:
 
     about, where = found.overview, console()
     counts, lines = found.photographs, [f"{about.folder}: {about.state}{': ' if about.why else ''}{about.why}"]
-    lines.append(f"network: {about.model}")
+    lines.append(f"network: {about.model}" + (f"; {found.fine_tuning}" if found.fine_tuning else ""))
     if counts:
         parts = ", ".join(f"{counts[part]} {part}" for part in ("train", "val", "test") if part in counts)
         lines.append(

@@ -18,6 +18,24 @@ def searched(tables: Mapping[str, Any]) -> dict[str, str]:
     return {name: _range(domain) for name, domain in _table(tables, "space").items()}
 
 
+def fine_tuning(trial: Mapping[str, Any]) -> str:
+    """Returns how the settings in a [trial] table train the head and the rest of a network apart; "" where alike.
+
+    What is searched is not in that table, and not told.
+    """
+    frozen, share, decay = (trial.get(name) for name in ("unfreeze_epochs", "backbone_lr_factor", "layer_decay"))
+    told = []
+    if trial.get("freeze_backbone"):
+        told.append("only the head (the last layer) trains")
+    if isinstance(frozen, int) and frozen > 0:
+        told.append(f"the head (the last layer) trains alone for {words.counted(frozen, 'epoch')}")
+    if share not in (None, 1):
+        told.append(f"the rest of the network learns at {words.setting(share)} times the learning rate")
+    if decay not in (None, 1):
+        told.append(f"each block learns at {words.setting(decay)} times the rate of the block after it")
+    return "; ".join(told)
+
+
 def in_words(tables: Mapping[str, Any]) -> dict[str, str]:
     """Returns {name: value or range} of every setting, what is left out at its default.
 

@@ -12,6 +12,7 @@ from tune_cropshield.outcome import words
 from tune_cropshield.outcome.report.page import Block, Chart, Section, Text, chart_text, whole_numbers
 from tune_cropshield.outcome.report.search_record import SearchRecord, TrialRecord
 from tune_cropshield.outcome.report.theme import BLUE, GREEN, INK, MUTED, outcome_color, outcome_symbol
+from tune_cropshield.outcome.settings_in_words import fine_tuning
 from tune_cropshield.search.endings import PRUNED, STOPPED_BY_HAND
 from tune_cropshield.search.journal import quiet_optuna
 
@@ -146,6 +147,8 @@ def _curves(record: SearchRecord) -> Chart:
         after = f"epoch{'s' if len(steps) > 1 else ''} {', '.join(map(str, steps))}"
         caption = f"Dotted lines: the pruning steps, after {after}. "
     caption += "Crosses: where trials were pruned, that is, stopped early."
+    if record.space is not None and (apart := fine_tuning(record.space.trial)):
+        caption += f" In each trial, {apart}."
     alt = (
         f"Line chart of each trial's best {_called(record.goal)} so far over epochs; crosses mark the {len(ends)} "
         "trials that were pruned."
