@@ -264,6 +264,12 @@ def test_a_parameter_that_cannot_be_searched_is_told_with_those_that_can(tmp_pat
         ("[trial]\nwarmup_epochs = 5.5\n[search]\nepochs = 8", 6, (6,)),  # no trial is stopped while it warms up
         ("[trial]\nunfreeze_epochs = 5\n[search]\nepochs = 8", 6, (6,)),  # nor while its backbone is frozen
         ("[space]\nunfreeze_epochs = {choice = [0, 4]}\n[search]\nepochs = 16", 5, (5, 10)),
+        (
+            '[space]\noptimizer = {choice = ["adamw", "sgd"]}\n[space.when.optimizer.sgd]\n'
+            "unfreeze_epochs = {int = [2, 4]}\n[search]\nepochs = 16",
+            5,
+            (5, 10),
+        ),
     ],
 )
 def test_where_nothing_is_said_trials_are_judged_from_a_quarter_of_their_epochs_on_and_after_the_warm_up(

@@ -737,13 +737,12 @@ def _judged_in_time(space: SearchSpace) -> SearchSpace:
 
 def _longest_warm_up(space: SearchSpace) -> float:
     """Returns the epochs that a trial warms up at most, no more than it has."""
-    values = [value for family in space.families for value in _values_of("warmup_epochs", space.narrowed(family))]
-    return min(max(map(float, values)), space.search.epochs)
+    return min(max(map(float, _values_of("warmup_epochs", space))), space.search.epochs)
 
 
 def _first_whole_epoch(space: SearchSpace) -> int:
     """Returns the first epoch in which every trial trains its whole network, from 1."""
-    return max(int(value) for value in _values_of("unfreeze_epochs", space)) + 1
+    return max(map(int, _values_of("unfreeze_epochs", space))) + 1
 
 
 def _faults_of_grace(space: SearchSpace, origin: Origin) -> list[str]:
@@ -764,5 +763,11 @@ def _faults_of_grace(space: SearchSpace, origin: Origin) -> list[str]:
     return faults
 
 
-def _values_of(name: str, space: SearchSpace) -> tuple[Any, ...]:
-    return space.space[name].ends if name in space.space else (getattr(space.trial_config(), name),)
+def _values_of(name: str, space: SearchSpace) -> list[Any]:
+    """Returns the ends of the ranges and the fixed values that a setting has in the trials of `space`."""
+    of_family = [space.narrowed(family) for family in space.families]
+    return [
+        value
+        for one in of_family
+        for value in (one.space[name].ends if name in one.space else (getattr(one.trial_config(), name),))
+    ]
