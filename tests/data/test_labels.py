@@ -12,8 +12,10 @@ from tune_cropshield.cli import main
 from tune_cropshield.config.settings import DataConfig
 from tune_cropshield.data.dataset import open_data
 from tune_cropshield.data.folder import Said
+from tune_cropshield.data.left_out import left_out_lines
 from tune_cropshield.data.remarks import remarks
-from tune_cropshield.data.sources import check_photographs, list_photographs
+from tune_cropshield.data.sources import check_photographs, list_photographs, scan_photographs
+from tune_cropshield.data.split_file import as_now, read_split, what_changed, write_split
 from tune_cropshield.errors import DataError
 
 NAMES = [f"{number}.jpg" for number in range(12)]
@@ -430,3 +432,162 @@ def test_flags_that_contradict_each_other_are_refused(
 ) -> None:
     assert main(["doctor", *flags]) == 2
     assert capsys.readouterr().err.strip() == told
+
+
+def hugging_face(root: Path, files: dict[str, str]) -> DataConfig:
+    """Returns [data] of a folder of these texts, with a photograph of every name that is "" among them."""
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text or name, encoding="utf-8")
+    return DataConfig(dir=str(root))
+
+
+SIDES = ("train/0.jpg", "train/1.jpg", "validation/2.jpg", "validation/3.jpg")
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {
+            "train/metadata.csv": "file_name,label,note\n0.jpg,rust,x\n1.jpg,ok,y",
+            "validation/metadata.csv": "file_name,label\n2.jpg,rust\n3.jpg,ok",
+        },
+        {
+            "metadata.csv": "file_name,label\n"
+            + "\n".join(f"{name},{label}" for name, label in zip(SIDES, ("rust", "ok") * 2, strict=True))
+        },
+        {
+            "train/metadata.jsonl": '{"file_name": "0.jpg", "label": "rust"}\n{"file_name": "1.jpg", "label": "ok"}',
+            "validation/metadata.jsonl": (
+                '{"file_name": "2.jpg", "label": "rust"}\n{"file_name": "3.jpg", "label": "ok"}'
+            ),
+        },
+    ],
+)
+def test_a_folder_with_a_metadata_file_is_read_as_hugging_face_does(tmp_path: Path, files: dict[str, str]) -> None:
+    config = hugging_face(tmp_path, files | dict.fromkeys(SIDES, ""))
+    assert placed(config) == {
+        "train/0.jpg": ("rust", "train"),
+        "train/1.jpg": ("ok", "train"),
+        "validation/2.jpg": ("rust", "val"),
+        "validation/3.jpg": ("ok", "val"),
+    }
+    assert list_photographs(config).notes[0].startswith("labels of 4 photographs from metadata.")
+
+
+def test_a_metadata_file_without_labels_leaves_them_to_the_folders(tmp_path: Path) -> None:
+    files = {"metadata.csv": "file_name,text\nrust/1.jpg,x", "rust/1.jpg": "", "ok/2.jpg": ""}
+    assert placed(hugging_face(tmp_path, files)) == {"ok/2.jpg": ("ok", None), "rust/1.jpg": ("rust", None)}
+    files |= {"metadata.csv": "file_name,label\nrust/1.jpg,a\nok/2.jpg,b"}
+    assert placed(hugging_face(tmp_path, files)) == {"ok/2.jpg": ("b", None), "rust/1.jpg": ("a", None)}
+    as_folders = DataConfig(dir=str(tmp_path), class_depth=1)
+    assert placed(as_folders) == {"ok/2.jpg": ("ok", None), "rust/1.jpg": ("rust", None)}
+
+
+def test_faults_of_several_metadata_files_name_the_file(tmp_path: Path) -> None:
+    files = {
+        "train/metadata.csv": "file_name,label\n0.jpg,rust\n1.jpg,",
+        "test/metadata.csv": "file_name,label\ngone.jpg,ok",
+    }
+    config = hugging_face(tmp_path, files | {"train/0.jpg": "", "train/1.jpg": ""})
+    with pytest.raises(DataError) as caught:
+        list_photographs(config)
+    told = str(caught.value).replace(str(tmp_path), "DIR").splitlines()
+    assert told[:2] == [
+        "DIR/metadata.csv: 1 row names a photograph that is not in 'DIR': test/metadata.csv line 2 "
+        "(test/gone.jpg); say in which "
+        "folder the paths begin (--data DIR), or mend them",
+        "DIR/metadata.csv: 1 row has no label: train/metadata.csv line 3 (train/1.jpg)",
+    ]
+
+
+def test_a_table_in_a_folder_without_classes_is_offered(photos: Path) -> None:
+    (photos / "my labels.csv").write_text("path,label\n")
+    with pytest.raises(DataError, match=r"; if a table in it has the labels, give it: --labels '.*my labels\.csv'$"):
+        list_photographs(DataConfig(dir=str(photos)))
+
+
+def given_folders(root: Path, *names: str) -> DataConfig:
+    """Returns [data] with train, val and test in a/, b/ and c/d/ of these photographs."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(name)
+    return DataConfig(train=str(root / "a"), val=str(root / "b"), test=str(root / "c" / "d"))
+
+
+def test_folders_of_any_name_give_a_split(tmp_path: Path) -> None:
+    config = given_folders(
+        tmp_path, "a/rust/1.jpg", "a/rust/p7/5.jpg", "a/ok/2.jpg", "b/rust/3.jpg", "b/ok/6.jpg", "c/d/ok/4.jpg"
+    )
+    assert placed(config) == {
+        "a/ok/2.jpg": ("ok", "train"),
+        "a/rust/1.jpg": ("rust", "train"),
+        "a/rust/p7/5.jpg": ("rust", "train"),
+        "b/ok/6.jpg": ("ok", "val"),
+        "b/rust/3.jpg": ("rust", "val"),
+        "c/d/ok/4.jpg": ("ok", "test"),
+    }
+    assert list_photographs(config).layout.without_side("a/rust/p7/5.jpg") == "rust/p7/5.jpg"
+    excluded = list_photographs(config.model_copy(update={"exclude": ["*/p7/*"], "merge": {"ok": "fine"}}))
+    assert (excluded.classes, len(excluded.images)) == (("fine", "rust"), 5)
+    assert [it.path for it in excluded.left_out] == ["a/rust/p7/5.jpg"]
+
+
+def test_folders_of_a_split_that_do_not_fit_together_are_told_at_once(tmp_path: Path) -> None:
+    config = given_folders(tmp_path, "a/rust/1.jpg", "a/ok/2.jpg", "b/rust/3.jpg", "b/mould/6.jpg", "c/d/ok/4.jpg")
+    with pytest.raises(DataError) as caught:
+        list_photographs(config)
+    assert str(caught.value).splitlines() == [
+        "the given split has no train photographs of 'mould': each class must be in train and in val",
+        "the given split has no val photographs of 'ok': each class must be in train and in val",
+    ]
+    inside = config.model_copy(update={"val": str(tmp_path / "a" / "rust"), "test": ""})
+    with pytest.raises(
+        DataError, match=r"must lie beside each other, but --val \(.*rust\) lies inside --train \(.*a\)$"
+    ):
+        list_photographs(inside)
+    gone = config.model_copy(update={"val": str(tmp_path / "x"), "test": str(tmp_path / "y")})
+    with pytest.raises(DataError) as caught:
+        list_photographs(gone)
+    assert [line.partition(":")[0] for line in str(caught.value).splitlines()] == ["--val", "--test"]
+
+
+def test_photographs_of_a_folder_are_excluded_by_patterns(tmp_path: Path) -> None:
+    for name in ("rust/1.jpg", "rust/IMG_2.jpg", "ok/3.jpg", "old/4.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    config = DataConfig(dir=str(tmp_path), exclude=["old/*", "*/IMG_*"])
+    listed = list_photographs(config)
+    assert placed(config) == {"ok/3.jpg": ("ok", None), "rust/1.jpg": ("rust", None)}
+    assert left_out_lines(listed.left_out) == [
+        "left out: 1 photograph (exclude = old/*): old/4.jpg",
+        "left out: 1 photograph (exclude = */IMG_*): rust/IMG_2.jpg",
+    ]
+    with pytest.raises(DataError, match=r"^exclude in \[data\] names 'x\*', which no photograph of '.*' matches"):
+        list_photographs(config.model_copy(update={"exclude": ["old/*", "x*"]}))
+    with pytest.raises(DataError, match=r"^exclude in \[data\] leaves out all 4 photographs of "):
+        list_photographs(config.model_copy(update={"exclude": ["*"]}))
+
+
+def test_what_a_table_says_otherwise_is_told_by_name(photos: Path, tmp_path: Path) -> None:
+    rows = [[f"{n}.jpg", "ab"[n % 2], ("train", "val")[n > 7], f"g{n}", str(n % 2), "1"] for n in range(12)]
+
+    def with_rows() -> DataConfig:
+        return table(photos, "path,label,split,group,fold,weight", *map(",".join, rows))
+
+    write_split(tmp_path, open_data(with_rows(), {16}, tmp_path / "cache"))
+    before = read_split(tmp_path)
+    assert before is not None
+
+    def changed() -> str:
+        return what_changed(before, as_now(scan_photographs(with_rows(), None)))
+
+    assert changed() == ""
+    rows[0][1], rows[1][2], rows[2][3], rows[3][4], rows[4][5] = "b", "val", "h", "0", "0.7"
+    assert changed() == (
+        "1 photograph has another label: 0.jpg; 1 photograph is in another part of the split: 1.jpg; 1 "
+        "photograph has another "
+        "group: 2.jpg; 1 photograph has another fold: 3.jpg; 1 photograph has another weight: 4.jpg"
+    )
+    del rows[11]
+    assert changed().startswith("1 photograph is gone: 11.jpg; 1 photograph has another label: 0.jpg; ")

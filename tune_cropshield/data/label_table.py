@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,8 +57,8 @@ def read_label_table(path: Path) -> LabelTable:
     Raises DataError where it is missing, empty, no UTF-8 and no UTF-16, or its rows do not have the header's cells.
     """
     suffix = path.suffix.lower()
-    if not path.is_file():
-        what = "is a folder, and no table" if path.is_dir() else "there is no such table"
+    if not os.path.isfile(path):  # unlike Path.is_file, says no where it must not be looked at
+        what = "is a folder, and no table" if os.path.isdir(path) else "there is no such table"
         raise DataError(f"{path}: {what} of labels (.csv, .parquet or .jsonl)")
     if suffix in SPREADSHEETS:
         raise DataError(f"{path}: spreadsheets are not read: save it as CSV (UTF-8)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import posixpath
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ def list_labelled(config: DataConfig, *, for_training: bool = True) -> ListedFol
     """
     table = read_label_table(Path(config.labels))
     root = Path(os.path.abspath(config.dir or table.path.parent))
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise DataError(f"there is no folder {str(root)!r} (--data), in which the paths of {table.path} begin")
     return list_rows(table, root, config, for_training=for_training)
 
@@ -296,7 +297,7 @@ def _remedy_for_missing(table: LabelTable, root: Path, gone: Sequence[str]) -> s
     for place in places:
         folder = posixpath.join(os.path.relpath(place, root).replace(os.sep, "/"), str(first.parent))
         if files.holds(posixpath.normpath(folder), first.name):
-            return f"are those in {str(place)!r} meant (--data {place})?"
+            return f"are those in {str(place)!r} meant (--data {shlex.quote(str(place))})?"
     return "say in which folder the paths begin (--data DIR), or mend them"
 
 

@@ -1,16 +1,19 @@
 """Where photographs come from, with their classes and their sides of a given split, whichever [data] names.
 
-A folder of classes (folder.py), folders of a split under any names (side_folders.py), or a table of labels (labels.py):
-everything behind this module works alike for all of them.
+A folder of classes (folder.py), folders of a split under any names (side_folders.py), a table of labels (labels.py), or
+a folder with a metadata file (hugging_face.py): everything behind this module works alike for all of them.
 """
 
 from __future__ import annotations
 
+import os
+import shlex
 from pathlib import Path
 
 from tune_cropshield.config.settings import DataConfig
 from tune_cropshield.data.folder import ImageFolder, ListedFolder, list_folder, read_listed
-from tune_cropshield.data.labels import list_labelled
+from tune_cropshield.data.hugging_face import read_metadata
+from tune_cropshield.data.labels import list_labelled, list_rows
 from tune_cropshield.data.side_folders import list_side_folders
 from tune_cropshield.data.split import check_folds, check_given_folds
 from tune_cropshield.errors import DataError
@@ -27,13 +30,27 @@ def list_photographs(config: DataConfig, *, for_training: bool = True) -> Listed
     """
     if config.labels:
         return list_labelled(config, for_training=for_training)
-    if config.columns:
-        raise DataError("columns in [data] is only used with a table of labels: give one (--labels), or leave it out")
     if config.train:
         return list_side_folders(config, for_training=for_training)
-    return list_folder(
-        Path(config.dir), config.class_depth, config.merge, exclude=config.exclude, for_training=for_training
-    )
+    if (table := read_metadata(config)) is not None:
+        return list_rows(table, Path(os.path.abspath(config.dir)), config, for_training=for_training)
+    if config.columns:
+        raise DataError("columns in [data] is only used with a table of labels: give one (--labels), or leave it out")
+    root = Path(config.dir)
+    try:
+        return list_folder(root, config.class_depth, config.merge, exclude=config.exclude, for_training=for_training)
+    except DataError as error:
+        raise DataError(f"{error}{_or_a_table(root)}") from None
+
+
+def _or_a_table(root: Path) -> str:
+    """Returns which tables in a folder may hold the labels that its sub-folders do not name; "" where there is none."""
+    try:
+        tables = sorted(path for path in root.iterdir() if path.suffix.lower() in (".csv", ".tsv", ".parquet"))
+    except OSError:
+        return ""
+    named = " or ".join(f"--labels {shlex.quote(str(path))}" for path in tables[:2])
+    return f"; if a table in it has the labels, give it: {named}" if tables else ""
 
 
 def scan_photographs(config: DataConfig, digest_cache: Path | None, *, for_training: bool = True) -> ImageFolder:

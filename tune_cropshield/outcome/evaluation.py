@@ -23,7 +23,7 @@ from tune_cropshield.data.left_out import LeftOut, left_out_lines
 from tune_cropshield.data.sources import scan_photographs
 from tune_cropshield.data.split import TEST, TRAIN, VAL
 from tune_cropshield.data.split_file import SplitRow, find_split, rows_of_fold, split_rows
-from tune_cropshield.errors import UserError
+from tune_cropshield.errors import DataError, UserError
 from tune_cropshield.files import as_utf8
 from tune_cropshield.outcome import words
 from tune_cropshield.training.predictions import Judged, judged
@@ -132,7 +132,15 @@ def choose_photographs(
     if judged_data.dir == named.dir and not judged_data.labels and named.class_depth is None:
         # What the folders of its own photographs mean was settled when it was trained.
         judged_data = judged_data.model_copy(update={"class_depth": 1})
-    scanned = scan_photographs(judged_data, cache_dir / "digests.json", for_training=False)
+    try:
+        scanned = scan_photographs(judged_data, cache_dir / "digests.json", for_training=False)
+    except DataError as error:
+        if not named.labels or judged_data.labels:
+            raise
+        told = (
+            f"{error}; or give a table of labels, as the one that it was trained with ({named.labels}): --labels FILE"
+        )
+        raise DataError(told) from None
     store = open_store(scanned, judged_on(config), cache_dir, max_bad_share=1.0)
     own = _Sides(rows).are_all(store.digests) if rows is not None else not given
     part = part or (VAL if own or not given else ALL)
