@@ -351,3 +351,27 @@ def test_the_allocator_takes_segments_as_pytorch_does() -> None:
     allocator.allocate("large", 10 * MIB + 1)
     assert allocator.reserved == 34 * MIB
     assert allocator.peak_allocated == 19 * MIB + 1024
+
+
+OWN_LOSS = """
+from torch.nn import functional as F
+from tune_cropshield.training.losses import SampleLoss
+
+class Wide(SampleLoss):
+    def per_sample(self, logits_BK, labels_B):
+        wide_B = logits_BK.repeat_interleave(4096, dim=1).square().mean(dim=1)
+        return F.cross_entropy(logits_BK, labels_B, reduction="none") + wide_B
+"""
+
+
+def test_the_loss_that_is_trained_with_is_what_is_traced(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(OWN_LOSS, encoding="utf-8")
+    plain, focal, bi_tempered, own = (
+        estimate_of("tiny_cnn", image_size=32, loss=loss)
+        for loss in ("cross_entropy", "focal", "bi_tempered", f"{tmp_path / 'own.py'}:Wide")
+    )
+
+    for ours in (focal, bi_tempered):  # of 22 numbers a sample
+        assert ours.peak_allocated_mib(64) == pytest.approx(plain.peak_allocated_mib(64), rel=0.01)
+    # The wide tensor, which square() keeps for its derivative, has 64 x 22 x 4096 numbers of 4 bytes.
+    assert own.peak_allocated_mib(64) > plain.peak_allocated_mib(64) + 64 * 22 * 4096 * 4 / MIB
