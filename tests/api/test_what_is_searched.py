@@ -122,6 +122,27 @@ def test_what_was_chosen_gives_way_to_what_is_said_and_is_kept_for_a_resumption(
     assert settings_mark(kept) == settings_mark(space) and kept.start == space.start
 
 
+def test_own_losses_that_are_searched_are_kept_with_their_whole_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text("def poly(): ...\ndef fast(): ...\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    tables = {
+        **TABLES,
+        "space": {
+            "loss": {"choice": ["focal", "mine.py:poly"]},
+            "optimizer": {"choice": ["mine.py:fast", "adamw"]},
+        },
+        "start": [{"loss": "mine.py:poly"}],
+    }
+
+    space = new_space({"space": tables})
+
+    assert space.space["loss"].choice == ("focal", f"{tmp_path / 'mine.py'}:poly")
+    assert space.space["optimizer"].choice == (f"{tmp_path / 'mine.py'}:fast", "adamw")
+    assert space.start == ({"loss": f"{tmp_path / 'mine.py'}:poly"},)
+
+
 def test_own_networks_and_unknown_ones_need_no_weights(drawn_leaves: Path) -> None:
     space = new_space({"data": drawn_leaves, "device": "cpu", "model": "cropshield_cnn"})
     assert (space.trial["model"], space.trial["pretrained"], space.trial["image_size"]) == (

@@ -71,11 +71,14 @@ def test_classes_of_unequal_size_are_told_with_what_a_network_has_to_beat(leaves
 
 
 def test_what_a_network_has_to_beat_is_what_the_largest_class_reaches_on_validation() -> None:
-    labels = [0] * 60 + [1] * 15 + [2] * 5
     split = Split(np.arange(10, 80), np.concatenate((np.arange(8), [60, 75])), np.arange(0))
-    assert to_beat(split, ("healthy", "rust", "scab"), labels) == (
-        "classes: largest : smallest = 60 healthy : 5 scab, 12.0 times as many; always answering healthy would reach "
-        "val_acc 0.8000, val_macro_f1 0.2963 and val_balanced_acc 0.3333"
+    beat = (
+        "to beat: always answering healthy would reach val_acc 0.8000, val_macro_f1 0.2963 and val_balanced_acc 0.3333"
+    )
+    assert to_beat(split, ("healthy", "rust", "scab"), [0] * 60 + [1] * 15 + [2] * 5) == beat
+    of_similar = [0] * 32 + [2] * 25 + [1] * 3 + [2] * 5 + [1] * 15
+    assert to_beat(split, ("healthy", "rust", "scab"), of_similar[:60] + [1] * 15 + [2] * 5) == (
+        f"{beat}; classes: largest : smallest = 32 healthy : 18 rust, 1.8 times as many"
     )
 
 

@@ -10,7 +10,8 @@ from tune_cropshield.api.arguments import AnyPath, path_of, places_of
 from tune_cropshield.api.choice import chosen_tables, no_reference, quick_search
 from tune_cropshield.config.places import find_space
 from tune_cropshield.config.reference import has_reference
-from tune_cropshield.config.space import SearchSpace, space_from
+from tune_cropshield.config.registry import checked_name
+from tune_cropshield.config.space import SearchSpace, space_from, with_choices_called
 from tune_cropshield.config.starts import usual_starts
 from tune_cropshield.config.toml_files import read_toml, without_none
 from tune_cropshield.errors import ConfigError, UserError
@@ -58,10 +59,21 @@ def new_space(given: Mapping[str, Any]) -> SearchSpace:
         tables, name = chosen_tables(given)
     if given.get("quick"):
         over["search"] = quick_search(tables) | over["search"]
-    found = _with_known_baseline(space_from(tables, over, name), given)
+    found = _with_whole_names(_with_known_baseline(space_from(tables, over, name), given))
     if isinstance(space, SearchSpace) or "start" in found.model_fields_set:
         return found
     return found.model_copy(update={"start": usual_starts(found)})
+
+
+def _with_whole_names(space: SearchSpace) -> SearchSpace:
+    """Returns `space` with the files of a user's own losses and the like that are searched under their whole paths.
+
+    A search may be continued from elsewhere. What is not searched has them already.
+    """
+    for kind in ("loss", "optimizer", "schedule"):
+        names = [str(value) for domain in space.domains().get(kind, ()) for value in domain.ends]
+        space = with_choices_called(kind, {name: checked_name(kind, name) for name in names}, space)
+    return space
 
 
 def _with_known_baseline(space: SearchSpace, given: Mapping[str, Any]) -> SearchSpace:

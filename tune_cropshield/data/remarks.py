@@ -56,10 +56,14 @@ def _background(data: LeafData) -> list[str]:
 
 
 def to_beat(split: Split, classes: Sequence[str], labels: Sequence[int]) -> str:
-    """Returns how the classes' sizes compare, and what naming the largest one reaches on the validation photographs."""
+    """Returns what naming the largest class reaches on the validation photographs, and how the classes' sizes compare.
+
+    The latter only where `remarks` does not say it.
+    """
     validation = _counts(classes, [labels[index] for index in split.val])
     found = {name: count for name, count in validation.items() if count}
-    return f"classes: {sizes_line(_counts(classes, labels))}; {reached_by_the_largest(found, VAL)}"
+    of_all, reached = _counts(classes, labels), reached_by_the_largest(found, VAL)
+    return f"to beat: {reached}" + ("" if is_imbalanced(of_all) else f"; classes: {sizes_line(of_all)}")
 
 
 def remarks_before_decoding(
