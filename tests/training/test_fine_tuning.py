@@ -335,16 +335,6 @@ def test_what_treats_the_head_apart_asks_which_layer_it_is(tmp_path: Path) -> No
         check_network(trial.model_copy(update={**setting, "head": "head"}))
 
 
-def test_a_network_that_was_unfrozen_is_not_frozen_again_where_the_training_has_become_longer(network: str) -> None:
-    short = trainer_of(network, unfreeze_epochs=1)
-    train_epoch(short, 1), train_epoch(short, 2)
-    longer = trainer_of(network, unfreeze_epochs=10)
-    longer.load_state(copy.deepcopy(short.state()))
-    before = [parameter.detach().clone() for parameter in longer.step.model.parameters()]
-    train_epoch(longer, 3)
-    assert not any(torch.equal(old, new) for old, new in zip(before, longer.step.model.parameters(), strict=True))
-
-
 def test_the_epochs_of_the_head_alone_keep_their_share_of_a_longer_or_shorter_training() -> None:
     trial = TrialConfig(epochs=20, unfreeze_epochs=4)
     assert [trial.of_length(epochs).unfreeze_epochs for epochs in (100, 10, 3, 2, 1)] == [20, 2, 1, 1, 0]

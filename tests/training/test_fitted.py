@@ -22,6 +22,13 @@ def test_only_whole_epochs_fit_and_what_is_done_is_never_taken_back() -> None:
     assert epochs_that_fit(done=3, epoch_s=0.001, left_s=1e6) == 100_000  # config.toml takes no more
 
 
+def test_epochs_of_the_head_alone_take_a_third() -> None:
+    # half of 12 epochs take 10 s each, half 30 s: 240 s
+    assert epochs_that_fit(done=0, epoch_s=30.0, left_s=240.1, head_alone=0.5) == 12
+    assert epochs_that_fit(done=2, epoch_s=30.0, left_s=220.1, head_alone=0.5) == 12
+    assert epochs_that_fit(done=2, epoch_s=30.0, left_s=-1.0, head_alone=0.5) == 2
+
+
 def played(seconds: float, epoch_s: list[float], planned: int) -> tuple[int, float, int]:
     """Returns how many epochs were trained, when they ended, and how often the length was changed."""
     fitting, now, done, changes = LengthFitting(100.0, 100.0 + seconds), 100.0, 0, 0
@@ -63,6 +70,45 @@ def test_a_first_epoch_that_takes_as_long_as_twenty_later_ones_does_not_end_a_tr
 
 def test_an_epoch_longer_than_the_time_is_trained_once() -> None:
     assert played(60.0, [100.0] * 10, planned=25) == (1, 100.0, 1)
+
+
+@pytest.mark.parametrize(("first", "least_frozen"), [(1.0, 20), (20.0, 1)])  # a slow first epoch shortens the plan
+def test_a_training_that_begins_with_the_head_alone_keeps_the_time(first: float, least_frozen: int) -> None:
+    """Epochs of 1 s, then of 3 s: 23 and 92 of them take 299 s, a fifth and four fifths."""
+    settings = TrialConfig(epochs=10, unfreeze_epochs=2)
+    fitting, trial, now, done, frozen = LengthFitting(0.0, 300.0, 2 / 10), settings, 0.0, 0, 0
+    while done < trial.epochs:
+        alone = done < trial.unfreeze_epochs
+        now += first if done == 0 else 1.0 if alone else 3.0
+        done, frozen = done + 1, frozen + alone
+        wanted = fitting.epoch_ended(done, trial.epochs, now, trial.unfreeze_epochs)
+        trial = settings.of_length(wanted).model_copy(
+            update={} if alone else {"unfreeze_epochs": trial.unfreeze_epochs}
+        )
+    assert 294.0 <= now <= 303.0
+    assert least_frozen <= frozen <= 26
+    assert done >= 92
+
+
+@pytest.mark.slow
+def test_a_network_that_was_unfrozen_is_not_frozen_again_where_its_training_gets_more_time(
+    drawn_leaves: Path, shared_cache: Path, tmp_path: Path
+) -> None:
+    config = RunConfig(
+        data=DataConfig(dir=str(drawn_leaves)),
+        trial=TrialConfig(model="tiny_cnn", image_size=32, epochs=4, unfreeze_epochs=2, augment="none", threads=1),
+    )
+    data = DeviceData(open_data(config.data, {32}, shared_cache), torch.device("cpu"))
+
+    def trained(seconds: float, resume: bool) -> TrialConfig:
+        train_until(time.monotonic() + seconds, config, data, tmp_path, lambda report, epochs: None, resume=resume)
+        return load_config(tmp_path / "config.toml").trial
+
+    short = trained(3.0, resume=False)
+    assert 1 <= short.unfreeze_epochs < short.epochs
+    longer = trained(3.0, resume=True)
+    assert longer.epochs > short.epochs
+    assert longer.unfreeze_epochs == short.unfreeze_epochs
 
 
 def test_what_is_counted_in_epochs_is_stretched_with_the_training() -> None:

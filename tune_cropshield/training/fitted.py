@@ -25,18 +25,28 @@ from tune_cropshield.training.clock import PARTS, read_times
 from tune_cropshield.training.loop import trial_epochs
 from tune_cropshield.training.precision import DTYPES
 from tune_cropshield.training.progress import TrialReport
-from tune_cropshield.training.run_folder import CHECKPOINT, CONFIG
+from tune_cropshield.training.run_folder import CHECKPOINT, CONFIG, read_metrics
 
 TIMED_S = 1.0  # of updates, to tell how long an epoch will take
 CHANGE_FROM = 0.01  # a length that differs by less is kept
+FORWARD_ONLY = 1 / 3  # of the time of a training step: what an image costs without gradients of the backbone
 
 
-def epochs_that_fit(done: int, epoch_s: float, left_s: float) -> int:
+def epochs_that_fit(done: int, epoch_s: float, left_s: float, head_alone: float = 0.0) -> int:
     """Returns how many epochs a training has in all that has done `done` of them; at least one.
 
-    epoch_s: seconds that an epoch takes. left_s: the seconds left.
+    Args:
+        done: epochs.
+        epoch_s: seconds that an epoch of the whole network takes.
+        left_s: the seconds left.
+        head_alone: in what share of all epochs the head trains alone, if it still does; each takes FORWARD_ONLY.
     """
-    return min(max(done + int(max(left_s, 0.0) / epoch_s), 1), MOST_EPOCHS)
+    left = max(left_s, 0.0) / epoch_s
+    if head_alone:
+        fitting = int((left + done * FORWARD_ONLY) / (1 - head_alone + head_alone * FORWARD_ONLY))
+    else:
+        fitting = done + int(left)
+    return min(max(fitting, done, 1), MOST_EPOCHS)
 
 
 class LengthFitting:
@@ -47,27 +57,30 @@ class LengthFitting:
 
     Args:
         began, deadline: times of the clock that `epoch_ended` is told.
+        head_alone: in what share of all epochs the head trains alone.
     """
 
-    def __init__(self, began: float, deadline: float) -> None:
-        self._began, self._deadline = began, deadline
+    def __init__(self, began: float, deadline: float, head_alone: float = 0.0) -> None:
+        self._began, self._deadline, self._head_alone = began, deadline, head_alone
         self._looked_at = self._next_look = began
         self._next_look_after = 0  # epochs
-        self._epochs = 0  # since the last look
+        self._epochs = 0.0  # of the whole network, since the last look; one of the head alone is a part of one
 
-    def epoch_ended(self, done: int, planned: int, now: float) -> int:
+    def epoch_ended(self, done: int, planned: int, now: float, unfreeze_epochs: int = 0) -> int:
         """Returns how many epochs the training is to have in all.
 
         Args:
             done: how many it has had, those before `began` included.
             planned: how many it was to have so far.
+            unfreeze_epochs: in how many of these the head trains alone.
         """
-        self._epochs += 1
+        self._epochs += FORWARD_ONLY if done <= unfreeze_epochs else 1
         left_s = self._deadline - now
         if left_s > 0 and now < self._next_look and done < self._next_look_after:
             return planned
-        fitting = epochs_that_fit(done, (now - self._looked_at) / self._epochs, left_s)
-        self._looked_at, self._epochs = now, 0
+        head_alone = self._head_alone if done < unfreeze_epochs else 0.0
+        fitting = epochs_that_fit(done, (now - self._looked_at) / self._epochs, left_s, head_alone)
+        self._looked_at, self._epochs = now, 0.0
         self._next_look = now + min(now - self._began, left_s / 2)
         wanted = fitting if abs(fitting - planned) >= max(CHANGE_FROM * planned, 1) else planned
         self._next_look_after = done + max((wanted - done) // 2, 1)
@@ -94,12 +107,18 @@ def train_until(
             fitting begins; with `resume`, what stands in the folder's config.toml is.
         report: is called after each epoch, with the number of epochs that are planned now.
     """
-    fitting, planned = LengthFitting(time.monotonic(), deadline), config.trial.epochs
+    trial = config.trial
+    fitting = LengthFitting(time.monotonic(), deadline, trial.unfreeze_epochs / trial.epochs)
+    unfrozen: dict[str, int] = {}  # unfreeze_epochs, once the whole network trains: it is not frozen again
     if resume and (folder / CONFIG).exists():
-        planned = load_config(folder / CONFIG).trial.epochs
+        begun = load_config(folder / CONFIG).trial
+        if len(read_metrics(folder)) > begun.unfreeze_epochs:
+            unfrozen = {"unfreeze_epochs": begun.unfreeze_epochs}
+        trial = trial.of_length(begun.epochs).model_copy(update=unfrozen)
     told_again = resume and (folder / CHECKPOINT).exists()  # the checkpoint's epoch is reported first
     while True:
-        wanted, run = planned, config.model_copy(update={"trial": config.trial.of_length(planned)})
+        wanted = planned = trial.epochs
+        run = config.model_copy(update={"trial": trial})
         with closing(trial_epochs(run, data, folder, resume=resume, memory_mib=memory_mib)) as epochs:
             for last in epochs:
                 done, now = last.metrics.epoch, time.monotonic()
@@ -107,17 +126,18 @@ def train_until(
                     wanted = epochs_that_fit(done, last.metrics.epoch_s, deadline - now)
                 elif not told_again:
                     report(last, planned)
+                    if done > trial.unfreeze_epochs:
+                        unfrozen = {"unfreeze_epochs": trial.unfreeze_epochs}
                     if done == planned or not last.finished:  # else early stopping has ended it
-                        wanted = fitting.epoch_ended(done, planned, now)
-                        if done <= run.trial.unfreeze_epochs:  # an epoch of the head alone is shorter than the others
-                            wanted = min(wanted, planned)
+                        wanted = fitting.epoch_ended(done, planned, now, trial.unfreeze_epochs)
                 told_again = False
                 if wanted != planned:
                     break
         if wanted == planned:
             sync_tree(folder)
             return last
-        planned, resume, told_again = wanted, True, True
+        trial = config.trial.of_length(wanted).model_copy(update=unfrozen)
+        resume, told_again = True, True
         if data.device.type == "cuda":
             gc.collect()  # a trainer's parts refer to each other, and the next one takes as much memory again
 
@@ -146,7 +166,7 @@ def timed_epoch_s(config: RunConfig, data: DeviceData) -> float:
             images += window.num_samples
             if number and time.perf_counter() - started >= TIMED_S:
                 break
-    validated = len(data.indices("val")) / 3  # without gradients an image costs about a third
+    validated = len(data.indices("val")) * FORWARD_ONLY
     return (time.perf_counter() - started) / images * (len(indices) + validated)
 
 

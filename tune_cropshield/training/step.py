@@ -111,6 +111,8 @@ class WindowStep:
             self.frozen.undo()
             self.frozen = None
             self.runner.forget()  # what was captured trains the head alone
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()  # the pieces that it took do not fit the whole network's
             self._begin_stage()
 
     def train_window(self, window: Window) -> None:

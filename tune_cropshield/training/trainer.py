@@ -123,15 +123,12 @@ class Trainer:
             "average": step.average.model.state_dict() if step.average is not None else None,
             "plateau": asdict(self.plateau) if self.plateau is not None else None,
             "updates": int(step.updates),
-            "frozen": step.frozen is not None,
             "random": random_state(step.device),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Takes up what `state` returned; the trainer must have been built with the same settings."""
         step = self.step
-        if not state.get("frozen", False):  # also where unfreeze_epochs has been stretched past this epoch since
-            step.unfreeze()
         load_weights(step.model, state["model"])
         step.optimizer.load_state_dict(state["optimizer"])
         share_lr(step.optimizer, step.lr)
