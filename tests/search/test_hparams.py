@@ -359,6 +359,10 @@ def test_two_searches_shown_together_have_a_row_for_each_trial_with_its_own_numb
             {"lr": 1e-3, "label_smoothing": 0.123, "warmup_epochs": 0.123, "plateau_factor": 0.5, "momentum": 0.9},
             "lr0.001_smooth0.123_warmup_epochs0.123",
         ),
+        (
+            {"lr": 1e-3, "unfreeze_epochs": 2, "backbone_lr_factor": 0.1234, "layer_decay": 0.75},
+            "lr0.001_frozen2_backbone0.123_decay0.75",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -63,6 +63,9 @@ SHORT = {
     "weight_decay": "wd",
     "effective_batch": "batch",
     "label_smoothing": "smooth",
+    "unfreeze_epochs": "frozen",
+    "backbone_lr_factor": "backbone",
+    "layer_decay": "decay",
     PAIR: "",
     "image_size": "px",
 }
