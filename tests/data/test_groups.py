@@ -269,3 +269,21 @@ def test_a_given_split_that_parts_groups_and_copies_is_said_to_do_so(tmp_path: P
     ) in told
     assert any(line.startswith("8 of 8 validation photographs have a copy in another part") for line in told)
     assert not any("keeps" in line for line in told)
+
+
+@pytest.mark.slow
+def test_a_regular_expression_that_takes_forever_is_refused() -> None:
+    paths = [f"rust/{'a' * 60}.jpg"]
+    with pytest.raises(DataError) as refused:
+        grouping_of("(a+)+_", paths, Layout((0,)), ["0"], [])
+
+    assert str(refused.value) == (
+        'group = "(a+)+_" in [data]: this regular expression was not done with the paths of 1 photograph in 10 s: '
+        "write it without a repeat inside a repeat, such as (a+)+"
+    )
+
+
+def test_a_name_that_is_no_utf_8_is_matched_too() -> None:
+    paths = ["rust/plant\udce9_1.jpg", "rust/plant\udce9_2.jpg", "rust/plantb_1.jpg", "rust/else.jpg"]
+
+    assert grouping_of(r"(plant.)_", paths, Layout((0,)), ["0", "1", "2", "3"], []).keys == ("0", "0", "2", "3")

@@ -100,6 +100,9 @@ def test_copies_of_real_leaves_are_found_and_nothing_else(real_leaves: Path) -> 
         ("a/leaf_jpg.rf.0123456789abcdef.jpg", "a/leaf"),
         ("a/leaf_view2.jpg", "a/leaf"),
         ("a/leaf_angle_30.jpg", "a/leaf"),
+        ("a/leaf_angle_120.jpg", "a/leaf"),
+        ("a/leaf_view_007.jpg", "a/leaf_view_007"),
+        ("a/leaf_view_0012.jpg", "a/leaf_view_0012"),
         ("a/overview2.jpg", "a/overview2"),
         ("a/leaf.jpg", "a/leaf"),
         ("a/black_rot_12.jpg", "a/black_rot_12"),
@@ -111,6 +114,15 @@ def test_copies_of_real_leaves_are_found_and_nothing_else(real_leaves: Path) -> 
 )
 def test_marks_of_augmentation_programs_are_taken_off_a_name(name: str, plain: str) -> None:
     assert unmarked(name) == plain
+
+
+@pytest.mark.parametrize("name", ["a/leaf_view_{:03d}.jpg", "a/leaf_view{}.jpg", "a/leaf_augmented_{}.jpg"])
+def test_photographs_that_are_numbered_are_no_views_of_one_leaf(name: str) -> None:
+    assert groups_of_near_copies([], [name.format(number) for number in range(1, 501)]) == []
+
+
+def test_a_view_every_ten_degrees_is_one_leaf() -> None:
+    assert groups_of_near_copies([], [f"a/leaf_angle_{10 * turn}.jpg" for turn in range(36)]) == [list(range(36))]
 
 
 def test_copies_are_found_by_their_names_where_they_look_different(leaves: list[Image.Image]) -> None:

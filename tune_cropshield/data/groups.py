@@ -6,7 +6,9 @@ SHA-256 of its file, so that identical files have one key anyway.
 
 from __future__ import annotations
 
-import re
+import json
+import subprocess
+import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +17,22 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
+from tune_cropshield.config.faults import shown
 from tune_cropshield.config.settings import BY_FOLDER, FOUND_COPIES, IDENTICAL_FILES
+from tune_cropshield.config.units import counted
 from tune_cropshield.data.folder import NOTHING_SAID, Said
 from tune_cropshield.data.layout import Layout
 from tune_cropshield.data.near_copies import groups_of_near_copies, joined
 from tune_cropshield.data.split import Split
+from tune_cropshield.errors import DataError
+
+PATTERN_S = 10.0  # that the regular expression of `group` may take; a sound one takes 0.2 s for 50,000 paths
+SEARCH_ALL = """
+import json, re, sys
+pattern, paths = json.load(sys.stdin)
+matches = map(re.compile(pattern).search, paths)
+json.dump([match and match[1] for match in matches], sys.stdout)
+"""
 
 
 @dataclass(frozen=True)
@@ -95,9 +108,31 @@ def _named(rule: str, paths: Sequence[str], class_depth: int) -> Mapping[int, st
     if rule == BY_FOLDER:
         folders = (PurePosixPath(path).parent for path in paths)
         return {index: str(folder) for index, folder in enumerate(folders) if len(folder.parts) > class_depth}
-    pattern = re.compile(rule)
-    matches = ((index, pattern.search(path)) for index, path in enumerate(paths))
-    return {index: match[1] for index, match in matches if match is not None and match[1]}
+    return {index: name for index, name in enumerate(_in_brackets(rule, paths)) if name}
+
+
+def _in_brackets(pattern: str, paths: Sequence[str]) -> list[str | None]:
+    """Returns the text that the brackets of a regular expression hold in each path; None where it does not match.
+
+    Some expressions take years for a long name, and nothing can interrupt Python's `re`: they run in a process of their
+    own. Raises DataError where that takes too long.
+    """
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", SEARCH_ALL],
+            input=json.dumps([pattern, list(paths)]),
+            capture_output=True,
+            text=True,
+            timeout=PATTERN_S,
+            check=True,
+        )
+    except subprocess.TimeoutExpired:
+        raise DataError(
+            f"group = {shown(pattern)} in [data]: this regular expression was not done with the paths of "
+            f"{counted(len(paths), 'photograph')} in {PATTERN_S:.0f} s: write it without a repeat inside a repeat, "
+            "such as (a+)+"
+        ) from None
+    return list(json.loads(done.stdout))
 
 
 def _identical(digests: Sequence[str]) -> list[list[int]]:

@@ -26,10 +26,13 @@ FLATTEST = 2.0  # levels: the standard deviation below which a thumbnail shows n
 LOW_FREQUENCIES = 6  # of each axis: enough to tell photographs apart before they are compared
 NEIGHBOURS = 8  # that each photograph is compared with: a thousand equal frames need no half a million comparisons
 PAIRS_AT_ONCE = 4096
-# "leaf_90deg", "leaf_new30degFlipLR", "leaf-rotated2", "leaf_view3", "leaf_jpg.rf.0123abcd" -> "leaf"
+# A view every ten degrees. More photographs whose names differ by a number only are numbered, and no copies.
+MOST_BY_NAME = 36
+# "leaf_90deg", "leaf_new30degFlipLR", "leaf-rotated2", "leaf_view3", "leaf_jpg.rf.0123abcd" -> "leaf". "leaf_view_007"
+# bears a number, and no mark.
 MARKS = re.compile(
     r"[\s_.-]+(?:(?:new)?\d+_?deg(?:rees?)?|flip(?:ped)?(?:_?(?:lr|tb|ud|h|v|horizontal|vertical))?|[hv]flip|rotated?_?\d*"
-    r"|mirror(?:ed)?|augmented_?\d*|(?:view|angle)_?\d+|[\s_.-]+)+$|(?:_(?:jpe?g|png))?\.rf\.[0-9a-f]+$",
+    r"|mirror(?:ed)?|augmented_?\d*|(?:view|angle)_?(?!0\d\d)\d{1,3}|[\s_.-]+)+$|(?:_(?:jpe?g|png))?\.rf\.[0-9a-f]+$",
     re.IGNORECASE,
 )
 
@@ -65,11 +68,14 @@ def unmarked(name: str) -> str:
 
 def _named_alike(names: Sequence[str]) -> Iterable[tuple[int, int]]:
     """Yields pairs of photographs of which at least one bears a mark, and which are called the same without."""
-    first: dict[str, int] = {}
+    called: dict[str, list[int]] = defaultdict(list)
     marked = {unmarked(name) for name in names if MARKS.search(PurePosixPath(name).stem)}
     for index, name in enumerate(names):
-        if (plain := unmarked(name)) in marked and (known := first.setdefault(plain, index)) != index:
-            yield known, index
+        if (plain := unmarked(name)) in marked:
+            called[plain].append(index)
+    for members in called.values():
+        if len(members) <= MOST_BY_NAME:
+            yield from pairwise(members)
 
 
 def _alike(thumbnails: Thumbnails) -> list[tuple[int, int]]:
