@@ -33,6 +33,7 @@ from tune_cropshield.device import find_device, num_cores
 from tune_cropshield.errors import DivergedError, UserError
 from tune_cropshield.files import check_apart, check_can_be_made, make_free_folder
 from tune_cropshield.outcome import words
+from tune_cropshield.outcome.one_answer import one_answer_line, pairs_of
 from tune_cropshield.outcome.settings_in_words import fine_tuning
 from tune_cropshield.outcome.trained import where_they_lie_now
 from tune_cropshield.shell import command
@@ -257,6 +258,7 @@ def _train_in(
 
     from tune_cropshield.data.dataset import DeviceData
     from tune_cropshield.data.left_out import write_left_out
+    from tune_cropshield.data.split import VAL
     from tune_cropshield.data.split_file import (
         SPLIT_TABLE,
         read_split,
@@ -268,6 +270,7 @@ def _train_in(
     from tune_cropshield.training.fitted import train_until
     from tune_cropshield.training.loop import run_trial
     from tune_cropshield.training.orderly_end import OrderlyEnd, orderly_end
+    from tune_cropshield.training.predictions import PREDICTIONS, read_judged
 
     trial = config.trial
     if resume and (changed := what_changed(read_split(out) or split_rows(data), stored_now(data.store))):
@@ -339,6 +342,8 @@ def _train_in(
         f"{last.metrics.epoch}) has {goal.text(ended_with)}",
         f"the best epoch's weights: {out / WEIGHTS}",
     ]
+    if (beside := one_answer_line(pairs_of(read_judged(out / PREDICTIONS) or []), VAL)) is not None:
+        lines.insert(1, beside)
     view.result(lines, {})
     return TrainResult(
         out, last.metrics.as_dict(), last.best_epoch, last.best_val_acc, stopped_early, goal.name, last.best_value

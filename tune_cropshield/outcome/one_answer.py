@@ -10,6 +10,7 @@ from tune_cropshield.training.predictions import Judged
 
 NEARLY_ALL = 0.9  # of the photographs are taken for one class
 FEW_RIGHT = 0.5  # of the photographs of all other classes
+REMEDY = "class_weights, sampling and --metric val_macro_f1 work against that"
 
 
 def one_answer_line(pairs: Mapping[tuple[str, str], int], split: str) -> str | None:
@@ -25,10 +26,10 @@ def one_answer_line(pairs: Mapping[tuple[str, str], int], split: str) -> str | N
     true = sizes_of(pairs)
     if not true:
         return None
-    stuck = _stuck(pairs)
-    if stuck is None and not is_imbalanced(true):
-        return None
-    return f"{stuck}; {reached_by_the_largest(true, split)}" if stuck else reached_by_the_largest(true, split)
+    stuck, unequal, reached = _stuck(pairs), is_imbalanced(true), reached_by_the_largest(true, split)
+    if stuck is None:
+        return reached if unequal else None
+    return f"{stuck}; {reached}" + (f"; {REMEDY}" if unequal else "")
 
 
 def pairs_of(rows: Sequence[Judged]) -> Counter[tuple[str, str]]:
