@@ -32,7 +32,7 @@ class View(NamedTuple):
     image_size: int
     seed: int
     dtype: torch.dtype
-    normalisation: Normalisation
+    normalisation: Normalisation = IMAGENET
 
 
 @dataclass(frozen=True)
