@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -313,3 +314,23 @@ def test_the_digest_is_that_of_the_weights(drawn_leaves: Path, data: DeviceData,
     preparation = json.loads((tmp_path / "preparation.json").read_text())
     assert (preparation["fit"], preparation["resize"], preparation["crop"]) == ("crop", 36, 32)
     assert read_digest(tmp_path) == digest
+
+
+@pytest.mark.slow
+def test_photographs_count_in_training_by_their_weights_and_in_validation_alike(
+    drawn_leaves: Path, data: DeviceData, tmp_path: Path
+) -> None:
+    photographs, labels = data.data, data.data.store.labels
+    for name, weights in (
+        ("none", None),
+        ("equal", torch.full((len(labels),), 5.0)),
+        ("one class", torch.where(labels == 1, 1.0, 1e-6)),
+    ):
+        weighted = DeviceData(replace(photographs, weights_N=weights), data.device)
+        train(drawn_leaves, weighted, tmp_path / name, epochs=3, augment="none", lr=1e-2)
+    none, equal, one_class = (read_metrics(tmp_path / name) for name in ("none", "equal", "one class"))
+    for line, other in zip(none, equal, strict=True):
+        assert other["train_loss"] == pytest.approx(line["train_loss"], rel=1e-3)
+        assert other["val_loss"] == pytest.approx(line["val_loss"], rel=1e-2)
+    assert one_class[-1]["train_loss"] < 0.1 < none[-1]["train_loss"]  # only one class is learnt, and at once
+    assert one_class[-1]["val_acc"] == 0.25 and one_class[-1]["val_loss"] > 1.0  # of four that validate alike
