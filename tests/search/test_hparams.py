@@ -363,6 +363,10 @@ def test_two_searches_shown_together_have_a_row_for_each_trial_with_its_own_numb
             {"lr": 1e-3, "unfreeze_epochs": 2, "backbone_lr_factor": 0.1234, "layer_decay": 0.75},
             "lr0.001_frozen2_backbone0.123_decay0.75",
         ),
+        (
+            {"loss": "focal", "focal_gamma": 1.5, "class_weights": "balanced"},
+            "lossfocal_gamma1.5_weightsbalanced",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

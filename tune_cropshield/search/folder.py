@@ -48,7 +48,10 @@ CHECKPOINTS_BUDGET_BYTES = 4 * 10**9  # of the trials that were stopped and may 
 
 # Parameters that no training can miss. A clipping norm may never be reached, a weight decay may be too small to change
 # a float.
-ALWAYS_FELT = ("lr", "effective_batch", "optimizer", "augment", "mixup", "cutmix", "label_smoothing", "dropout")
+ALWAYS_FELT = (
+    *("lr", "effective_batch", "optimizer", "augment", "mixup", "cutmix", "label_smoothing", "dropout"),
+    *("sampling", "focal_gamma"),
+)
 
 
 def trial_folder(search_dir: Path, number: int) -> Path:

@@ -66,6 +66,11 @@ SHORT = {
     "unfreeze_epochs": "frozen",
     "backbone_lr_factor": "backbone",
     "layer_decay": "decay",
+    "class_weights": "weights",
+    "effective_beta": "beta",
+    "focal_gamma": "gamma",
+    "tempered_t1": "t1",
+    "tempered_t2": "t2",
     PAIR: "",
     "image_size": "px",
 }
