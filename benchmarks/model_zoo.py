@@ -33,7 +33,6 @@ SPACE = """\
 [trial]
 model = {model}
 image_size = {size}
-micro_batch = 16
 effective_batch = 16
 dropout = 0.1
 {head}
@@ -81,8 +80,9 @@ def measured(model: str, head: str, data: Path, folder: Path, image_size: int) -
         "export": ("export", "search", "--format", "onnx"),
     }
     ended = {name: run(folder, *words) for name, words in commands.items()}
-    rows = list(csv.DictReader((folder / "search" / "trials.csv").open(encoding="utf-8")))
-    difference = re.search(r"differ\w* by (?:at most )?([\d.e-]+)", ended["export"]["output"])
+    table = folder / "search" / "trials.csv"
+    rows = list(csv.DictReader(table.open(encoding="utf-8"))) if table.exists() else []
+    difference = re.search(r"by at most ([\d.e+-]+);", ended["export"]["output"])
     return {
         "model": short(model),
         "seconds": {name: end["s"] for name, end in ended.items()},
