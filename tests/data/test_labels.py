@@ -320,6 +320,56 @@ def test_a_table_of_another_encoding_or_kind_is_refused(photos: Path) -> None:
     assert fault(gone) == "TABLE: there is no such table of labels (.csv, .parquet or .jsonl)"
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"x" * 200_000, "TABLE: line 1 has 200000 characters, and is no header like path,label"),
+        ("path,label\n0.jpg,a".encode("utf-16-le"), "TABLE: is no text in UTF-8 (line 1 has the byte 0x00): save it "),
+        (b"\x1f\x8b\x08\x00", "TABLE: is compressed: unpack it, and give the table that was in it"),
+        (b'[{"path": "0.jpg", "label": "a"}]', "TABLE: looks like JSON: write an object per line, and call it .jsonl"),
+    ],
+)
+def test_what_is_no_table_is_told_without_its_content(photos: Path, content: bytes, told: str) -> None:
+    config = table(photos, "path,label")
+    Path(config.labels).write_bytes(content)
+    assert fault(config).startswith(told)
+
+
+def test_labels_are_read_without_the_spaces_around_them(photos: Path) -> None:
+    config = table(photos, "path , label ", *(f"{name} , {'a' if n % 2 else 'b '}" for n, name in enumerate(NAMES)))
+    assert list_photographs(config).classes == ("a", "b")
+
+
+def test_weights_beyond_what_a_loss_can_hold_are_refused(photos: Path) -> None:
+    rows = [f"{name},{'ab'[n % 2]},{('1e39', '1e-50', '2')[min(n, 2)]}" for n, name in enumerate(NAMES)]
+    assert fault(table(photos, "path,label,weight", *rows)) == (
+        "TABLE: 2 rows have weights: 1e+39 in line 2, 1e-50 in line 3; they must lie between 1e-6 and 1e6, or a loss "
+        "overflows"
+    )
+
+
+def test_a_column_that_is_given_for_two_things_is_refused(photos: Path) -> None:
+    config = table(photos, "path,label", "0.jpg,a").at({"columns": {"label": "path", "group": "path"}})
+    assert fault(config) == "TABLE: one column is given for path and label and group: each needs its own"
+
+
+def test_a_pattern_that_excludes_nothing_is_told_with_the_other_faults(photos: Path) -> None:
+    config = table(photos, "path,label", "0.jpg,a", "1.jpg,", "2.jpg,b").model_copy(update={"exclude": ["x*"]})
+    assert fault(config) == (
+        "TABLE: exclude in [data] names 'x*', which no photograph of 'TABLE' matches (they are called like '0.jpg'; * "
+        "stands for any text): mend it, or leave it out\nTABLE: 1 row has no label: line 3 (1.jpg)"
+    )
+
+
+def test_a_split_of_labels_that_are_no_classes_names_some(photos: Path) -> None:
+    rows = [f"{name},{n},train" for n, name in enumerate(NAMES)]
+    for n in range(60):
+        (photos / f"x{n:02}.jpg").write_bytes((photos / "0.jpg").read_bytes())
+        rows.append(f"x{n:02}.jpg,x{n:02},val")
+    told = fault(table(photos, "path,label,split", *rows))
+    assert "'x38', 'x39' and 20 more: each class must be in train and in val" in told
+
+
 def test_photographs_in_another_folder_than_said_are_pointed_at(photos: Path) -> None:
     config = table(photos, "path,label", "0,a", "1,b").model_copy(update={"dir": str(photos.parent)})
     assert fault(config) == (

@@ -29,6 +29,8 @@ SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 # What programs write for a cell that holds nothing. "NA" and "None" may be names of classes.
 NOTHING = frozenset(("", "nan", "NaN", "<NA>", "null", "NULL", "#N/A"))
 BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+COMPRESSED = (b"PK\x03\x04", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00")
+LONGEST_HEADER = 100_000  # characters: csv refuses cells of more than 131,072
 EXAMPLES = 3
 
 
@@ -80,9 +82,15 @@ def _text_of(path: Path) -> str:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    if content.startswith(COMPRESSED):
+        raise DataError(f"{path}: is compressed: unpack it, and give the table that was in it")
     encoding = next((name for mark, name in BYTE_ORDER_MARKS.items() if content.startswith(mark)), "utf-8")
     try:
-        return content.decode(encoding)
+        text = content.decode(encoding)
+        if "\0" in text:  # also UTF-16 without its mark, whose ASCII letters are UTF-8 with a zero after each
+            line = text.count("\n", 0, text.index("\0")) + 1
+            raise DataError(f"{path}: is no text in UTF-8 (line {line} has the byte 0x00): save it as UTF-8")
+        return text
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise DataError(
@@ -96,6 +104,12 @@ def _from_csv(path: Path, text: str) -> LabelTable:
     first = next((number for number, line in enumerate(lines) if line.strip()), None)
     if first is None:
         raise DataError(f"{path}: is empty: a row per photograph is needed, below a header like path,label")
+    if lines[first].lstrip().startswith(("[", "{")):
+        raise DataError(f"{path}: looks like JSON: write an object per line, and call it .jsonl")
+    if len(lines[first]) > LONGEST_HEADER:
+        raise DataError(
+            f"{path}: line {first + 1} has {len(lines[first])} characters, and is no header like path,label"
+        )
     said = lines[first].strip()
     if said.lower().startswith("sep=") and len(said) == 5:  # as Excel writes it
         separator, first = said[4], first + 1

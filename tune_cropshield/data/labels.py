@@ -52,12 +52,18 @@ def list_rows(table: LabelTable, root: Path, config: DataConfig, *, for_training
     faults = _Faults(str(table.path))
     columns = _columns(table, config.columns, faults)
     faults.raise_any()
+    columns["label"] = [label.strip() for label in columns["label"]]
     files = _Files(root)
     found = [files.find(text) for text in columns["path"]]
     left_out: list[LeftOut] = []
     rows = list(range(len(table)))
     if config.exclude:
-        out = matching(config.exclude, {it.path for it in found}, str(table.path), for_training=for_training)
+        out = {}
+        try:
+            paths = sorted({it.path for it in found if it.path})
+            out = matching(config.exclude, paths, str(table.path), for_training=for_training)
+        except DataError as error:
+            faults.add(str(error))
         left_out += [excluded(path, pattern) for path, pattern in out.items()]
         rows = [row for row in rows if found[row].path not in out]
     _check_files(table, [found[row] for row in rows], [table.places[row] for row in rows], root, faults)
@@ -65,7 +71,7 @@ def list_rows(table: LabelTable, root: Path, config: DataConfig, *, for_training
     faults.tell(
         "has no label",
         "have no label",
-        [f"{table.places[row]} ({printable(found[row].path)})" for row in rows if not labels[row].strip()],
+        [f"{table.places[row]} ({printable(found[row].path)})" for row in rows if not labels[row]],
     )
     sides = _sides(table, columns, rows, faults)
     said = _said(table, columns, rows, sides, faults)
@@ -155,6 +161,12 @@ def _columns(table: LabelTable, asked_for: Mapping[str, str], faults: _Faults) -
                 faults.add(f"there is no column {shown(wanted)} for {role}; {meant}its columns are {_listed(table)}")
             elif role in ("path", "label"):
                 missing.append(role)
+    of_column: dict[int, list[str]] = defaultdict(list)
+    for role, cells in found.items():
+        of_column[id(cells)].append(role)
+    for roles in of_column.values():
+        if len(roles) > 1:
+            faults.add(f"one column is given for {' and '.join(roles)}: each needs its own")
     if missing:
         example = ",".join(f"{role}=NAME" for role in missing)
         faults.add(
@@ -351,6 +363,8 @@ def _said(
         faults.add(f"all rows are in fold {numbers[0]}, but folds are for training on the others: two are needed")
     folds = {row: numbers.index(value) for row, value in given.items() if sides.get(row) != TEST}
     weights = read("weight", _positive, "a number above 0", lambda row: True)  # type: ignore[assignment]
+    far = [f"{weight:g} in {table.places[row]}" for row, weight in weights.items() if not 1e-6 <= weight <= 1e6]
+    faults.tell("has a weight", "have weights", far, "they must lie between 1e-6 and 1e6, or a loss overflows")
     groups = [cell.strip() for cell in columns["group"]] if "group" in columns else []
     return {row: Said(groups[row] if groups else "", folds.get(row), weights.get(row)) for row in rows}
 

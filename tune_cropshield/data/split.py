@@ -14,6 +14,7 @@ from tune_cropshield.data.look_alikes import joined_by, look_alikes
 from tune_cropshield.errors import DataError
 
 TRAIN, VAL, TEST = "train", "val", "test"
+MOST_NAMED = 40  # classes that one message names: a table whose labels are no classes has thousands
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,9 +243,10 @@ def given_split_faults(classes: Sequence[str], labels: Sequence[int], sides: Seq
             counts = Counter(classes[label] for label in labels)
             one = [pair for pair in look_alikes(counts) if pair.rarer in lacking or pair.other in lacking]
             joined = f" (are {one[0].rarer!r} and {one[0].other!r} one class? {joined_by(one, counts)})" if one else ""
+            more = f" and {len(lacking) - MOST_NAMED} more" if len(lacking) > MOST_NAMED else ""
+            named = f"{', '.join(map(repr, lacking[:MOST_NAMED]))}{more}"
             faults.append(
-                f"the given split has no {side} photographs of {', '.join(map(repr, lacking))}: each class must be in "
-                f"train and in val{joined}"
+                f"the given split has no {side} photographs of {named}: each class must be in train and in val{joined}"
             )
     return faults
 
