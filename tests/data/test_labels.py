@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
+from tune_cropshield.api.cache import cache
 from tune_cropshield.cli import main
 from tune_cropshield.config.settings import DataConfig
 from tune_cropshield.data.dataset import open_data
@@ -641,3 +644,54 @@ def test_what_a_table_says_otherwise_is_told_by_name(photos: Path, tmp_path: Pat
     )
     del rows[11]
     assert changed().startswith("1 photograph is gone: 11.jpg; 1 photograph has another label: 0.jpg; ")
+
+
+def with_pictures(file: Path, labels: list[int | None], named: bool) -> None:
+    """Writes a Parquet file with a photograph for each label, as `datasets` does."""
+    import pyarrow
+    from pyarrow import parquet
+
+    pictures = []
+    for number in range(len(labels)):
+        content = io.BytesIO()
+        Image.new("RGB", (20, 20), (10 * number, 7 * len(file.name), 99)).save(content, "JPEG")
+        pictures.append({"bytes": content.getvalue(), "path": f"plant{number}_a.jpg" if named else None})
+    table = pyarrow.table({"image": pictures, "label": pyarrow.array(labels, pyarrow.int64())})
+    features = {"image": {"_type": "Image"}, "label": {"names": ["ok", "rust"], "_type": "ClassLabel"}}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    metadata = {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
+    parquet.write_table(table.replace_schema_metadata(metadata), file)
+
+
+def test_photographs_inside_parquet_files_are_taken_out(home: Path) -> None:
+    data = home / "leaves" / "data"
+    with_pictures(data / "train-00000-of-00001.parquet", [0, 1, 0], named=True)
+    with_pictures(data / "validation-00000-of-00001.parquet", [0, 1], named=False)
+    config = DataConfig(dir=str(home / "leaves"))
+    assert placed(config) == {
+        "train/000001_plant0_a.jpg": ("ok", "train"),
+        "train/000002_plant1_a.jpg": ("rust", "train"),
+        "train/000003_plant2_a.jpg": ("ok", "train"),
+        "val/000004.jpg": ("ok", "val"),
+        "val/000005.jpg": ("rust", "val"),
+    }
+    found = open_data(config, {16}, home / "cache" / "tune_cropshield")
+    assert (len(found.split.train), len(found.split.val)) == (3, 2)
+    assert cache().extracted_bytes > 5 * 500
+    assert cache(clear=True).extracted_bytes == 0
+    assert len(placed(config)) == 5
+
+    one = DataConfig(labels=str(data / "train-00000-of-00001.parquet"))
+    assert set(placed(one).values()) == {("ok", None), ("rust", None)}
+
+
+def test_faults_of_photographs_inside_parquet_files_name_the_row(home: Path) -> None:
+    file = home / "leaves" / "train.parquet"
+    with_pictures(file, [0, 1, -1, None], named=False)
+    with pytest.raises(DataError) as caught:
+        list_photographs(DataConfig(dir=str(file.parent)))
+    assert str(caught.value).removeprefix(str(file)) == (
+        ": 2 rows have no label: train.parquet row 3 (train/000003.jpg), train.parquet row 4 (train/000004.jpg)"
+    )
+    with pytest.raises(DataError, match=r"there is no column 'disease' for label; its columns are image, label: say"):
+        list_photographs(DataConfig(dir=str(file.parent), columns={"label": "disease"}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from tune_cropshield.data.cached import (
     DIGESTS,
     CachedStore,
     cached_stores,
+    extracted,
     killed_builds,
     remove_killed_build,
     remove_store,
@@ -30,7 +32,7 @@ class CacheResult:
     folder: the cache. size_bytes: of all that follows. stores: decoded photographs, those used last first.
     measurements: files of measured memory plans. half_built: what builds that go on, or were killed, have written.
     synthetic_bytes: of the photographs that searches without --data are made on. digests_bytes: of the file that spares
-    unchanged photographs their reading.
+    unchanged photographs their reading. extracted_bytes: of photographs that were taken out of Parquet files.
 
     removed_bytes: what was removed. removed: its stores. kept: of the stores that were to be removed, those in use.
     """
@@ -42,6 +44,7 @@ class CacheResult:
     half_built_bytes: int
     synthetic_bytes: int
     digests_bytes: int
+    extracted_bytes: int = 0
     removed_bytes: int = 0
     removed: tuple[CachedStore, ...] = ()
     kept: tuple[CachedStore, ...] = ()
@@ -50,7 +53,8 @@ class CacheResult:
     def size_bytes(self) -> int:
         """The bytes of everything."""
         stores = sum(store.size_bytes for store in self.stores)
-        return stores + self.measurements_bytes + self.half_built_bytes + self.synthetic_bytes + self.digests_bytes
+        rest = self.half_built_bytes + self.synthetic_bytes + self.digests_bytes + self.extracted_bytes
+        return stores + self.measurements_bytes + rest
 
     @property
     def old(self) -> tuple[CachedStore, ...]:
@@ -67,6 +71,7 @@ class CacheResult:
             "half_built_bytes": self.half_built_bytes,
             "synthetic_bytes": self.synthetic_bytes,
             "digests_bytes": self.digests_bytes,
+            "extracted_bytes": self.extracted_bytes,
             "removed": [_as_dict(store) for store in self.removed],
             "removed_bytes": self.removed_bytes,
             "kept_in_use": [_as_dict(store) for store in self.kept],
@@ -115,6 +120,9 @@ def cache(*, clear: bool = False, older_than: str | None = None) -> CacheResult:
                     (removed if remove_store(store.path) else kept).append(store)
             for build in killed_builds(folder):
                 remove_killed_build(build)
+            for path in extracted(folder):
+                if time.time() - path.stat().st_mtime >= age_s:
+                    shutil.rmtree(path, ignore_errors=True)
             for path in [*before.measurements, *_digests(folder)]:
                 with suppress(FileNotFoundError):  # two clear at once
                     if time.time() - path.stat().st_mtime >= age_s:
@@ -131,6 +139,7 @@ def cache(*, clear: bool = False, older_than: str | None = None) -> CacheResult:
         after.half_built_bytes,
         after.synthetic_bytes,
         after.digests_bytes,
+        after.extracted_bytes,
         max(before.size_bytes - after.size_bytes, 0) if clear else 0,
         tuple(removed),
         tuple(kept),
@@ -156,6 +165,7 @@ def _look(folder: Path) -> CacheResult:
         sum(map(size_of, killed_builds(folder))),
         sum(size_of(found) for pattern in SYNTHETIC for found in folder.glob(pattern)),
         sum(map(size_of, _digests(folder))),
+        sum(map(size_of, extracted(folder))),
     )
 
 

@@ -78,6 +78,7 @@ def _print(found: CacheResult) -> None:
         "photographs that are being decoded, or were when a process was killed": found.half_built_bytes,
         "synthetic photographs, for searches without --data; cache clear leaves them": found.synthetic_bytes,
         "checksums of photographs": found.digests_bytes,
+        "photographs that were taken out of Parquet files": found.extracted_bytes,
     }
     print_lines(where, [f"{what}: {describe_bytes(size)}" for what, size in rest.items() if size])
     if found.old:

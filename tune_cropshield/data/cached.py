@@ -20,6 +20,7 @@ from tune_cropshield.data.store_use import is_in_use, last_used
 
 STORE = re.compile(r"[0-9a-f]{16}")
 KILLED_BUILD = re.compile(r"([0-9a-f]{16})\.tmp-\d+-[0-9a-f]+")
+EXTRACTED = re.compile(r"extracted-[0-9a-f]{16}(\.\d+-[0-9a-f]+)?")
 OLD_S = 30 * 86400.0  # not used for so long, stores are offered for removal
 DIGESTS = "digests.json"
 
@@ -76,6 +77,11 @@ def old_stores(cache_dir: Path) -> tuple[int, int]:
 def killed_builds(cache_dir: Path) -> list[Path]:
     """Returns what builds that were killed have left, and those that are going on."""
     return [path for path in _entries(cache_dir, KILLED_BUILD) if path.is_dir()]
+
+
+def extracted(cache_dir: Path) -> list[Path]:
+    """Returns the folders of photographs that were taken out of Parquet files, half-written ones among them."""
+    return [path for path in _entries(cache_dir, EXTRACTED) if path.is_dir()]
 
 
 def remove_store(path: Path) -> bool:

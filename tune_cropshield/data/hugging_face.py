@@ -62,8 +62,8 @@ def read_metadata(config: DataConfig) -> LabelTable | None:
 
 def _files(root: Path) -> Iterator[tuple[str, Path]]:
     """Yields (how its paths begin, the file) of the metadata in a folder, its parts of a split, and those of data/."""
-    folders = [root, *(root / name for name in _side_folders(root)), root / "data"]
-    folders += [root / "data" / name for name in _side_folders(root / "data")]
+    folders = [root, *(root / name for name in side_folders(root)), root / "data"]
+    folders += [root / "data" / name for name in side_folders(root / "data")]
     for folder in folders:
         file = next((folder / name for name in METADATA if os.path.isfile(folder / name)), None)
         if file is not None:
@@ -71,7 +71,8 @@ def _files(root: Path) -> Iterator[tuple[str, Path]]:
             yield ("" if place == "." else f"{place}/"), file
 
 
-def _side_folders(folder: Path) -> list[str]:
+def side_folders(folder: Path) -> list[str]:
+    """Returns the folders in a folder that are named after parts of a split; none where it cannot be looked into."""
     try:
         with os.scandir(folder) as entries:
             return sorted(entry.name for entry in entries if entry.is_dir() and side_of(entry.name) is not None)

@@ -68,7 +68,7 @@ def read_label_table(path: Path) -> LabelTable:
         table = read_parquet(path)
         names = class_names(table.schema)
         plain = plain_columns(table)
-        columns = {name: [_as_text(value, names.get(name)) for value in plain[name]] for name in plain}
+        columns = {name: [as_text(value, names.get(name)) for value in plain[name]] for name in plain}
         return LabelTable(path, columns, [f"row {number}" for number in range(1, table.num_rows + 1)])
     text = _text_of(path)
     found = _from_json_lines(path, text) if suffix in JSON_LINES else _from_csv(path, text)
@@ -193,36 +193,45 @@ def _from_json_lines(path: Path, text: str) -> LabelTable:
         raise DataError(f"{path}: each line must be a JSON object, but got {', '.join(wrong[:EXAMPLES])}{more}")
     plain = {name for row in rows for name, value in row.items() if not isinstance(value, dict | list)}
     names = dict.fromkeys(name for row in rows for name in row if name in plain)
-    return LabelTable(path, {name: [_as_text(row.get(name), None) for row in rows] for name in names}, places)
+    return LabelTable(path, {name: [as_text(row.get(name)) for row in rows] for name in names}, places)
 
 
-def _as_text(value: object, names: Sequence[str] | None) -> str:
-    """Returns a cell as a person reads it. names: of the classes that its numbers stand for."""
+def as_text(value: object, names: Sequence[str] | None = None) -> str:
+    """Returns a cell as a person reads it. names: of the classes that its numbers stand for; -1 stands for none."""
     if value is None or value != value:  # NaN
         return ""
-    if names is not None and isinstance(value, int) and 0 <= value < len(names):
-        return names[value]
+    if names is not None and isinstance(value, int):
+        return names[value] if 0 <= value < len(names) else ""
     return _cell(str(value))
 
 
-def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pyarrow.Table:
-    """Returns the columns of a Parquet file; left out, those of plain values.
+def read_parquet(path: Path) -> pyarrow.Table:
+    """Returns the columns of plain values in a Parquet file; raises as `parquet_schema` does."""
+    from pyarrow import ArrowException, types
+    from pyarrow import parquet as reader
+
+    schema = parquet_schema(path)
+    plain = [field.name for field in schema if not (types.is_nested(field.type) or _is_bytes(field.type))]
+    try:
+        return reader.read_table(path, columns=plain)
+    except (ArrowException, OSError) as error:
+        raise DataError(f"{path}: cannot be read as Parquet: {' '.join(str(error).split())}") from None
+
+
+def parquet_schema(path: Path) -> pyarrow.Schema:
+    """Returns the names and types of a Parquet file's columns.
 
     Raises DataError where it is none, or pyarrow, which comes with Ray Tune, is missing.
     """
     try:
-        from pyarrow import ArrowException, types
+        from pyarrow import ArrowException
         from pyarrow import parquet as reader
     except ImportError:
         raise DataError(f"{path}: a Parquet file needs pyarrow:  {install_command('pyarrow')}") from None
     try:
-        if columns is None:
-            schema = reader.read_schema(path)
-            columns = [field.name for field in schema if not (types.is_nested(field.type) or _is_bytes(field.type))]
-        return reader.read_table(path, columns=list(columns))
+        return reader.read_schema(path)
     except (ArrowException, OSError) as error:
-        what = " ".join(str(error).split())
-        raise DataError(f"{path}: cannot be read as Parquet: {what}") from None
+        raise DataError(f"{path}: cannot be read as Parquet: {' '.join(str(error).split())}") from None
 
 
 def _is_bytes(kind: pyarrow.DataType) -> bool:

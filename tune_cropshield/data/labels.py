@@ -463,7 +463,11 @@ def _check_together(
 
 def _note(table: LabelTable, columns: Mapping[str, list[str]], asked_for: Mapping[str, str], count: int) -> str:
     """Returns which columns were read, and which were not."""
-    used = [asked_for.get(role) or role for role in columns]
+    names = {name.casefold() for name in table.columns}
+    used = [
+        asked_for.get(role) or next((n for n in (role, *OTHER_NAMES.get(role, ())) if n in names), role)
+        for role in columns
+    ]
     known = {name.casefold() for name in (*used, *OTHER_NAMES["path"])}
     unused = [name for name in table.columns if name.casefold() not in known]
     also = f"; not used: {', '.join(map(printable, unused))}" if unused else ""

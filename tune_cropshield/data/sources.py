@@ -1,7 +1,8 @@
 """Where photographs come from, with their classes and their sides of a given split, whichever [data] names.
 
-A folder of classes (folder.py), folders of a split under any names (side_folders.py), a table of labels (labels.py), or
-a folder with a metadata file (hugging_face.py): everything behind this module works alike for all of them.
+A folder of classes (folder.py), folders of a split under any names (side_folders.py), a table of labels (labels.py), a
+folder with a metadata file (hugging_face.py), or photographs inside Parquet files (embedded.py): everything behind this
+module works alike for all of them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import shlex
 from pathlib import Path
 
 from tune_cropshield.config.settings import DataConfig
+from tune_cropshield.data.embedded import embedded_files, take_out
 from tune_cropshield.data.folder import ImageFolder, ListedFolder, list_folder, read_listed
 from tune_cropshield.data.hugging_face import read_metadata
 from tune_cropshield.data.labels import list_labelled, list_rows
@@ -28,6 +30,9 @@ def list_photographs(config: DataConfig, *, for_training: bool = True) -> Listed
     Raises:
         DataError: they cannot be trained on, with everything that is wrong.
     """
+    if files := embedded_files(config):
+        inside, root = take_out(config, files)
+        return list_rows(inside, root, config.at({"columns": {}}), for_training=for_training)
     if config.labels:
         return list_labelled(config, for_training=for_training)
     if config.train:
