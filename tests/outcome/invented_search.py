@@ -15,6 +15,7 @@ import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState
 
+from tune_cropshield.config.goals import Goal
 from tune_cropshield.config.settings import DataConfig, RunConfig, save_config
 from tune_cropshield.config.space import SearchSpace, load_space
 from tune_cropshield.data.dataset import LeafData, open_data
@@ -22,14 +23,14 @@ from tune_cropshield.data.split_file import write_split
 from tune_cropshield.memory.choose.pairs import Figures, Pair, Plan, plan_for_cpu
 from tune_cropshield.search.endings import DIVERGED, FINISHED, OUTCOME, PRUNED, REASON
 from tune_cropshield.search.folder import save_settings, trial_folder
-from tune_cropshield.search.journal import open_study
+from tune_cropshield.search.journal import note_goal, open_study
 from tune_cropshield.search.launches import note_start
 from tune_cropshield.search.plan_file import save_plan
 from tune_cropshield.search.resources import Resources
 from tune_cropshield.training.metrics import EpochMetrics
 from tune_cropshield.training.models import build_model
 from tune_cropshield.training.predictions import Judged
-from tune_cropshield.training.run_folder import CONFIG, RunFolder
+from tune_cropshield.training.run_folder import CONFIG, RunFolder, best_so_far
 
 SPACE = """
 [trial]
@@ -83,12 +84,17 @@ class InventedTrial:
 
 
 def invent_search(
-    folder: Path, leaves: Path, cache: Path, trials: list[InventedTrial], plan: Plan | None = None
+    folder: Path,
+    leaves: Path,
+    cache: Path,
+    trials: list[InventedTrial],
+    plan: Plan | None = None,
+    metric: str = "val_acc",
 ) -> LeafData:
     """Writes a search of `trials` on the photographs in `leaves` into the new folder, and returns the photographs."""
     folder.mkdir(parents=True)
     (folder / "space.toml").write_text(SPACE)
-    space = load_space(folder / "space.toml", {"data": {"dir": str(leaves)}})
+    space = load_space(folder / "space.toml", {"data": {"dir": str(leaves)}, "search": {"metric": metric}})
     (folder / "space.toml").unlink()
     data = open_data(space.data, {32}, cache)
     plan = plan or plan_for_cpu((16, 32, 64, 128))
@@ -96,17 +102,19 @@ def invent_search(
     save_plan(folder, plan)
     write_split(folder, data)
     note_start(folder, ["search", "--data", str(leaves)], data, ONE_CPU, None)
-    study = open_study(folder)
+    study = open_study(folder, goal=space.goal)
+    note_goal(study, space.goal)
     for number, trial in enumerate(trials):
-        _add_to_study(study, trial)
+        _add_to_study(study, trial, space.goal, plan)
         _write_records(trial_folder(folder, number), space, plan, data, trial)
     return data
 
 
-def _add_to_study(study: optuna.Study, trial: InventedTrial) -> None:
+def _add_to_study(study: optuna.Study, trial: InventedTrial, goal: Goal, plan: Plan) -> None:
     states = {FINISHED: TrialState.COMPLETE, None: TrialState.RUNNING, "failed": TrialState.FAIL}
     state = states.get(trial.outcome, TrialState.PRUNED)
-    best = [max(trial.accuracies[: count + 1]) for count in range(len(trial.accuracies))]
+    lines = [_epoch(epoch, accuracy, trial, plan, goal).line() for epoch, accuracy in enumerate(trial.accuracies, 1)]
+    best = list(best_so_far(lines).values())
     attributes = (
         {}
         if trial.outcome is None
@@ -134,18 +142,18 @@ def _write_records(folder: Path, space: SearchSpace, plan: Plan, data: LeafData,
     folder.mkdir()
     save_config(RunConfig(data=DataConfig(**space.data.model_dump()), trial=settings), folder / CONFIG)
     run = RunFolder(folder)
-    lines = [_epoch(epoch, accuracy, trial, plan) for epoch, accuracy in enumerate(trial.accuracies, 1)]
+    lines = [_epoch(epoch, accuracy, trial, plan, space.goal) for epoch, accuracy in enumerate(trial.accuracies, 1)]
     for line in lines:
-        run.add_metrics(line.as_dict())
+        run.add_metrics(line.line())
     if lines:
         torch.manual_seed(0)
-        best = max(lines, key=lambda line: line.val_acc)
+        best = max(lines, key=lambda line: space.goal.rank_of(line.as_dict()))
         run.save_best(
-            build_model("tiny_cnn", len(data.classes)).state_dict(), trial.predictions, best.as_dict(), data.classes
+            build_model("tiny_cnn", len(data.classes)).state_dict(), trial.predictions, best.line(), data.classes
         )
 
 
-def _epoch(epoch: int, accuracy: float, trial: InventedTrial, plan: Plan) -> EpochMetrics:
+def _epoch(epoch: int, accuracy: float, trial: InventedTrial, plan: Plan, goal: Goal) -> EpochMetrics:
     bound = trial.parameters["max_norm"]
     norm = 1.2 + accuracy
     figures = plan.figures.get(plan.best(trial.parameters["effective_batch"]), Figures())
@@ -166,6 +174,7 @@ def _epoch(epoch: int, accuracy: float, trial: InventedTrial, plan: Plan) -> Epo
         "data_wait_s": 0.02,
         "epoch_s": 1.5,
         "peak_vram_mib": figures.measured_reserved_mib or 0.0,
+        "goal": goal,
     }
     return EpochMetrics(**values | trial.metrics)
 
