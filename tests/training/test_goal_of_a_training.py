@@ -11,6 +11,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tune_cropshield.cli import main
 from tune_cropshield.config.settings import DataConfig, RunConfig, TrialConfig
 from tune_cropshield.data.dataset import DeviceData, open_data
 from tune_cropshield.errors import ConfigError
@@ -113,3 +114,14 @@ def test_an_own_metric_that_cannot_judge_is_told_before_anything_is_trained(own:
 def test_metrics_of_ours_need_no_check() -> None:
     check_own_metric("val_auc", [], 2)
     assert math.isnan(own_value("val_auc", torch.zeros(0, dtype=torch.int64), torch.zeros(0, 2)))
+
+
+def test_evaluate_tells_the_own_metric_and_lives_without_it(
+    own: Path, drawn_leaves: Path, data: DeviceData, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    last = run_trial(config(drawn_leaves, metric=f"{own}:surprise", epochs=1), data, home / "run", lambda report: None)
+    assert main(["evaluate", str(home / "run"), "--split", "val"]) == 0
+    assert f"surprise {last.best_value:.4f}" in capsys.readouterr().out.splitlines()
+    own.write_text("def surprise(labels, probabilities):\n    return None\n")
+    assert main(["evaluate", str(home / "run"), "--split", "val"]) == 0
+    assert "must return a finite number, but returned None" in capsys.readouterr().out

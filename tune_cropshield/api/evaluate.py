@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from tune_cropshield.api.report import write_again
 from tune_cropshield.config.faults import command_line as command_words
 from tune_cropshield.config.faults import validated
 from tune_cropshield.config.places import cache_dir
+from tune_cropshield.config.registry import is_own
 from tune_cropshield.config.settings import DataConfig
 from tune_cropshield.data.split import TEST
 from tune_cropshield.errors import UserError
@@ -39,7 +40,7 @@ class EvaluationResult:
     remarks: sentences on what was left out, on photographs that it was trained on, and on a run of an earlier version.
     table, picture: the confusion matrix as .csv and .png. predictions, wrong: all photographs with what they were taken
     for, and those taken for another class, the most confident first, as .csv. report: the search's report.html that was
-    written again.
+    written again. own_metric: {name: value} of the user's own metric that the network was chosen by; empty elsewhere.
     """
 
     split: str
@@ -57,6 +58,7 @@ class EvaluationResult:
     predictions: Path
     wrong: Path
     report: Path | None = None
+    own_metric: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def photographs(self) -> int:
@@ -153,6 +155,7 @@ class EvaluationResult:
             "auc": self.auc,
             "classes_present": self.classes_present,
             "loss": self.loss,
+            **self.own_metric,
             "remarks": self.remarks,
             "classes": self.class_rows(),
             "confusion": self.evaluation.confusion_KK.tolist(),
@@ -203,6 +206,7 @@ def evaluate(
     photographs = choose_photographs(run_dir, config, classes, given, split, cache_dir())
     evaluation, rows = evaluate_on(photographs, config, classes, weights)
     part, name = photographs.part, free_name(folder, photographs.name, photographs.store.root)
+    own_metric, noted = _own_value(config.trial.metric, evaluation)
     result = EvaluationResult(
         split=part,
         data=photographs.store.root,
@@ -213,11 +217,12 @@ def evaluate(
         expected=photographs.expected,
         trained=photographs.trained,
         validated=photographs.validated,
-        remarks=[*earlier_preparation(run_dir), *remarks(photographs, classes, rows)],
+        remarks=[*earlier_preparation(run_dir), *remarks(photographs, classes, rows), *noted],
         table=folder / f"confusion_{name}.csv",
         picture=folder / f"confusion_{name}.png",
         predictions=folder / f"predictions_{name}.csv",
         wrong=folder / f"wrong_{name}.csv",
+        own_metric=own_metric,
     )
     try:
         _write(result, folder, weights, name)
@@ -230,6 +235,19 @@ def _places(data: AnyPath | None, labels: AnyPath | None, columns: AnyColumns | 
     """Returns what was given in [data]; nothing where the network's own photographs are meant."""
     given = {"data": data, "labels": labels, "columns": columns}
     return {name: value for name, value in places_of(given).items() if value}
+
+
+def _own_value(metric: str, evaluation: Evaluation) -> tuple[dict[str, float], list[str]]:
+    """Returns {name: value} of the user's own metric that the network was chosen by, and why it is not known."""
+    from tune_cropshield.training.own_metric import own_value
+
+    if not is_own(metric):
+        return {}, []
+    try:
+        value = own_value(metric, evaluation.labels_N, evaluation.probabilities_NK)
+    except UserError as error:  # the file may be gone, or its metric not defined for these photographs
+        return {}, [f"what it was chosen by is not told: {error}"]
+    return {metric.rpartition(":")[2]: value}, []
 
 
 def _write(result: EvaluationResult, folder: Path, weights: Path, name: str) -> None:

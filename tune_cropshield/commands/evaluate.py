@@ -100,6 +100,8 @@ def _print(result: EvaluationResult) -> None:
     over = "" if present == len(result.classes) else f" over the {present} classes that have photographs here"
     say(console, f"macro F1 {result.macro_f1:.4f}{over}   loss {result.loss:.4f}")
     say(console, f"balanced accuracy {result.balanced_accuracy:.4f}   AUC {words.accuracy(result.auc)}")
+    for name, value in result.own_metric.items():
+        say(console, f"{name} {value:.4f}")
     if (line := one_answer_line(pairs_of(result.judged), result.split)) is not None:
         say(console, line)
     num_wrong = result.photographs - result.right

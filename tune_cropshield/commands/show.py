@@ -145,4 +145,6 @@ def _cell(name: str, value: Any) -> str:
 
     if name.removeprefix("best_") in SHARES:
         return words.accuracy(value)
+    if name.startswith("best_") and isinstance(value, float):  # what the search goes by
+        return f"{value:.4f}"
     return words.setting(value)
