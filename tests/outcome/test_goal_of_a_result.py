@@ -12,8 +12,10 @@ from test_report import read
 
 from tune_cropshield.api.results import open_search
 from tune_cropshield.cli import main
+from tune_cropshield.config.goals import GOALS, VAL_ACC, Goal
 from tune_cropshield.data.split import VAL
 from tune_cropshield.data.split_file import read_split
+from tune_cropshield.outcome import words
 from tune_cropshield.outcome.conclusion import conclusion, judge
 from tune_cropshield.outcome.confirm import Candidate, ConfirmedRun, candidates
 from tune_cropshield.outcome.export import write_best
@@ -43,6 +45,14 @@ def test_the_summary_says_the_goal_first_and_the_accuracy_beside_it(by_loss: Pat
     facts = summary_facts(read_study(by_loss), by_loss)
     assert facts["metric"] == "val_loss"
     assert (facts["best"]["trial"], facts["best"]["best_val_loss"], facts["best"]["best_val_acc"]) == (1, 0.6, 0.5)
+
+
+def test_a_tested_network_is_told_by_the_goal_first() -> None:
+    record = {"accuracy": 0.9, "macro_f1": 0.75, "loss": 0.3, "cost": 0.25}
+    assert words.tested(GOALS["val_macro_f1"], record) == "test_macro_f1 0.7500, "
+    assert words.tested(GOALS["val_loss"], record) == "test_loss 0.3000, "
+    assert words.tested(Goal("cost", False), record) == "test_cost 0.2500, "
+    assert words.tested(VAL_ACC, record) == words.tested(GOALS["val_auc"], record) == ""
 
 
 def test_best_holds_the_network_with_the_lowest_loss(by_loss: Path) -> None:

@@ -203,8 +203,8 @@ def look_at_test_photographs(search: Search, finish: Finish) -> None:
         {name: record[name] for name in ("photographs", "right", "accuracy", "accuracy_interval")},
     )
     finish.lines.append(
-        f"on {words.counted(record['photographs'], 'test photograph')}, which no training has used: test_acc "
-        f"{words.accuracy(record['accuracy'])} (95 % interval "
+        f"on {words.counted(record['photographs'], 'test photograph')}, which no training has used: "
+        f"{words.tested(search.space.goal, record)}test_acc {words.accuracy(record['accuracy'])} (95 % interval "
         f"{words.share_interval(tuple(record['accuracy_interval']))})"
     )
     pairs = pairs_in([row["class"] for row in record["classes"]], record["confusion"])

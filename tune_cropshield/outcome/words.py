@@ -30,6 +30,20 @@ def named_values(goal: Goal, line: Mapping[str, Any]) -> str:
     return told if goal.is_accuracy or "val_acc" not in line else f"{told}, val_acc {accuracy(line['val_acc'])}"
 
 
+IN_EVALUATION = {"val_macro_f1": "macro_f1", "val_balanced_acc": "balanced_acc", "val_auc": "auc", "val_loss": "loss"}
+
+
+def tested(goal: Goal, record: Mapping[str, Any]) -> str:
+    """Returns what stands before the accuracy on test photographs: the goal's value there, as "test_macro_f1 0.8, ".
+
+    "" where the accuracy is the goal, or the record (evaluation_test.json) does not know it.
+    """
+    value = record.get(IN_EVALUATION.get(goal.name, goal.name))
+    if goal.is_accuracy or value is None:
+        return ""
+    return f"test_{goal.name.removeprefix('val_')} {goal.text(value)}, "
+
+
 def over_parts(lines: Sequence[dict[str, Any]]) -> str:
     """Returns what follows the accuracy of a trial in parts: its spread, as in " ± 0.0210 over 5 parts".
 

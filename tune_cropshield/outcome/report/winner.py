@@ -237,7 +237,8 @@ def _tested(tested: dict[str, Any] | None, record: SearchRecord) -> str:
     missing = f" ({gone} of its {tested['expected']} were missing)" if gone else ""
     return (
         f"On the test photographs, which no trial has used, {what} right on {right} of {count} photographs{missing}: "
-        f"test_acc {words.accuracy(tested['accuracy'])}, 95 % interval {words.share_interval(interval(right, count))}, "
+        f"{words.tested(record.goal, tested)}test_acc {words.accuracy(tested['accuracy'])}, 95 % interval "
+        f"{words.share_interval(interval(right, count))}, "
         f"{words.points(drop)} points compared with val_acc."
     )
 
