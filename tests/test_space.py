@@ -228,8 +228,8 @@ def test_every_fault_of_a_space_is_told_at_once_with_its_key(tmp_path: Path) -> 
         ),
         (
             "[space]\nunfreeze_epochs = {int = [0, 8]}\n[search]\nepochs = 8",
-            "space.unfreeze_epochs: `unfreeze_epochs < epochs` must hold, but got 8 and 8: to train the last layer "
-            "alone throughout, set freeze_backbone = true",
+            "space.unfreeze_epochs: `unfreeze_epochs < epochs` must hold, but got 8 and 8: lower it or train "
+            "longer; freeze_backbone = true trains the head alone throughout",
         ),
         (
             "[trial]\nfreeze_backbone = true\n[space]\nlayer_decay = {uniform = [0.6, 1.0]}",

@@ -19,6 +19,7 @@ from tune_cropshield.config.settings import DataConfig, TrialConfig, stops_early
 from tune_cropshield.data.dataset import DeviceData, open_data
 from tune_cropshield.data.mixing import Targets
 from tune_cropshield.errors import ConfigError
+from tune_cropshield.memory.choose.for_gpu import estimate_for
 from tune_cropshield.memory.measure.trial_step import TrialStep
 from tune_cropshield.training.build import build_trainer
 from tune_cropshield.training.graphs import Eager, nothing
@@ -354,6 +355,15 @@ def test_memory_and_speed_are_measured_on_the_whole_network() -> None:
     before = [parameter.detach().clone() for parameter in step._trainer.step.model.parameters()]
     step.window()
     assert not any(torch.equal(a, b) for a, b in zip(before, step._trainer.step.model.parameters(), strict=True))
+
+
+def test_the_estimate_counts_the_gradients_and_the_optimizers_state_of_the_whole_network() -> None:
+    settings = {"model": "tiny_cnn", "image_size": 32, "precision": "fp32"}
+    staged = estimate_for(TrialConfig.model_validate({**settings, "unfreeze_epochs": 3, "layer_decay": 0.5}), 4)
+    assert staged.gradients_mib == pytest.approx(98_196 * 4 / 2**20)
+    assert staged.optimizer_mib == pytest.approx(2 * 98_196 * 4 / 2**20)
+    frozen = estimate_for(TrialConfig.model_validate({**settings, "freeze_backbone": True}), 4)
+    assert frozen.gradients_mib == pytest.approx((128 * 4 + 4) * 4 / 2**20)
 
 
 def test_the_first_slow_epoch_of_the_whole_network_has_not_spilled() -> None:

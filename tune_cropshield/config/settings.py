@@ -288,8 +288,8 @@ def _stays_frozen(trial: TrialConfig) -> str | None:
     if trial.unfreeze_epochs < trial.epochs:
         return None
     return (
-        f"`unfreeze_epochs < epochs` must hold, but got {trial.unfreeze_epochs} and {trial.epochs}: to train the last "
-        "layer alone throughout, set freeze_backbone = true"
+        f"`unfreeze_epochs < epochs` must hold, but got {trial.unfreeze_epochs} and {trial.epochs}: lower it or train "
+        "longer; freeze_backbone = true trains the head alone throughout"
     )
 
 
