@@ -265,6 +265,12 @@ def test_a_parameter_that_cannot_be_searched_is_told_with_those_that_can(tmp_pat
         ("[trial]\nunfreeze_epochs = 5\n[search]\nepochs = 8", 6, (6,)),  # nor while its backbone is frozen
         ("[space]\nunfreeze_epochs = {choice = [0, 4]}\n[search]\nepochs = 16", 5, (5, 10)),
         (
+            "[space]\nfreeze_backbone = {choice = [true, false]}\n[space.when.freeze_backbone.false]\n"
+            "layer_decay = {uniform = [0.5, 1.0]}\nunfreeze_epochs = {int = [0, 4]}\n[search]\nepochs = 16",
+            5,
+            (5, 10),
+        ),
+        (
             '[space]\noptimizer = {choice = ["adamw", "sgd"]}\n[space.when.optimizer.sgd]\n'
             "unfreeze_epochs = {int = [2, 4]}\n[search]\nepochs = 16",
             5,
