@@ -40,6 +40,8 @@ def no_number(labels, probabilities):
     return float("nan")
 def val_acc(labels, probabilities):
     return 1.0
+def outcome(labels, probabilities):
+    return 1.0
 """
 
 
@@ -103,7 +105,8 @@ def test_an_own_metric_stands_in_every_file_and_goes_on_with_the_training(
         ("word", "mine.py:word' must return a finite number, but returned '0.5'"),
         ("many", "mine.py:many' must return a finite number, but returned array"),
         ("no_number", "mine.py:no_number' must return a finite number, but returned nan"),
-        ("val_acc", "val_acc is a metric of its own already; give the function another name"),
+        ("val_acc", "val_acc means something else already; give the function another name"),
+        ("outcome", "outcome means something else already; give the function another name"),
     ],
 )
 def test_an_own_metric_that_cannot_judge_is_told_before_anything_is_trained(own: Path, name: str, fault: str) -> None:

@@ -15,7 +15,12 @@ from tune_cropshield.errors import ConfigError
 from tune_cropshield.training.metrics import METRIC_NAMES
 from tune_cropshield.training.run_folder import PART, PART_ENDED
 
-TAKEN = (*METRIC_NAMES, METRIC, HIGHER_IS_BETTER, PART, PART_ENDED)  # names in a line of metrics
+# Names in a line of metrics, and in what a trial of a search reports.
+TAKEN = (
+    *(*METRIC_NAMES, METRIC, HIGHER_IS_BETTER, PART, PART_ENDED),
+    *("best_value", "best_val_acc", "best_epoch", "done", "outcome", "reason", "notes", "memory_retries", "disk_full"),
+    *("config", "date", "hostname", "node_ip", "pid", "timestamp", "trial_id", "training_iteration"),  # Ray's own
+)
 
 
 def own_value(metric: str, labels_N: Tensor, probabilities_NK: Tensor) -> float:
@@ -53,7 +58,7 @@ def check_own_metric(metric: str, labels: Sequence[int], num_classes: int) -> No
         return
     name = metric.rpartition(":")[2]
     if name in TAKEN:
-        raise ConfigError([f"metric {metric!r}: {name} is a metric of its own already; give the function another name"])
+        raise ConfigError([f"metric {metric!r}: {name} means something else already; give the function another name"])
     generator = torch.Generator().manual_seed(0)
     probabilities_NK = torch.rand(len(labels), num_classes, generator=generator).softmax(dim=1)
     own_value(metric, torch.tensor(labels, dtype=torch.int64), probabilities_NK)
