@@ -675,6 +675,7 @@ def test_photographs_inside_parquet_files_are_taken_out(home: Path) -> None:
         "val/000004.jpg": ("ok", "val"),
         "val/000005.jpg": ("rust", "val"),
     }
+    assert list_photographs(config).notes == ("labels of 5 photographs from leaves (columns path, label, split)",)
     found = open_data(config, {16}, home / "cache" / "tune_cropshield")
     assert (len(found.split.train), len(found.split.val)) == (3, 2)
     assert cache().extracted_bytes > 5 * 500

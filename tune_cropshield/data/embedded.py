@@ -74,8 +74,9 @@ def take_out(config: DataConfig, files: Sequence[Path]) -> tuple[LabelTable, Pat
         finally:
             shutil.rmtree(aside, ignore_errors=True)
     table = read_label_table(folder / TABLE)
-    cells = {name: column for name, column in table.columns.items() if name != "place"}
-    named = Path(config.labels) if config.labels else Path(config.dir) / files[0].name
+    used = [name for name, cells in table.columns.items() if name in ("path", "label") or any(cells)]
+    cells = {name: table.columns[name] for name in used if name != "place"}
+    named = files[0] if len(files) == 1 else Path(config.dir)
     return LabelTable(named, cells, table.columns["place"]), folder
 
 
