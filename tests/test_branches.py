@@ -11,6 +11,7 @@ import pytest
 
 from tune_cropshield.config.domain import Domain, covering
 from tune_cropshield.config.space import SearchSpace, load_space, space_from
+from tune_cropshield.config.starts import usual_starts
 from tune_cropshield.errors import ConfigError
 from tune_cropshield.search.folder import save_settings
 from tune_cropshield.search.trial_settings import settings_mark
@@ -247,3 +248,13 @@ def test_a_network_of_ones_own_is_searched_under_the_whole_path_of_its_file(
 def test_what_is_fixed_for_the_only_choice_of_a_list_is_no_fault_of_the_default() -> None:
     found = space("[trial]\nmomentum = 0.8\n[space]\noptimizer = {choice = ['sgd']}\nlr = {log = [1e-4, 1e-2]}")
     assert (found.trial_config().momentum, found.trial_config({"optimizer": "sgd"}).momentum) == (0.8, 0.8)
+
+
+def test_each_combination_is_tried_once_first_where_they_are_few() -> None:
+    def starts(trials: int) -> list[tuple[Any, ...]]:
+        text = TWO_OPTIMIZERS.replace("lr =", "image_size = {choice = [32, 48]}\n    lr =", 1)
+        found = usual_starts(space(text, search={"trials": trials}))
+        return [(start["optimizer"], start["image_size"], start["lr"]) for start in found]
+
+    assert starts(12) == [("adamw", 32, 1e-3), ("adamw", 48, 1e-3), ("sgd", 32, 0.03), ("sgd", 48, 0.03)]
+    assert starts(11) == [("adamw", 32, 1e-3), ("sgd", 32, 0.03)]

@@ -24,6 +24,7 @@ SHIPPED = [
     "efficientnet_b0",
     "resnet50_fine_tuning",
     "resnet50_onecycle",
+    "small_networks",
     "tiny_cnn",
 ]
 

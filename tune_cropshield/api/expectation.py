@@ -89,8 +89,9 @@ def expect(
         if len(families) > 1:
             trials = [one.trial_config() for one, _ in families]
             named = zip(trials, speeds, strict=True)
-            how = "; ".join(f"{trial.model} at {trial.image_size} px: {told}" for trial, (_, told) in named)
-            how = f"the mean of {len(families)} ({how})"
+            each = ", ".join(f"{one.model} at {one.image_size} px {words.number(rate)}" for one, (rate, _) in named)
+            several = f"plain steps of {len(families)} networks and sizes"
+            how = f"{several}, timed now on this {resources.device} ({each} images/s)"
     except RuntimeError as error:  # no memory left beside other programs
         epoch_s, how = None, " ".join(str(error).split())
     budget = None

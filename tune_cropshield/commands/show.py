@@ -81,7 +81,8 @@ def _print_search(found: ShownSearch) -> None:
     columns: list[tuple[str, Kind]] = [
         (name.removeprefix("best_"), "whole" if name == "outcome" else "number") for name in first
     ]
-    names = [name for name in shown[0] if name not in first and name in found.searched | {"pair": ""}]
+    searched = {name.rpartition(".")[2] for name in found.searched} | {"pair"}  # a choice's own: when.optimizer.sgd.lr
+    names = [name for name in shown[0] if name not in first and name in searched]
     columns += [(name, "number") for name in names]
     rows = [[_cell(name, row[name]) for name in (*first, *names)] for row in shown]
     where.print()

@@ -61,16 +61,18 @@ def family_starts(optimizer: str, fine_tuned: bool) -> tuple[Setting, ...]:
 def usual_starts(space: SearchSpace) -> tuple[dict[str, Value], ...]:
     """Returns the settings to try first with the optimizer of `space`, in terms of it; those whose lr it holds.
 
-    Where several networks, or optimizers with ranges of their own, are searched, it is the best one of each.
+    Where several networks or sizes, or optimizers with ranges of their own, are searched, it is the best one of each
+    combination, or, where these would be more than a third of the trials, of each network and optimizer.
     """
     families = space.families
     if len(families) == 1:
         return _usual_starts_of_one(space.narrowed(families[0]))
-    found: dict[tuple[str, str], dict[str, Value]] = {}
-    for family in families:
+    found: dict[tuple[Any, ...], dict[str, Value]] = {}
+    for number, family in enumerate(families):
         ours = space.narrowed(family)
+        trial, few = ours.trial_config(), 3 * len(families) <= space.search.trials
         for start in _usual_starts_of_one(ours)[:1]:
-            found.setdefault((ours.trial_config().model, ours.trial_config().optimizer), {**family, **start})
+            found.setdefault((number,) if few else (trial.model, trial.optimizer), {**family, **start})
     return tuple(found.values())
 
 

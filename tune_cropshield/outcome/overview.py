@@ -35,7 +35,7 @@ class Overview:
         kind: "search" or "training" (`train`).
         state: "running", "finished", "interrupted", "failed", or "damaged".
         why: a sentence: why it ended early, or what is wrong with it; "" where there is nothing to say.
-        model: the network; None where it is not known.
+        model: the network, or those that are searched; None where it is not known.
         data: the folder of photographs; "" for drawn ones, None where it is not known.
         done, of: a search's trials that have ended, and all that were asked for; a training's epochs.
         best_val_acc: of the best epoch; None before the first.
@@ -109,7 +109,7 @@ def _of_search(folder: Path) -> Overview:
         raise UserError(f"{folder / SETTINGS} is empty")
     search, trial, data = (_table(tables, name) for name in ("search", "trial", "data"))
     about: dict[str, Any] = {
-        "model": trial.get("model", TrialConfig.model_fields["model"].default),
+        "model": _networks(tables, trial),
         "data": _place(data),
         "begun": _begun(folder, SETTINGS),
     }
@@ -141,6 +141,14 @@ def _of_search(folder: Path) -> Overview:
 def _place(data: Mapping[str, Any]) -> str:
     """Returns where the photographs of [data] come from: a table, a folder, or the folder to train on."""
     return str(next((data[name] for name in ("labels", "dir", "train") if data.get(name)), ""))
+
+
+def _networks(tables: dict[str, Any], trial: dict[str, Any]) -> str:
+    """Returns the network of a search, or those that it chooses from."""
+    searched = _table(tables, "space").get("model")
+    if isinstance(searched, dict) and isinstance(searched.get("choice"), list):
+        return ", ".join(map(str, searched["choice"]))
+    return str(trial.get("model", TrialConfig.model_fields["model"].default))
 
 
 def _of_training(folder: Path) -> Overview:

@@ -14,8 +14,15 @@ from tune_cropshield.outcome import words
 
 
 def searched(tables: Mapping[str, Any]) -> dict[str, str]:
-    """Returns {name: its range} of what is searched."""
-    return {name: _range(domain) for name, domain in _table(tables, "space").items()}
+    """Returns {name: its range} of what is searched; a range of a choice's own under "when.optimizer.sgd.lr"."""
+    space = _table(tables, "space")
+    found = {name: _range(domain) for name, domain in space.items() if name != "when"}
+    when = _table(space, "when")
+    for choice in when:
+        for value in _table(when, choice):
+            ranges = _table(when[choice], value)
+            found |= {f"when.{choice}.{value}.{name}": _range(domain) for name, domain in ranges.items()}
+    return found
 
 
 def fine_tuning(trial: Mapping[str, Any]) -> str:

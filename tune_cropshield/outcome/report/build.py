@@ -13,6 +13,7 @@ from tune_cropshield.outcome import words
 from tune_cropshield.outcome.report import (
     clipping,
     course,
+    families,
     final,
     memory,
     mistakes,
@@ -26,6 +27,7 @@ from tune_cropshield.outcome.report.evidence import Evidence, read_evidence
 from tune_cropshield.outcome.report.judgement import Judgement
 from tune_cropshield.outcome.report.page import Page, render
 from tune_cropshield.outcome.report.search_record import SearchRecord, read_search
+from tune_cropshield.search.prepare import networks_in_words
 
 REPORT = "report.html"
 
@@ -62,6 +64,7 @@ def build_page(record: SearchRecord, evidence: Evidence, data: LeafData | str) -
         final.section(record),
         photographs.section(record, data),
         course.section(record),
+        families.section(record),
         parameters.section(record),
         clipping.section(record),
         memory.section(record),
@@ -101,6 +104,8 @@ def notices(record: SearchRecord, judgement: Judgement | str) -> list[str]:
 def _subtitle(record: SearchRecord) -> str:
     config = next((trial.config for trial in record.trials if trial.config is not None), None)
     parts = [f"{config.trial.model} at {config.trial.image_size} px"] if config is not None else []
+    if record.space is not None and len(record.space.families) > 1:
+        parts = [networks_in_words(record.space)]
     if record.starts:
         start = record.starts[-1]
         parts.append(f"{start.get('photographs', '?')} photographs in {start.get('classes', '?')} classes")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict
 
-from tune_cropshield.memory.choose.pairs import Figures, Pair
+from tune_cropshield.memory.choose.pairs import Figures, Pair, Plan
 from tune_cropshield.outcome import words
 from tune_cropshield.outcome.report.page import Block, Chart, Section, Table, Text
 from tune_cropshield.outcome.report.search_record import SearchRecord, TrialRecord
@@ -22,7 +22,7 @@ def section(record: SearchRecord) -> Section:
     plan = record.plan
     if plan is None and not used:
         return Section("memory", title, [Text("There is no memory plan, and no trial has a result.")])
-    planned = plan.figures if plan is not None and plan.share_mib is not None else {}
+    planned = _planned(record) if plan is not None and plan.share_mib is not None else set()
     pairs = sorted({*used, *planned}, key=lambda pair: (pair.effective_batch, -pair.micro_batch))
     blocks: list[Block] = [Text(_summary(record, used), strong=True)]
     on_gpu = any(_peak_mib(trials) for trials in used.values()) or (plan is not None and plan.share_mib is not None)
@@ -67,8 +67,21 @@ def _peak_mib(trials: list[TrialRecord]) -> float:
     return max((line["peak_vram_mib"] for trial in trials for line in trial.lines), default=0.0)
 
 
+def _plans(record: SearchRecord) -> list[Plan]:
+    """Returns the plans of all networks and sizes of a search."""
+    if record.plan is None:
+        return []
+    return [plan for _, plan in record.plan.families] or [record.plan]
+
+
+def _planned(record: SearchRecord) -> set[Pair]:
+    return {pair for plan in _plans(record) for pair in plan.figures}
+
+
 def _figures(record: SearchRecord, pair: Pair) -> Figures:
-    return record.plan.figures.get(pair, Figures()) if record.plan is not None else Figures()
+    """Returns the figures of a pair, of the network and size that takes the most with it where there are several."""
+    found = [plan.figures[pair] for plan in _plans(record) if pair in plan.figures]
+    return max(found, key=lambda figures: figures.reserved_mib or 0.0, default=Figures())
 
 
 def _label(pair: Pair) -> str:

@@ -24,15 +24,18 @@ PALEST = 0.15  # place on the scale of colours of the worst trial's line, which 
 
 @dataclass(frozen=True)
 class Axis:
-    """One vertical axis. places: of each trial, from 0 (bottom) to 1 (top); ticks: (place, label)."""
+    """One vertical axis.
+
+    places: of each trial, from 0 (bottom) to 1 (top), None where it does not have the parameter; ticks: (place, label).
+    """
 
     name: str
-    places: Sequence[float]
+    places: Sequence[float | None]
     ticks: Sequence[tuple[float, str]]
 
 
 def parallel_coordinates(record: SearchRecord, names: Sequence[str]) -> Chart:
-    """Returns the chart of the trials that have a result; every one of them has all parameters in `names`.
+    """Returns the chart of the trials that have a result. A line passes by the axis of a parameter that it has not.
 
     A line is the darker the more accurate its trial is. The reference setting and the winner stand out, and are drawn
     last.
@@ -56,13 +59,15 @@ def parallel_coordinates(record: SearchRecord, names: Sequence[str]) -> Chart:
     standing_out = [index for number in special for index, trial in enumerate(trials) if trial.number == number]
     for index in [*plain, *standing_out]:
         trial = trials[index]
-        good = axes[0].places[index] if goal.higher_is_better else 1 - axes[0].places[index]
+        place = axes[0].places[index] or 0.0
+        good = place if goal.higher_is_better else 1 - place
         shade = sample_colorscale(SEQUENTIAL, PALEST + (1 - PALEST) * good)[0]
         name, color, dash = special.get(trial.number, ("", shade, "solid"))
         figure.add_scatter(
             x=list(range(len(axes))),
             y=[axis.places[index] for axis in axes],
             mode="lines",
+            connectgaps=True,
             name=name,
             showlegend=bool(name),
             line={"color": color, "dash": dash, "width": 3 if name else 1.2},
@@ -81,11 +86,15 @@ def parallel_coordinates(record: SearchRecord, names: Sequence[str]) -> Chart:
 
 
 def _parameter_axis(name: str, trials: Sequence[TrialRecord]) -> Axis:
-    values = [trial.parameters[name] for trial in trials]
-    distribution = trials[0].frozen.distributions[name]
+    having = [trial for trial in trials if name in trial.parameters]
+    values = [trial.parameters[name] for trial in having]
+    distribution = having[0].frozen.distributions[name]
     if isinstance(distribution, CategoricalDistribution):
-        return choice_axis(name, values, distribution.choices)
-    return numeric_axis(name, values, log=distribution.log)  # type: ignore[attr-defined]
+        axis = choice_axis(name, values, distribution.choices)
+    else:
+        axis = numeric_axis(name, values, log=distribution.log)  # type: ignore[attr-defined]
+    places = dict(zip((trial.number for trial in having), axis.places, strict=True))
+    return Axis(name, [places.get(trial.number) for trial in trials], axis.ticks)
 
 
 def choice_axis(name: str, values: Sequence[Any], choices: Sequence[Any]) -> Axis:

@@ -27,7 +27,7 @@ MOST_AXES = 8  # of the parallel coordinates
 def section(record: SearchRecord) -> Section:
     """Returns parallel coordinates, importances and slices."""
     title = "The parameters"
-    names = [name for name in record.parameter_names if all(name in trial.parameters for trial in record.with_result)]
+    names = [name for name in record.parameter_names if any(name in trial.parameters for trial in record.with_result)]
     if not record.with_result or not names:
         return Section(
             "parameters",
@@ -83,13 +83,15 @@ def _slice(record: SearchRecord, name: str) -> Chart:
 def _split_by_outcome(figure: Figure, record: SearchRecord, name: str) -> None:
     """Replaces Optuna's points, coloured by number, by ones that tell how the trials ended; its axis stays."""
     figure.data = []
-    values: list[Any] = [trial.parameters[name] for trial in record.with_result]
+    values: list[Any] = [trial.parameters.get(name) for trial in record.with_result]
+    tried = [value for value in values if value is not None]
     if figure.layout.xaxis.type == "category":
-        choices = next(trial.frozen.distributions[name] for trial in record.with_result).choices  # type: ignore[attr-defined]
-        values = [chart_text(words.setting(value)) for value in values]
+        known = next(trial.frozen.distributions for trial in record.with_result if name in trial.parameters)
+        choices = known[name].choices  # type: ignore[attr-defined]
+        values = [chart_text(words.setting(value)) if value is not None else None for value in values]
         figure.update_xaxes(categoryarray=[chart_text(words.setting(choice)) for choice in words.in_order(choices)])
-    elif figure.layout.xaxis.type != "log" and all(isinstance(value, int) for value in values):
-        whole_numbers(figure, max(values))
+    elif figure.layout.xaxis.type != "log" and all(isinstance(value, int) for value in tried):
+        whole_numbers(figure, max(tried))
     add_trials(figure, record, values, [trial.value for trial in record.with_result])
     figure.update_layout(xaxis_title=name, yaxis_title=f"best {record.goal.name}", showlegend=True)
     if figure.layout.xaxis.type == "log":

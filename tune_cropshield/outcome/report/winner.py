@@ -21,6 +21,7 @@ from tune_cropshield.outcome.report.theme import BLUE, GREEN
 from tune_cropshield.outcome.shares import OnSamePhotographs, interval
 from tune_cropshield.search.endings import FINISHED, RUNNING, UNFINISHED
 from tune_cropshield.search.start_points import reference_differs
+from tune_cropshield.search.trial_settings import PAIR
 
 TRIED = (
     "The search tries it as trial 0, and trains it to the end if that takes no more than a tenth of the search's "
@@ -271,9 +272,10 @@ def _table(record: SearchRecord, winner: TrialRecord) -> Table:
     rows: list[tuple[str, ...]] = []
     highlighted = set()
     names = list(dict.fromkeys([*record.parameter_names, "effective_batch"]))
+    of_some = {PAIR} | ({*record.space.domains()} - {*record.space.space} if record.space is not None else set())
     for name in names:
         values = [
-            words.setting(trial.parameters.get(name, trial.setting(name) if name != "pair" else None))
+            words.setting(trial.parameters.get(name, trial.setting(name) if name not in of_some else None))
             for trial in shown
         ]
         if len(set(values)) > 1:
