@@ -132,9 +132,11 @@ def _differences(begun: Begun, given: Mapping[str, Any], photographs: Photograph
         now, tables = _said_by_space(begun, given), _tables_of(given["space"])
         named = {name for table in ("data", "trial", "space", "search") for name in tables.get(table, {})}
         named |= begun.space.trial.keys() | begun.space.space.keys() | begun.named  # what was removed differs too
+        asked = settings_by_name(now)
+        named |= {name for name in asked if name.startswith("when.")}  # ranges of a choice's own
         told |= {
             name: difference(name, then.get(name), value)
-            for name, value in settings_by_name(now).items()
+            for name, value in asked.items()
             if name in named and name not in MAY_CHANGE and not _is_same(name, then.get(name), value)
         }
         if "start" in tables:
