@@ -696,3 +696,75 @@ def test_faults_of_photographs_inside_parquet_files_name_the_row(home: Path) -> 
     )
     with pytest.raises(DataError, match=r"there is no column 'disease' for label; its columns are image, label: say"):
         list_photographs(DataConfig(dir=str(file.parent), columns={"label": "disease"}))
+
+
+def test_columns_that_parquet_files_with_photographs_do_not_have_are_told(home: Path) -> None:
+    file = home / "leaves.parquet"
+    with_pictures(file, [0, 1, 0], named=True)
+    config = DataConfig(labels=str(file), columns={"group": "plnt", "path": "img"})
+    with pytest.raises(
+        DataError, match=r": there is no column 'plnt' for group and 'img' for path; its columns are im"
+    ):
+        list_photographs(config)
+    with pytest.raises(
+        DataError, match=r"^the photographs lie inside .*leaves.parquet: leave out the folder \(--data "
+    ):
+        list_photographs(DataConfig(labels=str(file), dir=str(home)))
+    assert len(placed(DataConfig(labels=str(file), columns={"path": "image", "group": ""}))) == 3
+
+
+def test_long_names_of_photographs_in_parquet_files_are_shortened(home: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    file = home / "leaves.parquet"
+    pictures = [{"bytes": b"\xff\xd8", "path": "x" * 300 + ".jpg"}] * 2
+    parquet.write_table(pyarrow.table({"image": pictures, "label": ["a", "b"]}), file)
+    assert list(placed(DataConfig(labels=str(file)))) == [f"all/00000{n}_{'x' * 56}.jpg" for n in (1, 2)]
+
+
+def folders_of_classes(root: Path) -> Path:
+    """Returns a folder with the classes a and b."""
+    for name in ("a", "b"):
+        (root / "leaves" / name).mkdir(parents=True)
+        for number in range(3):
+            Image.new("RGB", (20, 20), (80 * number, 9, 99)).save(root / "leaves" / name / f"{number}.jpg")
+    return root / "leaves"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("metadata.csv", b"\xf6", "is not UTF-8"),
+        ("metadata.csv", b"", "is empty"),
+        ("x.parquet", b"version https://git-lfs.github.com/spec/v1", "cannot be read as Parquet"),
+    ],
+)
+def test_faulty_files_beside_folders_of_classes_can_be_passed_by(
+    home: Path, name: str, content: bytes, told: str
+) -> None:
+    root = folders_of_classes(home)
+    (root / name).write_bytes(content)
+    with pytest.raises(DataError, match=rf"{told}.*; if folders name the classes, set class_depth = 1 in \[data\]$"):
+        list_photographs(DataConfig(dir=str(root)))
+    assert list_photographs(DataConfig(dir=str(root), class_depth=1)).classes == ("a", "b")
+
+
+def test_columns_that_nothing_uses_are_told(home: Path) -> None:
+    root = folders_of_classes(home)
+    config = DataConfig(train=str(root / "a"), val=str(root / "b"), columns={"group": "plant"})
+    with pytest.raises(DataError, match=r"^columns in \[data\] is only used with a table of labels"):
+        list_photographs(config)
+    (root / "metadata.csv").write_text("file_name,plant\na/0.jpg,1\n")
+    with pytest.raises(
+        DataError, match=r"metadata.csv: there is no column 'label'; its columns are 'file_name', 'plan"
+    ):
+        list_photographs(DataConfig(dir=str(root), columns={"group": "plant"}))
+
+
+def test_a_metadata_file_without_names_of_files_is_told(home: Path) -> None:
+    for side, header in (("train", "file_name,label"), ("test", "name,label")):
+        (home / "leaves" / side).mkdir(parents=True)
+        (home / "leaves" / side / "metadata.csv").write_text(f"{header}\n0.jpg,a\n")
+    with pytest.raises(DataError, match=r"test.metadata.csv has no column 'file_name', unlike .*train.metadata.csv: "):
+        list_photographs(DataConfig(dir=str(home / "leaves")))

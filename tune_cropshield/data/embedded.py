@@ -32,12 +32,15 @@ if TYPE_CHECKING:
 EXTRACTED = "extracted-"  # how the folders in the cache begin
 TABLE = "labels.csv"
 ROWS_AT_ONCE = 128
+LONGEST_NAME = 60  # letters of four bytes each, where file systems know 255 bytes
 
 
 def embedded_files(config: DataConfig) -> list[Path]:
     """Returns the Parquet files that hold photographs: `config.labels`, or those in `config.dir`; none elsewhere.
 
     In a folder they lie directly, in data/, or in folders named after the parts of a split.
+
+    Raises DataError where one cannot be read, or a folder is given beside `config.labels`.
     """
     if config.labels:
         found = [Path(config.labels)] if Path(config.labels).suffix.lower() in PARQUET else []
@@ -47,7 +50,10 @@ def embedded_files(config: DataConfig) -> list[Path]:
         found = [path for folder in folders for path in _parquet_in(folder)]
     else:
         found = []
-    return [path for path in found if os.path.isfile(path) and _image_column(path) is not None]
+    inside = [path for path in found if os.path.isfile(path) and _image_column(path, config) is not None]
+    if inside and config.labels and config.dir:
+        raise DataError(f"the photographs lie inside {config.labels}: leave out the folder (--data {config.dir})")
+    return inside
 
 
 def take_out(config: DataConfig, files: Sequence[Path]) -> tuple[LabelTable, Path]:
@@ -59,7 +65,6 @@ def take_out(config: DataConfig, files: Sequence[Path]) -> tuple[LabelTable, Pat
         DataError: a file has no column of labels, or a row no photograph.
         DiskFull: there is no space for the photographs.
     """
-    label = config.columns.get("label", "label")
     key = [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
     name = hashlib.sha256(json.dumps([key, config.columns]).encode()).hexdigest()[:16]
     folder = cache_dir() / f"{EXTRACTED}{name}"
@@ -68,7 +73,7 @@ def take_out(config: DataConfig, files: Sequence[Path]) -> tuple[LabelTable, Pat
         try:
             aside.mkdir(parents=True)
             with raising_disk_full(aside):
-                _write(aside, files, config, label)
+                _write(aside, files, config)
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(aside, folder)
         finally:
@@ -80,7 +85,7 @@ def take_out(config: DataConfig, files: Sequence[Path]) -> tuple[LabelTable, Pat
     return LabelTable(named, cells, table.columns["place"]), folder
 
 
-def _write(folder: Path, files: Sequence[Path], config: DataConfig, label: str) -> None:
+def _write(folder: Path, files: Sequence[Path], config: DataConfig) -> None:
     """Writes the photographs of the files into `folder`, and a table of them."""
     sides = [side_of(re.split(r"[-_.]", path.name)[0]) or side_of(path.parent.name) for path in files]
     several = None not in sides and len(set(sides)) > 1
@@ -91,11 +96,7 @@ def _write(folder: Path, files: Sequence[Path], config: DataConfig, label: str) 
         table.writerow(["path", *roles, "place"])
         for path, side in zip(files, sides, strict=True):
             schema = parquet_schema(path)
-            if label not in schema.names:
-                raise DataError(
-                    f"{path}: there is no column {label!r} for label; its columns are {', '.join(schema.names)}: say "
-                    "which one it is (--columns label=NAME)"
-                )
+            _check_columns(path, schema, config)
             inside = folder / (side or "all")
             inside.mkdir(exist_ok=True)
             for row, (image, cells) in enumerate(_rows(path, schema, config, roles), 1):
@@ -104,6 +105,7 @@ def _write(folder: Path, files: Sequence[Path], config: DataConfig, label: str) 
                     faults.append(f"{path.name} row {row}")
                     continue
                 known = re.sub(r"[^\w.-]+", "_", os.path.basename(str(image.get("path") or "")))
+                known = known[-LONGEST_NAME:]
                 picture = inside / (f"{number:06d}_{known}" if known else f"{number:06d}.jpg")
                 picture.write_bytes(image["bytes"])
                 if several and cells.get("split") == "":
@@ -124,7 +126,7 @@ def _rows(
     """Yields the image of each row, and what its columns say, as text."""
     from pyarrow import parquet
 
-    image, names = _image_column(path), class_names(schema)
+    image, names = _image_column(path, config), class_names(schema)
     of_role = {role: config.columns.get(role, role) for role in roles}
     wanted = [name for name in of_role.values() if name in schema.names]
     with parquet.ParquetFile(path) as file:
@@ -133,14 +135,33 @@ def _rows(
                 yield row[image], {role: as_text(row.get(name), names.get(name)) for role, name in of_role.items()}
 
 
-def _image_column(path: Path) -> str | None:
-    """Returns the column of a Parquet file that holds photographs; None where there is none."""
+def _image_column(path: Path, config: DataConfig) -> str | None:
+    """Returns the column of a Parquet file that holds photographs; None where there is none, or paths are meant."""
     from pyarrow import types
 
-    for field in parquet_schema(path):
-        if types.is_struct(field.type) and "bytes" in {part.name for part in field.type}:
-            return str(field.name)
-    return None
+    fields = {str(field.name): field.type for field in parquet_schema(path)}
+    inside = [
+        name for name, kind in fields.items() if types.is_struct(kind) and "bytes" in {part.name for part in kind}
+    ]
+    wanted = config.columns.get("path")
+    if wanted in fields:
+        return wanted if wanted in inside else None
+    if config.labels and config.dir and {"path", "file_name"} & fields.keys():
+        return None
+    return inside[0] if inside else None
+
+
+def _check_columns(path: Path, schema: pyarrow.Schema, config: DataConfig) -> None:
+    """Raises DataError where columns were named that a Parquet file does not have, or label is none of them."""
+    wanted = {"label": "label"} | config.columns
+    missing = {role: name for role, name in wanted.items() if name not in schema.names and (name or role == "label")}
+    if missing:
+        told = " and ".join(f"{name!r} for {role}" for role, name in missing.items())
+        example = ",".join(f"{role}=NAME" for role in missing)
+        raise DataError(
+            f"{path}: there is no column {told}; its columns are {', '.join(schema.names)}: say which one it is "
+            f"(--columns {example})"
+        )
 
 
 def _parquet_in(folder: Path) -> list[Path]:

@@ -37,10 +37,20 @@ def read_metadata(config: DataConfig) -> LabelTable | None:
     tables = [(place, read_label_table(file)) for place, file in _files(root)]
     labelled = [(place, table) for place, table in tables if {path_column, label_column} <= table.columns.keys()]
     if not labelled:
+        if tables and config.columns:
+            first = tables[0][1]
+            lacking = [name for name in (path_column, label_column) if name not in first.columns]
+            raise DataError(
+                f"{first.path}: there is no column {' and no column '.join(map(repr, lacking))}; its columns are "
+                f"{', '.join(map(repr, first.columns))}: mend columns in [data], or leave it out where folders name "
+                "the classes"
+            )
         return None
     if len(labelled) < len(tables):
-        without = next(table for _, table in tables if label_column not in table.columns)
-        raise DataError(f"{without.path} has no column {label_column!r}, unlike {labelled[0][1].path}: give it one")
+        without, missing = next(
+            (table, name) for _, table in tables for name in (label_column, path_column) if name not in table.columns
+        )
+        raise DataError(f"{without.path} has no column {missing!r}, unlike {labelled[0][1].path}: give it one")
     names = {role: config.columns.get(role, role) for role in TABLE_COLUMNS} | {"path": path_column}
     wanted = [role for role, name in names.items() if any(name in table.columns for _, table in labelled)]
     columns: dict[str, list[str]] = {names[role]: [] for role in wanted}

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from tune_cropshield.config.settings import DataConfig
 from tune_cropshield.data.embedded import embedded_files, take_out
@@ -19,6 +21,9 @@ from tune_cropshield.data.labels import list_labelled, list_rows
 from tune_cropshield.data.side_folders import list_side_folders
 from tune_cropshield.data.split import check_folds, check_given_folds
 from tune_cropshield.errors import DataError
+
+ONLY_WITH_A_TABLE = "columns in [data] is only used with a table of labels: give one (--labels), or leave it out"
+Read = TypeVar("Read")
 
 
 def list_photographs(config: DataConfig, *, for_training: bool = True) -> ListedFolder:
@@ -30,22 +35,34 @@ def list_photographs(config: DataConfig, *, for_training: bool = True) -> Listed
     Raises:
         DataError: they cannot be trained on, with everything that is wrong.
     """
-    if files := embedded_files(config):
+    if config.columns and config.train:
+        raise DataError(ONLY_WITH_A_TABLE)
+    if files := _or_folders(embedded_files, config):
         inside, root = take_out(config, files)
         return list_rows(inside, root, config.at({"columns": {}}), for_training=for_training)
     if config.labels:
         return list_labelled(config, for_training=for_training)
     if config.train:
         return list_side_folders(config, for_training=for_training)
-    if (table := read_metadata(config)) is not None:
+    if (table := _or_folders(read_metadata, config)) is not None:
         return list_rows(table, Path(os.path.abspath(config.dir)), config, for_training=for_training)
     if config.columns:
-        raise DataError("columns in [data] is only used with a table of labels: give one (--labels), or leave it out")
+        raise DataError(ONLY_WITH_A_TABLE)
     root = Path(config.dir)
     try:
         return list_folder(root, config.class_depth, config.merge, exclude=config.exclude, for_training=for_training)
     except DataError as error:
         raise DataError(f"{error}{_or_a_table(root)}") from None
+
+
+def _or_folders(read: Callable[[DataConfig], Read], config: DataConfig) -> Read:
+    """Returns what `read` finds in the folder of `config`; its fault tells how such files are passed by."""
+    try:
+        return read(config)
+    except DataError as error:
+        if not config.dir or config.labels:
+            raise
+        raise DataError(f"{error}; if folders name the classes, set class_depth = 1 in [data]") from None
 
 
 def _or_a_table(root: Path) -> str:
