@@ -426,6 +426,21 @@ def test_groups_folds_and_weights_of_a_table_reach_the_split(photos: Path, tmp_p
     assert "6 groups of photographs, as the table says: the split keeps each together" in remarks(data)
 
 
+def test_folds_that_lack_a_class_are_told_before_anything_is_decoded(photos: Path, tmp_path: Path) -> None:
+    config = table(photos, "path,label,fold", *(f"{name},{'abc'[n % 3]},{n % 3}" for n, name in enumerate(NAMES)))
+    check_photographs(config)
+    told = (
+        "each fold must hold photographs of each class, but 'a' is in 1 of 3 folds, 'b' is in 1 of 3 folds, 'c' is in "
+        '1 of 3 folds: deal them into all, or leave the column unused (columns = {fold = ""} in [data])'
+    )
+    with pytest.raises(DataError) as caught:
+        check_photographs(config, folds=3)
+    assert str(caught.value) == f"{config.labels}: {told}"
+    with pytest.raises(DataError) as caught:
+        open_data(config, [16], tmp_path / "cache", folds=3)
+    assert str(caught.value) == f"{config.labels}: {told}"
+
+
 def test_groups_of_a_table_give_way_to_another_rule(photos: Path, tmp_path: Path) -> None:
     rows = [f"{n}.jpg,{'ab'[n % 2]},g{n // 4}{n % 2}" for n in range(12)]
     config = table(photos, "path,label,group", *rows).model_copy(update={"group": "none"})

@@ -23,6 +23,7 @@ from tune_cropshield.data.sources import scan_photographs
 from tune_cropshield.data.split import (
     TEST,
     Split,
+    check_classes_of_folds,
     check_folds,
     check_given_folds,
     fold_of,
@@ -127,6 +128,8 @@ def open_data(
     dealt = given_folds(folder, store.paths)
     check_folds(max(folds, config.folds), given, config.place, folder.given_by)
     check_given_folds(max(folds, config.folds), dealt, config.place)
+    if dealt:
+        check_classes_of_folds(max(folds, config.folds), dealt, labels, store.classes, config.place)
     if kept is not None and [(row.photograph, row.digest) for row in kept] == [
         *zip(store.paths, store.digests, strict=True)
     ]:

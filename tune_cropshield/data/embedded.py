@@ -40,7 +40,9 @@ def embedded_files(config: DataConfig) -> list[Path]:
 
     In a folder they lie directly, in data/, or in folders named after the parts of a split.
 
-    Raises DataError where one cannot be read, or a folder is given beside `config.labels`.
+    Where `config.labels` has a column of paths, and `config.dir` says where these begin, it holds paths.
+
+    Raises DataError where one cannot be read.
     """
     if config.labels:
         found = [Path(config.labels)] if Path(config.labels).suffix.lower() in PARQUET else []
@@ -50,10 +52,7 @@ def embedded_files(config: DataConfig) -> list[Path]:
         found = [path for folder in folders for path in _parquet_in(folder)]
     else:
         found = []
-    inside = [path for path in found if os.path.isfile(path) and _image_column(path, config) is not None]
-    if inside and config.labels and config.dir:
-        raise DataError(f"the photographs lie inside {config.labels}: leave out the folder (--data {config.dir})")
-    return inside
+    return [path for path in found if os.path.isfile(path) and _image_column(path, config) is not None]
 
 
 def take_out(config: DataConfig, files: Sequence[Path]) -> tuple[LabelTable, Path]:

@@ -15,11 +15,11 @@ from typing import TypeVar
 
 from tune_cropshield.config.settings import DataConfig
 from tune_cropshield.data.embedded import embedded_files, take_out
-from tune_cropshield.data.folder import ImageFolder, ListedFolder, list_folder, read_listed
+from tune_cropshield.data.folder import SAYS_NOTHING, ImageFolder, ListedFolder, list_folder, read_listed
 from tune_cropshield.data.hugging_face import read_metadata
 from tune_cropshield.data.labels import list_labelled, list_rows
 from tune_cropshield.data.side_folders import list_side_folders
-from tune_cropshield.data.split import check_folds, check_given_folds
+from tune_cropshield.data.split import check_classes_of_folds, check_folds, check_given_folds
 from tune_cropshield.errors import DataError
 
 ONLY_WITH_A_TABLE = "columns in [data] is only used with a table of labels: give one (--labels), or leave it out"
@@ -90,4 +90,6 @@ def check_photographs(config: DataConfig, *, folds: int = 1) -> None:
     """
     listed = list_photographs(config)
     check_folds(folds, {side for _, _, side in listed.images if side is not None}, config.place, listed.given_by)
-    check_given_folds(folds, [said.fold for said in listed.said.values()], config.place)
+    numbers = [listed.said.get(image.path, SAYS_NOTHING).fold for image, _, _ in listed.images]
+    check_given_folds(folds, numbers, config.place)
+    check_classes_of_folds(folds, numbers, [label for _, label, _ in listed.images], listed.classes, config.place)

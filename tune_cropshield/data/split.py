@@ -210,6 +210,29 @@ def check_given_folds(folds: int, numbers: Sequence[int | None], place: str) -> 
         )
 
 
+def check_classes_of_folds(
+    folds: int, numbers: Sequence[int | None], labels: Sequence[int], classes: Sequence[str], place: str
+) -> None:
+    """Raises DataError where there are to be several folds, as a table deals them, and one of them lacks a class.
+
+    numbers: the fold of each image, None for those of the test. labels: its class. place: the table.
+    """
+    dealt = Counter((number, label) for number, label in zip(numbers, labels, strict=True) if number is not None)
+    if folds == 1 or not dealt:
+        return
+    of_class = Counter(label for number, label in dealt)  # the folds that hold some of it
+    faults = [
+        f"{name!r} is in {of_class[label]} of {folds} folds"
+        for label, name in enumerate(classes)
+        if of_class[label] < folds
+    ]
+    if faults:
+        raise DataError(
+            f"{place}: each fold must hold photographs of each class, but {', '.join(faults)}: deal them into all, or "
+            'leave the column unused (columns = {fold = ""} in [data])'
+        )
+
+
 def check_folds(folds: int, given: Collection[str], folder: str, given_by: str = "the folders") -> None:
     """Raises DataError where there are to be several folds although the validation photographs are given.
 
