@@ -18,7 +18,7 @@ from tune_cropshield.config.model_names import check_model_name
 from tune_cropshield.config.settings import DataConfig, RunConfig, TrialConfig
 from tune_cropshield.data.dataset import DeviceData, open_data
 from tune_cropshield.data.preparation import Preparation, judged_on, normalisation_of
-from tune_cropshield.errors import ConfigError
+from tune_cropshield.errors import ConfigError, UserError
 from tune_cropshield.memory.predict.estimate import estimate_memory
 from tune_cropshield.outcome.onnx import write_onnx
 from tune_cropshield.outcome.predict import predict
@@ -171,6 +171,10 @@ def test_a_network_of_timm_is_trained_resumed_used_and_exported(data: DeviceData
     assert shares == pytest.approx([1.0, 1.0, 1.0])
     pytest.importorskip("onnxscript")
     assert write_onnx(whole, tmp_path / "model.onnx") < 1e-3
+
+    (whole / "preparation.json").write_text(json.dumps({**prepared, "mean": [0.4, 0.4, 0.4]}), encoding="utf-8")
+    with pytest.raises(UserError, match=r"with mean \(0.4, 0.4, 0.4\) and .*, but the timm that is installed has"):
+        list(predict(whole, photographs, torch.device("cpu")))
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])

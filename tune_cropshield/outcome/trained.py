@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tune_cropshield.config.own_files import kept
 from tune_cropshield.config.settings import PLACES, RunConfig, TrialConfig, load_config
 from tune_cropshield.config.space import SETTINGS
+from tune_cropshield.config.timm_names import is_timms
 from tune_cropshield.config.toml_files import read_toml
 from tune_cropshield.errors import ConfigError, UserError
 from tune_cropshield.files import printable
@@ -88,18 +89,43 @@ def _read_classes(path: Path) -> list[str]:
     return [printable(name) for name in classes]  # earlier versions took a folder's name as it was
 
 
+def _check_normalisation(model: str, run_dir: Path) -> None:
+    """Raises UserError where images were normalised in another way when the network was trained.
+
+    timm says how a network's images are normalised, and may say something else in another version.
+    """
+    from tune_cropshield.data.preparation import normalisation_of
+
+    path = run_dir / PREPARATION
+    if not is_timms(model) or not path.is_file():
+        return
+    try:
+        written = json.loads(path.read_text(encoding="utf-8"))
+        then = tuple(written["mean"]), tuple(written["std"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} cannot be read: {error!r}") from None
+    now = normalisation_of(model)
+    if then != tuple(now):
+        raise UserError(
+            f"{path} says that {model} was trained with mean {then[0]} and standard deviation {then[1]}, but the timm "
+            f"that is installed has {now.mean} and {now.std}: install the version of timm that it was trained with"
+        )
+
+
 def load_trained(trial: TrialConfig, num_classes: int, weights: Path, device: torch.device) -> nn.Module:
     """Returns the network of `trial` with the weights in `weights`, on `device`, ready to predict.
 
     A user's own network is built by the copy of its file that lies beside the weights: it was trained so.
 
-    Raises UserError when the file is damaged or holds the weights of another network.
+    Raises UserError when the file is damaged or holds the weights of another network, and where timm normalises images
+    for the network in another way by now.
     """
     from safetensors.torch import load_file
 
     from tune_cropshield.training.build import memory_format
     from tune_cropshield.training.models import build_model, load_weights
 
+    _check_normalisation(trial.model, weights.parent)
     as_trained = kept("model", trial.model, weights.parent)
     model = build_model(as_trained, num_classes, dropout=trial.dropout, head=trial.head, image_size=trial.final_size)
     try:
