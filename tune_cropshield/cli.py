@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 from tune_cropshield import __version__
 from tune_cropshield.config.closest import did_you_mean
+from tune_cropshield.config.registry import fault_of_own_code
 from tune_cropshield.errors import RunFailure, UserError
 from tune_cropshield.files import is_disk_full
 from tune_cropshield.shell import PROGRAM, command
@@ -157,6 +158,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if is_disk_full(error):
             return _complain(f"no space left on the disk: {error}", BAD_INPUT)
+        if (fault := fault_of_own_code(error)) is not None:
+            return _complain(fault, BAD_INPUT)
         traceback.print_exc()
         return _complain("this is a fault of tune_cropshield: please report it with the lines above", FAILED)
 

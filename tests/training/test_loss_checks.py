@@ -59,6 +59,15 @@ class Unweighted(SampleLoss):
     def per_sample(self, logits_BK, labels_B):
         return F.cross_entropy(logits_BK, labels_B, reduction="none")
 
+class OfItsMean(SampleLoss):
+    def per_sample(self, logits_BK, labels_B):
+        loss_B = F.cross_entropy(logits_BK, labels_B, reduction="none")
+        return loss_B / loss_B.mean().detach()
+
+class OwnSum(Unweighted):
+    def sum(self, logits_BK, targets):
+        return F.cross_entropy(logits_BK, targets.labels_B)
+
 class OfFive(SampleLoss):
     """Made for five classes."""
     def per_sample(self, logits_BK, labels_B):
@@ -90,6 +99,8 @@ def own(tmp_path: Path) -> Path:
         ("Nan", r"must give finite losses, but gives \[nan, nan"),
         ("NanGradient", "must have a finite gradient, but has one with NaN or infinity"),
         ("Detached", "must have a gradient, but has none: without detach, argmax or no_grad it has"),
+        ("OfItsMean", "a sample's loss must not depend on the samples beside it, as micro-batches are of any size"),
+        ("OwnSum", "sum must give the sum of per_sample over the micro-batch: leave it out, SampleLoss has one"),
         ("NeedsMore", "the label smoothing alone, but it cannot be: missing a required argument: 'gamma'"),
         ("Empty", r"Empty defines no per_sample\(self, logits_BK, labels_B\)"),
         ("Raises", r"failed with KeyError: 'mine' \(.*own.py, line \d+\); a loss is a class made from"),

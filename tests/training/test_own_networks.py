@@ -74,6 +74,14 @@ class Raises(Net):
     def forward(self, images):
         return {}["features"]
 
+class Exits(Net):
+    def forward(self, images):
+        raise SystemExit("no GPU")
+
+class Probabilities(Net):
+    def forward(self, images):
+        return super().forward(images).softmax(1)
+
 class Lazy(Net):
     def __init__(self, num_classes):
         super().__init__(num_classes)
@@ -139,6 +147,11 @@ def trial(file: Path, name: str, **settings: Any) -> TrialConfig:
         ("Cut", "no gradients can be computed: .*does not require grad"),
         ("Sized", r"image_size: .* cannot take pictures of 48 px \(RuntimeError: .*shapes cannot.*\): 32 px works"),
         ("Raises", r"KeyError: 'features' \(networks.py, line 57\)"),
+        ("Exits", r"SystemExit: no GPU \(networks.py, line 61\)"),
+        (
+            "Probabilities",
+            "it gives probabilities, which add up to 1, and not logits: leave its softmax or sigmoid out",
+        ),
         ("Lazy", r"has weights without a shape \(nn.Lazy\.\.\.\): let your function show it an image"),
         ("Nothing", "has no weights that could be trained"),
         ("of_width", r"is called as of_width\(num_classes=...\), but it takes \(classes, width=8\): "),

@@ -62,15 +62,17 @@ def expect(
         timed: the spaces of the families of `space`, each with the pair of the trial whose steps are timed.
         by_time: as many trials are searched as the time budget holds, where there is one.
 
-    Raises DataError where a search could not train on the photographs.
+    Raises DataError where a search could not train on the photographs, ConfigError where a loss or a
+    metric of the user's own does not fit them.
     """
     from tune_cropshield.config.settings import RunConfig
     from tune_cropshield.data.dataset import folded, given_folds, split_together
     from tune_cropshield.data.groups import grouping_of
     from tune_cropshield.data.remarks import remarks_before_decoding, to_beat
     from tune_cropshield.data.sources import scan_photographs
-    from tune_cropshield.search.prepare import used_photographs
+    from tune_cropshield.search.prepare import check_losses, used_photographs
     from tune_cropshield.search.time_budget import TimeBudget
+    from tune_cropshield.training.own_metric import check_own_metric
 
     config = space.data
     folder = scan_photographs(config, cache_dir / "digests.json")
@@ -81,6 +83,9 @@ def expect(
     found, dealt = grouping_of(config.group, paths, folder.layout, digests, [], folder.said), given_folds(folder, paths)
     keys, split = split_together(config, folder.classes, labels, digests, found, given, space.search.folds, dealt)
     splits = [folded(part.data, split, folder.classes, labels, keys, given, dealt) for part in parts]
+    for one, _ in timed:
+        check_losses(one, len(folder.classes))
+    check_own_metric(space.search.metric, [labels[index] for index in split.val], len(folder.classes))
     try:
         families = _of_other_speed(timed)
         speeds = [images_per_s(one, resources, pair) for one, pair in families]

@@ -73,6 +73,8 @@ REGISTRIES = {
     "metric": METRICS,
 }
 
+_own_files: set[str] = set()  # of users, that were loaded in this process
+
 
 def is_own(name: str) -> bool:
     """Tells whether `name` is a reference to a user's own code, and not a name of ours or of a library."""
@@ -116,13 +118,15 @@ def resolve(kind: str, name: str) -> Any:
     place, attribute = _parts(kind, REGISTRIES[kind].get(name, name))
     try:
         module = _load_file(Path(place)) if place.endswith(".py") else _import(place)
+        if is_own(name):
+            _own_files.update(str(file) for file in files_of(Path(module.__file__ or place)))
         return getattr(module, attribute)
     except ConfigError:
         raise
     except AttributeError:
         raise ConfigError([f"{kind} {name!r}: {place} defines no {attribute}"]) from None
     except (Exception, SystemExit) as error:  # a user's file can fail in any way
-        raise ConfigError([f"{kind} {name!r} cannot be loaded: {type(error).__name__}: {error}"]) from error
+        raise ConfigError([f"{kind} {name!r} cannot be loaded: {_said(error)}"]) from error
 
 
 @contextmanager
@@ -132,12 +136,25 @@ def own_code(kind: str, name: str) -> Iterator[None]:
         yield
     except (UserError, RunFailure):
         raise
-    except Exception as error:  # a user's code can fail in any way
+    except (Exception, SystemExit) as error:  # a user's code can fail in any way
         if not is_own(name):
             raise
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{last.filename}, line {last.lineno}"
-        raise ConfigError([f"{kind} {name!r} failed with {type(error).__name__}: {error} ({where})"]) from error
+        raise ConfigError([f"{kind} {name!r} failed with {_said(error)} ({where})"]) from error
+
+
+def fault_of_own_code(error: BaseException) -> str | None:
+    """Returns what `error` says and the line of a user's own code that it came through; None where it did not."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in _own_files]
+    if not frames:
+        return None
+    return f"{frames[-1].filename}, line {frames[-1].lineno}, failed with {_said(error)}"
+
+
+def _said(error: BaseException) -> str:
+    """Returns the kind of an error and its words, in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def source_digest(name: str) -> str | None:

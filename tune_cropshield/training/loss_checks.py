@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tune_cropshield.config import registry
 from tune_cropshield.config.settings import TrialConfig
+from tune_cropshield.data.mixing import Targets
 from tune_cropshield.errors import ConfigError
 from tune_cropshield.training.losses import SampleLoss
 
@@ -21,8 +22,8 @@ MADE_WITH = "made with its class weights and the label smoothing alone"
 def check_loss(trial: TrialConfig, num_classes: int | None = None) -> None:
     """Raises ConfigError when the loss of `trial`, a user's own, cannot be trained with as its settings say.
 
-    It cannot be made, or is no SampleLoss; it gives no finite loss with a gradient for each sample; or it passes over
-    class weights or label smoothing that the settings ask for.
+    It cannot be made, or is no SampleLoss; it gives no finite loss with a gradient for each sample; its losses
+    do not add up over micro-batches; or it passes over class weights or label smoothing that the settings ask for.
 
     Args:
         num_classes: of the photographs; None where they are not known yet. It is then tried with some number, and what
@@ -41,6 +42,7 @@ def check_loss(trial: TrialConfig, num_classes: int | None = None) -> None:
 
 def _check(trial: TrialConfig, loss: SampleLoss, num_classes: int) -> None:
     losses_B = _losses(trial.loss, loss, num_classes)
+    _check_sums(trial.loss, loss, num_classes, losses_B)
     if trial.class_weights != "none":
         loss.class_weights_K = torch.full((num_classes,), 2.0)
         if not torch.allclose(_losses(trial.loss, loss, num_classes), 2 * losses_B, rtol=1e-3):
@@ -53,6 +55,23 @@ def _check(trial: TrialConfig, loss: SampleLoss, num_classes: int) -> None:
         if torch.equal(_losses(trial.loss, loss, num_classes), losses_B):
             asked = f"label_smoothing = {trial.label_smoothing:g}"
             raise _fault(trial.loss, f"it passes over {asked}: let it use self.label_smoothing, or set that to 0")
+
+
+def _check_sums(name: str, loss: SampleLoss, num_classes: int, losses_B: Tensor) -> None:
+    """Raises ConfigError where accumulation would change what is trained: the losses must add up, however divided."""
+    logits_BK, labels_B = _samples(num_classes)
+    parts = (slice(0, 3), slice(3, SAMPLES))
+    apart_B = torch.cat([loss.per_sample(logits_BK[part].clone(), labels_B[part]) for part in parts])
+    if not torch.allclose(apart_B, losses_B, rtol=1e-3, atol=1e-5):
+        raise _fault(name, "a sample's loss must not depend on the samples beside it, as micro-batches are of any size")
+    if not torch.allclose(loss.sum(logits_BK.clone(), Targets(labels_B)), losses_B.sum(), rtol=1e-3):
+        raise _fault(name, "sum must give the sum of per_sample over the micro-batch: leave it out, SampleLoss has one")
+
+
+def _samples(num_classes: int) -> tuple[Tensor, Tensor]:
+    """Returns drawn logits, fp32 (SAMPLES, num_classes), and labels of every class as far as they go."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(SAMPLES, num_classes, generator=generator), torch.arange(SAMPLES) % num_classes
 
 
 def _made(name: str) -> SampleLoss:
@@ -79,9 +98,8 @@ def _made(name: str) -> SampleLoss:
 
 def _losses(name: str, loss: SampleLoss, num_classes: int) -> Tensor:
     """Returns the losses of some samples, (SAMPLES,), with their faults told."""
-    generator = torch.Generator().manual_seed(0)
-    logits_BK = torch.randn(SAMPLES, num_classes, generator=generator).requires_grad_()
-    labels_B = torch.arange(SAMPLES) % num_classes
+    logits_BK, labels_B = _samples(num_classes)
+    logits_BK.requires_grad_()
     called = f"per_sample of {SAMPLES} samples and {num_classes} classes"
     losses_B = loss.per_sample(logits_BK, labels_B)
     if not isinstance(losses_B, Tensor) or losses_B.shape != (SAMPLES,):

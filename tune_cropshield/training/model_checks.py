@@ -166,12 +166,17 @@ def _fault_in(network: nn.Module, size: int, images: int, *, backward: bool = Fa
     before = images_BCHW._version
     try:
         logits_BK = network(images_BCHW)
-    except Exception as error:  # every network fails in its own way
+    except (Exception, SystemExit) as error:  # every network fails in its own way
         return Fault(_in_short(error), of_size=True)
     if not isinstance(logits_BK, torch.Tensor) or logits_BK.shape != (images, CLASSES):
         shape = tuple(logits_BK.shape) if isinstance(logits_BK, torch.Tensor) else type(logits_BK).__name__
         expected = f"for {images} images and {CLASSES} classes, not logits ({images}, {CLASSES})"
         return Fault(f"it gives {shape} {expected}", of_size=False)
+    if images_BCHW.device.type != "meta" and bool(
+        (logits_BK >= 0).all() and ((logits_BK.sum(1) - 1).abs() < 1e-5).all()
+    ):
+        advice = "leave its softmax or sigmoid out, the loss has one"
+        return Fault(f"it gives probabilities, which add up to 1, and not logits: {advice}", of_size=False)
     if logits_BK.dtype != torch.float32:
         found = str(logits_BK.dtype).removeprefix("torch.")
         return Fault(f"it gives {found} for float32 images, not float32", of_size=False)
@@ -185,7 +190,7 @@ def _fault_in(network: nn.Module, size: int, images: int, *, backward: bool = Fa
     return None
 
 
-def _in_short(error: Exception) -> str:
+def _in_short(error: BaseException) -> str:
     """Returns what a network's failure says, and where in a user's own file it was."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(LIBRARIES)]
     text = " ".join(str(error).split())[:120].rstrip(".")
