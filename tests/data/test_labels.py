@@ -441,6 +441,23 @@ def test_folds_that_lack_a_class_are_told_before_anything_is_decoded(photos: Pat
     assert str(caught.value) == f"{config.labels}: {told}"
 
 
+def test_copies_that_a_table_deals_into_several_folds_are_told(photos: Path, tmp_path: Path) -> None:
+    (photos / "11.jpg").write_bytes((photos / "0.jpg").read_bytes())
+    sides = ["test" if n in (5, 9) else "train" for n in range(len(NAMES))]
+    rows = [f"{name},{'ab'[n // 6]},{sides[n]},{'' if sides[n] == 'test' else n % 3}" for n, name in enumerate(NAMES)]
+    config = table(photos, "path,label,split,fold", *rows)
+    data = open_data(config, [16], tmp_path / "cache", folds=3).as_said(
+        config.model_copy(update={"folds": 3, "fold": 1})
+    )
+    told = remarks(data, 3)
+    assert (
+        "the table deals copies of 1 photograph into more than one fold, so the accuracy is too high: 0.jpg and 11.jpg"
+        "; give all copies of one photograph the same fold"
+    ) in told
+    assert "the test photographs are those that labels.csv gives" in told
+    assert not [line for line in told if "chosen by content" in line]
+
+
 def test_groups_of_a_table_give_way_to_another_rule(photos: Path, tmp_path: Path) -> None:
     rows = [f"{n}.jpg,{'ab'[n % 2]},g{n // 4}{n % 2}" for n in range(12)]
     config = table(photos, "path,label,group", *rows).model_copy(update={"group": "none"})

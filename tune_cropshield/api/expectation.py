@@ -109,7 +109,7 @@ def expect(
     return Expectation(
         f"{len(folder.files)} photographs, {len(folder.classes)} classes: {used_photographs(splits, space)} (fewer "
         f"where some cannot be read, which shows when a search decodes them); {beat}",
-        remarks_before_decoding(folder, splits[0], space.fits, keys, found),
+        remarks_before_decoding(folder, splits[0], space.fits, keys, found, space.search.folds),
         _disk(space, resources, folder),
         _time(space.search, epoch_s, resources.concurrent_trials, how),
         budget.shares() if budget is not None else None,

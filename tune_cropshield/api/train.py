@@ -213,7 +213,7 @@ def _train(
         check_pretrained(trial, len(data.classes))
         check_loss(trial, len(data.classes))
         check_own_metric(trial.metric, data.store.labels[data.split.val].tolist(), len(data.classes))
-        for line in remarks(data):
+        for line in remarks(data, config.data.folds):
             view.note(line)
         if deadline is not None and resume:
             used, total = trained_s(out), deadline - began

@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from tune_cropshield.config.settings import Fit
 from tune_cropshield.config.units import counted
@@ -18,13 +19,14 @@ from tune_cropshield.data.class_sizes import (
     validation_is_small,
     validation_line,
 )
-from tune_cropshield.data.dataset import LeafData
+from tune_cropshield.data.dataset import LeafData, given_folds
 from tune_cropshield.data.decode import size_in_header
 from tune_cropshield.data.folder import THE_FOLDERS, ImageFolder
 from tune_cropshield.data.groups import Grouping, parted
 from tune_cropshield.data.left_out import left_out_lines
 from tune_cropshield.data.long_photographs import long_photographs_lines
 from tune_cropshield.data.look_alikes import look_alike_lines
+from tune_cropshield.data.near_copies import joined
 from tune_cropshield.data.split import TEST, TRAIN, VAL, Split
 from tune_cropshield.files import printable
 
@@ -32,8 +34,8 @@ EXAMPLES = 3
 OF_NOTHING = hashlib.sha256(b"").hexdigest()  # empty files are broken, not copies
 
 
-def remarks(data: LeafData) -> list[str]:
-    """Returns what is noteworthy, a sentence each.
+def remarks(data: LeafData, folds: int = 1) -> list[str]:
+    """Returns what is noteworthy, a sentence each. folds: how many a trial is trained on, `data` being one of them.
 
     That is what was left out, class names that look alike, classes of unequal size, few validation photographs, long
     photographs that are cropped, identical files in two classes, a given split with what its sides share, copies
@@ -41,11 +43,13 @@ def remarks(data: LeafData) -> list[str]:
     """
     store = data.store
     labels, given = store.labels.tolist(), (data.given_sides, data.given_by)
-    known = _known(data.classes, labels, store.paths, store.digests, data.split, *given)
+    known = _known(data.classes, labels, store.paths, store.digests, data.split, *given, folds)
     fits = {preparation.fit for preparation in data.stores}
     long = long_photographs_lines(store.sizes) if fits == {"crop"} else []
     copies = _Copies(store.paths, store.digests, data.keys, data.copies, data.named, data.of_table)
     together = [*_kept_together(copies, data.split), *_copies_on_both_sides(copies, data.split, data.given_sides)]
+    if folds > 1:
+        together += _copies_in_several_folds(copies, data.folds_N)
     return [*data.notes, *left_out_lines(data.left_out), *known, *long, *together, *_background(data)]
 
 
@@ -67,7 +71,7 @@ def to_beat(split: Split, classes: Sequence[str], labels: Sequence[int]) -> str:
 
 
 def remarks_before_decoding(
-    folder: ImageFolder, split: Split, fits: Collection[Fit], keys: Sequence[str], found: Grouping
+    folder: ImageFolder, split: Split, fits: Collection[Fit], keys: Sequence[str], found: Grouping, folds: int = 1
 ) -> list[str]:
     """Returns the remarks that need no photograph decoded: all but those on unreadable ones and copies found by look.
 
@@ -76,6 +80,7 @@ def remarks_before_decoding(
         fits: how photographs become squares in the trials.
         keys: what the split goes by.
         found: which of the files belong together.
+        folds: how many a trial is trained on, `split` being one of them.
     """
     files = folder.files
     labels, paths, digests = (
@@ -84,11 +89,13 @@ def remarks_before_decoding(
         [file.digest for file in files],
     )
     given = {file.side for file in files if file.side is not None}
-    known = _known(folder.classes, labels, paths, digests, split, given, folder.given_by)
+    known = _known(folder.classes, labels, paths, digests, split, given, folder.given_by, folds)
     sizes = [size_in_header(folder.root / path) for path in paths] if set(fits) == {"crop"} else []
     long = long_photographs_lines([size for size in sizes if size is not None])
     copies = _Copies(paths, digests, keys, found.copies, found.named, found.of_table)
     together = [*_kept_together(copies, split), *_copies_on_both_sides(copies, split, given)]
+    if folds > 1:
+        together += _copies_in_several_folds(copies, given_folds(folder, paths))
     return [*folder.notes, *left_out_lines(folder.left_out), *known, *long, *together]
 
 
@@ -112,6 +119,7 @@ def _known(
     split: Split,
     given_sides: Collection[str],
     given_by: str,
+    folds: int,
 ) -> list[str]:
     """Returns the remarks that classes, files and the split give rise to."""
     classes = _counts(names, labels)
@@ -123,7 +131,7 @@ def _known(
         lines.append(validation_line(validation))
     lines += _identical_in_two_classes(labels, paths, digests)
     if given_sides:
-        lines += [_given(split, given_sides, given_by), *_identical_on_both_sides(split, paths, digests)]
+        lines += [_given(split, given_sides, given_by, folds), *_identical_on_both_sides(split, paths, digests)]
     return lines
 
 
@@ -133,9 +141,11 @@ def _counts(names: Sequence[str], labels: Sequence[int]) -> dict[str, int]:
     return {name: counts[label] for label, name in enumerate(names)}
 
 
-def _given(split: Split, given_sides: Collection[str], given_by: str) -> str:
+def _given(split: Split, given_sides: Collection[str], given_by: str, folds: int) -> str:
     several = given_by == THE_FOLDERS
     has_test = "" if len(split.test) else "; it has no test photographs"
+    if folds > 1:  # then no validation photographs are given
+        return f"the test photographs are those that {given_by} {'give' if several else 'gives'}{has_test}"
     if VAL not in given_sides:
         drawn = counted(len(split.val), "photograph")
         contain = "contain" if several else "contains"
@@ -260,6 +270,28 @@ def _copies_on_both_sides(copies: _Copies, split: Split, given_sides: Collection
     return [
         f"{counts} have a copy in another part of the split (turned, mirrored, rescaled, compressed, or a copy by its "
         f"name), so the accuracy is too high: {', '.join(examples[:EXAMPLES])}; {_remedy(given_sides)}"
+    ]
+
+
+def _copies_in_several_folds(copies: _Copies, folds_N: Sequence[int | None]) -> list[str]:
+    """Returns a sentence where a table deals copies of one photograph, or identical files, into more than one fold."""
+    if not folds_N:
+        return []
+    identical: dict[str, list[int]] = defaultdict(list)
+    for index, digest in enumerate(copies.digests):
+        identical[digest].append(index)
+    pairs = []
+    for group in joined(len(folds_N), [two for of in (*copies.groups, *identical.values()) for two in pairwise(of)]):
+        dealt = [index for index in group if folds_N[index] is not None]
+        other = next((index for index in dealt if folds_N[index] != folds_N[dealt[0]]), None)
+        if other is not None:
+            pairs.append(f"{printable(copies.paths[dealt[0]])} and {printable(copies.paths[other])}")
+    if not pairs:
+        return []
+    more = ", ..." if len(pairs) > EXAMPLES else ""
+    return [
+        f"the table deals copies of {counted(len(pairs), 'photograph')} into more than one fold, so the accuracy is "
+        f"too high: {', '.join(pairs[:EXAMPLES])}{more}; give all copies of one photograph the same fold"
     ]
 
 

@@ -88,7 +88,7 @@ def prepare(space: SearchSpace, cache_dir: Path, view: SearchView, kept: Sequenc
     check_own_metric(space.search.metric, data.store.labels[data.split.val].tolist(), len(data.classes))
     trial = ours[0].trial_config()
     parts = [data.as_said(part.data) for part in space.search.parts_of(RunConfig(data=space.data, trial=trial))]
-    for line in remarks(parts[0]):
+    for line in remarks(parts[0], space.search.folds):
         view.note(line)
     if (unused := _unused_stores(cache_dir)) is not None:
         view.note(unused)
