@@ -233,3 +233,15 @@ def test_copies_that_are_no_identical_files_a_given_split_and_what_is_left_out_a
     assert found.given_split
     assert found.validation == {"rust": 2, "scab": 2}
     assert [it.path for it in found.left_out] == ["val/rust/notes.txt"]
+
+
+def test_groups_count_as_one_among_the_photographs_that_a_search_would_validate_on(tmp_path: Path) -> None:
+    for label in ("rust", "scab"):
+        for index in range(24):
+            folder = tmp_path / label / f"plant{index // 4}"
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.effect_noise((40, 30), 60).convert("RGB").save(folder / f"{index}.jpg")
+    of_one = examine_photographs(DataConfig(dir=str(tmp_path)), seconds=30, threads=2)
+    assert of_one.validation == {"rust": 2, "scab": 2}
+    of_plants = examine_photographs(DataConfig(dir=str(tmp_path), group="folder"), seconds=30, threads=2)
+    assert of_plants.validation == {"rust": 4, "scab": 4}

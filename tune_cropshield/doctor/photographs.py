@@ -120,21 +120,34 @@ def examine_photographs(data: DataConfig, seconds: float, threads: int, fits: It
         across_classes=sum(len({class_of[path] for path in group}) > 1 for group in copies),
         near_copies=tuple(group for group in groups if len({identical.get(path, path) for path in group}) > 1),
         left_out=listed.left_out,
-        validation=_validation(listed, broken, data.val_share),
+        validation=_validation(listed, broken, data),
         given_split=any(side == VAL for _, _, side in listed.images),
         notes=listed.notes,
         background=background_of(thumbnails, [class_of[path] for path in sound], keys, near),
     )
 
 
-def _validation(listed: ListedFolder, broken: Collection[str], share: float) -> dict[str, int]:
-    """Returns how many photographs of each class a search would validate on, if none were identical."""
-    whole = [(label, side) for image, label, side in listed.images if image.path not in broken]
-    given = Counter(label for label, side in whole if side == VAL)
-    trained = Counter(label for label, side in whole if side in (None, TRAIN))
+def _validation(listed: ListedFolder, broken: Collection[str], data: DataConfig) -> dict[str, int]:
+    """Returns how many photographs of each class a search would validate on, if none were identical.
+
+    Of groups that a table, folders or paths name, that many of its mean size.
+    """
+    whole = [(image.path, label, side) for image, label, side in listed.images if image.path not in broken]
+    given = Counter(label for _, label, side in whole if side == VAL)
+    trained = [(path, label) for path, label, side in whole if side in (None, TRAIN)]
+    paths = [path for path, _ in trained]
+    found = grouping_of(data.group, paths, listed.layout, paths, [], listed.said)
+    keys = found.keys if found.named else paths
+    groups: dict[int, set[str]] = defaultdict(set)
+    for (_, label), key in zip(trained, keys, strict=True):
+        groups[label].add(key)
+    photographs = Counter(label for _, label in trained)
+    validated = {
+        label: max(int(len(of) * data.val_share + 0.5), 1) * photographs[label] / len(of)
+        for label, of in groups.items()
+    }
     return {
-        name: given[label] if given else max(int(trained[label] * share + 0.5), 1)
-        for label, name in enumerate(listed.classes)
+        name: given[label] if given else int(validated.get(label, 1) + 0.5) for label, name in enumerate(listed.classes)
     }
 
 
