@@ -289,7 +289,7 @@ def test_a_network_without_photographs_is_told_whose_ranges_it_takes(
 def test_what_is_no_space_is_refused_with_the_shipped_ones(capsys: pytest.CaptureFixture[str]) -> None:
     Path("folder").mkdir()
     shipped = "shipped: cropshield_cnn.toml, demo.toml, efficientnet_b0.toml, "
-    shipped += "resnet50_fine_tuning.toml, resnet50_onecycle.toml, tiny_cnn.toml"
+    shipped += "resnet50_fine_tuning.toml, resnet50_onecycle.toml, small_networks.toml, tiny_cnn.toml"
 
     assert refused(capsys, "search", "--space", "demos") == [
         f"--space demos: no such search space; did you mean demo? {shipped}"
