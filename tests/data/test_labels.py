@@ -338,6 +338,30 @@ def test_what_is_no_table_is_told_without_its_content(photos: Path, content: byt
     assert fault(config).startswith(told)
 
 
+def test_a_header_with_two_separators_is_told(photos: Path) -> None:
+    assert fault(table(photos, "path;label,split", "0.jpg,a,train")) == (
+        "TABLE: the header has 2 cells, separated by commas, but 1 row has more or fewer (line 2 has 3 cells: "
+        '"0.jpg,a,train"); is the header separated by semicolons too ("path;label")?'
+    )
+
+
+def test_a_list_among_the_labels_of_json_lines_is_no_label(photos: Path) -> None:
+    lines = ['{"path": "0.jpg", "label": "a"}', '{"path": "1.jpg", "label": ["b"]}', '{"path": "2.jpg", "label": "b"}']
+    assert fault(table(photos, *lines, name="labels.jsonl")) == (
+        'TABLE: values must be texts or numbers, but label in line 2 is ["b"]'
+    )
+
+
+def test_a_parquet_table_without_rows_is_told(photos: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    path = photos.parent / "labels.parquet"
+    parquet.write_table(pyarrow.table({"path": pyarrow.array([], pyarrow.string()), "label": []}), path)
+    config = DataConfig(labels=str(path), dir=str(photos))
+    assert fault(config).startswith("TABLE: holds no rows: a row per photograph is needed")
+
+
 def test_labels_are_read_without_the_spaces_around_them(photos: Path) -> None:
     config = table(photos, "path , label ", *(f"{name} , {'a' if n % 2 else 'b '}" for n, name in enumerate(NAMES)))
     assert list_photographs(config).classes == ("a", "b")

@@ -69,9 +69,10 @@ def read_label_table(path: Path) -> LabelTable:
         names = class_names(table.schema)
         plain = plain_columns(table)
         columns = {name: [as_text(value, names.get(name)) for value in plain[name]] for name in plain}
-        return LabelTable(path, columns, [f"row {number}" for number in range(1, table.num_rows + 1)])
-    text = _text_of(path)
-    found = _from_json_lines(path, text) if suffix in JSON_LINES else _from_csv(path, text)
+        found = LabelTable(path, columns, [f"row {number}" for number in range(1, table.num_rows + 1)])
+    else:
+        text = _text_of(path)
+        found = _from_json_lines(path, text) if suffix in JSON_LINES else _from_csv(path, text)
     if not len(found):
         raise DataError(f"{path}: holds no rows: a row per photograph is needed, below a header like path,label")
     return found
@@ -161,7 +162,11 @@ def _check_cells(path: Path, header: Sequence[str], separator: str, rows: Sequen
     )
     also = next((mark for mark in SEPARATORS if mark != separator and any(mark in cell for cell in wrong[0][1])), None)
     mixed = f"; is it separated by {SEPARATORS[also]}, unlike the header?" if also is not None else ""
-    if also is None and len(wrong[0][1]) > len(header):
+    in_header = next((mark for mark in SEPARATORS if mark != separator and any(mark in name for name in header)), None)
+    if in_header is not None:
+        cell = next(name for name in header if in_header in name)
+        mixed = f"; is the header separated by {SEPARATORS[in_header]} too ({shown(cell)})?"
+    elif also is None and len(wrong[0][1]) > len(header):
         mixed = "; a cell that holds the separator itself must stand between quotation marks"
     raise DataError(
         f"{path}: the header has {counted(len(header), 'cell')}, separated by {SEPARATORS.get(separator, separator)}, "
@@ -192,6 +197,15 @@ def _from_json_lines(path: Path, text: str) -> LabelTable:
         more = f" and {len(wrong) - EXAMPLES} more" if len(wrong) > EXAMPLES else ""
         raise DataError(f"{path}: each line must be a JSON object, but got {', '.join(wrong[:EXAMPLES])}{more}")
     plain = {name for row in rows for name, value in row.items() if not isinstance(value, dict | list)}
+    nested = [
+        f"{name} in {place} is {shown(row[name])}"
+        for place, row in zip(places, rows, strict=True)
+        for name in sorted(plain & row.keys())
+        if isinstance(row[name], dict | list)
+    ]
+    if nested:
+        more = f" and {len(nested) - EXAMPLES} more" if len(nested) > EXAMPLES else ""
+        raise DataError(f"{path}: values must be texts or numbers, but {', '.join(nested[:EXAMPLES])}{more}")
     names = dict.fromkeys(name for row in rows for name in row if name in plain)
     return LabelTable(path, {name: [as_text(row.get(name)) for row in rows] for name in names}, places)
 
