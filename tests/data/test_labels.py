@@ -804,6 +804,9 @@ def test_faulty_files_beside_folders_of_classes_can_be_passed_by(
 
 
 def test_columns_that_nothing_uses_are_told(home: Path) -> None:
+    check_photographs(DataConfig())
+    with pytest.raises(DataError, match=r"^columns in \[data\] is only used with a table of labels"):
+        check_photographs(DataConfig(columns={"label": "disease"}))
     root = folders_of_classes(home)
     config = DataConfig(train=str(root / "a"), val=str(root / "b"), columns={"group": "plant"})
     with pytest.raises(DataError, match=r"^columns in \[data\] is only used with a table of labels"):

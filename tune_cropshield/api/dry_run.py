@@ -52,8 +52,7 @@ def dry_run(given: dict[str, Any], out: Path | None = None, *, resume: bool = Fa
         space = resumed.space
     else:
         space = new_space(given)
-    if space.data.given:  # before anything heavy is imported
-        check_photographs(space.data, folds=space.search.folds)
+    check_photographs(space.data, folds=space.search.folds)  # before anything heavy is imported
     from tune_cropshield.search.earlier import read_knowledge
     from tune_cropshield.search.prepare import check_losses, device_and_card, plan_for
     from tune_cropshield.search.resources import divide

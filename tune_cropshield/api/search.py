@@ -216,8 +216,7 @@ def _check_before_anything_starts(space: SearchSpace, folder: Path, resume: bool
         if named:
             check_new(folder)
         check_can_be_made(folder, "--out")
-    if space.data.given:
-        check_photographs(space.data, folds=space.search.folds)
+    check_photographs(space.data, folds=space.search.folds)
     if space.search.device == "cuda" and not gpus_free_mib():
         find_device("cuda")  # says why not
 

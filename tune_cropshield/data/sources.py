@@ -87,7 +87,12 @@ def check_photographs(config: DataConfig, *, folds: int = 1) -> None:
     """Raises DataError as `scan_photographs` would, in an instant: the files are listed, but not read.
 
     folds: more than one are refused where the validation photographs are given, or another number of folds is.
+    Where no photographs are named, only that no columns of theirs are.
     """
+    if not config.given:
+        if config.columns:
+            raise DataError(ONLY_WITH_A_TABLE)
+        return
     listed = list_photographs(config)
     check_folds(folds, {side for _, _, side in listed.images if side is not None}, config.place, listed.given_by)
     numbers = [listed.said.get(image.path, SAYS_NOTHING).fold for image, _, _ in listed.images]
