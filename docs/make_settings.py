@@ -12,8 +12,9 @@ from pydantic.fields import FieldInfo
 from tune_cropshield.config.domain import KINDS, Domain
 from tune_cropshield.config.faults import Settings
 from tune_cropshield.config.registry import MODELS, REGISTRIES
+from tune_cropshield.config.searchable import FIXED, OF_PHOTOGRAPHS, OWNED_BY_SEARCH
 from tune_cropshield.config.settings import DataConfig, TrialConfig
-from tune_cropshield.config.space import FIXED, OF_PHOTOGRAPHS, OWNED_BY_SEARCH, SearchSettings, SearchSpace
+from tune_cropshield.config.space import SearchSettings, SearchSpace
 
 PAGE = Path(__file__).with_name("settings.md")
 PLAIN = {bool: "`true` or `false`", str: "text", int: "whole number", float: "number"}

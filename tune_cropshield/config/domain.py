@@ -173,3 +173,8 @@ def covering(domains: Sequence[Domain]) -> Domain:
     ends = min(domain.range[0] for domain in domains), max(domain.range[1] for domain in domains)
     kind = next(name for name in KINDS if getattr(first, name) is not None)
     return first.model_copy(update={kind: ends})
+
+
+def same_value(one: object, other: object) -> bool:
+    """Tells whether two values are one: 1 is 1.0, but not true."""
+    return one == other and isinstance(one, bool) == isinstance(other, bool)

@@ -7,8 +7,8 @@ distributions, which survives pickling where functions do not.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from itertools import count, islice, product, takewhile
+from collections.abc import Mapping
+from itertools import count, product, takewhile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,59 +22,46 @@ from pydantic import (
     model_serializer,
 )
 
-from tune_cropshield.config.branches import When, faults_of_when, own_ranges, spelled, where
-from tune_cropshield.config.closest import did_you_mean
-from tune_cropshield.config.domain import NO_BOUND, Domain, Value
+from tune_cropshield.config.branches import When, faults_of_when, own_ranges, spelled
+from tune_cropshield.config.domain import NO_BOUND, Domain, Value, same_value
 from tune_cropshield.config.faults import (
     FIELDS_ONLY,
     Location,
-    Origin,
     Rule,
     Settings,
     broken_rules,
     checked_fields,
     described_as,
     overridden,
-    shown,
-    unknown_name,
 )
 from tune_cropshield.config.goals import OF_CLASSES, Goal, goal_named
 from tune_cropshield.config.model_names import check_model_name
 from tune_cropshield.config.registry import checked_name
+from tune_cropshield.config.searchable import CHOICES_ONLY, OF_PHOTOGRAPHS, OWNED_BY_SEARCH, PLANNED, SEARCHABLE
 from tune_cropshield.config.settings import MOST_EPOCHS, DataConfig, Epochs, Fit, Parts, RunConfig, Seed, TrialConfig
+from tune_cropshield.config.space_faults import (
+    faults_of_baseline,
+    faults_of_ends,
+    faults_of_grace,
+    faults_of_places,
+    faults_of_rules,
+    faults_of_starts,
+    first_whole_epoch,
+    longest_warm_up,
+)
 from tune_cropshield.config.toml_files import read_toml
 from tune_cropshield.config.units import parse_budget, parse_duration
 from tune_cropshield.errors import ConfigError
 
 SETTINGS = "search.toml"  # in a search's folder: its space, as it was run
 
-# Settings that cannot be searched: trials in several precisions and layouts say more of the machine than of training.
-FIXED = ("progressive_sizes", "precision", "channels_last")
-# Choices that decide on the network or its images: each of their combinations has its own memory plan.
-PLANNED = ("model", "head", "image_size", "freeze_backbone")
-CHOICES_ONLY = ("model", "image_size")  # networks are words, and each size takes photographs decoded for it
-LIKE = {"model": '["resnet18", "resnet34"]', "image_size": "[128, 224]"}
 MOST_FAMILIES = 64  # combinations; each is checked, planned for and, on a GPU, measured before the first trial
-OWNED_BY_SEARCH = {
-    "epochs": "[search] epochs",
-    "seed": "[search] seed",
-    "metric": "[search] metric",
-    "threads": "the search",
-    "micro_batch": "the plan",
-    "accumulation": "the plan",
-}
-OF_PHOTOGRAPHS = ("fit",)  # of [data]; what else is searched is of [trial]
-SEARCHABLE = [
-    *(name for name in TrialConfig.model_fields if name not in FIXED and name not in OWNED_BY_SEARCH),
-    *OF_PHOTOGRAPHS,
-]
 Grace = Annotated[
     Annotated[int, Field(ge=1, le=MOST_EPOCHS)] | Literal["auto"], described_as('a whole number from 1, or "auto"')
 ]
 TrialsAtOnce = Annotated[
     Annotated[int, Field(ge=1, le=1024)] | Literal["auto"], described_as('a whole number from 1 to 1024, or "auto"')
 ]
-MOST_COMBINATIONS = 10_000  # of values that a rule is tried on
 
 
 def _grace_is_too_long(search: SearchSettings) -> str | None:
@@ -299,7 +286,7 @@ class SearchSpace(Settings):
     def _has_all(self, family: Mapping[str, Value], values: Mapping[str, Any]) -> bool:
         domains = self.domains_of(family)
         return all(
-            name in domains and (_same(family[name], value) if name in family else domains[name].holds(value))
+            name in domains and (same_value(family[name], value) if name in family else domains[name].holds(value))
             for name, value in values.items()
         )
 
@@ -309,7 +296,9 @@ class SearchSpace(Settings):
             return self
         ours = {name: domain for name, domain in self.domains_of(family).items() if name not in family}
         starts = [
-            start for start in self.start if all(_same(start.get(name, value), value) for name, value in family.items())
+            start
+            for start in self.start
+            if all(same_value(start.get(name, value), value) for name, value in family.items())
         ]
         rest = [{name: value for name, value in start.items() if name not in family} for start in starts]
         baseline = self.baseline and {name: value for name, value in self.baseline.items() if name not in family}
@@ -336,8 +325,12 @@ class SearchSpace(Settings):
         What it leaves out is as in [trial], or the default, where that can be, else the first choice.
         """
         said, fixed = self.baseline or {}, self.fixed()
-        families = sorted(self.families, key=lambda family: -sum(_same(fixed[name], family[name]) for name in family))
-        agreeing = [one for one in families if all(_same(said.get(name, value), value) for name, value in one.items())]
+        families = sorted(
+            self.families, key=lambda family: -sum(same_value(fixed[name], family[name]) for name in family)
+        )
+        agreeing = [
+            one for one in families if all(same_value(said.get(name, value), value) for name, value in one.items())
+        ]
         held = [
             one for one in agreeing if self._has_all(one, {n: v for n, v in said.items() if n in self.domains_of(one)})
         ]
@@ -357,9 +350,10 @@ class SearchSpace(Settings):
         between them are not judged. Raises pydantic's ValidationError.
         """
         rules = FIELDS_ONLY if values is None else None
-        return TrialConfig.model_validate(self._trial_values(values or {}), context=rules)
+        return TrialConfig.model_validate(self.trial_values(values or {}), context=rules)
 
-    def _trial_values(self, values: dict[str, Any]) -> dict[str, Any]:
+    def trial_values(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns all that a trial with the searched `values` sets, not checked yet."""
         own = {name: value for name, value in values.items() if name not in OF_PHOTOGRAPHS}
         of_search = {"epochs": self.search.epochs, "seed": self.search.seed, "metric": self.search.metric}
         return {**self.trial, **of_search, **own}
@@ -417,10 +411,6 @@ def nearest_in(name: str, domain: Domain, value: object) -> Value:
     return domain.nearest(value)
 
 
-def _same(one: object, other: object) -> bool:
-    return one == other and isinstance(one, bool) == isinstance(other, bool)
-
-
 def load_space(path: Path, overrides: dict[str, dict[str, Any]] | None = None) -> SearchSpace:
     """Returns the search space in `path`, with `overrides` ({"search": {"trials": 8}}), which came as flags, over it.
 
@@ -434,7 +424,7 @@ def space_from(tables: dict[str, Any], overrides: dict[str, dict[str, Any]], fil
     tables, origin = overridden(tables, overrides, file)
     tables = _judged_within_its_epochs(tables, overrides)
     space, faults, wrong = checked_fields(SearchSpace, tables, origin)
-    faults += broken_rules(space, wrong, origin) + _misplaced(space, origin)
+    faults += broken_rules(space, wrong, origin) + faults_of_places(space, origin)
     unusable = {str(place[4] if place[1] == "when" else place[1]) for place in wrong if _speaks_of_a_range(place)}
     unusable |= {name for name, domain in space.space.items() if broken_rules(domain, set(), origin)}
     for table, name, domain in own_ranges(space.when):
@@ -451,20 +441,20 @@ def space_from(tables: dict[str, Any], overrides: dict[str, dict[str, Any]], fil
         raise ConfigError(list(dict.fromkeys(faults)))
     if ("space",) not in wrong:
         searched = list(space.domains())
-        faults += _faults_of_starts(usable, searched, unusable, origin)
-        faults += _faults_of_baseline(usable, searched, unusable, origin)
+        faults += faults_of_starts(usable, searched, unusable, origin)
+        faults += faults_of_baseline(usable, searched, unusable, origin)
 
     own = {name: value for name, value in space.trial.items() if name not in OWNED_BY_SEARCH}
     trial, trial_faults, wrong_fixed = checked_fields(TrialConfig, own, origin.inside("trial"))
     not_searchable = {name for name in space.domains() if name not in SEARCHABLE}
     sound = _without_parameters(space, unusable | not_searchable)
     sound = sound.model_copy(update={"trial": {name: getattr(trial, name) for name in trial.model_fields_set}})
-    ends_faults, wrong_ends = _faults_of_ends(sound, origin)
+    ends_faults, wrong_ends = faults_of_ends(sound, origin)
     unknown = {str(place[0]) for place in wrong_fixed} | wrong_ends | unusable
-    faults += trial_faults + ends_faults + _faults_of_rules(_without_parameters(sound, wrong_ends), unknown, origin)
+    faults += trial_faults + ends_faults + faults_of_rules(_without_parameters(sound, wrong_ends), unknown, origin)
     if not faults:
         sound = _judged_in_time(sound)
-        faults += _faults_of_grace(sound, origin)
+        faults += faults_of_grace(sound, origin)
     if faults:
         raise ConfigError(list(dict.fromkeys(faults)))
     return _with_whole_names(sound)
@@ -558,216 +548,9 @@ def _judged_within_its_epochs(tables: dict[str, Any], overrides: Mapping[str, Ma
     return {**tables, "search": {**tables["search"], "grace_epochs": "auto"}} if too_long else tables
 
 
-def _misplaced(space: SearchSpace, origin: Origin) -> list[str]:
-    """Returns what stands in the wrong table, or cannot be searched."""
-    faults = [
-        f"{origin.of(('trial', name))}: is set by {OWNED_BY_SEARCH[name]}"
-        for name in space.trial
-        if name in OWNED_BY_SEARCH
-    ]
-    faults += [
-        f"{origin.of(('data', name))}: is set by [search] folds"
-        for name in ("folds", "fold")
-        if name in space.data.model_fields_set and getattr(space.data, name) != DataConfig.model_fields[name].default
-    ]
-    places = [(("space",), name, domain) for name, domain in space.space.items()]
-    for table, name, domain in [*places, *own_ranges(space.when)]:
-        place = origin.of((*table, name))
-        everywhere = table == ("space",) or _is_always_searched(space, name)
-        if name not in SEARCHABLE:
-            why = "is the same for all trials of a search" if name in FIXED else "cannot be searched"
-            faults.append(f"{place}: {why}; {unknown_name(name, SEARCHABLE)}")
-        elif name in CHOICES_ONLY and domain.choice is None:
-            faults.append(f"{place}: can only be chosen from a list, like {{choice = {LIKE[name]}}}")
-        elif name in space.trial and everywhere:
-            fixed = origin.of(("trial", name))
-            flag = f" ({fixed})" if fixed.startswith("--") else ""
-            faults.append(f"{place}: is set in [trial] too{flag}: it is either fixed or searched")
-        elif (
-            name in OF_PHOTOGRAPHS and everywhere and getattr(space.data, name) != DataConfig.model_fields[name].default
-        ):
-            faults.append(f"{place}: is set in [data] too: it is either fixed or searched")
-        elif name == "image_size" and "progressive_sizes" in space.trial:
-            faults.append(f"{place}: progressive_sizes in [trial] sets the size of images: leave one of the two out")
-    return faults
-
-
-def _is_always_searched(space: SearchSpace, name: str) -> bool:
-    """Tells whether each value of some choice has a range of its own for the parameter `name`."""
-    return name in space.space or any(
-        choice in space.space and all(name in tables.get(spelled(value), {}) for value in space.space[choice].ends)
-        for choice, tables in space.when.items()
-    )
-
-
-def _faults_of_ends(space: SearchSpace, origin: Origin) -> tuple[list[str], set[str]]:
-    """Returns which ends of ranges and which choices no trial can be set to, and their parameters."""
-    faults, wrong = [], set()
-    places = [(("space",), name, domain) for name, domain in space.space.items()]
-    for table, name, domain in [*places, *own_ranges(space.when)]:
-        for value in domain.ends:
-            settings = DataConfig if name in OF_PHOTOGRAPHS else TrialConfig
-            _, found, _ = checked_fields(settings, {name: value}, origin.inside(*table))
-            if found:
-                faults += found
-                wrong.add(name)
-    return faults, wrong
-
-
-def _faults_of_rules(space: SearchSpace, wrong: set[str], origin: Origin) -> list[str]:
-    """Returns the rules between settings that some combination of the searched values would break.
-
-    A rule that only some of the families break is told once, with the first that does.
-    """
-    families = space.families
-    broken: dict[str, list[Mapping[str, Value]]] = {}
-    for family in families:
-        for fault, fields in _faults_of_rules_in(space.narrowed(family), wrong, origin):
-            spoken_of = {name: value for name, value in family.items() if name in fields}
-            broken.setdefault(fault, []).append(spoken_of or family)
-    return [
-        fault if len(at_fault) == len(families) else f"{fault} (where {where(at_fault[0])})"
-        for fault, at_fault in broken.items()
-    ]
-
-
-def _faults_of_rules_in(space: SearchSpace, wrong: set[str], origin: Origin) -> list[tuple[str, frozenset[str]]]:
-    """Returns the same of a space of one family, each with the settings that its rule speaks of."""
-    faults = []
-    for rule in TrialConfig.rules:
-        if rule.fields & wrong:
-            continue
-        searched = [name for name in space.space if name in rule.fields]
-        table = (
-            f"{origin.file}: {' and '.join(f'space.{name}' for name in searched)}"
-            if searched
-            else origin.of_rule(("trial",), rule)
-        )
-        for values in islice(product(*(_samples(space.space[name]) for name in searched)), MOST_COMBINATIONS):
-            trial = TrialConfig.model_validate(
-                space._trial_values(dict(zip(searched, values, strict=True))), context=FIELDS_ONLY
-            )
-            if (fault := rule.fault(trial)) is not None:
-                faults.append((f"{table}: {fault}", rule.fields))
-                break
-    return faults
-
-
-def _samples(domain: Domain) -> Iterator[Value]:
-    """Yields the values that a rule is tried on: the ends or choices, and of whole numbers an odd and an even one."""
-    yield from domain.ends
-    if domain.integer is not None:
-        yield domain.integer[0] + 1
-
-
-def _faults_of_starts(space: SearchSpace, searched: list[str], unusable: set[str], origin: Origin) -> list[str]:
-    faults, domains = [], space.domains()
-    for number, start in enumerate(space.start):
-        found, usable = [], {name: value for name, value in start.items() if name not in unusable}
-        for name, value in usable.items():
-            place = origin.of(("start", number, name))
-            if name not in domains:
-                meant = did_you_mean(name, searched)
-                found.append(f"{place}: is not searched; {meant}searched here: {', '.join(searched) or 'nothing'}")
-            elif not any(domain.holds(value) for domain in domains[name]):
-                found.append(f"{place}: {shown(value)} is not in the space ({_described(domains[name])})")
-        if not found and space.family_of(usable) is None:
-            found = [
-                f"{origin.of(('start', number))}: no trial can be so: {why}" for why in _in_no_family(space, usable)
-            ]
-        faults += found
-    return faults
-
-
-def _in_no_family(space: SearchSpace, start: Mapping[str, Value]) -> list[str]:
-    """Returns why no family has all values of `start`, by the first that has what it says of the choices."""
-    said = {name: value for name, value in start.items() if name in (*space.when, *PLANNED)}
-    family = space.family_of(said)
-    if family is None:
-        return [f"{where(said)} do not go together"]
-    domains, found = space.domains_of(family), []
-    for name, value in start.items():
-        if name not in domains:
-            found.append(f"{name} is not searched where {where(family)}")
-        elif name not in family and not domains[name].holds(value):
-            found.append(
-                f"{name} = {shown(value)} is not in the space where {where(family)} ({domains[name].describe()})"
-            )
-    return found
-
-
-def _described(domains: tuple[Domain, ...]) -> str:
-    return " or ".join(dict.fromkeys(domain.describe() for domain in domains))
-
-
-def _faults_of_baseline(space: SearchSpace, searched: list[str], unusable: set[str], origin: Origin) -> list[str]:
-    """Returns what of [baseline] no trial can be; what is not searched may stand there with the value that all have."""
-    faults: list[str] = []
-    if space.baseline is None:
-        return faults
-    family, fixed = space.family_of_baseline(), space.fixed()
-    domains = space.domains_of(family)
-    only = f" where {where(family)}" if family else ""
-    for name, value in space.baseline.items():
-        place = origin.of(("baseline", name))
-        if name in unusable:
-            continue
-        if name in domains:
-            if not domains[name].holds(value) or (name in family and not _same(family[name], value)):
-                here = "" if name in family else only
-                told = f"{shown(value)} is not in the space{here} ({domains[name].describe()})"
-                faults.append(f"{place}: {told}: widen it, or change the baseline")
-        elif name in OWNED_BY_SEARCH:
-            faults.append(f"{place}: is set by {OWNED_BY_SEARCH[name]}")
-        elif name not in fixed:
-            faults.append(f"{place}: is no setting; {did_you_mean(name, fixed)}searched here: {', '.join(searched)}")
-        elif not _same(fixed[name], value):
-            told = f"all trials{only} have {shown(fixed[name])}, but got {shown(value)}"
-            faults.append(f"{place}: is not searched{only and ' there'}, and {told}")
-    return faults
-
-
 def _judged_in_time(space: SearchSpace) -> SearchSpace:
     """Returns `space` with grace_epochs until every trial trains its whole network and is warm, if "auto" is less."""
-    needed = max(math.ceil(_longest_warm_up(space)), _first_whole_epoch(space))
+    needed = max(math.ceil(longest_warm_up(space)), first_whole_epoch(space))
     if space.search.grace_epochs != "auto" or space.search.first_step >= needed:
         return space
     return space.model_copy(update={"search": space.search.model_copy(update={"grace_epochs": needed})})
-
-
-def _longest_warm_up(space: SearchSpace) -> float:
-    """Returns the epochs that a trial warms up at most, no more than it has."""
-    return min(max(map(float, _values_of("warmup_epochs", space))), space.search.epochs)
-
-
-def _first_whole_epoch(space: SearchSpace) -> int:
-    """Returns the first epoch in which every trial trains its whole network, from 1."""
-    return max(map(int, _values_of("unfreeze_epochs", space))) + 1
-
-
-def _faults_of_grace(space: SearchSpace, origin: Origin) -> list[str]:
-    """Returns that a trial could be judged while it warms up, or while its backbone is frozen."""
-    rule = Rule(frozenset({"grace_epochs", "epochs"}), lambda search: None)
-    place, grace, warm_up = origin.of_rule(("search",), rule), space.search.first_step, _longest_warm_up(space)
-    faults = []
-    if grace < warm_up:
-        faults.append(
-            f"{place}: `grace_epochs >= warmup_epochs` must hold (no trial is stopped while it warms up), but got "
-            f"{grace} and {warm_up:g}"
-        )
-    if grace < (first := _first_whole_epoch(space)):
-        faults.append(
-            f"{place}: `grace_epochs > unfreeze_epochs` must hold (no trial is stopped while its backbone is frozen), "
-            f"but got {grace} and {first - 1}"
-        )
-    return faults
-
-
-def _values_of(name: str, space: SearchSpace) -> list[Any]:
-    """Returns the ends of the ranges and the fixed values that a setting has in the trials of `space`."""
-    of_family = [space.narrowed(family) for family in space.families]
-    return [
-        value
-        for one in of_family
-        for value in (one.space[name].ends if name in one.space else (getattr(one.trial_config(), name),))
-    ]

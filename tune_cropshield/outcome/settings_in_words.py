@@ -8,8 +8,9 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from tune_cropshield.config.domain import Domain
+from tune_cropshield.config.searchable import OWNED_BY_SEARCH
 from tune_cropshield.config.settings import DataConfig, TrialConfig
-from tune_cropshield.config.space import OWNED_BY_SEARCH, SearchSettings
+from tune_cropshield.config.space import SearchSettings
 from tune_cropshield.outcome import words
 
 

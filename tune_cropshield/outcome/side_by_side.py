@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tune_cropshield.config.goals import VAL_ACC, Goal
-from tune_cropshield.config.space import OWNED_BY_SEARCH, SETTINGS
+from tune_cropshield.config.searchable import OWNED_BY_SEARCH
+from tune_cropshield.config.space import SETTINGS
 from tune_cropshield.config.toml_files import read_toml
 from tune_cropshield.data.split import VAL
 from tune_cropshield.data.split_file import find_split, read_split

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from tune_cropshield.config.domain import Domain, covering
 from tune_cropshield.config.goals import Goal
-from tune_cropshield.config.space import SEARCHABLE, SearchSpace
+from tune_cropshield.config.searchable import SEARCHABLE
+from tune_cropshield.config.space import SearchSpace
 from tune_cropshield.memory.choose.pairs import Plan
 from tune_cropshield.search.endings import DIVERGED, FAILED, OUT_OF_MEMORY, PRUNED, STOPPED_BY_HAND
 from tune_cropshield.search.folder import trial_folder

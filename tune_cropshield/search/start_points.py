@@ -7,8 +7,9 @@ from typing import Any
 
 from tune_cropshield.config.domain import NO_BOUND
 from tune_cropshield.config.reference import BASELINE, FIRST_TRIAL, REFERENCE_SETTING, recommended, reference_family
+from tune_cropshield.config.searchable import OF_PHOTOGRAPHS
 from tune_cropshield.config.settings import TrialConfig
-from tune_cropshield.config.space import OF_PHOTOGRAPHS, SearchSpace, nearest_in
+from tune_cropshield.config.space import SearchSpace, nearest_in
 from tune_cropshield.memory.choose.pairs import Plan
 from tune_cropshield.search.knowledge import Knowledge
 from tune_cropshield.search.trial_settings import EFFECTIVE_BATCH, PAIR

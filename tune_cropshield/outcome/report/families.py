@@ -11,7 +11,7 @@ from optuna.distributions import CategoricalDistribution
 from tune_cropshield.config.branches import spelled
 from tune_cropshield.config.domain import NO_BOUND
 from tune_cropshield.config.goals import Goal
-from tune_cropshield.config.space import PLANNED
+from tune_cropshield.config.searchable import PLANNED
 from tune_cropshield.outcome import words
 from tune_cropshield.outcome.report.page import Block, Section, Table, Text
 from tune_cropshield.outcome.report.search_record import SearchRecord, TrialRecord

@@ -13,8 +13,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tune_cropshield.config.goals import Goal, goal_of
 from tune_cropshield.config.reference import REFERENCE_SETTING
+from tune_cropshield.config.searchable import OF_PHOTOGRAPHS
 from tune_cropshield.config.settings import RunConfig
-from tune_cropshield.config.space import OF_PHOTOGRAPHS, SETTINGS, SearchSpace, load_space
+from tune_cropshield.config.space import SETTINGS, SearchSpace, load_space
 from tune_cropshield.errors import UserError
 from tune_cropshield.memory.choose.pairs import Pair, Plan
 from tune_cropshield.outcome.trained import read_config
