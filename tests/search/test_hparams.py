@@ -375,6 +375,28 @@ def test_a_folder_is_named_after_the_setting(parameters: dict[str, Any], name: s
     assert len(name) <= 48
 
 
+def test_a_trial_of_several_networks_is_called_by_its_learning_rate_first(tmp_path: Path) -> None:
+    (tmp_path / "space.toml").write_text(
+        """
+        [space]
+        model = {choice = ["tiny_cnn", "resnet18"]}
+        image_size = {choice = [32, 40]}
+        optimizer = {choice = ["adamw", "sgd"]}
+        effective_batch = {choice = [16, 32]}
+        [space.when.optimizer.adamw]
+        lr = {log = [3e-4, 3e-2]}
+        [space.when.optimizer.sgd]
+        lr = {log = [3e-3, 1.0]}
+        """
+    )
+    space = load_space(tmp_path / "space.toml")
+    hparams = HParams(tmp_path, space, plan_for_cpu((16, 32)))
+    values = {"model": "tiny_cnn", "image_size": 40, "optimizer": "adamw", "lr": 3.81e-4, "effective_batch": 16}
+    settings = space.trial_config().model_dump() | values | {"micro_batch": 16, "accumulation": 1}
+    hparams.trial_started(0, {**space.data.model_dump(), **settings})
+    assert events_folder(tmp_path / "t000").name == "lr3.81e-4_modeltiny_cnn_px40_optimizeradamw"
+
+
 def test_every_metric_has_a_group() -> None:
     assert set(GROUP_OF) == {*METRIC_NAMES} - {"epoch"}
 

@@ -87,7 +87,9 @@ class HParams:
     def __init__(self, search_dir: Path, space: SearchSpace, plan: Plan) -> None:
         self._search_dir = search_dir
         self._space, self._domains, self._metrics = space, _domains(space, plan), _metrics(space.goal)
-        self._searched = [name for name in space.domains() if name != EFFECTIVE_BATCH or space.search.pairs != "all"]
+        searched = [name for name in space.domains() if name != EFFECTIVE_BATCH or space.search.pairs != "all"]
+        # The learning rate tells trials apart most: behind words of networks and optimizers there is no room for it.
+        self._searched = sorted(searched, key=lambda name: name != "lr")
         if space.search.pairs == "all":
             self._searched.append(PAIR)
 
