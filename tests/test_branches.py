@@ -92,6 +92,20 @@ def test_a_range_of_a_choice_is_part_of_what_a_search_is() -> None:
     assert settings_mark(space(TWO_OPTIMIZERS)) != settings_mark(space(other))
 
 
+def test_a_value_with_dots_that_lacks_its_quotes_is_told_so() -> None:
+    text = """
+        [space]
+        lr = {log = [1e-4, 1e-2]}
+        max_norm = {choice = ["none", 0.5, 1.0]}
+        [space.when.max_norm.0.5]
+        weight_decay = {log = [1e-4, 1e-2]}
+    """
+    assert (
+        "space.when.max_norm.0: is no choice of max_norm; a name with dots needs quotes: "
+        '[space.when.max_norm."0.5"]; its choices: none, 0.5, 1.0'
+    ) in faults(text)
+
+
 def test_every_fault_of_such_tables_is_told_at_once() -> None:
     text = """
         [space]

@@ -48,13 +48,21 @@ def faults_of_when(space: Mapping[str, Domain], when: When, origin: Origin) -> l
             continue
         values = [spelled(value) for value in space[choice].ends]
         faults += [
-            f"{origin.of(('space', 'when', choice, value))}: is no choice of {choice}; {did_you_mean(value, values)}"
+            f"{origin.of(('space', 'when', choice, value))}: is no choice of {choice}; {_meant(choice, value, values)}"
             f"its choices: {', '.join(values)}"
             for value in tables
             if value not in values
         ]
     of_choices = {choice: when[choice] for choice in when if choice in space and space[choice].choice is not None}
     return faults + _faults_of_ranges(space, of_choices, origin)
+
+
+def _meant(choice: str, value: str, values: list[str]) -> str:
+    """Returns what may be meant by a value that is not there. A key of TOML ends at its first dot outside of quotes."""
+    longer = next((one for one in values if one.startswith(f"{value}.")), None)
+    if longer is not None:
+        return f'a name with dots needs quotes: [space.when.{choice}."{longer}"]; '
+    return did_you_mean(value, values)
 
 
 def _faults_of_ranges(space: Mapping[str, Domain], when: When, origin: Origin) -> list[str]:
