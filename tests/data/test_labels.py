@@ -17,7 +17,7 @@ from tune_cropshield.data.dataset import open_data
 from tune_cropshield.data.folder import Said
 from tune_cropshield.data.left_out import left_out_lines
 from tune_cropshield.data.remarks import remarks
-from tune_cropshield.data.sources import check_photographs, list_photographs, scan_photographs
+from tune_cropshield.data.sources import check_photographs, folders_name_classes, list_photographs, scan_photographs
 from tune_cropshield.data.split_file import as_now, read_split, what_changed, write_split
 from tune_cropshield.errors import DataError
 
@@ -824,3 +824,13 @@ def test_a_metadata_file_without_names_of_files_is_told(home: Path) -> None:
         (home / "leaves" / side / "metadata.csv").write_text(f"{header}\n0.jpg,a\n")
     with pytest.raises(DataError, match=r"test.metadata.csv has no column 'file_name', unlike .*train.metadata.csv: "):
         list_photographs(DataConfig(dir=str(home / "leaves")))
+
+
+def test_a_folder_with_a_table_in_it_is_none_whose_folders_name_the_classes(home: Path) -> None:
+    root = folders_of_classes(home)
+    assert folders_name_classes(DataConfig(dir=str(root)))
+    with_pictures(root / "data" / "train.parquet", [0, 1], named=True)
+    assert not folders_name_classes(DataConfig(dir=str(root)))
+    (root / "data" / "train.parquet").unlink()
+    (root / "metadata.csv").write_text("file_name,label\na/0.jpg,1\n")
+    assert not folders_name_classes(DataConfig(dir=str(root)))

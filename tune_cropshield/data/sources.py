@@ -55,6 +55,14 @@ def list_photographs(config: DataConfig, *, for_training: bool = True) -> Listed
         raise DataError(f"{error}{_or_a_table(root)}") from None
 
 
+def folders_name_classes(config: DataConfig) -> bool:
+    """Tells whether the classes are named by folders, and by no table, also none that lies in the folder.
+
+    Raises DataError where such a table cannot be read.
+    """
+    return not (config.labels or embedded_files(config) or read_metadata(config) is not None)
+
+
 def _or_folders(read: Callable[[DataConfig], Read], config: DataConfig) -> Read:
     """Returns what `read` finds in the folder of `config`; its fault tells how such files are passed by."""
     try:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from tune_cropshield.config.settings import DataConfig, RunConfig
 from tune_cropshield.data.left_out import LeftOut, left_out_lines
-from tune_cropshield.data.sources import scan_photographs
+from tune_cropshield.data.sources import folders_name_classes, scan_photographs
 from tune_cropshield.data.split import TEST, TRAIN, VAL
 from tune_cropshield.data.split_file import SplitRow, find_split, rows_of_fold, split_rows
 from tune_cropshield.errors import DataError, UserError
@@ -129,7 +129,8 @@ def choose_photographs(
     named = config.data
     judged_data = _of_others(named, given) if given else named
     rows = _trained_on(run_dir, config, cache_dir)
-    if judged_data.dir == named.dir and not judged_data.labels and named.class_depth is None:
+    its_own = judged_data.dir == named.dir and named.class_depth is None
+    if its_own and folders_name_classes(judged_data):
         # What the folders of its own photographs mean was settled when it was trained.
         judged_data = judged_data.model_copy(update={"class_depth": 1})
     try:
