@@ -11,6 +11,7 @@ import tune_cropshield as tc
 from tune_cropshield.config.settings import TrialConfig
 from tune_cropshield.errors import ConfigError, DeviceError
 from tune_cropshield.training.model_checks import check_network, check_sizes, smallest_micro_batch
+from tune_cropshield.training.models import build_model
 
 
 def test_a_network_that_computes_its_widths_with_tensors_is_asked_too() -> None:
@@ -84,3 +85,13 @@ def test_adaptive_clipping_of_nothing_is_refused() -> None:
     message = "agc: adaptive clipping does not touch the last layer, and freeze_backbone trains nothing else, but got"
     with pytest.raises(ConfigError, match=message):
         check_network(TrialConfig(model="tiny_cnn", image_size=32, agc=0.1, freeze_backbone=True))
+
+
+def test_weights_that_are_missing_or_of_another_network_are_told_before_anything_is_decoded(tmp_path: Path) -> None:
+    weights = tmp_path / "weights.pth"
+    with pytest.raises(ConfigError, match=r"pretrained weights '.*weights.pth' do not exist"):
+        check_network(TrialConfig(model="tiny_cnn", pretrained=str(weights)))
+    torch.save(build_model("resnet18", 5).state_dict(), weights)
+    check_network(TrialConfig(model="resnet18", pretrained=str(weights)))
+    with pytest.raises(ConfigError, match="does not fit this model"):
+        check_network(TrialConfig(model="tiny_cnn", pretrained=str(weights)))

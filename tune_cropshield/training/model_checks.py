@@ -38,8 +38,8 @@ def check_network(trial: TrialConfig) -> None:
     """Raises ConfigError when the network of `trial` cannot be trained as its settings say.
 
     It gives no logits, cannot take a size of its images, or so few at once, its head is not known where something asks
-    for it, adaptive clipping has nothing to clip, or an optimizer of the user's own does not keep the learning rates of
-    its groups.
+    for it, the file that it starts from is missing or of another network, adaptive clipping has nothing to clip, or an
+    optimizer of the user's own does not keep the learning rates of its groups.
     """
     if trial.model not in registry.MODELS:  # ours take every size that may be asked for
         check_sizes(trial.model, _sizes(trial), built_for=trial.final_size)
@@ -54,6 +54,8 @@ def check_network(trial: TrialConfig) -> None:
         network = _network(trial.model, False, None, trial.final_size)
         name_head(network, trial.model, CLASSES, trial.head, needed=needed)
     check_micro_batch(trial)
+    if isinstance(trial.pretrained, str):  # published weights may have to be downloaded first
+        check_pretrained(trial, CLASSES)
     if trial.agc != "none" and trial.freeze_backbone:
         reason = "adaptive clipping does not touch the last layer, and freeze_backbone trains nothing else"
         raise ConfigError([f"agc: {reason}, but got agc = {trial.agc}: take max_norm or clip_value"])
