@@ -145,9 +145,13 @@ def test_scalars_stand_in_groups_and_runs_say_their_setting(board: TensorBoard) 
         "training/updates",
         "validation/best_epoch",
         "validation/best_val_acc",
+        "validation/best_val_auc",
+        "validation/best_val_balanced_acc",
         "validation/best_val_loss",
         "validation/best_val_macro_f1",
         "validation/val_acc",
+        "validation/val_auc",
+        "validation/val_balanced_acc",
         "validation/val_loss",
         "validation/val_macro_f1",
     ]

@@ -114,6 +114,13 @@ def test_an_own_metric_that_cannot_judge_is_told_before_anything_is_trained(own:
         check_own_metric(f"{own}:{name}", [0, 1, 2, 1], 3)
 
 
+def test_an_own_metric_that_has_no_value_for_some_predictions_is_nan_there(own: Path) -> None:
+    labels_N, probabilities_NK = torch.tensor([0, 1]), torch.full((2, 2), 0.5)
+    assert math.isnan(own_value(f"{own}:no_number", labels_N, probabilities_NK))
+    with pytest.raises(ConfigError, match="must return a finite number, but returned None"):
+        own_value(f"{own}:nothing", labels_N, probabilities_NK)
+
+
 def test_metrics_of_ours_need_no_check() -> None:
     check_own_metric("val_auc", [], 2)
     assert math.isnan(own_value("val_auc", torch.zeros(0, dtype=torch.int64), torch.zeros(0, 2)))

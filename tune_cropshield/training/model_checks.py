@@ -153,16 +153,25 @@ def _fault(
         if not registry.is_own(model):
             with torch.no_grad():
                 return _fault_in(network.train(), size, images)
-        fault = _fault_in(network.train(), size, images, backward=True)
+        fault = _fault_in(network.train(), size, images) or _fault_of_gradients(network, size, images)
         if fault is None:
             with torch.no_grad():
                 fault = _fault_in(network.eval(), size, images)
                 fault = fault and fault._replace(text=f"in evaluation, {fault.text}")
-        network.zero_grad(set_to_none=True)
         return fault
 
 
-def _fault_in(network: nn.Module, size: int, images: int, *, backward: bool = False) -> Fault | None:
+def _fault_of_gradients(network: nn.Module, size: int, images: int) -> Fault | None:
+    """Returns why no gradients of `network`'s logits can be computed; None where they can."""
+    try:
+        logits_BK = network(torch.zeros(images, 3, size, size))
+        torch.autograd.grad(logits_BK.sum(), [p for p in network.parameters() if p.requires_grad], allow_unused=True)
+    except Exception as error:
+        return Fault(f"no gradients can be computed: {_in_short(error)}", of_size=False)
+    return None
+
+
+def _fault_in(network: nn.Module, size: int, images: int) -> Fault | None:
     """Returns why `network`, in the mode that it is in, is none that maps images to logits; None where it is."""
     images_BCHW = torch.zeros(images, 3, size, size, device=next(network.parameters()).device)
     before = images_BCHW._version
@@ -184,11 +193,6 @@ def _fault_in(network: nn.Module, size: int, images: int, *, backward: bool = Fa
         return Fault(f"it gives {found} for float32 images, not float32", of_size=False)
     if images_BCHW._version != before:
         return Fault("it changes the images that it is given, in place: let it work on a copy", of_size=False)
-    try:
-        if backward:
-            logits_BK.sum().backward()
-    except Exception as error:
-        return Fault(f"no gradients can be computed: {_in_short(error)}", of_size=False)
     return None
 
 

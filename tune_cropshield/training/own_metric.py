@@ -26,6 +26,8 @@ TAKEN = (
 def own_value(metric: str, labels_N: Tensor, probabilities_NK: Tensor) -> float:
     """Returns the value of a user's own metric; NaN where `metric` is one of ours, which are known already.
 
+    NaN too where the function has no value for these predictions, NaN or infinite: such an epoch is never the best.
+
     The function gets NumPy arrays: int64 (N,), and fp32 (N, K) whose rows add up to 1.
 
     Raises ConfigError where the function cannot be loaded, raises, or returns anything but a number.
@@ -36,17 +38,21 @@ def own_value(metric: str, labels_N: Tensor, probabilities_NK: Tensor) -> float:
     with own_code("metric", metric):
         value = score(labels_N.numpy().copy(), probabilities_NK.numpy().copy())  # it may change them
     number = _as_number(value)
-    if not math.isfinite(number):
-        raise ConfigError([f"metric {metric!r} must return a finite number, but returned {value!r}"])
-    return number
+    if number is None:
+        raise _no_finite_number(metric, value)
+    return number if math.isfinite(number) else math.nan
 
 
-def _as_number(value: Any) -> float:
-    """Returns a number, also NumPy's or PyTorch's, as a float; NaN for everything else."""
+def _as_number(value: Any) -> float | None:
+    """Returns a number, also NumPy's or PyTorch's, as a float; None for everything else."""
     try:
-        return math.nan if isinstance(value, (bool, str)) else float(value)
+        return None if isinstance(value, (bool, str)) else float(value)
     except (TypeError, ValueError, RuntimeError, OverflowError):
-        return math.nan
+        return None
+
+
+def _no_finite_number(metric: str, value: object) -> ConfigError:
+    return ConfigError([f"metric {metric!r} must return a finite number, but returned {value!r}"])
 
 
 def check_own_metric(metric: str, labels: Sequence[int], num_classes: int) -> None:
@@ -61,4 +67,6 @@ def check_own_metric(metric: str, labels: Sequence[int], num_classes: int) -> No
         raise ConfigError([f"metric {metric!r}: {name} means something else already; give the function another name"])
     generator = torch.Generator().manual_seed(0)
     probabilities_NK = torch.rand(len(labels), num_classes, generator=generator).softmax(dim=1)
-    own_value(metric, torch.tensor(labels, dtype=torch.int64), probabilities_NK)
+    value = own_value(metric, torch.tensor(labels, dtype=torch.int64), probabilities_NK)
+    if math.isnan(value):
+        raise _no_finite_number(metric, value)
