@@ -141,6 +141,8 @@ def read_table(path: Path, optimizer: str | None = None, pretrained: bool = Fals
     """Returns the table in a CSV file. Trials that do not have all epochs are left out.
 
     optimizer: None takes the one whose reference setting the table's first trial is.
+
+    Raises ValueError where all trials have the same setting.
     """
     trials: dict[str, list[dict[str, str]]] = {}
     with open(path, newline="", encoding="utf-8") as file:
@@ -151,6 +153,8 @@ def read_table(path: Path, optimizer: str | None = None, pretrained: bool = Fals
     names = [name for name in whole[0][0] if name not in NO_SETTINGS]
     values = {name: [_value(rows[0][name]) for rows in whole] for name in names}
     searched = {name: column for name, column in values.items() if len(set(column)) > 1}
+    if not searched:
+        raise ValueError(f"{path}: all of its trials have the same setting, so that there is nothing to search")
     fixed = {name: column[0] for name, column in values.items() if len(set(column)) == 1}
     settings = tuple(dict(zip(searched, row, strict=True)) for row in zip(*searched.values(), strict=True))
     tables = {
