@@ -257,7 +257,7 @@ def settings_do_not_arrive(home: Path, leaves: Path) -> dict[str, Any]:
     return {
         "trials": len(endings(home / "out")),
         "said": said,
-        "right": ended["failed"] and said.startswith("trials 0 and 1 have the very same weights"),
+        "right": ended["failed"] and said.startswith("trials 0 and 1 have identical weights"),
     }
 
 
