@@ -210,6 +210,14 @@ def test_of_several_the_newest_that_is_not_finished_is_meant_else_the_newest() -
     assert meant(**arguments, epochs=4) == "others"
 
 
+def test_a_search_that_was_killed_while_it_wrote_its_results_is_not_finished() -> None:
+    search = begin("a", data="leaves", space="space.toml")
+    end(search)
+    assert is_finished(search.folder, search.space)
+    (search.folder / "end.json").unlink()
+    assert not is_finished(search.folder, search.space)
+
+
 def test_photographs_that_have_moved_are_known_by_their_content(here: Path) -> None:
     begin("a", data="leaves", space="space.toml")
     moved = Path("leaves").rename(here / "elsewhere")

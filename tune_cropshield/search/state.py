@@ -61,6 +61,14 @@ def state_of(folder: Path, study: optuna.Study, settings: Mapping[str, Any]) -> 
     return _by_what_is_left(folder, study, settings)
 
 
+def has_written_its_end(folder: Path) -> bool:
+    """Tells whether a search wrote its results to the end: one that was killed while it wrote them did not.
+
+    Of a version that wrote no end.json (its starts do not say what was "set") that is taken for granted.
+    """
+    return _read_end(folder) is not None or not any("set" in start for start in read_starts(folder))
+
+
 def is_under_way(folder: Path, study: optuna.Study) -> bool:
     """Tells whether the search in `folder` runs now. No file is touched."""
     return state_of(folder, study, {}).name == RUNNING
