@@ -272,3 +272,11 @@ def test_each_combination_is_tried_once_first_where_they_are_few() -> None:
 
     assert starts(12) == [("adamw", 32, 1e-3), ("adamw", 48, 1e-3), ("sgd", 32, 0.03), ("sgd", 48, 0.03)]
     assert starts(11) == [("adamw", 32, 1e-3), ("sgd", 32, 0.03)]
+
+
+def test_ranges_for_the_values_of_something_that_is_no_choice_are_told_with_what_is_wrong_there() -> None:
+    tables = {
+        "space": {"optimizer": {"lr": ["adamw", "sgd"]}, "when": {"optimizer": {"sgd": {"lr": {"log": [0.1, 1]}}}}}
+    }
+    with pytest.raises(ConfigError, match=r"space\.optimizer"):
+        space_from(tables, {}, "space.toml")

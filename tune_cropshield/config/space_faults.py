@@ -58,9 +58,10 @@ def faults_of_places(space: SearchSpace, origin: Origin) -> list[str]:
 
 def _is_always_searched(space: SearchSpace, name: str) -> bool:
     """Tells whether each value of some choice has a range of its own for the parameter `name`."""
+    chosen = {choice: space.space[choice].choice for choice in space.when if choice in space.space}
     return name in space.space or any(
-        choice in space.space and all(name in tables.get(spelled(value), {}) for value in space.space[choice].ends)
-        for choice, tables in space.when.items()
+        values is not None and all(name in space.when[choice].get(spelled(value), {}) for value in values)
+        for choice, values in chosen.items()
     )
 
 
