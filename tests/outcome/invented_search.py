@@ -4,6 +4,7 @@ the program's own code.
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from tune_cropshield.memory.choose.pairs import Figures, Pair, Plan, plan_for_cp
 from tune_cropshield.search.endings import DIVERGED, FINISHED, OUTCOME, PRUNED, REASON
 from tune_cropshield.search.folder import save_settings, trial_folder
 from tune_cropshield.search.journal import note_goal, open_study
-from tune_cropshield.search.launches import note_start
+from tune_cropshield.search.launches import STARTS, note_start
 from tune_cropshield.search.plan_file import save_plan
 from tune_cropshield.search.resources import Resources
 from tune_cropshield.training.metrics import EpochMetrics
@@ -91,7 +92,10 @@ def invent_search(
     plan: Plan | None = None,
     metric: str = "val_acc",
 ) -> LeafData:
-    """Writes a search of `trials` on the photographs in `leaves` into the new folder, and returns the photographs."""
+    """Writes a search of `trials` on the photographs in `leaves` into the new folder, and returns the photographs.
+
+    It is one of a version that wrote no end.json: how it stands is told by what is left to do.
+    """
     folder.mkdir(parents=True)
     (folder / "space.toml").write_text(SPACE)
     space = load_space(folder / "space.toml", {"data": {"dir": str(leaves)}, "search": {"metric": metric}})
@@ -102,6 +106,9 @@ def invent_search(
     save_plan(folder, plan)
     write_split(folder, data)
     note_start(folder, ["search", "--data", str(leaves)], data, ONE_CPU, None)
+    start = json.loads((folder / STARTS).read_text(encoding="utf-8"))
+    del start["set"]  # it came later than end.json
+    (folder / STARTS).write_text(json.dumps(start) + "\n", encoding="utf-8")
     study = open_study(folder, goal=space.goal)
     note_goal(study, space.goal)
     for number, trial in enumerate(trials):

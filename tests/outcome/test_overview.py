@@ -111,6 +111,20 @@ def test_a_search_that_was_gone_on_with_and_killed_is_no_longer_finished(search_
         assert overview(search_dir).state == "running"
 
 
+def test_a_search_that_was_killed_while_it_wrote_its_first_results_is_interrupted(
+    tmp_path: Path, drawn_leaves: Path, shared_cache: Path
+) -> None:
+    folder = tmp_path / "killed"
+    trials = [InventedTrial(REFERENCE_SETTING, [0.5], outcome) for outcome in ("finished", "pruned")]
+    invent_search(folder, drawn_leaves, shared_cache, trials)
+    settings, starts = folder / "search.toml", folder / "starts.jsonl"
+    settings.write_text(settings.read_text().replace("trials = 100", "trials = 2"))
+    assert overview(folder).state == "finished"  # for all that an earlier version tells
+
+    starts.write_text(json.dumps(json.loads(starts.read_text()) | {"set": ["trials"]}) + "\n")
+    assert (overview(folder).state, overview(folder).why) == ("interrupted", "its last start did not come to its end")
+
+
 def test_a_search_of_an_earlier_version_is_judged_by_what_is_left(
     tmp_path: Path, drawn_leaves: Path, shared_cache: Path
 ) -> None:

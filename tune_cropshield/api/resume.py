@@ -342,9 +342,9 @@ def is_finished(folder: Path, space: SearchSpace) -> bool:
     """Tells whether the search in `folder` has come to its end, and `space` asks for no more than it has done."""
     from tune_cropshield.search.endings import FINISHED
     from tune_cropshield.search.journal import JOURNAL, num_started, read_study
-    from tune_cropshield.search.state import has_written_its_end, state_of
+    from tune_cropshield.search.state import state_of
 
-    if not (folder / JOURNAL).is_file() or not has_written_its_end(folder):
+    if not (folder / JOURNAL).is_file():
         return False
     before, study = load_space(folder / SETTINGS), read_study(folder)
     then, now = before.search, space.search

@@ -50,23 +50,15 @@ def state_of(folder: Path, study: optuna.Study, settings: Mapping[str, Any]) -> 
     Args:
         settings: the table [search] of its search.toml.
     """
-    end = _read_end(folder)
-    if end is not None and end.get("start") == len(read_starts(folder)):
+    end, starts = _read_end(folder), read_starts(folder)
+    if end is not None and end.get("start") == len(starts):
         # A lock that is held is another command's, such as confirm's.
         return State(str(end.get("state")), str(end.get("why") or ""))
     if is_running(folder):
         return State(RUNNING)
-    if end is not None:
+    if end is not None or any("set" in start for start in starts):  # who writes "set" writes an end, too
         return State(INTERRUPTED, "its last start did not come to its end")
     return _by_what_is_left(folder, study, settings)
-
-
-def has_written_its_end(folder: Path) -> bool:
-    """Tells whether a search wrote its results to the end: one that was killed while it wrote them did not.
-
-    Of a version that wrote no end.json (its starts do not say what was "set") that is taken for granted.
-    """
-    return _read_end(folder) is not None or not any("set" in start for start in read_starts(folder))
 
 
 def is_under_way(folder: Path, study: optuna.Study) -> bool:
