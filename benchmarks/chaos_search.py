@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tune_cropshield.config.settings import load_config
-from tune_cropshield.config.space import load_space
+from tune_cropshield.config.space_file import load_space
 from tune_cropshield.search.journal import read_study
 from tune_cropshield.training.board import events_folder, tag_of
 from tune_cropshield.training.checkpoint import load_checkpoint

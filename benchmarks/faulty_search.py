@@ -23,7 +23,7 @@ from chaos_search import SPACE
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
-from tune_cropshield.config.space import load_space
+from tune_cropshield.config.space_file import load_space
 from tune_cropshield.data.dataset import open_data
 from tune_cropshield.memory.choose.pairs import plan_for_cpu
 from tune_cropshield.search import folder as files

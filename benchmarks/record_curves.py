@@ -24,7 +24,8 @@ from typing import Any
 from tune_cropshield import open_search, search
 from tune_cropshield.api.results import SearchResults
 from tune_cropshield.config.places import find_space
-from tune_cropshield.config.space import SETTINGS, SearchSettings, SearchSpace, load_space
+from tune_cropshield.config.space import SETTINGS, SearchSettings, SearchSpace
+from tune_cropshield.config.space_file import load_space
 from tune_cropshield.outcome.trained import read_config
 from tune_cropshield.search.endings import FINISHED
 from tune_cropshield.search.folder import trial_folder

@@ -50,7 +50,8 @@ from scipy.stats import wilcoxon
 
 from tune_cropshield.config.domain import NO_BOUND
 from tune_cropshield.config.reference import CNN_FROM_SCRATCH, RESNET_ONECYCLE, ends_reference
-from tune_cropshield.config.space import SearchSpace, space_from
+from tune_cropshield.config.space import SearchSpace
+from tune_cropshield.config.space_file import space_from
 from tune_cropshield.config.starts import usual_starts
 from tune_cropshield.memory.choose.pairs import Plan, plan_for_cpu
 from tune_cropshield.search.axes import axes

@@ -38,7 +38,8 @@ from search_quality import sign_flip_p
 
 import tune_cropshield as tc
 from tune_cropshield.config.places import find_space
-from tune_cropshield.config.space import SearchSpace, load_space
+from tune_cropshield.config.space import SearchSpace
+from tune_cropshield.config.space_file import load_space
 from tune_cropshield.training.clock import read_times
 from tune_cropshield.training.run_folder import read_metrics
 

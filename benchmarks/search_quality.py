@@ -46,7 +46,8 @@ from environment import environment
 
 from tune_cropshield.config.places import cache_dir, find_space
 from tune_cropshield.config.settings import RunConfig
-from tune_cropshield.config.space import SearchSpace, space_from
+from tune_cropshield.config.space import SearchSpace
+from tune_cropshield.config.space_file import space_from
 from tune_cropshield.config.toml_files import read_toml
 from tune_cropshield.training.clock import read_times
 from tune_cropshield.training.run_folder import best_epoch, read_metrics

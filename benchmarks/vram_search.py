@@ -217,7 +217,7 @@ def search_optimistically(arguments: argparse.Namespace, model: str, budget_text
     """Returns the pairs that were searched."""
     from rich.console import Console
 
-    from tune_cropshield.config.space import load_space
+    from tune_cropshield.config.space_file import load_space
     from tune_cropshield.search.context import begin_search
     from tune_cropshield.search.prepare import Prepared
     from tune_cropshield.search.resources import divide

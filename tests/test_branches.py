@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tune_cropshield.config.domain import Domain, covering
-from tune_cropshield.config.space import SearchSpace, load_space, space_from
+from tune_cropshield.config.space import SearchSpace
+from tune_cropshield.config.space_file import load_space, space_from
 from tune_cropshield.config.starts import usual_starts
 from tune_cropshield.errors import ConfigError
 from tune_cropshield.search.folder import save_settings

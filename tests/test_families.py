@@ -80,7 +80,7 @@ def test_every_classifier_of_torchvision_has_an_optimizer_and_the_size_that_its_
 
 def test_shipped_spaces_of_families_hold_what_is_usual_to_try_first() -> None:
     from tune_cropshield.config.families import SPACES
-    from tune_cropshield.config.space import load_space
+    from tune_cropshield.config.space_file import load_space
     from tune_cropshield.config.starts import family_starts
 
     for (optimizer, fine_tuned), name in SPACES.items():

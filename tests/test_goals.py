@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tune_cropshield.config.goals import GOALS, VAL_ACC, Goal, goal_named, goal_of
-from tune_cropshield.config.space import SearchSpace, space_from
+from tune_cropshield.config.space import SearchSpace
+from tune_cropshield.config.space_file import space_from
 from tune_cropshield.errors import ConfigError
 from tune_cropshield.search.trial_settings import settings_mark
 from tune_cropshield.training.run_folder import best_epoch, best_of_parts, best_so_far, spread_of_parts

@@ -12,7 +12,7 @@ from tune_cropshield.api.choice import choice_notes
 from tune_cropshield.api.space import new_space
 from tune_cropshield.config.reference import is_recommended
 from tune_cropshield.config.settings import TrialConfig
-from tune_cropshield.config.space import load_space
+from tune_cropshield.config.space_file import load_space
 from tune_cropshield.memory.choose.pairs import plan_for_cpu
 from tune_cropshield.search.folder import save_settings
 from tune_cropshield.search.start_points import name_of_trial_0, reference_notes, start_points

@@ -9,7 +9,7 @@ import pytest
 from tune_cropshield.api.arguments import path_of
 from tune_cropshield.cli import main
 from tune_cropshield.config.settings import load_config
-from tune_cropshield.config.space import load_space
+from tune_cropshield.config.space_file import load_space
 from tune_cropshield.errors import ConfigError
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tune_cropshield.config.domain import Domain
-from tune_cropshield.config.space import load_space
+from tune_cropshield.config.space_file import load_space
 from tune_cropshield.errors import ConfigError
 from tune_cropshield.memory.choose.pairs import plan_for_cpu
 from tune_cropshield.search.folder import save_settings

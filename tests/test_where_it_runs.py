@@ -109,7 +109,7 @@ from pathlib import Path
 
 sys.path[:0] = [{str(ROOT)!r}, "../modules"]
 
-from tune_cropshield.config.space import load_space
+from tune_cropshield.config.space_file import load_space
 from tune_cropshield.search.context import begin_search
 from tune_cropshield.search.folder import make_folder
 from tune_cropshield.search.prepare import prepare

@@ -10,7 +10,8 @@ from PIL import Image
 
 from tune_cropshield.api.expectation import epochs_when_pruned, estimate_line, images_per_s, trials_within
 from tune_cropshield.cli import main
-from tune_cropshield.config.space import SearchSettings, load_space
+from tune_cropshield.config.space import SearchSettings
+from tune_cropshield.config.space_file import load_space
 from tune_cropshield.data.generated import draw_leaves
 from tune_cropshield.memory.choose.pairs import Pair
 from tune_cropshield.search.resources import divide

@@ -10,7 +10,7 @@ import pytest
 import tune_cropshield as tc
 from tune_cropshield.api.choice import choice_notes, follows_time
 from tune_cropshield.api.space import new_space
-from tune_cropshield.config.space import load_space
+from tune_cropshield.config.space_file import load_space
 from tune_cropshield.search.folder import save_settings
 from tune_cropshield.search.trial_settings import settings_mark
 

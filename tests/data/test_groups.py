@@ -10,7 +10,7 @@ import pytest
 from PIL import ImageOps
 
 from tune_cropshield.config.settings import DataConfig
-from tune_cropshield.config.space import space_from
+from tune_cropshield.config.space_file import space_from
 from tune_cropshield.data.dataset import LeafData, open_data, split_together
 from tune_cropshield.data.decode import decode_rgb
 from tune_cropshield.data.generated import draw_leaves

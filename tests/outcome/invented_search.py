@@ -18,7 +18,8 @@ from optuna.trial import TrialState
 
 from tune_cropshield.config.goals import Goal
 from tune_cropshield.config.settings import DataConfig, RunConfig, save_config
-from tune_cropshield.config.space import SearchSpace, load_space
+from tune_cropshield.config.space import SearchSpace
+from tune_cropshield.config.space_file import load_space
 from tune_cropshield.data.dataset import LeafData, open_data
 from tune_cropshield.data.split_file import write_split
 from tune_cropshield.memory.choose.pairs import Figures, Pair, Plan, plan_for_cpu

@@ -11,7 +11,7 @@ import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 
-from tune_cropshield.config.space import space_from
+from tune_cropshield.config.space_file import space_from
 from tune_cropshield.outcome.report import families, parameters
 from tune_cropshield.outcome.report.page import Chart, Table, Text
 from tune_cropshield.outcome.report.search_record import SearchRecord, TrialRecord

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from tune_cropshield.config.space import load_space
+from tune_cropshield.config.space_file import load_space
 from tune_cropshield.data.dataset import open_data
 from tune_cropshield.memory.choose.pairs import plan_for_cpu
 from tune_cropshield.search.context import Search, begin_search

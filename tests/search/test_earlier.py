@@ -11,7 +11,8 @@ import pytest
 from begun_search import Photographs, begun, prepared
 from optuna.trial import TrialState, create_trial
 
-from tune_cropshield.config.space import SearchSpace, space_from
+from tune_cropshield.config.space import SearchSpace
+from tune_cropshield.config.space_file import space_from
 from tune_cropshield.errors import UserError
 from tune_cropshield.memory.choose.pairs import plan_for_cpu
 from tune_cropshield.search.context import begin_search

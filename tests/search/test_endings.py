@@ -15,7 +15,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState
 from small_disks import fill, mounted
 
-from tune_cropshield.config.space import load_space
+from tune_cropshield.config.space_file import load_space
 from tune_cropshield.errors import DiskFull
 from tune_cropshield.memory.choose.pairs import plan_for_cpu
 from tune_cropshield.search.endings import METRIC, OUTCOME, complete_endings, end_stopped, stop_trial

@@ -12,7 +12,8 @@ from begun_search import Photographs, begun, prepared
 from optuna.trial import create_trial
 
 from tune_cropshield.config.goals import GOALS, VAL_ACC, Goal
-from tune_cropshield.config.space import SearchSpace, space_from
+from tune_cropshield.config.space import SearchSpace
+from tune_cropshield.config.space_file import space_from
 from tune_cropshield.errors import UserError
 from tune_cropshield.memory.choose.pairs import plan_for_cpu
 from tune_cropshield.search.earlier import learn, read_past

@@ -15,7 +15,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard_server import TensorBoard, tensorboard
 
-from tune_cropshield.config.space import SearchSpace, load_space
+from tune_cropshield.config.space import SearchSpace
+from tune_cropshield.config.space_file import load_space
 from tune_cropshield.memory.choose.pairs import plan_for_cpu
 from tune_cropshield.search.hparams import HParams, setting_name
 from tune_cropshield.training.board import GROUP_OF, ScalarEvents, events_folder

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tune_cropshield.config.space import SearchSpace, space_from
+from tune_cropshield.config.space import SearchSpace
+from tune_cropshield.config.space_file import space_from
 from tune_cropshield.memory.choose.pairs import plan_for_cpu
 from tune_cropshield.search.knowledge import (
     Knowledge,

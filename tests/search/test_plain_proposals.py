@@ -8,7 +8,7 @@ from functools import partial
 import optuna
 import pytest
 
-from tune_cropshield.config.space import space_from
+from tune_cropshield.config.space_file import space_from
 from tune_cropshield.memory.choose.pairs import plan_for_cpu
 from tune_cropshield.search.endings import FINISHED, end_trial, stop_trial
 from tune_cropshield.search.halving import SuccessiveHalving

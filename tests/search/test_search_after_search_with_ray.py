@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from tune_cropshield.config.space import load_space
+from tune_cropshield.config.space_file import load_space
 from tune_cropshield.data.generated import draw_leaves
 from tune_cropshield.memory.choose.pairs import plan_for_cpu
 from tune_cropshield.search.folder import save_settings

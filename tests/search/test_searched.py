@@ -16,7 +16,8 @@ from optuna.samplers import RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from tune_cropshield.config.space import SearchSpace, space_from
+from tune_cropshield.config.space import SearchSpace
+from tune_cropshield.config.space_file import space_from
 from tune_cropshield.memory.choose.pairs import Pair, Plan, plan_for_cpu, plan_of_families
 from tune_cropshield.search.axes import axes_of
 from tune_cropshield.search.endings import FINISHED, end_trial

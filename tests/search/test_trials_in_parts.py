@@ -25,7 +25,8 @@ from tune_cropshield.api.evaluate import evaluate
 from tune_cropshield.api.results import open_search
 from tune_cropshield.cli import main
 from tune_cropshield.config.settings import DataConfig, RunConfig, TrialConfig, load_config
-from tune_cropshield.config.space import SearchSettings, load_space
+from tune_cropshield.config.space import SearchSettings
+from tune_cropshield.config.space_file import load_space
 from tune_cropshield.data.split_file import read_split
 from tune_cropshield.errors import ConfigError, UserError
 from tune_cropshield.outcome.export import write_best

@@ -21,7 +21,7 @@ from tune_cropshield.api.space import new_space
 from tune_cropshield.cli import main
 from tune_cropshield.config.differences import differences, is_same
 from tune_cropshield.config.domain import Domain
-from tune_cropshield.config.space import load_space
+from tune_cropshield.config.space_file import load_space
 from tune_cropshield.data.dataset import open_data
 from tune_cropshield.errors import UserError
 from tune_cropshield.memory.choose.pairs import plan_for_cpu

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tune_cropshield.config.settings import TrialConfig
-from tune_cropshield.config.space import load_space
+from tune_cropshield.config.space_file import load_space
 from tune_cropshield.errors import ConfigError
 from tune_cropshield.search.prepare import check_losses
 from tune_cropshield.training.loss_checks import check_loss

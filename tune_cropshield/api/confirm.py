@@ -108,7 +108,8 @@ def confirm(
         raise ConfigError(faults)
     if device is not None:
         check_choice("--device", device, DEVICES)
-    from tune_cropshield.config.space import SETTINGS, load_space
+    from tune_cropshield.config.space import SETTINGS
+    from tune_cropshield.config.space_file import load_space
     from tune_cropshield.outcome.confirm import (
         candidates,
         conditions_of,

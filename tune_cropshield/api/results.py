@@ -11,7 +11,8 @@ from tune_cropshield.api.arguments import AnyPath
 from tune_cropshield.api.names import search_named
 from tune_cropshield.config.goals import Goal
 from tune_cropshield.config.settings import RunConfig
-from tune_cropshield.config.space import SETTINGS, SearchSpace, load_space
+from tune_cropshield.config.space import SETTINGS, SearchSpace
+from tune_cropshield.config.space_file import load_space
 from tune_cropshield.errors import UserError
 from tune_cropshield.outcome.trained import read_config
 from tune_cropshield.training.run_folder import best_epoch, read_metrics

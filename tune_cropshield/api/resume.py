@@ -16,7 +16,8 @@ from tune_cropshield.api.photographs import Photographs, gone, same_places
 from tune_cropshield.api.space import OF_SEARCH, OF_TRIAL, RUNS, AnySpace, new_space
 from tune_cropshield.config.differences import difference, differences, is_same, said, settings_by_name
 from tune_cropshield.config.places import cache_dir, find_space, shipped_spaces
-from tune_cropshield.config.space import SETTINGS, SearchSpace, load_space
+from tune_cropshield.config.space import SETTINGS, SearchSpace
+from tune_cropshield.config.space_file import load_space
 from tune_cropshield.config.toml_files import read_toml
 from tune_cropshield.config.units import counted, parse_duration
 from tune_cropshield.data.generated import drawn_leaves_folder

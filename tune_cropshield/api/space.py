@@ -11,7 +11,8 @@ from tune_cropshield.api.choice import chosen_tables, no_reference, quick_search
 from tune_cropshield.config.places import find_space
 from tune_cropshield.config.reference import has_reference
 from tune_cropshield.config.registry import checked_name
-from tune_cropshield.config.space import SearchSpace, space_from, with_choices_called
+from tune_cropshield.config.space import SearchSpace, with_choices_called
+from tune_cropshield.config.space_file import space_from
 from tune_cropshield.config.starts import usual_starts
 from tune_cropshield.config.toml_files import read_toml, without_none
 from tune_cropshield.errors import ConfigError, UserError

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from itertools import islice, product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tune_cropshield.config.branches import own_ranges, spelled, where
 from tune_cropshield.config.closest import did_you_mean
@@ -14,9 +14,7 @@ from tune_cropshield.config.domain import Domain, Value, same_value
 from tune_cropshield.config.faults import FIELDS_ONLY, Origin, Rule, checked_fields, shown, unknown_name
 from tune_cropshield.config.searchable import CHOICES_ONLY, FIXED, OF_PHOTOGRAPHS, OWNED_BY_SEARCH, PLANNED, SEARCHABLE
 from tune_cropshield.config.settings import DataConfig, TrialConfig
-
-if TYPE_CHECKING:
-    from tune_cropshield.config.space import SearchSpace
+from tune_cropshield.config.space import SearchSpace
 
 LIKE = {"model": '["resnet18", "resnet34"]', "image_size": "[128, 224]"}
 MOST_COMBINATIONS = 10_000  # of values that a rule is tried on

@@ -11,7 +11,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from tune_cropshield.config.goals import Goal
-from tune_cropshield.config.space import SETTINGS, load_space
+from tune_cropshield.config.space import SETTINGS
+from tune_cropshield.config.space_file import load_space
 from tune_cropshield.data.split import VAL
 from tune_cropshield.errors import UserError
 from tune_cropshield.outcome import words

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from tune_cropshield.config.space import SETTINGS, SearchSpace, load_space
+from tune_cropshield.config.space import SETTINGS, SearchSpace
+from tune_cropshield.config.space_file import load_space
 from tune_cropshield.errors import UserError
 from tune_cropshield.search.launches import TIME_FORMAT, read_starts
 

@@ -13,7 +13,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tune_cropshield.config.goals import Goal
 from tune_cropshield.config.searchable import OF_PHOTOGRAPHS
-from tune_cropshield.config.space import SETTINGS, SearchSpace, load_space
+from tune_cropshield.config.space import SETTINGS, SearchSpace
+from tune_cropshield.config.space_file import load_space
 from tune_cropshield.errors import UserError
 from tune_cropshield.files import write_text_atomically
 from tune_cropshield.memory.choose.pairs import parse_pair

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from tune_cropshield.config.goals import Goal, goal_of
 from tune_cropshield.config.settings import RunConfig
-from tune_cropshield.config.space import SETTINGS, load_space
+from tune_cropshield.config.space import SETTINGS
+from tune_cropshield.config.space_file import load_space
 from tune_cropshield.config.units import MIB
 from tune_cropshield.device import num_cores
 from tune_cropshield.errors import DiskFull, DivergedError, OutOfMemory, UserError

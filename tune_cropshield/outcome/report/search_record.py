@@ -15,7 +15,8 @@ from tune_cropshield.config.goals import Goal, goal_of
 from tune_cropshield.config.reference import REFERENCE_SETTING
 from tune_cropshield.config.searchable import OF_PHOTOGRAPHS
 from tune_cropshield.config.settings import RunConfig
-from tune_cropshield.config.space import SETTINGS, SearchSpace, load_space
+from tune_cropshield.config.space import SETTINGS, SearchSpace
+from tune_cropshield.config.space_file import load_space
 from tune_cropshield.errors import UserError
 from tune_cropshield.memory.choose.pairs import Pair, Plan
 from tune_cropshield.outcome.trained import read_config
